@@ -1,0 +1,132 @@
+"""Text-conditioned reading of the dense map, for re-ranking and localisation; never part of the
+index embedding.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdeov.errors import KdeovError
+
+FUSIONS = ("film", "cross_attention")
+
+
+class Fused(NamedTuple):
+    """What fusion makes of a picture and a text.
+
+    Attributes:
+        embedding: [B, D], the picture as the text reads it, not normalised.
+        relevance: [B, h, w], how much each location has to do with the text.
+    """
+
+    embedding: Tensor
+    relevance: Tensor
+
+
+class CrossModalFusionModule(nn.Module):
+    """Conditions dense features on a text.
+
+    `film` scales and shifts the features by functions of the text (Perez et al., 2018,
+    arXiv:1709.07871); `cross_attention` lets the text attend to the locations (Vaswani et al.,
+    2017, arXiv:1706.03762).
+
+    Args:
+        fusion_type: `film` or `cross_attention`.
+        embed_dim: Width of features and texts, D.
+        heads: Attention heads.
+
+    Raises:
+        KdeovError: Unknown fusion type.
+    """
+
+    def __init__(self, fusion_type: str = "film", embed_dim: int = 512, heads: int = 4):
+        super().__init__()
+        if fusion_type not in FUSIONS:
+            raise KdeovError(
+                f"fusion {fusion_type!r} is unknown; choose one of {', '.join(FUSIONS)}"
+            )
+        self.fusion_type = fusion_type
+        self.norm = nn.LayerNorm(embed_dim)
+        if fusion_type == "film":
+            self.modulation = nn.Linear(embed_dim, 2 * embed_dim)
+        else:
+            self.attention = nn.MultiheadAttention(embed_dim, heads, batch_first=True)
+        self.out = nn.Linear(embed_dim, embed_dim)
+        nn.init.zeros_(self.out.weight)  # fusion starts as the plain embedding
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, dense: Tensor, text: Tensor) -> Fused:
+        """Reads pictures under one text each.
+
+        Args:
+            dense: [B, D, h, w], the dense map in the embedding space.
+            text: [B, D], unit text vectors.
+        """
+        batch, _, height, width = dense.shape
+        locations = dense.flatten(2).transpose(1, 2)
+        hidden = self.norm(locations)
+        if self.fusion_type == "film":
+            gamma, beta = self.modulation(text).unsqueeze(1).chunk(2, dim=-1)
+            fused = locations + self.out(F.silu((1 + gamma) * hidden + beta))
+            relevance = F.cosine_similarity(fused, text.unsqueeze(1), dim=-1)
+            embedding = fused.mean(dim=1)
+        else:
+            attended, weights = self.attention(text.unsqueeze(1), hidden, hidden)
+            embedding = locations.mean(dim=1) + self.out(attended.squeeze(1))
+            relevance = weights.squeeze(1) * (height * width)  # 1 where attention is even
+        return Fused(embedding, relevance.view(batch, height, width))
+
+
+def fusion_scores(fusion: CrossModalFusionModule, dense: Tensor, texts: Tensor) -> Tensor:
+    """Cosines of every picture, as each text reads it, with that text.
+
+    Args:
+        fusion: The module.
+        dense: [B, D, h, w].
+        texts: [B, K, D], K unit texts for each picture.
+
+    Returns:
+        [B, K].
+    """
+    count = texts.shape[1]
+    flat = texts.flatten(0, 1)
+    fused = fusion(dense.repeat_interleave(count, dim=0), flat)
+    return F.cosine_similarity(fused.embedding, flat, dim=-1).view(-1, count)
+
+
+def fusion_loss(
+    fusion: CrossModalFusionModule,
+    dense: Tensor,
+    texts: Tensor,
+    bank: Tensor,
+    own: Tensor,
+    negatives: int = 7,
+    temperature: float = 0.05,
+) -> Tensor:
+    """InfoNCE of a picture's own text against its hardest other texts, after fusion.
+
+    Args:
+        fusion: The module.
+        dense: [B, D, h, w]; detached here, so that fusion never moves the index embedding.
+        texts: [B, D], each picture's own unit text.
+        bank: [N, D], unit texts to draw negatives from (the joined batch of all ranks).
+        own: [B], the row of each picture's own text in the bank.
+        negatives: Texts contrasted with the own one.
+        temperature: Of the softmax.
+
+    Returns:
+        Scalar mean over the pictures.
+    """
+    dense = dense.detach()
+    with torch.no_grad():
+        cosines = F.normalize(dense.mean(dim=(2, 3)), dim=-1) @ bank.T
+        cosines[torch.arange(len(own), device=own.device), own] = -2
+        cosines[texts @ bank.T > 0.999] = -2  # the same caption is no negative
+        hardest = cosines.topk(min(negatives, len(bank) - 1), dim=1).indices
+    scores = fusion_scores(fusion, dense, torch.cat([texts.unsqueeze(1), bank[hardest]], dim=1))
+    target = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
+    return F.cross_entropy(scores / temperature, target)

@@ -1,0 +1,52 @@
+"""From backbone features into the teacher's embedding space, location by location."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ProjectionNetwork(nn.Module):
+    """A pointwise layer per feature level, then one linear map of all levels into the embedding
+    space.
+
+    The linear map commutes with the mean over locations. So the image embedding costs a single
+    matrix-vector product after pooling, and the same map applied before pooling gives a dense map
+    at the resolution of P3 whose mean is that embedding (in the manner of F-VLM, Kuo et al., 2023,
+    arXiv:2209.15639).
+
+    Args:
+        in_channels: Channels of the feature levels, finest first; each level has half the sides of
+            the one before.
+        embed_dim: Width of the embedding space, D.
+        widening: Hidden channels per input channel.
+    """
+
+    def __init__(self, in_channels: Sequence[int], embed_dim: int = 512, widening: int = 2):
+        super().__init__()
+        self.levels = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(c, c * widening, 1, bias=False), nn.BatchNorm2d(c * widening), nn.SiLU()
+            )
+            for c in in_channels
+        )
+        self.linear = nn.Linear(sum(in_channels) * widening, embed_dim)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Feature levels [B, C, h, w] to the image embedding [B, D], not normalised."""
+        pooled = [level(x).mean(dim=(2, 3)) for level, x in zip(self.levels, features, strict=True)]
+        return self.linear(torch.cat(pooled, dim=1))
+
+    def dense(self, features: Sequence[Tensor]) -> Tensor:
+        """Feature levels to a dense map [B, D, h, w] at the resolution of the finest level."""
+        size = features[0].shape[-2:]
+        hidden = [  # nearest repeats every value equally often, which keeps the mean
+            F.interpolate(level(x), size=size, mode="nearest")
+            for level, x in zip(self.levels, features, strict=True)
+        ]
+        return F.conv2d(
+            torch.cat(hidden, dim=1), self.linear.weight[..., None, None], self.linear.bias
+        )

@@ -1,0 +1,57 @@
+"""The part of the model that is trained: picture in, vector and dense map out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from kdeov.backbone import LightweightVisualBackbone
+from kdeov.fusion import CrossModalFusionModule
+from kdeov.projection import ProjectionNetwork
+
+
+class StudentOutput(NamedTuple):
+    """Attributes: embedding [B, D], not normalised; dense [B, D, H/8, W/8], whose mean it is."""
+
+    embedding: Tensor
+    dense: Tensor
+
+
+class VisualStudent(nn.Module):
+    """Backbone, projection and fusion.
+
+    Args:
+        backbone_type: See `LightweightVisualBackbone`.
+        fusion_type: See `CrossModalFusionModule`.
+        embed_dim: Width of the teacher's embedding space, D.
+        backbone_weights: Pretrained weights of the backbone, or None.
+    """
+
+    def __init__(
+        self,
+        backbone_type: str = "yolov8n",
+        fusion_type: str = "film",
+        embed_dim: int = 512,
+        backbone_weights: str | Path | None = None,
+    ):
+        super().__init__()
+        self.backbone = LightweightVisualBackbone(backbone_type, backbone_weights)
+        self.projection = ProjectionNetwork(self.backbone.channels, embed_dim)
+        self.fusion = CrossModalFusionModule(fusion_type, embed_dim)
+        self.embed_dim = embed_dim
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised pixels [B, 3, H, W] to embeddings [B, D], not normalised."""
+        return self.projection(self.backbone(images))
+
+    def dense(self, images: Tensor) -> Tensor:
+        """Normalised pixels [B, 3, H, W] to dense maps [B, D, H/8, W/8]."""
+        return self.projection.dense(self.backbone(images))
+
+    def with_dense(self, images: Tensor) -> StudentOutput:
+        """Both, from one pass; the dense map is averaged down to the grid of P5."""
+        features = self.backbone(images)
+        coarse = [nn.functional.adaptive_avg_pool2d(f, features[-1].shape[-2:]) for f in features]
+        return StudentOutput(self.projection(features), self.projection.dense(coarse))

@@ -1,0 +1,148 @@
+"""Views: the crops, flips and colours under which teacher and student both see a picture.
+
+A view is drawn from (seed, key, number) alone, so any process draws the same one, and it is a
+handful of small integers, so it can be stored beside the teacher's vector of it (dataset
+reinforcement, Faghri et al., 2023, arXiv:2303.08983). View 0 is always the plain centred square
+that evaluation uses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageFilter
+
+VIEW_FIELDS = 9  # integers a view
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at a picture.
+
+    Attributes:
+        left, top, width, height: The crop, in pixels of the stored picture.
+        flip: 1 mirrors left and right.
+        brightness, contrast, saturation: Per cent; 100 leaves the picture as it is.
+        blur: Gaussian radius in thousandths of the output's side, so that it means the same at any
+            size.
+    """
+
+    left: int
+    top: int
+    width: int
+    height: int
+    flip: int = 0
+    brightness: int = 100
+    contrast: int = 100
+    saturation: int = 100
+    blur: int = 0
+
+    def to_ints(self) -> list[int]:
+        """The fields in order; the inverse of `View(*ints)`."""
+        return list(astuple(self))
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """How views are drawn.
+
+    Attributes:
+        count: Views a picture, view 0 included.
+        seed: Picks the views.
+        min_area: Smallest share of the picture that a crop covers.
+        jitter: Largest change of brightness, contrast and saturation, as a share.
+        blur: Share of views that are blurred.
+    """
+
+    count: int = 1
+    seed: int = 0
+    min_area: float = 0.5
+    jitter: float = 0.2
+    blur: float = 0.2
+
+    def draw(self, key: str, number: int, size: tuple[int, int]) -> View:
+        """View `number` of the picture `key`, which measures `size` (width, height) pixels."""
+        if number == 0:
+            return center_view(size)
+        digest = hashlib.sha256(f"{self.seed}/{key}/{number}".encode()).digest()
+        rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+        left, top, width, height = _random_crop(rng, size, self.min_area)
+        flip = int(rng.random() < 0.5)
+        brightness, contrast, saturation = (
+            round(100 * (1 + rng.uniform(-self.jitter, self.jitter))) for _ in range(3)
+        )
+        blur = int(rng.integers(2, 12)) if rng.random() < self.blur else 0
+        return View(left, top, width, height, flip, brightness, contrast, saturation, blur)
+
+    def draw_all(self, key: str, size: tuple[int, int]) -> list[View]:
+        """Every view of a picture, in order."""
+        return [self.draw(key, number, size) for number in range(self.count)]
+
+
+def center_view(size: tuple[int, int]) -> View:
+    """The largest centred square of a picture of `size` (width, height)."""
+    side = min(size)
+    return View((size[0] - side) // 2, (size[1] - side) // 2, side, side)
+
+
+def view_of_epoch(key: str, epoch: int, count: int) -> int:
+    """The view of a picture that an epoch shows: (epoch + hash(key)) mod count, all in turn."""
+    return (epoch + int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "little")) % count
+
+
+def render(
+    image: Image.Image,
+    view: View,
+    size: int,
+    resampling: Image.Resampling = Image.Resampling.BICUBIC,
+) -> np.ndarray:
+    """Shows a picture under a view.
+
+    Args:
+        image: RGB.
+        view: What to show.
+        size: Side of the result, pixels. The same view can be rendered at any size.
+        resampling: The antialiased filter.
+
+    Returns:
+        uint8 [size, size, 3].
+    """
+    box = (view.left, view.top, view.left + view.width, view.top + view.height)
+    out = image.resize((size, size), resampling, box=box)
+    if view.flip:
+        out = out.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    for enhancer, percent in (
+        (ImageEnhance.Brightness, view.brightness),
+        (ImageEnhance.Contrast, view.contrast),
+        (ImageEnhance.Color, view.saturation),
+    ):
+        if percent != 100:
+            out = enhancer(out).enhance(percent / 100)
+    if view.blur:
+        out = out.filter(ImageFilter.GaussianBlur(view.blur / 1000 * size))
+    return np.asarray(out)
+
+
+def views_from_ints(rows: Iterable[Iterable[int]]) -> list[View]:
+    """Views from stored integers, one row of `VIEW_FIELDS` each."""
+    return [View(*map(int, row)) for row in rows]
+
+
+def _random_crop(
+    rng: np.random.Generator, size: tuple[int, int], min_area: float
+) -> tuple[int, int, int, int]:
+    """A crop of random area and aspect ratio (3/4 to 4/3), as in Inception training."""
+    width, height = size
+    for _ in range(10):
+        area = width * height * rng.uniform(min_area, 1.0)
+        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+            return left, top, w, h
+    view = center_view(size)
+    return view.left, view.top, view.width, view.height

@@ -1,0 +1,88 @@
+"""Reading weight files that came from outside, without running anything that is inside them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import zipfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from kdeov.errors import KdeovError
+
+logger = logging.getLogger(__name__)
+
+StateDict = dict[str, torch.Tensor]
+
+
+def read_state_dict(path: str | Path) -> StateDict:
+    """Reads tensors from a safetensors file, a TorchScript archive or a `torch.save` file.
+
+    Args:
+        path: The file. `torch.save` files are read with `weights_only=True`: tensors in plain
+            containers alone.
+
+    Returns:
+        Name to tensor, on the CPU, with the dtype of the file.
+
+    Raises:
+        KdeovError: The file is missing, damaged or holds something other than named tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise KdeovError(f"{path}: no such weight file; check the path in params.yaml")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if is_torchscript(path):
+            return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise KdeovError(f"{path}: not a readable weight file ({_first_line(error)})") from error
+    except Exception as error:
+        raise KdeovError(
+            f"{path}: refused, since it holds more than tensors ({_first_line(error)}); "
+            "save its state_dict as safetensors and name that file"
+        ) from error
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict) or not all(
+        isinstance(v, torch.Tensor) for v in loaded.values()
+    ):
+        raise KdeovError(f"{path}: holds no state dict (a mapping of names to tensors)")
+    return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript archive, the form in which OpenAI publishes CLIP."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def write_tensors(path: Path, state: StateDict) -> None:
+    """Writes a safetensors file with the usual permissions (safetensors' own are for the owner
+    alone).
+    """
+    path.write_bytes(
+        save({name: value.detach().cpu().contiguous() for name, value in state.items()})
+    )
+
+
+def state_dict_sha256(state: StateDict) -> str:
+    """A digest of the tensors themselves: the same for one model in different file formats."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:160]
