@@ -1,0 +1,136 @@
+"""The format of teacher shards, and reading them in step with the image shards that they belong to.
+
+A sample has two members: `fp16`, the raw little-endian block of unit vectors [views + captions,
+dim], and `views`, the raw little-endian uint16 parameters [views, 9]. Raw blocks are parsed without
+a copy and without a pickle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdeov.errors import KdeovError
+from kdeov.views import VIEW_FIELDS, View, views_from_ints
+from pipeline.identity import require_identity
+from pipeline.shards import Manifest, Shard, read_shard, sample_json
+
+
+@dataclass(frozen=True)
+class CachedSample:
+    """A picture with what the teacher made of it.
+
+    Attributes:
+        key: Of the sample.
+        jpeg: The encoded picture.
+        label: Class number, or None.
+        captions: Texts, in the order of `text_vectors`.
+        views: What the teacher saw.
+        view_vectors: float16 [views, D], unit length.
+        text_vectors: float16 [captions, D], unit length.
+    """
+
+    key: str
+    jpeg: bytes
+    label: int | None
+    captions: list[str]
+    views: list[View]
+    view_vectors: np.ndarray
+    text_vectors: np.ndarray
+
+
+def teacher_members(key: str, vectors: np.ndarray, views: list[View]) -> dict[str, Any]:
+    """A sample of a teacher shard, from [views + captions, D] unit vectors."""
+    return {
+        "__key__": key,
+        "fp16": vectors.astype("<f2").tobytes(),
+        "views": np.array([view.to_ints() for view in views], dtype="<u2").tobytes(),
+    }
+
+
+class PairedShards:
+    """One split of the image shards with its teacher shards.
+
+    Args:
+        images: Folder of the image shards.
+        embeddings: Folder of the teacher shards.
+        identity: What the cache should have been made from (see `pipeline.identity`).
+
+    Raises:
+        KdeovError: The two do not belong together, or the cache was made from something else.
+    """
+
+    def __init__(self, images: Path, embeddings: Path, identity: dict[str, Any]) -> None:
+        self.images, self.embeddings = images, embeddings
+        self.manifest = Manifest.read(images, "prepare")
+        self.cache = Manifest.read(embeddings, "embed")
+        require_identity(identity, self.cache.identity, str(embeddings / "manifest.json"))
+        if [(s.name, s.samples) for s in self.manifest.shards] != [
+            (s.name, s.samples) for s in self.cache.shards
+        ]:
+            raise KdeovError(
+                f"{embeddings}: its shards are not those of {images} in number or size; run "
+                "`dvc repro embed`"
+            )
+        self.dim: int = identity["teacher"]["embed_dim"]
+        self.offsets = np.concatenate([[0], np.cumsum(self.manifest.sizes)])
+
+    def __len__(self) -> int:
+        return self.manifest.samples
+
+    def read(
+        self, shard: int, wanted: Callable[[int], bool] | None = None
+    ) -> Iterator[tuple[int, CachedSample]]:
+        """Samples of a shard with their numbers within the split; `wanted` picks by that number.
+
+        Raises:
+            KdeovError: The two shards are damaged or out of step.
+        """
+        first = int(self.offsets[shard])
+        pick = None if wanted is None else (lambda index: wanted(first + index))
+        ours, theirs = self.manifest.shards[shard], self.cache.shards[shard]
+        pairs = zip(
+            read_shard(self.images / ours.name, ours, pick),
+            read_shard(self.embeddings / theirs.name, theirs, pick),
+            strict=True,
+        )
+        for (index, image), (_, vectors) in pairs:
+            if image["__key__"] != vectors["__key__"]:
+                raise KdeovError(
+                    f"{self.embeddings / theirs.name}: sample {index} is "
+                    f"{vectors['__key__']}, the picture is "
+                    f"{image['__key__']}; run `dvc repro -f embed`"
+                )
+            yield first + index, self._parse(image, vectors, theirs)
+
+    def __iter__(self) -> Iterator[CachedSample]:
+        for shard in range(len(self.manifest.shards)):
+            for _, sample in self.read(shard):
+                yield sample
+
+    def _parse(self, image: dict[str, Any], vectors: dict[str, Any], shard: Shard) -> CachedSample:
+        description = sample_json(image)
+        count = self.cache.identity["views"]["count"]
+        rows = count + len(description["captions"])
+        block, views = vectors.get("fp16", b""), vectors.get("views", b"")
+        if len(block) != rows * self.dim * 2 or len(views) != count * VIEW_FIELDS * 2:
+            raise KdeovError(
+                f"{self.embeddings / shard.name}: {image['__key__']} has {len(block)} bytes "
+                "of vectors, "
+                f"{rows} of {self.dim} dimensions need {rows * self.dim * 2}; run `dvc repro "
+                "-f embed`"
+            )
+        matrix = np.frombuffer(block, dtype="<f2").reshape(rows, self.dim)
+        return CachedSample(
+            key=image["__key__"],
+            jpeg=image["jpg"],
+            label=description["label"],
+            captions=description["captions"],
+            views=views_from_ints(np.frombuffer(views, dtype="<u2").reshape(count, VIEW_FIELDS)),
+            view_vectors=matrix[:count],
+            text_vectors=matrix[count:],
+        )

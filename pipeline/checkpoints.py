@@ -1,0 +1,61 @@
+"""Checkpoints of a run: whole or absent, the newest two kept."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdeov.errors import KdeovError
+from pipeline.files import remove_partial, writing
+
+NAME = re.compile(r"^epoch-(\d{4})\.pt$")
+KEPT = 2
+
+
+class CheckpointStore:
+    """A folder of checkpoints, `epoch-0003.pt` holding the state after three epochs.
+
+    Args:
+        folder: Reached by every worker of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, epoch: int, state: dict[str, Any]) -> None:
+        """Writes the state after `epoch` epochs and deletes the oldest."""
+        with writing(self.folder / f"epoch-{epoch:04d}.pt") as file:
+            torch.save(state, file)
+        for _, path in self._found()[:-KEPT]:
+            path.unlink(missing_ok=True)
+
+    def latest(self, device: str = "cpu") -> dict[str, Any] | None:
+        """The newest state, or None where there is none.
+
+        Raises:
+            KdeovError: The file is damaged.
+        """
+        found = self._found()
+        if not found:
+            return None
+        path = found[-1][1]
+        try:
+            return torch.load(path, map_location=device, weights_only=True)
+        except (RuntimeError, OSError, EOFError) as error:
+            raise KdeovError(
+                f"{path}: damaged checkpoint ({error}); delete it and run `dvc repro` again"
+            ) from error
+
+    def clean(self) -> None:
+        """Removes what a killed process left half-written."""
+        if self.folder.is_dir():
+            remove_partial(self.folder)
+
+    def _found(self) -> list[tuple[int, Path]]:
+        if not self.folder.is_dir():
+            return []
+        matches = ((NAME.match(path.name), path) for path in self.folder.iterdir())
+        return sorted((int(match[1]), path) for match, path in matches if match)

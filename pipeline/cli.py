@@ -1,0 +1,136 @@
+"""The `kdeov` command. Imports wait until a command needs them, so that `kdeov --help` answers at
+once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def main() -> None:
+    """KDEOV distils CLIP into models small enough for a phone."""
+
+
+@app.command()
+def summary() -> None:
+    """Shows teacher against student, and where to look further."""
+    from rich.table import Table
+
+    from pipeline.console import stdout
+    from pipeline.layout import Layout
+    from pipeline.params import load_params
+    from pipeline.publish import run_address
+    from pipeline.results import Results
+    from pipeline.tracking import TrackingTarget
+
+    with one_line_errors("summary"):
+        layout = Layout.here()
+        params = load_params(layout.params)
+        results = Results.read(layout)
+        target = TrackingTarget.of(params.tracking, layout)
+        table = Table(title=f"{results.run.name} on {results.dataset.name}")
+        table.add_column("test split")
+        for column in ("teacher", "student", "retained"):
+            table.add_column(column, justify="right")
+        for label, teacher, student, retained in results.comparison():
+            share = "" if retained is None else f"{100 * retained:.1f}%"
+            table.add_row(label, f"{teacher:.3f}", f"{student:.3f}", share)
+        ours, theirs = results.efficiency["student"], results.efficiency["teacher"]
+        reference = results.efficiency["reference"]
+        table.add_section()
+        table.add_row("parameters", f"{theirs['parameters']:,}", f"{ours['parameters']:,}", "")
+        table.add_row(
+            "one picture", f"{theirs['latency_ms']:.1f} ms", f"{ours['latency_ms']:.1f} ms", ""
+        )
+        table.add_row(
+            f"one picture at {reference['image_size']} px, ViT-B/32",
+            f"{reference['latency_ms']:.1f} ms",
+            f"{reference['student_latency_ms']:.1f} ms",
+            f"{reference['speedup']:.1f}x faster",
+        )
+        stdout.print(table)
+        lines = [f"Report:  {layout.report}"]
+        if target.uri.startswith("sqlite:"):
+            lines.append(f"MLflow:  {Path(sys.argv[0]).absolute()} ui")
+        address = run_address(layout, results.run.fingerprint)
+        lines.append(
+            f"         {address}" if address else "         not published yet: run `kdeov publish`"
+        )
+        stdout.print("\n".join(lines), soft_wrap=True, highlight=False)
+
+
+@app.command()
+def publish() -> None:
+    """Brings the MLflow run up to date with the files of the current student."""
+    from pipeline.console import setup_logging
+    from pipeline.layout import Layout
+    from pipeline.params import load_params
+    from pipeline.publish import publish as publish_run
+
+    setup_logging()
+    with one_line_errors("publish"):
+        layout = Layout.here()
+        publish_run(load_params(layout.params), layout)
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 5000) -> None:
+    """Serves the MLflow page of this checkout, on this machine alone."""
+    from pipeline.layout import Layout
+    from pipeline.params import load_params
+    from pipeline.publish import VIEW
+    from pipeline.tracking import TrackingTarget
+
+    with one_line_errors("ui"):
+        layout = Layout.here()
+        target = TrackingTarget.of(load_params(layout.params).tracking, layout)
+        if not target.uri.startswith("sqlite:"):
+            typer.echo(f"MLflow is served already: {target.uri.rstrip('/')}/#/experiments?{VIEW}")
+            return
+        if not layout.tracking_database.is_file() and target.artifacts:
+            raise typer.Exit(
+                _complain("ui", "nothing was tracked yet; run `dvc repro` or `kdeov publish`")
+            )
+        typer.echo(f"http://127.0.0.1:{port}/#/experiments?{VIEW}")
+        # one worker and no job runner: half the memory, and a start in half the time
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        arguments = [
+            "--backend-store-uri",
+            target.uri,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+        ]
+        sys.stdout.flush()
+        os.execve(
+            sys.executable, [sys.executable, "-m", "mlflow", "server", *arguments], environment
+        )
+
+
+@contextmanager
+def one_line_errors(command: str) -> Iterator[None]:
+    """Turns a person's mistake into one line and exit status 1."""
+    from kdeov.errors import KdeovError
+
+    try:
+        yield
+    except KdeovError as error:
+        raise typer.Exit(_complain(command, str(error))) from error
+
+
+def _complain(command: str, text: str) -> int:
+    typer.echo(f"{command}: {text}", err=True)
+    return 1

@@ -1,0 +1,80 @@
+"""What a person sees while a stage runs: log lines, and a progress bar with speed and time left."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+logger = logging.getLogger(__name__)
+console = Console(stderr=True)
+stdout = Console()
+LOG_EVERY_S = 15.0
+
+
+def setup_logging(level: int = logging.INFO) -> None:
+    """Log lines on standard error, coloured on a terminal and plain in a file."""
+    if console.is_terminal:
+        handler: logging.Handler = RichHandler(
+            console=console, show_path=False, log_time_format="%X"
+        )
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    for package in ("kdeov", "pipeline"):
+        package_logger = logging.getLogger(package)
+        package_logger.handlers = [handler]
+        package_logger.setLevel(level)
+        package_logger.propagate = False
+
+
+class Meter:
+    """Counts what is done; made by `progress`."""
+
+    def __init__(self, label: str, total: int, unit: str, bar: Progress | None):
+        self._label, self._total, self._unit, self._bar = label, total, unit, bar
+        self._task = bar.add_task(label, total=total, rate="") if bar else None
+        self._done, self._start = 0, time.monotonic()
+        self._spoken = self._start
+
+    def advance(self, count: int = 1) -> None:
+        """Says that `count` more are done."""
+        self._done += count
+        now = time.monotonic()
+        rate = self._done / max(now - self._start, 1e-9)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=self._done, rate=f"{rate:,.0f} {self._unit}/s")
+        elif now - self._spoken >= LOG_EVERY_S:
+            self._spoken = now
+            left = (self._total - self._done) / rate
+            logger.info(
+                "%s: %d of %d, %.0f %s/s, %.0f s left",
+                self._label, self._done, self._total, rate, self._unit, left,
+            )  # fmt: skip
+
+
+@contextmanager
+def progress(label: str, total: int, unit: str = "pictures") -> Iterator[Meter]:
+    """A progress bar on a terminal; elsewhere a log line every now and then.
+
+    Args:
+        label: What is being done.
+        total: How many there are.
+        unit: Of what.
+    """
+    if not console.is_terminal:
+        yield Meter(label, total, unit, None)
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as bar:
+        yield Meter(label, total, unit, bar)

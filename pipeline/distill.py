@@ -1,0 +1,169 @@
+"""Stage `distill`: names the run, trains the student where params say, and writes it with its
+history.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kdeov.errors import KdeovError
+from kdeov.fusion import FUSIONS
+from kdeov.model import KDEOVModel
+from kdeov.student import VisualStudent
+from kdeov.transform import ImageTransform
+from pipeline.checkpoints import CheckpointStore
+from pipeline.dataset import Dataset
+from pipeline.files import sha256_file, write_json, write_text, writing_folder
+from pipeline.fingerprint import code_digest, fingerprint, git_state
+from pipeline.identity import cache_identity, view_plan
+from pipeline.launch import launch
+from pipeline.layout import Layout
+from pipeline.params import Params
+from pipeline.plan import check_batch
+from pipeline.run import RunRecord
+from pipeline.shards import verify_shards
+from pipeline.teacher import load_teacher, read_teacher_identity
+from pipeline.tracking import LiveTracker, TrackingTarget
+from pipeline.train_loop import TrainConfig
+
+logger = logging.getLogger(__name__)
+
+
+def distill(params: Params, layout: Layout) -> None:
+    """Trains and writes `out/student/`, `metrics/distill.json` and `metrics/history.csv`.
+
+    Raises:
+        KdeovError: Params, data and teacher do not fit together, or training stopped.
+    """
+    identity = read_teacher_identity(layout.teacher)
+    config = TrainConfig(
+        params=params.distill,
+        images=layout.images,
+        embeddings=layout.embeddings,
+        identities={
+            split: cache_identity(identity, view_plan(params.embed, split))
+            for split in ("train", "val")
+        },
+        run=Path(),
+        use_gpu=params.cluster.use_gpu,
+        loader_workers=params.cluster.loader_workers,
+    )
+    _check(config, params.cluster.workers if params.cluster.mode != "inline" else 1)
+    record = _name(params, layout, identity)
+    config = replace(config, run=layout.runs / record.fingerprint)
+    config.run.mkdir(parents=True, exist_ok=True)
+    logger.info("run %s, fingerprint %s", record.name, record.fingerprint)
+    tracker = LiveTracker(
+        TrackingTarget.of(params.tracking, layout),
+        record.fingerprint, record.name, record.params, run_tags(layout, record),
+    )  # fmt: skip
+    tracker.start()
+    launch(config, params.cluster, record.name, tracker)
+    _write(config, record, layout)
+
+
+def run_tags(layout: Layout, record: RunRecord) -> dict[str, str]:
+    """Where a run came from, as MLflow tags."""
+    variables = ("STAGE", "EXP_NAME", "EXP_BASELINE_REV")
+    dvc = {
+        f"dvc.{v.lower()}": os.environ[f"DVC_{v}"] for v in variables if f"DVC_{v}" in os.environ
+    }
+    return {"dataset": record.dataset, "teacher": record.teacher, **git_state(layout.root), **dvc}
+
+
+def _check(config: TrainConfig, workers: int) -> None:
+    """What can be known to be wrong before any worker starts."""
+    params = config.params
+    if params.fusion not in FUSIONS:
+        raise KdeovError(
+            f"distill.fusion {params.fusion!r} is unknown; choose one of {', '.join(FUSIONS)}"
+        )
+    if not any(value for name, value in params.losses.model_dump().items() if name != "fusion"):
+        raise KdeovError("distill.losses: every weight is 0; give feature a positive one")
+    check_batch(params.global_batch, workers)
+    for split in ("train", "val"):
+        shards = config.shards(split)
+        verify_shards(shards.images, shards.manifest, "prepare")
+        verify_shards(shards.embeddings, shards.cache, "embed")
+        if not len(shards):
+            raise KdeovError(
+                f"{shards.images}: the {split} split is empty; run `dvc repro prepare`"
+            )
+    VisualStudent(params.backbone, params.fusion, shards.dim, params.backbone_weights)
+
+
+def _name(params: Params, layout: Layout, identity: dict[str, Any]) -> RunRecord:
+    """The record of the run that these params and files make; its fingerprint names the run."""
+    weights = params.distill.backbone_weights
+    sections = {"prepare", "teacher", "embed", "distill"}
+    used = params.model_dump(mode="json", include=sections)
+    used["distill"]["backbone_weights"] = weights.name if weights else None
+    used["prepare"]["path"] = params.prepare.path.name
+    ingredients = {
+        "manifests": {
+            f"{folder.name}/{split}": sha256_file(folder / split / "manifest.json")
+            for folder in (layout.images, layout.embeddings)
+            for split in ("train", "val")
+        },
+        "teacher": identity["weights_sha256"],
+        "backbone_weights": sha256_file(weights) if weights else None,
+        "code": code_digest(layout.root, "distill"),
+    }
+    value = fingerprint(distill=used["distill"], **ingredients)
+    return RunRecord(
+        fingerprint=value,
+        name=f"{params.distill.backbone}-{params.distill.fusion}-{value[:4]}",
+        dataset=Dataset.read(layout.images).name,
+        teacher=identity["name"],
+        params=used,
+        ingredients=ingredients,
+    )
+
+
+def _write(config: TrainConfig, record: RunRecord, layout: Layout) -> None:
+    """The student as people load it, and its history as DVC plots it."""
+    state = CheckpointStore(config.run / "checkpoints").latest()
+    if state is None or state["epoch"] != config.params.epochs:
+        raise KdeovError(
+            f"{config.run}: training ended without its last checkpoint; run `dvc repro` again"
+        )
+    teacher = load_teacher(layout.teacher)
+    student = VisualStudent(config.params.backbone, config.params.fusion, teacher.embed_dim)
+    student.load_state_dict(state["student"])
+    model = KDEOVModel.from_parts(
+        student, teacher.text, ImageTransform(size=config.params.image_size), teacher.name
+    )
+    with writing_folder(layout.student) as folder:
+        model.save(folder)
+        record.write(folder)
+    history = state["history"]
+    write_text(layout.metrics / "history.csv", history_csv(history))
+    last = history[-1]
+    write_json(
+        layout.metrics / "distill.json",
+        {
+            "fingerprint": record.fingerprint,
+            "epochs": last["epoch"],
+            "train_loss": last["train_total"],
+            "val_loss": last["val_loss"],
+            "val_cosine": last["val_cosine"],
+            "samples": config.shards("train").manifest.samples,
+            "repeated_samples_per_epoch": last["repeated_samples"],
+        },
+    )
+
+
+def history_csv(history: list[dict[str, float]]) -> str:
+    """Rows of history that depend on the run alone: the speed of the machine is left to MLflow."""
+    names = [name for name in history[0] if name not in ("images_per_s", "workers")]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()

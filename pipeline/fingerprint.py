@@ -1,0 +1,50 @@
+"""The name of a run: a digest of everything that its numbers depend on."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kdeov.errors import KdeovError
+from pipeline.files import digest, sha256_file
+
+LENGTH = 16  # hexadecimal digits
+
+
+def code_digest(root: Path, stage: str) -> str:
+    """A digest of the code that `dvc.yaml` lists for a stage, taken when the stage starts.
+
+    Raises:
+        KdeovError: `dvc.yaml` is missing or lists no such stage.
+    """
+    try:
+        deps = yaml.safe_load((root / "dvc.yaml").read_text())["stages"][stage]["deps"]
+    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise KdeovError(
+            f"{root / 'dvc.yaml'}: lists no stage {stage}; run in a checkout of KDEOV"
+        ) from error
+    code = sorted(dep for dep in deps if dep.endswith(".py"))
+    return digest({path: sha256_file(root / path) for path in code})
+
+
+def fingerprint(**ingredients: Any) -> str:
+    """Sixteen hexadecimal digits of the ingredients' canonical JSON."""
+    return digest(ingredients)[:LENGTH]
+
+
+def git_state(root: Path) -> dict[str, str]:
+    """Commit and whether files differ from it; empty outside of git."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=root, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        dirty = git("status", "--porcelain", "--untracked-files=no") != ""
+        return {"git.commit": git("rev-parse", "HEAD"), "git.dirty": str(dirty).lower()}
+    except (OSError, subprocess.CalledProcessError):
+        return {}

@@ -1,0 +1,54 @@
+"""What a teacher cache was made from, and the comparison that names every difference."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from kdeov.errors import KdeovError
+from kdeov.views import ViewPlan
+from pipeline.params import EmbedParams
+
+DTYPE = "float16"
+
+
+def view_plan(params: EmbedParams, split: str) -> ViewPlan:
+    """Training pictures have all views; validation and test pictures have the plain one."""
+    count = params.views if split == "train" else 1
+    return ViewPlan(count, params.seed, params.min_area, params.jitter, params.blur)
+
+
+def cache_identity(teacher: dict[str, Any], views: ViewPlan) -> dict[str, Any]:
+    """The identity of teacher shards.
+
+    Args:
+        teacher: `TeacherIdentity.to_dict()`.
+        views: How views are drawn.
+    """
+    return {"teacher": teacher, "views": asdict(views), "dtype": DTYPE, "normalised": True}
+
+
+def differences(wanted: Any, found: Any, name: str = "") -> list[str]:
+    """Every leaf in which two nested mappings differ, as `name: found, wanted`."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        return [
+            line
+            for key in sorted(wanted.keys() | found.keys())
+            for line in differences(
+                wanted.get(key), found.get(key), f"{name}.{key}" if name else key
+            )
+        ]
+    return [] if wanted == found else [f"{name} is {found!r}, wanted {wanted!r}"]
+
+
+def require_identity(wanted: dict[str, Any], found: dict[str, Any], where: str) -> None:
+    """Refuses a cache that was made from something else.
+
+    Raises:
+        KdeovError: They differ; names each difference.
+    """
+    lines = differences(wanted, found)
+    if lines:
+        raise KdeovError(
+            f"{where}: made from something else ({'; '.join(lines)}); run `dvc repro embed`"
+        )

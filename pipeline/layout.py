@@ -1,0 +1,63 @@
+"""Where things lie in a checkout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Absolute paths: `out/` belongs to DVC, `metrics/` to git, `work/` is scratch.
+
+    Attributes:
+        root: The folder of `dvc.yaml`.
+    """
+
+    root: Path
+
+    @classmethod
+    def here(cls) -> Layout:
+        """The checkout that DVC (or a person) runs in."""
+        return cls(Path.cwd())
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def images(self) -> Path:
+        return self.root / "out" / "images"
+
+    @property
+    def teacher(self) -> Path:
+        return self.root / "out" / "teacher"
+
+    @property
+    def embeddings(self) -> Path:
+        return self.root / "out" / "embeddings"
+
+    @property
+    def student(self) -> Path:
+        return self.root / "out" / "student"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.root / "out" / "evaluation"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "out" / "report" / "index.html"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics"
+
+    @property
+    def runs(self) -> Path:
+        """Checkpoints of training, one folder a fingerprint."""
+        return self.root / "work" / "runs"
+
+    @property
+    def tracking_database(self) -> Path:
+        return self.root / "work" / "mlflow" / "mlflow.db"

@@ -1,0 +1,242 @@
+"""The schema of `params.yaml`: one section a stage, and two that say only where things run.
+
+The sections of stages have no defaults: every value that a number depends on stands in the file,
+where DVC sees it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kdeov.errors import KdeovError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A mapping that refuses unknown keys and never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ScenesParams(Section):
+    train: Count
+    val: Count
+    test: Count
+
+
+class CaptionsCsvParams(Section):
+    images: str
+    """Folder of the pictures, within `prepare.path`."""
+    csv: str
+    """The table, within `prepare.path`: one row a caption."""
+    image_column: str
+    caption_column: str
+    label_column: str | None
+    """Column of class names, where pictures have them."""
+    val: Share
+    test: Share
+
+
+class PrepareParams(Section):
+    dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    """What metrics and reports call the data."""
+    source: Literal["scenes", "captions_csv"]
+    path: Path
+    """What the source reads; DVC watches it."""
+    seed: int
+    samples_per_shard: Count
+    max_side: Count | None
+    """Pictures whose longer side exceeds it are reduced; others keep their bytes where they can."""
+    max_rejected: Share
+    """Share of unusable inputs above which the stage fails."""
+    scenes: ScenesParams
+    captions_csv: CaptionsCsvParams
+
+
+class TinyTeacherParams(Section):
+    """A small CLIP trained here on the training captions (see `pipeline.tiny_teacher`)."""
+
+    seed: int
+    epochs: Count
+    batch_size: Annotated[int, Field(ge=2)]
+    learning_rate: Annotated[float, Field(gt=0)]
+    width: Annotated[int, Field(ge=8, multiple_of=2)]
+    embed_dim: Count
+
+
+class TeacherParams(Section):
+    name: str
+    """`tiny`, a name of `clip.available_models()`, or a weight file."""
+    sha256: str | None
+    """Of the weights, where they must not change unnoticed; the stage prints it."""
+    tiny: TinyTeacherParams
+
+
+class EmbedParams(Section):
+    seed: int
+    views: Count
+    """Views of each training picture; validation and test pictures have the plain one."""
+    min_area: Annotated[float, Field(gt=0, le=1)]
+    jitter: Annotated[float, Field(ge=0, lt=1)]
+    blur: Share
+    batch_size: Count
+
+
+class LossParams(Section):
+    """Weights of the loss terms; a term of weight 0 is not computed."""
+
+    feature: NonNegative
+    affinity: NonNegative
+    contrastive: NonNegative
+    interactive: NonNegative
+    fusion: NonNegative
+    """Trains the fusion module alone; the index embedding does not depend on it."""
+
+
+class DistillParams(Section):
+    seed: int
+    backbone: str
+    fusion: str
+    backbone_weights: Path | None
+    image_size: Annotated[int, Field(ge=32)]
+    epochs: Count
+    global_batch: Count
+    """Pictures a step, over all workers."""
+    learning_rate: Annotated[float, Field(gt=0)]
+    weight_decay: NonNegative
+    warmup: Share
+    """Share of all steps."""
+    clip_norm: Annotated[float, Field(gt=0)]
+    ema: Annotated[float, Field(ge=0, lt=1)]
+    """Decay of the weight average that is evaluated and saved; 0 keeps the plain weights."""
+    feature_loss: Literal["cosine", "l2"]
+    losses: LossParams
+    window: Count
+    """Shards that are read and shuffled together; bounds a worker's memory."""
+
+
+class ZeroShotParams(Section):
+    templates: str
+
+
+class RetrievalParams(Section):
+    rerank: Annotated[int, Field(ge=0)]
+    """First hits that fusion re-orders, as a row of its own; 0 leaves the row out."""
+
+
+class EfficiencyParams(Section):
+    threads: Count
+    batch_size: Count
+    repeats: Count
+    reference_size: Annotated[int, Field(ge=32, multiple_of=32)]
+    """Side at which the student is timed against the reference, CLIP's ViT-B/32."""
+
+
+class ReportParams(Section):
+    examples: Count
+
+
+class ClusterParams(Section):
+    """Where things run. In no stage's `params:`, so that moving never invalidates a model."""
+
+    mode: Literal["inline", "local"] = "local"
+    workers: Count = 2
+    use_gpu: bool | Literal["auto"] = "auto"
+    loader_workers: Annotated[int, Field(ge=0)] = 0
+    max_failures: Annotated[int, Field(ge=0)] = 3
+
+
+class TrackingParams(Section):
+    """Where MLflow records; `MLFLOW_TRACKING_URI` wins over `uri`."""
+
+    uri: str | None = None
+    experiment: str = "kdeov"
+
+
+class Params(Section):
+    """All of `params.yaml`."""
+
+    prepare: PrepareParams
+    teacher: TeacherParams
+    embed: EmbedParams
+    distill: DistillParams
+    zero_shot: ZeroShotParams
+    retrieval: RetrievalParams
+    efficiency: EfficiencyParams
+    report: ReportParams
+    cluster: ClusterParams = ClusterParams()
+    tracking: TrackingParams = TrackingParams()
+
+
+def load_params(path: Path | str = "params.yaml") -> Params:
+    """Reads and checks params; relative paths in it become absolute, from the folder of the file.
+
+    Raises:
+        KdeovError: The file is missing, or a key or value is wrong; names it, and the nearest right
+            key.
+    """
+    path = Path(path).resolve()
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise KdeovError(f"{path}: {error.strerror}; run in the folder of params.yaml") from error
+    except yaml.YAMLError as error:
+        raise KdeovError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    try:
+        params = Params.model_validate(values)
+    except ValidationError as error:
+        raise KdeovError(f"{path.name}: {_explain(error)}") from error
+    return _absolute(params, path.parent)
+
+
+def _explain(error: ValidationError) -> str:
+    """The first fault in one line."""
+    fault = error.errors()[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if fault["type"] == "extra_forbidden":
+        *section, key = (str(part) for part in fault["loc"])
+        known = list(_section(section).model_fields)
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"its keys are {', '.join(known)}"
+        return f"{where} is not a key{' of ' + '.'.join(section) if section else ''}; {hint}{more}"
+    if fault["type"] == "missing":
+        return f"{where} is missing; every key of a stage must be given{more}"
+    message = fault["msg"][0].lower() + fault["msg"][1:]
+    return f"{where or 'the file'}: {message}, not {fault['input']!r}{more}"
+
+
+def _section(names: list[str]) -> type[BaseModel]:
+    model: Any = Params
+    for name in names:
+        model = model.model_fields[name].annotation
+    return model
+
+
+def _absolute(params: Params, root: Path) -> Params:
+    def resolve(path: Path) -> Path:
+        return (root / path.expanduser()).resolve()
+
+    teacher, distill = params.teacher, params.distill
+    named_file = (root / teacher.name).is_file()
+    return params.model_copy(
+        update={
+            "prepare": params.prepare.model_copy(update={"path": resolve(params.prepare.path)}),
+            "teacher": teacher.model_copy(update={"name": str(resolve(Path(teacher.name)))})
+            if named_file
+            else teacher,
+            "distill": distill.model_copy(
+                update={"backbone_weights": resolve(distill.backbone_weights)}
+            )
+            if distill.backbone_weights
+            else distill,
+        }
+    )

@@ -1,0 +1,178 @@
+"""Brings the MLflow run of a student up to date with the files that the stages wrote.
+
+It reads files alone and can be repeated at any time: after a DVC cache hit, which runs no command,
+after `dvc pull`, or after MLflow was down. A run that shows these files already is left as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdeov.errors import KdeovError
+from pipeline.distill import run_tags
+from pipeline.files import digest, sha256_file, write_json
+from pipeline.layout import Layout
+from pipeline.params import Params
+from pipeline.results import Results
+from pipeline.tracking import (
+    TrackingTarget,
+    find_or_create_run,
+    log_history,
+    log_params,
+    tracking_errors,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+logger = logging.getLogger(__name__)
+
+PUBLISHED = "kdeov.published"
+VIEW = "workflowType=machine_learning"  # without it, the page opens on its GenAI side, empty
+
+
+def publish(params: Params, layout: Layout) -> str:
+    """Publishes the current student; returns the id of its MLflow run.
+
+    Raises:
+        KdeovError: A result is missing, or MLflow cannot be reached.
+    """
+    results = Results.read(layout)
+    target = TrackingTarget.of(params.tracking, layout)
+    try:
+        client = target.client()
+        experiment = target.experiment_id(client)
+        record = results.run
+        run = find_or_create_run(
+            client, experiment, record.fingerprint, record.name, run_tags(layout, record)
+        )
+        run_id = run.info.run_id
+        files = _published_files(layout)
+        state = digest({str(path.relative_to(layout.root)): sha256_file(path) for path in files})
+        if run.data.tags.get(PUBLISHED) != state:
+            log_params(client, run, record.params)
+            log_history(client, run_id, results.history)
+            for name, value in results.headline().items():
+                client.log_metric(run_id, name, value)
+            _log_files(client, run_id, files, layout)
+            _log_datasets(client, run_id, results, layout)
+            _log_model(target, run_id, layout)
+            client.set_tag(run_id, "mlflow.note.content", _description(results))
+            client.set_tag(run_id, PUBLISHED, state)
+        client.set_terminated(run_id, "FINISHED")
+    except tracking_errors() as error:
+        reason = str(error).splitlines()[0][:200]
+        raise KdeovError(
+            f"MLflow at {target.uri} cannot be written ({reason}); start it and run `kdeov publish`"
+        ) from error
+    write_json(
+        layout.runs / record.fingerprint / "mlflow.json",
+        {"uri": target.uri, "experiment": experiment, "run": run_id},
+    )
+    logger.info("MLflow run %s is up to date", record.name)
+    return run_id
+
+
+def publish_or_warn(params: Params, layout: Layout) -> None:
+    """Publishes; where MLflow cannot be reached, says so and leaves the files to be published
+    later.
+    """
+    try:
+        publish(params, layout)
+    except KdeovError as error:
+        logger.warning("%s", error)
+
+
+def run_address(
+    layout: Layout, fingerprint: str, host: str = "http://127.0.0.1:5000"
+) -> str | None:
+    """The page of a published run, or None where it was not published from this checkout."""
+    path = layout.runs / fingerprint / "mlflow.json"
+    if not path.is_file():
+        return None
+    where = json.loads(path.read_text())
+    base = where["uri"].rstrip("/") if where["uri"].startswith("http") else host
+    return f"{base}/#/experiments/{where['experiment']}/runs/{where['run']}?{VIEW}"
+
+
+def _published_files(layout: Layout) -> list[Path]:
+    metrics = [*sorted(layout.metrics.glob("*.json")), layout.metrics / "history.csv"]
+    report = sorted(path for path in layout.report.parent.rglob("*") if path.is_file())
+    return [*metrics, *report, layout.student / "student.safetensors"]
+
+
+def _log_files(client: MlflowClient, run_id: str, files: list[Path], layout: Layout) -> None:
+    for path in files:
+        if path.is_relative_to(layout.metrics):
+            client.log_artifact(run_id, str(path), "metrics")
+        elif path.suffix == ".png":
+            client.log_artifact(run_id, str(path), "figures")
+        elif path == layout.report:
+            client.log_artifact(run_id, str(path), "report")
+
+
+def _log_datasets(client: MlflowClient, run_id: str, results: Results, layout: Layout) -> None:
+    """The splits, with the digest of the manifest that vouches for every shard."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+    inputs = []
+    for split, context in (("train", "training"), ("val", "validation"), ("test", "testing")):
+        manifest = layout.images / split / "manifest.json"
+        name, value = f"{results.dataset.name}/{split}", sha256_file(manifest)[:32]
+        profile = json.dumps({"samples": results.dataset.samples[split]})
+        dataset = Dataset(
+            name, value, "local", json.dumps({"uri": manifest.as_uri()}), profile=profile
+        )
+        inputs.append(DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, context)]))
+    client.log_inputs(run_id, inputs)
+
+
+def _log_model(target: TrackingTarget, run_id: str, layout: Layout) -> None:
+    """The picture tower as an exported program with a signature; only MLflow's fluent interface
+    logs models.
+    """
+    import mlflow.pytorch
+    import torch
+    from mlflow.models import infer_signature
+
+    from kdeov.deploy import ImageTower
+    from kdeov.model import KDEOVModel
+
+    model = KDEOVModel.load(layout.student, "cpu")
+    tower = ImageTower(model.student)
+    size = model.transform.size
+    example = torch.zeros(2, 3, size, size)
+    with torch.no_grad():
+        vectors = tower(example)
+    mlflow.set_tracking_uri(target.uri)
+    with mlflow.start_run(run_id=run_id):
+        mlflow.pytorch.log_model(
+            tower,
+            name="student",
+            input_example=example.numpy(),
+            signature=infer_signature(example.numpy(), vectors.numpy()),
+            pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],
+        )
+
+
+def _description(results: Results) -> str:
+    lines = [
+        f"**{results.run.name}**, a student of {results.run.teacher} on {results.run.dataset}.",
+        "",
+        "| test split | teacher | student | retained |",
+        "|---|---:|---:|---:|",
+    ]
+    for label, teacher, student, share in results.comparison():
+        retained = "" if share is None else f"{100 * share:.1f}%"
+        lines.append(f"| {label} | {teacher:.3f} | {student:.3f} | {retained} |")
+    lines += [
+        "",
+        f"Fingerprint `{results.run.fingerprint}`. Rebuild with `dvc repro`; the page is "
+        "among the artifacts: "
+        "`report/index.html`.",
+    ]
+    return "\n".join(lines)

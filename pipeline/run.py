@@ -1,0 +1,47 @@
+"""What a finished run says of itself: `out/student/run.json`, from which everything after training
+takes its name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.files import read_json, write_json
+
+RUN = "run.json"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Identity of a trained student.
+
+    Attributes:
+        fingerprint: Digest of all that its numbers depend on.
+        name: For people: backbone, fusion and four digits of the fingerprint.
+        dataset: Name of the data set.
+        teacher: Name of the teacher.
+        params: The sections of params that went into it.
+        ingredients: What the fingerprint was made of, besides params.
+    """
+
+    fingerprint: str
+    name: str
+    dataset: str
+    teacher: str
+    params: dict[str, Any]
+    ingredients: dict[str, Any]
+
+    def write(self, student: Path) -> None:
+        """Beside the student's weights."""
+        write_json(student / RUN, asdict(self))
+
+    @classmethod
+    def read(cls, student: Path) -> RunRecord:
+        """The record of a student.
+
+        Raises:
+            KdeovError: It is missing or damaged.
+        """
+        return cls(**read_json(student / RUN, "distill"))

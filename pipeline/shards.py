@@ -1,0 +1,207 @@
+"""Webdataset shards that are byte-identical for identical samples, and the manifest that vouches
+for them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import webdataset as wds
+from webdataset.tariterators import group_by_keys
+
+from kdeov.errors import KdeovError
+from pipeline.files import read_json, sha256_file, write_json, writing
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+KEY = re.compile(r"^[A-Za-z0-9_-]+$")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar: its name, number of samples, size in bytes and digest."""
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The shards of one split.
+
+    Attributes:
+        kind: `images` or `teacher`.
+        split: `train`, `val` or `test`.
+        shards: In order.
+        identity: What the shards were made from.
+        rejected: Inputs that were left out, each with `name` and `reason`.
+    """
+
+    kind: str
+    split: str
+    shards: list[Shard]
+    identity: dict[str, Any]
+    rejected: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def samples(self) -> int:
+        """Samples in all shards."""
+        return sum(shard.samples for shard in self.shards)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Samples of each shard."""
+        return [shard.samples for shard in self.shards]
+
+    def write(self, folder: Path) -> None:
+        """Writes `manifest.json`."""
+        write_json(folder / MANIFEST, {"format": FORMAT, "samples": self.samples, **asdict(self)})
+
+    @classmethod
+    def read(cls, folder: Path, made_by: str) -> Manifest:
+        """Reads `manifest.json`.
+
+        Raises:
+            KdeovError: It is missing, damaged or of another format.
+        """
+        path = folder / MANIFEST
+        values = read_json(path, made_by)
+        try:
+            samples = values.pop("samples")
+            if values.pop("format") != FORMAT:
+                raise KdeovError(f"{path}: another format; run `dvc repro -f {made_by}`")
+            values["shards"] = [Shard(**shard) for shard in values["shards"]]
+            manifest = cls(**values)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise KdeovError(f"{path}: damaged ({error}); run `dvc repro -f {made_by}`") from error
+        if samples != manifest.samples:
+            raise KdeovError(
+                f"{path}: says {samples} samples, its shards have {manifest.samples}; run "
+                f"`dvc repro -f {made_by}`"
+            )
+        return manifest
+
+
+def shard_name(index: int) -> str:
+    """`000042.tar`."""
+    return f"{index:06d}.tar"
+
+
+def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> Shard:
+    """Writes one shard atomically.
+
+    Args:
+        path: The tar.
+        samples: Mappings of `__key__` to a key and of extensions to bytes.
+
+    Returns:
+        What the manifest says of it.
+
+    Raises:
+        KdeovError: A key is unusable or occurs twice, or the disk is full.
+    """
+    keys: set[str] = set()
+    # mtime=0 and sorted members make equal samples equal bytes; gzip would not
+    with writing(path) as file, wds.TarWriter(file, encoder=False, mtime=0) as tar:
+        for sample in samples:
+            key = sample["__key__"]
+            if not KEY.match(key):
+                raise KdeovError(f"{path}: key {key!r} may hold letters, digits, - and _ only")
+            if key in keys:
+                raise KdeovError(
+                    f"{path}: key {key!r} occurs twice; make the names in the source unique"
+                )
+            keys.add(key)
+            tar.write(sample)
+    return Shard(path.name, len(keys), path.stat().st_size, sha256_file(path))
+
+
+def read_shard(
+    path: Path, shard: Shard | None = None, wanted: Callable[[int], bool] | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Reads a shard in order.
+
+    Args:
+        path: The tar, a local file.
+        shard: What the manifest says of it; the number of samples is compared at the end.
+        wanted: Tells which samples, by number, to yield; the bytes of others are passed over.
+
+    Yields:
+        Number of the sample, and its mapping of `__key__` and extensions to values.
+
+    Raises:
+        KdeovError: The shard is missing, damaged, or holds something other than plain files.
+    """
+    numbers: dict[str, int] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            members = _members(tar, path, numbers, wanted)
+            for sample in group_by_keys(members):
+                yield numbers[sample["__key__"]], sample
+    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+        if isinstance(error, KdeovError):
+            raise
+        raise KdeovError(
+            f"{path}: damaged shard ({error}); run the stage that wrote it again"
+        ) from error
+    if shard is not None and len(numbers) != shard.samples:
+        raise KdeovError(
+            f"{path}: {len(numbers)} samples, its manifest says {shard.samples}; run the "
+            "stage that wrote it again"
+        )
+
+
+def _members(
+    tar: tarfile.TarFile, path: Path, numbers: dict[str, int], wanted: Callable[[int], bool] | None
+) -> Iterator[dict[str, Any]]:
+    current = None
+    for member in tar:
+        key, _, _ = member.name.partition(".")
+        if not member.isreg() or not KEY.match(key):
+            raise KdeovError(
+                f"{path}: member {member.name!r} is refused: not a plain file beside the others"
+            )
+        if key != current:
+            if key in numbers:
+                raise KdeovError(
+                    f"{path}: key {key!r} occurs twice; run the stage that wrote it again"
+                )
+            numbers[key], current = len(numbers), key
+        if wanted is None or wanted(numbers[key]):
+            file = tar.extractfile(member)
+            assert file is not None  # a regular member always has contents
+            data = file.read()
+            if len(data) != member.size:
+                raise KdeovError(
+                    f"{path}: truncated at {member.name}; run the stage that wrote it again"
+                )
+            yield {"fname": member.name, "data": data, "__url__": str(path)}
+
+
+def verify_shards(folder: Path, manifest: Manifest, made_by: str) -> None:
+    """Compares every shard's bytes with the manifest.
+
+    Raises:
+        KdeovError: A shard is missing or differs.
+    """
+    for shard in manifest.shards:
+        path = folder / shard.name
+        if not path.is_file():
+            raise KdeovError(f"{path}: missing; run `dvc repro -f {made_by}`")
+        if sha256_file(path) != shard.sha256:
+            raise KdeovError(
+                f"{path}: its bytes differ from the manifest; run `dvc repro -f {made_by}`"
+            )
+
+
+def sample_json(sample: dict[str, Any]) -> dict[str, Any]:
+    """The description of an image sample."""
+    return json.loads(sample["json"])

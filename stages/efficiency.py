@@ -1,0 +1,7 @@
+"""Size and speed, teacher against student."""
+
+from pipeline.efficiency import efficiency
+from pipeline.stage import run_stage
+
+if __name__ == "__main__":
+    run_stage("efficiency", efficiency)

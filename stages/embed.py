@@ -1,0 +1,12 @@
+"""The teacher's vectors of every view and caption, in teacher shards."""
+
+from pipeline.embed import embed
+from pipeline.stage import run_stage
+
+if __name__ == "__main__":
+    run_stage(
+        "embed",
+        lambda params, layout: embed(
+            params.embed, layout.images, layout.teacher, layout.embeddings
+        ),
+    )

@@ -1,0 +1,7 @@
+"""Pictures and captions into image shards."""
+
+from pipeline.prepare import prepare
+from pipeline.stage import run_stage
+
+if __name__ == "__main__":
+    run_stage("prepare", lambda params, layout: prepare(params.prepare, layout.images))

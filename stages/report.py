@@ -1,0 +1,7 @@
+"""The page and the MLflow run that show everything."""
+
+from pipeline.report import report
+from pipeline.stage import run_stage
+
+if __name__ == "__main__":
+    run_stage("report", report)

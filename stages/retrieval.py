@@ -1,0 +1,7 @@
+"""Retrieval in both directions, teacher against student."""
+
+from pipeline.retrieval import retrieval
+from pipeline.stage import run_stage
+
+if __name__ == "__main__":
+    run_stage("retrieval", retrieval)
