@@ -130,11 +130,16 @@ class FeatureAlignmentLoss(nn.Module):
             texts: [B, D] teacher texts; may be None where no term needs them.
 
         Raises:
-            KdeovError: A term needs texts and there are none.
+            KdeovError: A term needs texts and there are none, or the widths differ.
         """
         if texts is None and any(name in self.weights for name in NEEDS_TEXT):
             raise KdeovError(
                 "the affinity and contrastive losses need captions; set their weights to 0"
+            )
+        if student.shape != teacher.shape:
+            raise KdeovError(
+                f"student vectors of shape {tuple(student.shape)} cannot be compared with teacher "
+                f"vectors of shape {tuple(teacher.shape)}; build the student for this teacher"
             )
         inputs = {
             "feature": (student, teacher),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import pickle
 import zipfile
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def read_state_dict(path: str | Path) -> StateDict:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise KdeovError(f"{path}: not a readable weight file ({_first_line(error)})") from error
-    except Exception as error:
+    except (pickle.UnpicklingError, AttributeError, LookupError, TypeError) as error:
         raise KdeovError(
             f"{path}: refused, since it holds more than tensors ({_first_line(error)}); "
             "save its state_dict as safetensors and name that file"

@@ -70,6 +70,33 @@ def summary() -> None:
 
 
 @app.command()
+def verify(
+    entries: Annotated[int, typer.Option(help="Of each split, embedded again.")] = 256,
+) -> None:
+    """Proves the teacher cache: every byte, and random views against the live teacher."""
+    from pipeline.cache import PairedShards
+    from pipeline.console import setup_logging
+    from pipeline.dataset import SPLITS
+    from pipeline.device import pick_device
+    from pipeline.identity import cache_identity, view_plan
+    from pipeline.layout import Layout
+    from pipeline.params import load_params
+    from pipeline.teacher import load_teacher
+    from pipeline.verify import verify_cache
+
+    setup_logging()
+    with one_line_errors("verify"):
+        layout = Layout.here()
+        params = load_params(layout.params)
+        teacher = load_teacher(layout.teacher, pick_device(params.cluster.use_gpu))
+        for split in SPLITS:
+            plan = view_plan(params.embed, split)
+            identity = cache_identity(teacher.identity().to_dict(), plan)
+            shards = PairedShards(layout.images / split, layout.embeddings / split, identity)
+            verify_cache(shards, teacher, plan, entries)
+
+
+@app.command()
 def publish() -> None:
     """Brings the MLflow run up to date with the files of the current student."""
     from pipeline.console import setup_logging

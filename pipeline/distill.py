@@ -19,6 +19,7 @@ from kdeov.student import VisualStudent
 from kdeov.transform import ImageTransform
 from pipeline.checkpoints import CheckpointStore
 from pipeline.dataset import Dataset
+from pipeline.device import pick_device
 from pipeline.files import sha256_file, write_json, write_text, writing_folder
 from pipeline.fingerprint import code_digest, fingerprint, git_state
 from pipeline.identity import cache_identity, view_plan
@@ -27,12 +28,14 @@ from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.plan import check_batch
 from pipeline.run import RunRecord
-from pipeline.shards import verify_shards
 from pipeline.teacher import load_teacher, read_teacher_identity
 from pipeline.tracking import LiveTracker, TrackingTarget
 from pipeline.train_loop import TrainConfig
+from pipeline.verify import verify_cache
 
 logger = logging.getLogger(__name__)
+
+VERIFIED = 32  # entries of each split that are embedded again before training
 
 
 def distill(params: Params, layout: Layout) -> None:
@@ -55,6 +58,9 @@ def distill(params: Params, layout: Layout) -> None:
         loader_workers=params.cluster.loader_workers,
     )
     _check(config, params.cluster.workers if params.cluster.mode != "inline" else 1)
+    teacher = load_teacher(layout.teacher, pick_device(params.cluster.use_gpu))
+    for split in ("train", "val"):
+        verify_cache(config.shards(split), teacher, view_plan(params.embed, split), VERIFIED)
     record = _name(params, layout, identity)
     config = replace(config, run=layout.runs / record.fingerprint)
     config.run.mkdir(parents=True, exist_ok=True)
@@ -74,7 +80,13 @@ def run_tags(layout: Layout, record: RunRecord) -> dict[str, str]:
     dvc = {
         f"dvc.{v.lower()}": os.environ[f"DVC_{v}"] for v in variables if f"DVC_{v}" in os.environ
     }
-    return {"dataset": record.dataset, "teacher": record.teacher, **git_state(layout.root), **dvc}
+    return {
+        "mlflow.source.name": "stages/distill.py",
+        "dataset": record.dataset,
+        "teacher": record.teacher,
+        **git_state(layout.root),
+        **dvc,
+    }
 
 
 def _check(config: TrainConfig, workers: int) -> None:
@@ -89,8 +101,6 @@ def _check(config: TrainConfig, workers: int) -> None:
     check_batch(params.global_batch, workers)
     for split in ("train", "val"):
         shards = config.shards(split)
-        verify_shards(shards.images, shards.manifest, "prepare")
-        verify_shards(shards.embeddings, shards.cache, "embed")
         if not len(shards):
             raise KdeovError(
                 f"{shards.images}: the {split} split is empty; run `dvc repro prepare`"

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdeov.errors import KdeovError
 from kdeov.model import KDEOVModel
 from pipeline.cache import CachedSample, PairedShards
 from pipeline.console import progress
@@ -75,6 +76,11 @@ def embed_test_split(
         KdeovError: Shards are missing, damaged, or made from another teacher.
     """
     shards = test_shards(params, layout)
+    if model.embed_dim != shards.dim:
+        raise KdeovError(
+            f"{layout.student}: the student's vectors have {model.embed_dim} dimensions, "
+            f"the teacher's have {shards.dim}; run `dvc repro distill`"
+        )
     samples: list[CachedSample] = list(shards)
     student, maps = [], []
     with progress("embed test with the student", len(samples)) as meter:

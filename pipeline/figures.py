@@ -43,10 +43,10 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: Sequenc
     np.add.at(matrix, (labels, predicted), 1)
     matrix /= np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = min(11.0, max(4.5, 0.15 * count + 2))
-    figure = Figure(figsize=(side, side), layout="constrained")
+    figure = Figure(figsize=(side, 0.88 * side), layout="constrained")
     axes = figure.subplots()
     picture = axes.imshow(matrix, cmap="BuGn", vmin=0, vmax=1)
-    figure.colorbar(picture, shrink=0.6, label="share of the class")
+    figure.colorbar(picture, shrink=0.5, label="share of the class")
     axes.set_xlabel("student says")
     axes.set_ylabel("class")
     if count <= 80:

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 # Ray watches preemption and exports state for its dashboard; both cost seconds at start-up and
 # nobody looks here.
 RAY_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",  # the default, said aloud so that Ray does not warn of it
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -86,7 +87,9 @@ def _launch_ray(
         )
         try:
             trainer.fit()
-        except Exception as error:
+        except SystemExit as stop:  # so Ray ends at Ctrl-C, and with status 0
+            raise KeyboardInterrupt from stop
+        except ray.train.TrainingFailedError as error:
             cause = _person_error(error)
             if cause is None:
                 raise
@@ -98,7 +101,7 @@ def ray_worker(settings: dict[str, Any]) -> None:
     from ray import train as ray_train
 
     setup_logging()
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it repeats every report
+    logging.getLogger().setLevel(logging.WARNING)  # Ray repeats every report to the root logger
     train(settings["config"], ray_train.report)
 
 

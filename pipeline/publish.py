@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from pipeline.tracking import (
     TrackingTarget,
     find_or_create_run,
     log_history,
+    log_metrics,
     log_params,
     tracking_errors,
 )
@@ -55,8 +57,7 @@ def publish(params: Params, layout: Layout) -> str:
         if run.data.tags.get(PUBLISHED) != state:
             log_params(client, run, record.params)
             log_history(client, run_id, results.history)
-            for name, value in results.headline().items():
-                client.log_metric(run_id, name, value)
+            log_metrics(client, run_id, results.metrics())
             _log_files(client, run_id, files, layout)
             _log_datasets(client, run_id, results, layout)
             _log_model(target, run_id, layout)
@@ -149,7 +150,8 @@ def _log_model(target: TrackingTarget, run_id: str, layout: Layout) -> None:
     with torch.no_grad():
         vectors = tower(example)
     mlflow.set_tracking_uri(target.uri)
-    with mlflow.start_run(run_id=run_id):
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of torch.export's own serialisation
         mlflow.pytorch.log_model(
             tower,
             name="student",

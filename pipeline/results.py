@@ -18,6 +18,7 @@ ZERO_SHOT_ROWS = {
     "seen_top1": "zero-shot top-1, seen classes",
     "heldout_top1": "zero-shot top-1, held-out classes",
 }
+COUNTS = ("count", "images", "texts")
 RETRIEVAL_ROWS = {
     f"{way}_{name}": f"{text}, {label}"
     for way, text in (("i2t", "picture to text"), ("t2i", "text to picture"))
@@ -86,21 +87,24 @@ class Results:
             if key in scores["teacher"]
         ]
 
-    def headline(self) -> dict[str, float]:
-        """The few numbers that MLflow's table shows; names as MLflow allows them."""
+    def metrics(self) -> dict[str, float]:
+        """Every number under a name that MLflow allows and groups.
+
+        `zeroshot/top1` is the student's, `zeroshot/teacher_top1` the teacher's.
+        """
         values: dict[str, float] = {}
-        for group, scores, keys in (
-            ("zeroshot", self.zero_shot, ("top1", "top5", "heldout_top1")),
-            ("retrieval", self.retrieval, ("i2t_r1", "i2t_r5", "t2i_r1", "t2i_r5")),
-        ):
-            for key in keys:
-                if scores and key in scores["student"]:
-                    values[f"{group}/{key}"] = scores["student"][key]
-                    values[f"{group}/teacher_{key}"] = scores["teacher"][key]
-                    if scores["retained"][key] is not None:
-                        values[f"{group}/retained_{key}"] = scores["retained"][key]
-        student = self.efficiency["student"]
-        values["efficiency/parameters"] = student["parameters"]
-        values["efficiency/latency_ms"] = student["latency_ms"]
-        values["efficiency/speedup_vs_vit_b32"] = self.efficiency["reference"]["speedup"]
+        for group, scores in (("zeroshot", self.zero_shot), ("retrieval", self.retrieval)):
+            for who, prefix in (
+                ("student", ""),
+                ("teacher", "teacher_"),
+                ("retained", "retained_"),
+                ("reranked", "reranked_"),
+            ):
+                for key, value in scores.get(who, {}).items():
+                    if value is not None and key not in COUNTS:
+                        values[f"{group}/{prefix}{key}"] = value
+        for who in ("student", "teacher", "reference"):
+            for key, value in self.efficiency[who].items():
+                if not isinstance(value, str):
+                    values[f"efficiency/{who}_{key}"] = value
         return values

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,8 +109,17 @@ def log_history(client: MlflowClient, run_id: str, rows: list[dict[str, float]])
     seen = {point.step for point in client.get_metric_history(run_id, "train/total")}
     for row in rows:
         if (step := int(row["epoch"])) not in seen:
-            points = [Metric(name, value, 0, step) for name, value in epoch_metrics(row).items()]
+            now = time.time_ns() // 1_000_000
+            points = [Metric(name, value, now, step) for name, value in epoch_metrics(row).items()]
             client.log_batch(run_id, metrics=points)
+
+
+def log_metrics(client: MlflowClient, run_id: str, values: dict[str, float]) -> None:
+    """Logs numbers that belong to a run as a whole."""
+    from mlflow.entities import Metric
+
+    now = time.time_ns() // 1_000_000
+    client.log_batch(run_id, metrics=[Metric(name, float(v), now, 0) for name, v in values.items()])
 
 
 def epoch_metrics(row: dict[str, float]) -> dict[str, float]:
