@@ -8,9 +8,11 @@ import logging
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from kdeov.errors import KdeovError
@@ -128,9 +130,22 @@ def pad_to_stride(images: Tensor) -> Tensor:
     return F.pad(images, (0, right, 0, down), mode="replicate") if down or right else images
 
 
-def _build_layers(config: str, scale: str) -> nn.Sequential:
-    from ultralytics.nn.tasks import parse_model, yaml_model_load
+def _ultralytics() -> Any:
+    """`ultralytics.nn.tasks`, without what importing it does to others.
 
+    It replaces `Image.open`, which then wants another package for every unreadable picture, and
+    `torch.save`, which then writes a second time into a file that is half-written.
+    """
+    kept = Image.open, torch.save, torch.load
+    from ultralytics.nn import tasks
+
+    Image.open, torch.save, torch.load = kept
+    return tasks
+
+
+def _build_layers(config: str, scale: str) -> nn.Sequential:
+    tasks = _ultralytics()
+    parse_model, yaml_model_load = tasks.parse_model, tasks.yaml_model_load
     description = {**yaml_model_load(config), "head": [], "scale": scale}
     layers, _ = parse_model(description, ch=3, verbose=False)
     if len(layers) != LAYERS:
@@ -155,11 +170,9 @@ def _read_yolo(path: Path) -> StateDict:
     except KdeovError as plain:
         if not path.is_file() or path.suffix != ".pt":
             raise
-        from ultralytics.nn.tasks import torch_safe_load
-
         try:
-            checkpoint, _ = torch_safe_load(str(path.resolve()), safe_only=True)
-        except (TypeError, RuntimeError, ModuleNotFoundError) as error:
+            checkpoint, _ = _ultralytics().torch_safe_load(str(path.resolve()), safe_only=True)
+        except (AttributeError, TypeError, RuntimeError, ModuleNotFoundError) as error:
             raise plain from error
         model = checkpoint.get("ema") or checkpoint.get("model")
         if not isinstance(model, nn.Module):

@@ -126,7 +126,9 @@ def fusion_loss(
         cosines = F.normalize(dense.mean(dim=(2, 3)), dim=-1) @ bank.T
         cosines[torch.arange(len(own), device=own.device), own] = -2
         cosines[texts @ bank.T > 0.999] = -2  # the same caption is no negative
-        hardest = cosines.topk(min(negatives, len(bank) - 1), dim=1).indices
+        values, hardest = cosines.topk(min(negatives, len(bank) - 1), dim=1)
+    left_out = values == -2  # fewer other captions than negatives
     scores = fusion_scores(fusion, dense, torch.cat([texts.unsqueeze(1), bank[hardest]], dim=1))
+    scores = torch.cat([scores[:, :1], scores[:, 1:].masked_fill(left_out, float("-inf"))], dim=1)
     target = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
     return F.cross_entropy(scores / temperature, target)

@@ -105,6 +105,9 @@ class FeatureAlignmentLoss(nn.Module):
         unknown = [name for name in weights if name not in TERMS]
         if unknown:
             raise KdeovError(f"loss term {unknown[0]!r} is unknown; choose from {', '.join(TERMS)}")
+        negative = [name for name, weight in weights.items() if weight < 0]
+        if negative:
+            raise KdeovError(f"the weight of loss {negative[0]!r} is negative; give 0 or more")
         self.weights = {name: float(weight) for name, weight in weights.items() if weight > 0}
         if not self.weights:
             raise KdeovError(

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kdeov.errors import KdeovError
+
 RECALLS = (1, 5, 10)
 
 
@@ -63,7 +65,12 @@ def retrieval(similarity: Tensor, image_of_text: Tensor) -> dict[str, float]:
 
     Returns:
         `i2t_r1` ... `t2i_r10` as shares, `i2t_median_rank`, `t2i_median_rank`.
+
+    Raises:
+        KdeovError: A similarity is not finite.
     """
+    if not similarity.isfinite().all():  # a NaN compares as no better than anything: all hits
+        raise KdeovError("similarities are not finite; look at the embeddings they come from")
     t2i, i2t = retrieval_ranks(similarity, image_of_text)
     result: dict[str, float] = {}
     for name, ranks in (("i2t", i2t), ("t2i", t2i)):

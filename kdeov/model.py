@@ -10,8 +10,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchvision.transforms.functional import center_crop
 
 from kdeov.errors import KdeovError
 from kdeov.fusion import fusion_scores
@@ -121,7 +123,8 @@ class KDEOVModel(nn.Module):
             )
         if images.dtype == torch.uint8:
             side = (self.transform.size, self.transform.size)
-            images = F.interpolate(images.float(), side, mode="bicubic", antialias=True)
+            square = center_crop(images, [min(images.shape[-2:])] * 2)
+            images = F.interpolate(square.float(), side, mode="bicubic", antialias=True)
             return self.transform.normalise(images.clamp(0, 255))
         return images
 
@@ -249,7 +252,9 @@ class KDEOVModel(nn.Module):
             config = json.loads((folder / "config.json").read_text())
             student_state = load_file(folder / "student.safetensors")
             text_state = load_file(folder / "text_encoder.safetensors")
-        except (OSError, json.JSONDecodeError) as error:
+            if not isinstance(config, dict):
+                raise ValueError("config.json holds no mapping")
+        except (OSError, ValueError, SafetensorError) as error:
             raise KdeovError(
                 f"{folder}: not a saved KDEOVModel ({error}); run `dvc repro distill`"
             ) from error
@@ -257,12 +262,19 @@ class KDEOVModel(nn.Module):
             raise KdeovError(
                 f"{folder}/config.json: format {config.get('format')}, expected {FORMAT}"
             )
-        student = VisualStudent(config["backbone_type"], config["fusion_type"], config["embed_dim"])
-        student.load_state_dict(student_state)
-        model = cls.from_parts(
-            student,
-            FrozenCLIPTextEncoder.from_state_dict(text_state),
-            ImageTransform.from_dict(config["transform"]),
-            config["clip_model_name"],
-        )
+        try:
+            student = VisualStudent(
+                config["backbone_type"], config["fusion_type"], config["embed_dim"]
+            )
+            student.load_state_dict(student_state)
+            model = cls.from_parts(
+                student,
+                FrozenCLIPTextEncoder.from_state_dict(text_state),
+                ImageTransform.from_dict(config["transform"]),
+                config["clip_model_name"],
+            )
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise KdeovError(
+                f"{folder}: config and weights do not fit ({str(error).splitlines()[0]})"
+            ) from error
         return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()

@@ -37,16 +37,27 @@ class ProjectionNetwork(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Feature levels [B, C, h, w] to the image embedding [B, D], not normalised."""
-        pooled = [level(x).mean(dim=(2, 3)) for level, x in zip(self.levels, features, strict=True)]
-        return self.linear(torch.cat(pooled, dim=1))
+        return self._pool(self._hidden(features))
 
     def dense(self, features: Sequence[Tensor]) -> Tensor:
         """Feature levels to a dense map [B, D, h, w] at the resolution of the finest level."""
         size = features[0].shape[-2:]
-        hidden = [  # nearest repeats every value equally often, which keeps the mean
-            F.interpolate(level(x), size=size, mode="nearest")
-            for level, x in zip(self.levels, features, strict=True)
-        ]
-        return F.conv2d(
-            torch.cat(hidden, dim=1), self.linear.weight[..., None, None], self.linear.bias
-        )
+        # nearest repeats every value equally often, which keeps the mean
+        return self._map([F.interpolate(x, size, mode="nearest") for x in self._hidden(features)])
+
+    def with_dense(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The image embedding, and the dense map averaged to the grid of the coarsest level."""
+        hidden = self._hidden(features)
+        height, width = features[-1].shape[-2:]
+        coarse = [F.adaptive_avg_pool2d(x, (height, width)) for x in hidden]
+        return self._pool(hidden), self._map(coarse)
+
+    def _hidden(self, features: Sequence[Tensor]) -> list[Tensor]:
+        return [level(x) for level, x in zip(self.levels, features, strict=True)]
+
+    def _pool(self, hidden: Sequence[Tensor]) -> Tensor:
+        return self.linear(torch.cat([x.mean(dim=(2, 3)) for x in hidden], dim=1))
+
+    def _map(self, hidden: Sequence[Tensor]) -> Tensor:
+        weight = self.linear.weight[..., None, None]
+        return F.conv2d(torch.cat(list(hidden), dim=1), weight, self.linear.bias)

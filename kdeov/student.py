@@ -13,7 +13,7 @@ from kdeov.projection import ProjectionNetwork
 
 
 class StudentOutput(NamedTuple):
-    """Attributes: embedding [B, D], not normalised; dense [B, D, H/8, W/8], whose mean it is."""
+    """Attributes: embedding [B, D], not normalised; dense [B, D, h, w], whose mean it is."""
 
     embedding: Tensor
     dense: Tensor
@@ -51,7 +51,6 @@ class VisualStudent(nn.Module):
         return self.projection.dense(self.backbone(images))
 
     def with_dense(self, images: Tensor) -> StudentOutput:
-        """Both, from one pass; the dense map is averaged down to the grid of P5."""
+        """Both, from one pass; the dense map [B, D, H/32, W/32] is averaged to the grid of P5."""
         features = self.backbone(images)
-        coarse = [nn.functional.adaptive_avg_pool2d(f, features[-1].shape[-2:]) for f in features]
-        return StudentOutput(self.projection(features), self.projection.dense(coarse))
+        return StudentOutput(*self.projection.with_dense(features))

@@ -53,7 +53,7 @@ class ClipTeacher(nn.Module):
         clip = import_clip()
         try:
             model = clip.model.build_model(dict(state)).float()
-        except (KeyError, RuntimeError, AssertionError, ZeroDivisionError) as error:
+        except (KeyError, RuntimeError, AssertionError, ValueError, ZeroDivisionError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise KdeovError(
                 f"{name}: these weights do not form a CLIP model ({reason})"

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdeov.clip_loading import import_clip, load_clip_state_dict
+from kdeov.errors import KdeovError
 from kdeov.weights import StateDict
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class FrozenCLIPTextEncoder(nn.Module):
         self, clip_model_name: str | Path = "ViT-B/32", device: str | torch.device = "cpu"
     ):
         super().__init__()
-        self._build(load_clip_state_dict(clip_model_name))
+        self._build(load_clip_state_dict(clip_model_name), clip_model_name)
         self.to(device)
 
     @classmethod
@@ -42,7 +43,7 @@ class FrozenCLIPTextEncoder(nn.Module):
         encoder._build(state)
         return encoder
 
-    def _build(self, state: StateDict) -> None:
+    def _build(self, state: StateDict, name: object = "weights") -> None:
         clip = import_clip()
         self.context_length, width = state["positional_embedding"].shape
         layers = len(
@@ -55,9 +56,15 @@ class FrozenCLIPTextEncoder(nn.Module):
         self.ln_final = clip.model.LayerNorm(width)
         self.text_projection = nn.Parameter(torch.empty(*state["text_projection"].shape))
         self.logit_scale = nn.Parameter(torch.empty([]))
-        self.load_state_dict(
-            {key: value.float() for key, value in state.items() if key in self.state_dict()}
-        )
+        try:
+            if not layers:
+                raise RuntimeError("no transformer.resblocks")
+            self.load_state_dict(
+                {key: value.float() for key, value in state.items() if key in self.state_dict()}
+            )
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise KdeovError(f"{name}: not the text tower of a CLIP ({reason})") from error
         self.requires_grad_(False)
         self.eval()
         self._told_of_cuts = False
@@ -117,7 +124,12 @@ class FrozenCLIPTextEncoder(nn.Module):
 
         Returns:
             [K, D] unit vectors: per class, the mean of its unit prompt vectors, normalised again.
+
+        Raises:
+            KdeovError: The names are one string.
         """
+        if isinstance(class_names, str):  # a string is a sequence of letters, never meant as such
+            raise KdeovError(f"class names are {class_names!r}; give a list of names")
         prompts = [template.format(name) for name in class_names for template in templates]
         vectors = F.normalize(self(prompts), dim=-1).view(len(class_names), len(templates), -1)
         return F.normalize(vectors.mean(dim=1), dim=-1)

@@ -56,7 +56,7 @@ def train_feature_alignment(
     loss = FeatureAlignmentLoss(weights).to(device)
     steps = len(dataloader) * num_epochs  # type: ignore[arg-type]
     if not steps:
-        raise KdeovError("train_feature_alignment: the dataloader is empty")
+        raise KdeovError("train_feature_alignment: the dataloader is empty, or num_epochs is 0")
     optimizer = build_optimizer(torch.nn.ModuleList([model.student, loss]), learning_rate, 0.05)
     schedule = build_schedule(optimizer, steps, warmup=max(1, steps // 20))
     teacher: ClipTeacher | None = None

@@ -51,7 +51,7 @@ def read_state_dict(path: str | Path) -> StateDict:
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not all(
-        isinstance(v, torch.Tensor) for v in loaded.values()
+        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in loaded.items()
     ):
         raise KdeovError(f"{path}: holds no state dict (a mapping of names to tensors)")
     return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}

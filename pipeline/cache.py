@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -93,29 +94,41 @@ class PairedShards:
         first = int(self.offsets[shard])
         pick = None if wanted is None else (lambda index: wanted(first + index))
         ours, theirs = self.manifest.shards[shard], self.cache.shards[shard]
-        pairs = zip(
+        # to the ends of both: each then compares its count with its manifest
+        pairs = zip_longest(
             read_shard(self.images / ours.name, ours, pick),
             read_shard(self.embeddings / theirs.name, theirs, pick),
-            strict=True,
         )
-        for (index, image), (_, vectors) in pairs:
+        for one, other in pairs:
+            if one is None or other is None:
+                continue
+            (index, image), (_, vectors) = one, other
             if image["__key__"] != vectors["__key__"]:
                 raise KdeovError(
                     f"{self.embeddings / theirs.name}: sample {index} is "
                     f"{vectors['__key__']}, the picture is "
                     f"{image['__key__']}; run `dvc repro -f embed`"
                 )
-            yield first + index, self._parse(image, vectors, theirs)
+            yield first + index, self._parse(image, vectors, ours, theirs)
 
     def __iter__(self) -> Iterator[CachedSample]:
         for shard in range(len(self.manifest.shards)):
             for _, sample in self.read(shard):
                 yield sample
 
-    def _parse(self, image: dict[str, Any], vectors: dict[str, Any], shard: Shard) -> CachedSample:
-        description = sample_json(image)
+    def _parse(
+        self, image: dict[str, Any], vectors: dict[str, Any], ours: Shard, shard: Shard
+    ) -> CachedSample:
+        try:
+            jpeg, description = image["jpg"], sample_json(image)
+            label, captions = description["label"], description["captions"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise KdeovError(
+                f"{self.images / ours.name}: {image['__key__']} lacks its picture or description "
+                f"({error}); run `dvc repro -f prepare`"
+            ) from error
         count = self.cache.identity["views"]["count"]
-        rows = count + len(description["captions"])
+        rows = count + len(captions)
         block, views = vectors.get("fp16", b""), vectors.get("views", b"")
         if len(block) != rows * self.dim * 2 or len(views) != count * VIEW_FIELDS * 2:
             raise KdeovError(
@@ -127,9 +140,9 @@ class PairedShards:
         matrix = np.frombuffer(block, dtype="<f2").reshape(rows, self.dim)
         return CachedSample(
             key=image["__key__"],
-            jpeg=image["jpg"],
-            label=description["label"],
-            captions=description["captions"],
+            jpeg=jpeg,
+            label=label,
+            captions=captions,
             views=views_from_ints(np.frombuffer(views, dtype="<u2").reshape(count, VIEW_FIELDS)),
             view_vectors=matrix[:count],
             text_vectors=matrix[count:],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,9 @@ class CheckpointStore:
     def save(self, epoch: int, state: dict[str, Any]) -> None:
         """Writes the state after `epoch` epochs and deletes the oldest."""
         with writing(self.folder / f"epoch-{epoch:04d}.pt") as file:
-            torch.save(state, file)
+            buffer = io.BytesIO()  # straight to the file, torch hides what the disk says
+            torch.save(state, buffer)
+            file.write(buffer.getbuffer())
         for _, path in self._found()[:-KEPT]:
             path.unlink(missing_ok=True)
 
@@ -44,9 +48,10 @@ class CheckpointStore:
         path = found[-1][1]
         try:
             return torch.load(path, map_location=device, weights_only=True)
-        except (RuntimeError, OSError, EOFError) as error:
+        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
             raise KdeovError(
-                f"{path}: damaged checkpoint ({error}); delete it and run `dvc repro` again"
+                f"{path}: damaged checkpoint ({reason}); delete it and run `dvc repro` again"
             ) from error
 
     def clean(self) -> None:

@@ -71,7 +71,7 @@ def summary() -> None:
 
 @app.command()
 def verify(
-    entries: Annotated[int, typer.Option(help="Of each split, embedded again.")] = 256,
+    entries: Annotated[int, typer.Option(min=0, help="Of each split, embedded again.")] = 256,
 ) -> None:
     """Proves the teacher cache: every byte, and random views against the live teacher."""
     from pipeline.cache import PairedShards

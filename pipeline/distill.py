@@ -115,6 +115,7 @@ def _name(params: Params, layout: Layout, identity: dict[str, Any]) -> RunRecord
     used = params.model_dump(mode="json", include=sections)
     used["distill"]["backbone_weights"] = weights.name if weights else None
     used["prepare"]["path"] = params.prepare.path.name
+    used["teacher"]["name"] = identity["name"]
     ingredients = {
         "manifests": {
             f"{folder.name}/{split}": sha256_file(folder / split / "manifest.json")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -32,7 +33,7 @@ from pipeline.device import pick_device
 from pipeline.files import read_json, remove_partial, sha256_file, write_json
 from pipeline.identity import cache_identity, differences, view_plan
 from pipeline.params import EmbedParams
-from pipeline.shards import Manifest, Shard, read_shard, sample_json, write_shard
+from pipeline.shards import Manifest, Shard, read_shard, sample_json, verify_shards, write_shard
 from pipeline.teacher import load_teacher
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ def embed(params: EmbedParams, images: Path, teacher: Path, out: Path) -> None:
         plan = view_plan(params, split)
         identity = cache_identity(model.identity().to_dict(), plan)
         manifest = Manifest.read(images / split, "prepare")
+        verify_shards(images / split, manifest, "prepare")
         embedder = ShardEmbedder(model, plan, params.batch_size)
         _embed_split(embedder, manifest, identity, images / split, out / split)
 
@@ -187,4 +189,4 @@ def _delete_strangers(out: Path, manifest: Manifest) -> None:
     for path in out.iterdir():
         if path.name not in listed:
             logger.info("embed: %s is no longer listed and is deleted", path)
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -24,9 +24,9 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         KdeovError: The disk is full or the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "wb") as file:
             yield file
             file.flush()
@@ -37,14 +37,16 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             f"{path}: cannot be written ({error.strerror or error}); free space or mend the folder"
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 @contextlib.contextmanager
 def writing_folder(path: Path) -> Iterator[Path]:
     """A folder that replaces `path` when the block ends well; until then `path` stays as it was."""
     partial = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
-    shutil.rmtree(partial, ignore_errors=True)
+    for left in path.parent.glob(f"{path.name}.*{TEMPORARY}"):  # by a killed process
+        shutil.rmtree(left, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial

@@ -18,6 +18,7 @@ from kdeov.errors import KdeovError
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0)]
 
 
 class Section(BaseModel):
@@ -51,7 +52,7 @@ class PrepareParams(Section):
     source: Literal["scenes", "captions_csv"]
     path: Path
     """What the source reads; DVC watches it."""
-    seed: int
+    seed: Seed
     samples_per_shard: Count
     max_side: Count | None
     """Pictures whose longer side exceeds it are reduced; others keep their bytes where they can."""
@@ -64,7 +65,7 @@ class PrepareParams(Section):
 class TinyTeacherParams(Section):
     """A small CLIP trained here on the training captions (see `pipeline.tiny_teacher`)."""
 
-    seed: int
+    seed: Seed
     epochs: Count
     batch_size: Annotated[int, Field(ge=2)]
     learning_rate: Annotated[float, Field(gt=0)]
@@ -81,7 +82,7 @@ class TeacherParams(Section):
 
 
 class EmbedParams(Section):
-    seed: int
+    seed: Seed
     views: Count
     """Views of each training picture; validation and test pictures have the plain one."""
     min_area: Annotated[float, Field(gt=0, le=1)]
@@ -102,7 +103,7 @@ class LossParams(Section):
 
 
 class DistillParams(Section):
-    seed: int
+    seed: Seed
     backbone: str
     fusion: str
     backbone_weights: Path | None
@@ -185,7 +186,7 @@ def load_params(path: Path | str = "params.yaml") -> Params:
     """
     path = Path(path).resolve()
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise KdeovError(f"{path}: {error.strerror}; run in the folder of params.yaml") from error
     except yaml.YAMLError as error:
@@ -199,7 +200,8 @@ def load_params(path: Path | str = "params.yaml") -> Params:
 
 def _explain(error: ValidationError) -> str:
     """The first fault in one line."""
-    fault = error.errors()[0]
+    # a mistyped key is also missing under its right name: the typing error says more
+    fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in fault["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if fault["type"] == "extra_forbidden":
@@ -226,7 +228,7 @@ def _absolute(params: Params, root: Path) -> Params:
         return (root / path.expanduser()).resolve()
 
     teacher, distill = params.teacher, params.distill
-    named_file = (root / teacher.name).is_file()
+    named_file = resolve(Path(teacher.name)).is_file()
     return params.model_copy(
         update={
             "prepare": params.prepare.model_copy(update={"path": resolve(params.prepare.path)}),

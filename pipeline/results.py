@@ -6,6 +6,7 @@ import csv
 from dataclasses import dataclass
 from typing import Any
 
+from kdeov.errors import KdeovError
 from pipeline.dataset import Dataset
 from pipeline.files import read_json
 from pipeline.layout import Layout
@@ -65,8 +66,17 @@ class Results:
             name: read_json(layout.metrics / f"{name}.json", name)
             for name in ("zero_shot", "retrieval", "efficiency", "distill")
         }
-        with open(layout.metrics / "history.csv", newline="") as file:
-            history = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        curve = layout.metrics / "history.csv"
+        try:
+            with open(curve, newline="") as file:
+                history = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        except OSError as error:
+            raise KdeovError(f"{curve}: {error.strerror}; run `dvc repro distill`") from error
+        if dataset.name not in metrics["retrieval"]:
+            raise KdeovError(
+                f"{layout.metrics / 'retrieval.json'}: nothing of {dataset.name}; run `dvc repro "
+                "retrieval`"
+            )
         return cls(
             run=RunRecord.read(layout.student),
             dataset=dataset,

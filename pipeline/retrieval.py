@@ -75,7 +75,8 @@ def _rerank(
     """
     assert test.dense is not None
     count = min(count, len(test.keys))
-    top = similarity.topk(count, dim=0).indices.T  # [M, count]
+    shown = min(max(count, *RECALLS), len(test.keys))
+    top, rest = similarity.topk(shown, dim=0).indices.T.split([count, shown - count], dim=1)
     found = torch.zeros(len(RECALLS))
     with progress("re-rank", len(top), "texts") as meter:
         for rows in torch.arange(len(top)).split(64):
@@ -83,6 +84,7 @@ def _rerank(
             texts = test.texts[rows].repeat_interleave(count, dim=0)[:, None].to(device)
             scores = fusion_scores(fusion, dense, texts).view(len(rows), count).cpu()
             order = top[rows].gather(1, scores.argsort(dim=1, descending=True, stable=True))
+            order = torch.cat([order, rest[rows]], dim=1)
             right = order == test.image_of_text[rows, None]
             found += torch.stack([right[:, :k].any(dim=1).sum() for k in RECALLS])
             meter.advance(len(rows))

@@ -20,7 +20,7 @@ from pipeline.files import read_json, sha256_file, write_json, writing
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-KEY = re.compile(r"^[A-Za-z0-9_-]+$")
+KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from kdeov.errors import KdeovError
 from kdeov.transform import ImageTransform
 from kdeov.views import render, view_of_epoch
 from pipeline.cache import CachedSample, PairedShards
@@ -184,10 +185,21 @@ def epoch_loader(
     return plan, loader(stream, workers)
 
 
+class BatchLoader(DataLoader[Any]):
+    """A loader that tells a person's mistake in one line, not with a loader process's trace."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except KdeovError as error:
+            line = str(error).strip().splitlines()[-1]
+            raise KdeovError(line.removeprefix("kdeov.errors.KdeovError: ")) from error
+
+
 def loader(stream: IterableDataset, workers: int) -> DataLoader[Any]:
     """A loader of ready-made batches."""
     pinned = torch.cuda.is_available()
-    return DataLoader(stream, batch_size=None, num_workers=workers, pin_memory=pinned)
+    return BatchLoader(stream, batch_size=None, num_workers=workers, pin_memory=pinned)
 
 
 def caption_of_epoch(key: str, epoch: int, count: int) -> int:

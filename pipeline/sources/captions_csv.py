@@ -65,6 +65,10 @@ class CaptionsCsv:
         captions = [" ".join(c.split()) for c in item.captions if c.strip()]
         if not captions:
             return Rejected(item.name, "no caption")
+        if self.classes and item.label is None:
+            return Rejected(item.name, "no label")
+        if "\0" in item.name:
+            return Rejected(item.name, "its name holds a null")
         path = self.folder / item.name
         if not path.resolve().is_relative_to(self.folder.resolve()):
             return Rejected(item.name, "lies outside the folder of pictures")
@@ -95,14 +99,14 @@ class CaptionsCsv:
                     picture = pictures.setdefault(name, Picture(name))
                     picture.captions.append(row[o.caption_column] or "")
                     if o.label_column:
-                        picture.label = row[o.label_column] or None
+                        picture.label = (row[o.label_column] or "").strip() or None
         except UnicodeDecodeError as error:
             raise KdeovError(
                 f"{self.table}: not UTF-8 (byte {error.start}); save it as UTF-8"
             ) from error
         except csv.Error as error:
             raise KdeovError(
-                f"{self.table}: line {reader.line_num}: {error}; mend the quotes"
+                f"{self.table}: line {reader.reader.line_num}: {error}; mend the quotes"
             ) from error
         except OSError as error:
             raise KdeovError(
@@ -129,7 +133,7 @@ def _unique_keys(names: list[str]) -> dict[str, str]:
     keys = {}
     for name, stem in zip(names, stems, strict=True):
         key = re.sub(r"[^A-Za-z0-9_-]", "_", stem)
-        if key != stem or stem in shared:
+        if key != stem or not stem or stem in shared:
             key = f"{key}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
         keys[name] = key
     return keys

@@ -21,6 +21,9 @@ from kdeov.errors import KdeovError
 from pipeline.dataset import SPLITS
 from pipeline.sources.base import Sample
 
+KEYS = (
+    "size", "jpeg_quality", "captions", "colours", "shapes", "textures", "backgrounds", "held_out",
+)  # fmt: skip
 OVERSAMPLING = 2  # shapes are drawn larger and reduced, which smooths their edges
 
 
@@ -48,8 +51,10 @@ class Scenes:
             self.world: dict[str, Any] = yaml.safe_load(path.read_text())
         except (OSError, yaml.YAMLError) as error:
             raise KdeovError(
-                f"{path}: no description of scenes ({error}); check prepare.path"
+                f"{path}: no description of scenes ({' '.join(str(error).split())}); check "
+                "prepare.path"
             ) from error
+        _check(path, self.world)
         self.seed = seed
         self.counts = counts
         self.pairs = [(c, s) for c in self.world["colours"] for s in self.world["shapes"]]
@@ -176,6 +181,18 @@ class Scenes:
             scene = f"{names[0]}, {names[1]} and {names[2]}"
         form = ["{} on a {} background", "a photo of {}, {} background", "a {1} picture with {0}"]
         return str(rng.choice(form)).format(scene, background)
+
+
+def _check(path: Path, world: Any) -> None:
+    """Refuses a description that lacks something or names what cannot be drawn."""
+    if not isinstance(world, dict):
+        raise KdeovError(f"{path}: no description of scenes; check prepare.path")
+    if missing := [key for key in KEYS if key not in world]:
+        raise KdeovError(f"{path}: {', '.join(missing)} missing; give each")
+    if unknown := [shape for shape in world["shapes"] if shape not in OUTLINES]:
+        raise KdeovError(
+            f"{path}: shape {unknown[0]!r} is unknown; choose from {', '.join(OUTLINES)}"
+        )
 
 
 def _apart(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
