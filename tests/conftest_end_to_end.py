@@ -1,0 +1,101 @@
+"""A small checkout in which the whole pipeline has run once, as a person would run it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+SMALL: dict[str, Any] = {
+    "prepare": {"samples_per_shard": 40, "scenes": {"train": 112, "val": 32, "test": 64}},
+    "teacher": {"tiny": {"epochs": 2, "batch_size": 28}},
+    "embed": {"views": 2},
+    "distill": {"epochs": 3, "global_batch": 28, "image_size": 32},
+    "efficiency": {"repeats": 2, "batch_size": 4},
+    "report": {"examples": 4},
+    "cluster": {"mode": "inline"},
+}
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of the project with its own params and git history."""
+
+    path: Path
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Runs a command in the checkout, with this environment's programs first."""
+        result = subprocess.run(
+            command, cwd=self.path, env=environment(), capture_output=True, text=True, timeout=600
+        )
+        assert not check or result.returncode == 0, result.stdout + result.stderr
+        return result
+
+    def stage(self, name: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Runs a stage script as `dvc.yaml` does."""
+        return self.run("python", "-m", f"stages.{name}", check=check)
+
+    def change(self, changes: dict[str, Any]) -> None:
+        """Changes params.yaml."""
+        path = self.path / "params.yaml"
+        path.write_text(yaml.safe_dump(merged(yaml.safe_load(path.read_text()), changes)))
+
+
+def environment() -> dict[str, str]:
+    binaries = str(Path(sys.executable).parent)
+    return {
+        **os.environ,
+        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "2",
+        "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t.invalid",
+        "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@t.invalid",
+    }  # fmt: skip
+
+
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Nested mappings, the second one winning."""
+    result = dict(base)
+    for key, value in changes.items():
+        inner = isinstance(value, dict) and isinstance(base.get(key), dict)
+        result[key] = merged(base[key], value) if inner else value
+    return result
+
+
+@pytest.fixture(scope="session")
+def new_checkout(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Checkout]:
+    """Makes small checkouts that nothing has run in yet."""
+
+    def make() -> Checkout:
+        path = tmp_path_factory.mktemp("checkout")
+        for name in ("kdeov", "pipeline", "stages"):
+            shutil.copytree(root / name, path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore"):
+            shutil.copy(root / name, path / name)
+        (path / ".dvc").mkdir()
+        shutil.copy(root / ".dvc" / "config", path / ".dvc" / "config")
+        checkout = Checkout(path)
+        checkout.change(SMALL)
+        checkout.run("git", "init", "-q")
+        checkout.run("git", "add", "-A")
+        checkout.run("git", "commit", "-qm", "start")
+        return checkout
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def reproduced(new_checkout: Callable[[], Checkout]) -> Checkout:
+    """A small checkout after `dvc repro`."""
+    checkout = new_checkout()
+    checkout.run("dvc", "repro")
+    checkout.run("git", "add", "-A")
+    checkout.run("git", "commit", "-qm", "results")
+    return checkout

@@ -1,0 +1,227 @@
+"""`dvc repro` from nothing to published metrics, on a small world."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest_end_to_end import Checkout, environment
+
+pytestmark = pytest.mark.slow
+
+
+def metrics(checkout: Checkout, name: str) -> dict[str, Any]:
+    return json.loads((checkout.path / "metrics" / f"{name}.json").read_text())
+
+
+def test_metrics_stand_where_scripts_look_for_them(reproduced: Checkout) -> None:
+    zero_shot = metrics(reproduced, "zero_shot")["scenes"]
+    retrieval = metrics(reproduced, "retrieval")["scenes"]
+    for who in ("teacher", "student", "retained"):
+        assert {"top1", "top5", "mean_per_class", "seen_top1", "heldout_top1"} <= zero_shot[
+            who
+        ].keys()
+        assert {"i2t_r1", "i2t_r5", "t2i_r10", "t2i_median_rank"} <= retrieval[who].keys()
+    assert zero_shot["student"]["count"] == 64
+    assert retrieval["reranked"].keys() >= {"t2i_r1", "gain_t2i_r1"}
+    assert metrics(reproduced, "efficiency")["student"]["parameters"] > 1_000_000
+    assert metrics(reproduced, "distill")["epochs"] == 3
+
+
+def test_a_second_run_changes_nothing_and_takes_seconds(reproduced: Checkout) -> None:
+    start = time.monotonic()
+    result = reproduced.run("dvc", "repro")
+    assert "Data and pipelines are up to date" in result.stdout
+    assert "Running stage" not in result.stdout
+    assert time.monotonic() - start < 20  # 5 s on a quiet machine
+    assert reproduced.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_only_the_stages_that_read_a_param_are_changed_by_it(reproduced: Checkout) -> None:
+    params = (reproduced.path / "params.yaml").read_text()
+    try:
+        reproduced.change({"retrieval": {"rerank": 3}, "cluster": {"workers": 5}})
+        changed = json.loads(reproduced.run("dvc", "status", "--json").stdout)
+        assert set(changed) == {"retrieval"}
+    finally:
+        (reproduced.path / "params.yaml").write_text(params)
+
+
+def test_metrics_and_plots_can_be_shown_and_compared(reproduced: Checkout) -> None:
+    shown = json.loads(reproduced.run("dvc", "metrics", "show", "--json").stdout)
+    assert "metrics/zero_shot.json" in shown[""]["data"]
+    reproduced.run("dvc", "metrics", "diff", "HEAD~1")
+    reproduced.run("dvc", "plots", "show")
+    assert (reproduced.path / "dvc_plots" / "index.html").is_file()
+
+
+def test_the_report_is_one_page_that_needs_nothing_else(reproduced: Checkout) -> None:
+    page = (reproduced.path / "out" / "report" / "index.html").read_text()
+    record = json.loads((reproduced.path / "out" / "student" / "run.json").read_text())
+    assert record["fingerprint"] in page
+    assert "Teacher against student" in page and "red circle" in page
+    sources = re.findall(r'(?:src|href)="([^"]{0,40})', page)
+    assert sources and all(s.startswith("data:image/") for s in sources)
+    assert "<script" not in page
+
+
+def test_the_student_loads_and_classifies(reproduced: Checkout) -> None:
+    from PIL import Image
+
+    from kdeov import KDEOVModel
+
+    model = KDEOVModel.load(reproduced.path / "out" / "student", "cpu")
+    logits = model.zero_shot_classify(
+        Image.new("RGB", (50, 40), "red"), ["red circle", "blue star"]
+    )
+    assert logits.shape == (1, 2)
+
+
+def test_mlflow_has_one_run_with_one_point_an_epoch(reproduced: Checkout) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{reproduced.path / 'work' / 'mlflow' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("kdeov")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert [p.step for p in client.get_metric_history(run.info.run_id, "train/total")] == [1, 2, 3]
+    assert run.data.params["distill.epochs"] == "3"
+    top1 = metrics(reproduced, "zero_shot")["scenes"]["student"]["top1"]
+    assert run.data.metrics["zeroshot/top1"] == pytest.approx(top1)
+    assert {"kdeov.fingerprint", "git.commit", "dvc.stage"} <= run.data.tags.keys()
+    assert {d.dataset.name for d in run.inputs.dataset_inputs} == {
+        "scenes/train", "scenes/val", "scenes/test",
+    }  # fmt: skip
+    assert {a.path for a in client.list_artifacts(run.info.run_id)} >= {
+        "figures",
+        "metrics",
+        "report",
+    }
+    (model,) = client.search_logged_models([experiment.experiment_id])
+    assert model.source_run_id == run.info.run_id
+
+
+def test_publishing_again_changes_nothing(reproduced: Checkout) -> None:
+    from mlflow import MlflowClient
+
+    reproduced.run("kdeov", "publish")
+    client = MlflowClient(f"sqlite:///{reproduced.path / 'work' / 'mlflow' / 'mlflow.db'}")
+    (run,) = client.search_runs(["1"])
+    assert len(client.get_metric_history(run.info.run_id, "zeroshot/top1")) == 1
+    assert len(client.search_logged_models(["1"])) == 1
+
+
+def test_the_summary_says_where_to_look(reproduced: Checkout) -> None:
+    text = reproduced.run("kdeov", "summary").stdout
+    assert "zero-shot top-1" in text and "retained" in text and "parameters" in text
+    assert str(reproduced.path / "out" / "report" / "index.html") in text
+    assert re.search(
+        r"http://127\.0\.0\.1:5000/#/experiments/1/runs/\w+\?workflowType=machine_learning", text
+    )
+
+
+def test_same_params_give_the_same_shards_and_numbers(
+    reproduced: Checkout, new_checkout: Callable[[], Checkout]
+) -> None:
+    again = new_checkout()
+    for stage in ("prepare", "teacher", "embed", "distill", "zero_shot", "retrieval"):
+        again.stage(stage)
+    for folder in ("images", "embeddings"):
+        tars = sorted((reproduced.path / "out" / folder).rglob("*.tar"))
+        assert tars
+        for tar in tars:
+            assert tar.read_bytes() == (again.path / tar.relative_to(reproduced.path)).read_bytes()
+    for name in ("zero_shot", "retrieval", "distill"):
+        close(metrics(again, name), metrics(reproduced, name))
+
+
+def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
+    reproduced: Checkout, new_checkout: Callable[[], Checkout]
+) -> None:
+    checkout = new_checkout()
+    for folder in ("images", "teacher", "embeddings"):
+        (checkout.path / "out").mkdir(exist_ok=True)
+        (checkout.path / "out" / folder).symlink_to(reproduced.path / "out" / folder)
+    process = subprocess.Popen(
+        ["python", "-m", "stages.distill"], cwd=checkout.path, env=environment(),
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    wait_for(lambda: list(checkout.path.glob("work/runs/*/checkpoints/epoch-0001.pt")))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    result = checkout.stage("distill")
+    assert "going on after epoch" in result.stderr
+    ours, theirs = (
+        c.path / "out" / "student" / "student.safetensors" for c in (checkout, reproduced)
+    )
+    assert ours.read_bytes() == theirs.read_bytes()
+    assert (checkout.path / "metrics" / "history.csv").read_text() == (
+        reproduced.path / "metrics" / "history.csv"
+    ).read_text()
+
+
+def test_an_experiment_runs_with_other_params(reproduced: Checkout) -> None:
+    try:
+        reproduced.run("dvc", "exp", "run", "-S", "distill.epochs=1", "-n", "short")
+        assert metrics(reproduced, "distill")["epochs"] == 1
+        shown = reproduced.run("dvc", "exp", "show", "--json").stdout
+        assert "short" in shown
+    finally:
+        reproduced.run("git", "checkout", "-q", ".")
+        reproduced.run("dvc", "checkout", "-q", check=False)
+
+
+def close(ours: Any, theirs: Any) -> None:
+    """Nested metrics equal to 1e-6."""
+    if isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys()
+        for key in theirs:
+            close(ours[key], theirs[key])
+    elif isinstance(theirs, float):
+        assert ours == pytest.approx(theirs, abs=1e-6)
+    else:
+        assert ours == theirs
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 240) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def test_photographs_with_captions_go_all_the_way(
+    shared_data: Path, new_checkout: Callable[[], Checkout], reproduced: Checkout, tmp_path: Path
+) -> None:
+    """Forty real photographs and pretrained YOLOv8n, from a CSV file to a report."""
+    rows = (shared_data / "flickr8k_1k" / "captions.csv").read_text().splitlines()
+    (tmp_path / "captions.csv").write_text("\n".join(rows[:201]) + "\n")
+    (tmp_path / "images").symlink_to(shared_data / "flickr8k_1k" / "images")
+    checkout = new_checkout()
+    checkout.change(
+        {
+            "prepare": {
+                "dataset": "photographs", "source": "captions_csv", "path": str(tmp_path),
+                "captions_csv": {"val": 0.2, "test": 0.3},
+            },
+            "teacher": {"name": str(reproduced.path / "out" / "teacher" / "model.safetensors")},
+            "distill": {
+                "backbone_weights": str(shared_data / "yolo" / "yolov8n_state_dict.pt"),
+                "epochs": 1, "global_batch": 8, "image_size": 64,
+            },
+        }
+    )  # fmt: skip
+    checkout.run("dvc", "repro")
+    assert metrics(checkout, "zero_shot") == {}
+    assert metrics(checkout, "retrieval")["photographs"]["student"]["images"] > 5
+    manifests = (checkout.path / "out" / "images").glob("*/manifest.json")
+    assert all(json.loads(m.read_text())["rejected"] == [] for m in manifests)
+    assert "have no labels" in (checkout.path / "out" / "report" / "index.html").read_text()

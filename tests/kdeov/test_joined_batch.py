@@ -1,0 +1,123 @@
+"""Two ranks against one process: the same losses, the same gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from kdeov import FeatureAlignmentLoss
+from kdeov.distributed import gather, sum_over_ranks, world
+from kdeov.fusion import CrossModalFusionModule, fusion_loss
+from kdeov.losses import TERMS
+
+RANKS, ROWS, WIDTH = 2, 3, 8
+
+
+def _joined_batch() -> list[Tensor]:
+    """Pictures [rows, width, 2, 2], teacher vectors and unit texts of all ranks."""
+    generator = torch.Generator().manual_seed(7)
+    shapes = ((WIDTH, 2, 2), (WIDTH,), (WIDTH,))
+    pictures, teacher, texts = (
+        torch.randn(RANKS * ROWS, *shape, generator=generator, dtype=torch.float64)
+        for shape in shapes
+    )
+    return [pictures, teacher, torch.nn.functional.normalize(texts, dim=-1)]
+
+
+def _share(joined: Tensor) -> Tensor:
+    rank, size = world()
+    return joined.chunk(size)[rank]
+
+
+def _train_step(weights: dict[str, float], kind: str = "cosine") -> dict[str, Tensor]:
+    """The losses and the gradients of a linear student after one backward pass of this rank."""
+    torch.manual_seed(0)
+    pictures, teacher, texts = map(_share, _joined_batch())
+    student = torch.nn.Linear(WIDTH, WIDTH).double()
+    fusion = CrossModalFusionModule("film", WIDTH).double()
+    torch.nn.init.normal_(fusion.out.weight)
+    loss = FeatureAlignmentLoss(weights, kind).double()
+    dense = student(pictures.movedim(1, -1)).movedim(-1, 1)
+    bank = gather(texts)
+    terms = loss(gather(dense.mean(dim=(2, 3))), gather(teacher), bank)
+    own = torch.arange(len(texts)) + world()[0] * len(texts)
+    terms["fusion"] = fusion_loss(fusion, dense, texts, bank, own, negatives=3)
+    (terms["total"] + terms["fusion"]).backward()
+    # Each rank has its own pictures' fusion loss; all other terms are those of the joined batch
+    terms["fusion"] = sum_over_ranks(terms["fusion"].detach()) / world()[1]
+    modules = torch.nn.ModuleDict({"student": student, "fusion": fusion, "loss": loss})
+    gradients = {f"gradient of {name}": p.grad for name, p in modules.named_parameters()}
+    return {name: value.detach() for name, value in {**terms, **gradients}.items()}
+
+
+def _sum_of_two_gathers() -> dict[str, Tensor]:
+    pictures, teacher, _ = _joined_batch()
+    first = _share(pictures).clone().requires_grad_()
+    second = _share(teacher)[..., None, None].expand(-1, -1, 2, 2).clone().requires_grad_()
+    (gather(first) + gather(second)).pow(3).mean().backward()
+    return {"gradient of the first": first.grad, "gradient of the second": second.grad}
+
+
+def _transposed_rows() -> dict[str, Tensor]:
+    pictures = _share(_joined_batch()[0]).transpose(1, 2)
+    channels_last = pictures.contiguous(memory_format=torch.channels_last)
+    return {"transposed": gather(pictures), "channels last": gather(channels_last)}
+
+
+CASES: dict[str, Callable[[], dict[str, Tensor]]] = {
+    **{term: lambda term=term: _train_step({term: 1.0}) for term in TERMS},
+    "l2": lambda: _train_step({"feature": 1.0}, "l2"),
+    "every term": lambda: _train_step(dict.fromkeys(TERMS, 0.5)),
+    "sum of two gathers": _sum_of_two_gathers,
+    "transposed rows": _transposed_rows,
+}
+
+
+def _run(case: str) -> dict[str, Tensor] | str:
+    try:
+        return CASES[case]()
+    except RuntimeError as error:
+        return str(error)
+
+
+def _work(rank: int, folder: Path) -> None:
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=RANKS
+    )
+    torch.save({case: _run(case) for case in CASES}, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory) -> list[dict[str, dict[str, Tensor]]]:
+    """What each of two processes found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    mp.spawn(_work, args=(folder,), nprocs=RANKS)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_joined_batch_has_the_loss_and_the_gradient_of_one_process(ranks, case):
+    found, single = [results[case] for results in ranks], CASES[case]()
+    assert not any(isinstance(result, str) for result in found), found[0]
+    for name, expected in single.items():
+        values = [result[name] for result in found]
+        if name.startswith("gradient of the"):  # of inputs: each rank has its own rows
+            values = [torch.cat(values) / RANKS]
+        elif name.startswith("gradient"):  # of weights: DDP averages
+            values = [sum(values) / RANKS]
+        for value in values:
+            torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-9, msg=name)
+
+
+def test_without_a_process_group_nothing_is_joined():
+    rows = torch.randn(2, 3, requires_grad=True)
+    assert world() == (0, 1)
+    assert gather(rows) is rows
+    assert sum_over_ranks(rows) is rows

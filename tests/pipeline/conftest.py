@@ -1,0 +1,176 @@
+"""A tiny data set with a tiny teacher and its cache, built once, and how tests say what they
+expect.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+
+from kdeov.clip_loading import import_clip
+from kdeov.errors import KdeovError
+from kdeov.weights import write_tensors
+from pipeline.distill import distill
+from pipeline.efficiency import efficiency
+from pipeline.embed import embed
+from pipeline.layout import Layout
+from pipeline.make_teacher import make_teacher
+from pipeline.params import Params, load_params
+from pipeline.prepare import prepare
+from pipeline.retrieval import retrieval
+from pipeline.zero_shot import zero_shot
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY: dict[str, Any] = {
+    "prepare": {
+        "path": str(ROOT / "pipeline" / "sources" / "scenes.yaml"),
+        "samples_per_shard": 10,
+        "scenes": {"train": 24, "val": 12, "test": 12},
+    },
+    "embed": {"views": 3, "batch_size": 16},
+    "distill": {"image_size": 32, "epochs": 2, "global_batch": 8, "window": 2},
+    "cluster": {"mode": "inline", "use_gpu": False},
+}
+
+torch.set_num_threads(1)  # two threads gain nothing on pictures this small
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    return base | {
+        key: _merge(base[key], value) if isinstance(base.get(key), dict) else value
+        for key, value in changes.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def make_params(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Params]:
+    """The repository's params at a tiny size; `make_params(distill={"ema": 0.5})` changes some."""
+
+    def make(**sections: dict[str, Any]) -> Params:
+        values = _merge(yaml.safe_load((ROOT / "params.yaml").read_text()), TINY)
+        path = tmp_path_factory.mktemp("params") / "params.yaml"
+        path.write_text(yaml.safe_dump(_merge(values, sections)))
+        return load_params(path)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def params(make_params: Callable[..., Params]) -> Params:
+    return make_params()
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP that nobody has trained, yet one that tells pictures apart, as a weight file."""
+    torch.manual_seed(0)
+    clip = import_clip()
+    model = clip.model.CLIP(
+        embed_dim=32, image_resolution=64, vision_layers=(1, 1, 1, 1), vision_width=8,
+        vision_patch_size=None, context_length=28, vocab_size=49408, transformer_width=64,
+        transformer_heads=1, transformer_layers=1,
+    )  # fmt: skip
+    blotches = F.interpolate(torch.randn(64, 3, 4, 4), 64, mode="bicubic")
+    for module in model.visual.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(module.weight)
+            module.momentum = None  # statistics of the next batch, not an average with nothing
+    with torch.no_grad():
+        model.visual.train()(blotches)
+        model.visual.attnpool.c_proj.bias -= model.visual.eval()(blotches).mean(dim=0)
+    clip.model.convert_weights(model)
+    path = tmp_path_factory.mktemp("weights") / "clip.safetensors"
+    write_tensors(path, model.state_dict())
+    return path
+
+
+@pytest.fixture(scope="session")
+def built(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_params: Callable[..., Params],
+    params: Params,
+    weights: Path,
+) -> Layout:
+    """A checkout in which `prepare`, `teacher` and `embed` have run. For reading alone."""
+    layout = Layout(tmp_path_factory.mktemp("built"))
+    shutil.copy(ROOT / "dvc.yaml", layout.root)
+    for package in ("kdeov", "pipeline", "stages"):
+        (layout.root / package).symlink_to(ROOT / package)
+    prepare(params.prepare, layout.images)
+    named = make_params(teacher={"name": str(weights)})
+    make_teacher(named.teacher, layout.images, layout.teacher)
+    embed(params.embed, layout.images, layout.teacher, layout.embeddings)
+    return layout
+
+
+@pytest.fixture(scope="session")
+def trained(
+    built: Layout, tmp_path_factory: pytest.TempPathFactory, make_params: Callable[..., Params]
+) -> tuple[Layout, Params]:
+    """A checkout in which every stage but the report has run, and its params. For reading alone."""
+    layout = Layout(tmp_path_factory.mktemp("trained") / "checkout")
+    shutil.copytree(built.root, layout.root, symlinks=True)
+    quick = {"threads": 1, "batch_size": 1, "repeats": 1, "reference_size": 32}
+    params = make_params(efficiency=quick)
+    for stage in (distill, zero_shot, retrieval, efficiency):
+        stage(params, layout)
+    return layout, params
+
+
+@pytest.fixture
+def checkout(built: Layout, tmp_path: Path) -> Layout:
+    """A copy of `built` that a test may damage."""
+    shutil.copytree(built.root, tmp_path / "checkout", symlinks=True)
+    return Layout(tmp_path / "checkout")
+
+
+@pytest.fixture(scope="session")
+def complains() -> Callable[..., contextlib.AbstractContextManager[None]]:
+    """`with complains("a", "b"):` expects a person's mistake, told in one line with these words."""
+
+    @contextlib.contextmanager
+    def expect(*words: object) -> Iterator[None]:
+        with pytest.raises(KdeovError) as caught:
+            yield
+        text = str(caught.value)
+        assert "\n" not in text
+        for word in words:
+            assert str(word) in text
+
+    return expect
+
+
+@pytest.fixture(scope="session")
+def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Python in a process of its own, `without` some variables of the environment."""
+
+    def run(
+        *arguments: str, cwd: Path = ROOT, without: Collection[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {k: v for k, v in os.environ.items() if k not in without}
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=cwd, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What the pipeline logs, also after `setup_logging` has taken its loggers away from pytest."""
+    monkeypatch.setattr(logging.getLogger("pipeline"), "propagate", True)
+    caplog.set_level(logging.INFO, logger="pipeline")
+    return caplog

@@ -1,0 +1,123 @@
+"""The rules of the layout: who imports whom, what DVC watches, and what never phones home."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from closure import SHOWN_NOT_COUNTED, closure
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("kdeov", "pipeline", "stages")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Top-level names of all that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield str(node.module).partition(".")[0]
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [
+        ("kdeov", {"ray", "dvc", "mlflow", "webdataset", "pipeline", "stages"}),
+        ("pipeline", {"stages"}),
+        ("stages", {"kdeov", "torch", "ray", "dvc", "mlflow", "webdataset"}),
+    ],
+)
+def test_no_package_imports_what_the_design_denies_it(package: str, forbidden: set[str]) -> None:
+    for path in (ROOT / package).rglob("*.py"):
+        assert not forbidden & set(imported(path)), path
+
+
+def test_stage_scripts_import_the_pipeline_alone() -> None:
+    for path in (ROOT / "stages").glob("*.py"):
+        assert set(imported(path)) <= {"pipeline", "__future__"}, path
+
+
+def test_every_stage_has_a_script_of_its_name_and_runs_it() -> None:
+    scripts = {path.stem for path in (ROOT / "stages").glob("*.py")} - {"__init__"}
+    assert scripts == set(STAGES)
+    assert all(stage["cmd"] == f"python -m stages.{name}" for name, stage in STAGES.items())
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_dvc_watches_exactly_the_code_that_a_stage_runs(name: str) -> None:
+    listed = {dep for dep in STAGES[name]["deps"] if dep.endswith(".py")}
+    used = closure(ROOT / "stages" / f"{name}.py") - SHOWN_NOT_COUNTED
+    assert listed == used
+
+
+def test_what_is_shown_and_not_counted_still_exists() -> None:
+    assert [name for name in SHOWN_NOT_COUNTED if not (ROOT / name).is_file()] == []
+
+
+def test_the_template_of_the_page_is_watched_too() -> None:
+    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "pipeline").glob("*.j2")}
+    assert templates and templates <= set(STAGES["report"]["deps"])
+
+
+def test_every_output_that_a_stage_reads_is_made_by_another() -> None:
+    def names(stage: dict[str, Any], *kinds: str) -> set[str]:
+        entries = [entry for kind in kinds for entry in stage.get(kind, [])]
+        return {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
+
+    made = [name for s in STAGES.values() for name in names(s, "outs", "metrics", "plots")]
+    read = {name for stage in STAGES.values() for name in names(stage, "deps")}
+    assert len(made) == len(set(made))
+    assert {name for name in read if name.startswith(("out/", "metrics/"))} <= set(made)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_file_grows_beyond_400_lines(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def test_the_lock_file_holds_names_and_versions_alone() -> None:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    wrong = [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line)]
+    assert lines and wrong == []
+
+
+def test_dvc_sends_no_analytics() -> None:
+    config = configparser.ConfigParser()
+    config.read_string(re.sub(r"^\s+", "", (ROOT / ".dvc" / "config").read_text(), flags=re.M))
+    assert config.getboolean("core", "analytics") is False
+    assert config.getboolean("core", "check_update") is False
+
+
+def test_importing_the_pipeline_switches_telemetry_off(run_python: Any) -> None:
+    script = "import json, os, pipeline; print(json.dumps(dict(os.environ)))"
+    wanted = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+    }
+    found = json.loads(run_python("-c", script, without=wanted).stdout)
+    assert wanted.items() <= found.items()
+
+
+def test_help_waits_for_no_heavy_library(run_python: Any) -> None:
+    script = """
+import sys
+from typer.testing import CliRunner
+from pipeline.cli import app
+result = CliRunner().invoke(app, ["--help"])
+assert result.exit_code == 0 and "publish" in result.output, result.output
+print([name for name in ("torch", "ray", "mlflow", "numpy", "clip") if name in sys.modules])
+"""
+    assert run_python("-c", script).stdout.splitlines() == ["[]"], sys.executable

@@ -1,0 +1,206 @@
+"""A folder of pictures with a table of captions: what is wrong in it, and what stays put."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.params import CaptionsCsvParams
+from pipeline.sources.base import Rejected, Sample
+from pipeline.sources.captions_csv import CaptionsCsv
+
+SPLITS = ("train", "val", "test")
+buffer = io.BytesIO()
+Image.new("RGB", (16, 16), "red").save(buffer, "JPEG")
+JPEG = buffer.getvalue()
+
+STEMS = st.text(st.sampled_from("ab-_. äß漢'é"), min_size=1, max_size=6)
+FILES = st.builds("{}{}".format, STEMS, st.sampled_from([".jpg", ".png", ".JPG", ""])).filter(
+    lambda name: name == name.strip() and name not in (".", "..")
+)
+
+
+def source(folder: Path, rows: Iterable[tuple[str, ...]] | bytes, **options: Any) -> CaptionsCsv:
+    """The source of a folder with this table: `image, caption, label` rows, or its very bytes."""
+    (folder / "images").mkdir(exist_ok=True)
+    if isinstance(rows, bytes):
+        (folder / "captions.csv").write_bytes(rows)
+    else:
+        with open(folder / "captions.csv", "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("image", "caption", "label"), *rows])
+    values = {
+        "images": "images", "csv": "captions.csv", "image_column": "image",
+        "caption_column": "caption", "label_column": None, "val": 0.1, "test": 0.1,
+    }  # fmt: skip
+    return CaptionsCsv(folder, CaptionsCsvParams(**values | options), 0, 64)
+
+
+def put(folder: Path, *names: str, data: bytes = JPEG) -> None:
+    for name in names:
+        path = folder / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def made(source: CaptionsCsv) -> dict[str, Sample | Rejected]:
+    """What becomes of each picture."""
+    return {item.name: source.make(item) for split in SPLITS for item in source.inputs(split)}
+
+
+def split_of(source: CaptionsCsv) -> dict[str, str]:
+    return {item.name: split for split in SPLITS for item in source.inputs(split)}
+
+
+def test_a_picture_has_all_of_its_captions_in_their_order(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "sub/b.jpg")
+    rows = [("a.jpg", "one"), ("sub/b.jpg", "a  spacious\ttext "), ("a.jpg", ""), ("a.jpg", "two")]
+    samples = made(source(tmp_path, rows))
+    assert samples["a.jpg"] == Sample("a", JPEG, ["one", "two"], "a.jpg", None)
+    assert samples["sub/b.jpg"].captions == ["a spacious text"]  # type: ignore[union-attr]
+
+
+def test_a_table_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    put(tmp_path, "ä.jpg")
+    table = 'caption,image\r\n"a dog, a ""cat""",ä.jpg\r\n'
+    sample = made(source(tmp_path, b"\xef\xbb\xbf" + table.encode()))["ä.jpg"]
+    assert isinstance(sample, Sample) and sample.captions == ['a dog, a "cat"']
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (b"file,text\na,b\n", ["no column 'image'", "its columns are file, text"]),
+        (b"image\na.jpg\n", ["no column 'caption'", "its columns are image"]),
+        (b"", ["no column 'image'", "its columns are none"]),
+        ("image,caption\na.jpg,Löwe\n".encode("latin-1"), ["not UTF-8", "byte 21"]),
+        (b'image,caption\na.jpg,"open\n', ["line", "mend the quotes"]),
+        (b'image,caption\na.jpg,"x" y\n', ["line 2", "mend the quotes"]),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_told_in_one_line(
+    tmp_path: Path, complains: Any, table: bytes, words: list[str]
+) -> None:
+    with complains(tmp_path / "captions.csv", *words):
+        source(tmp_path, table)
+
+
+def test_a_missing_folder_a_missing_table_and_a_missing_label_column_are_named(
+    tmp_path: Path, complains: Any
+) -> None:
+    with complains(tmp_path / "photos", "prepare.captions_csv.images"):
+        source(tmp_path, [], images="photos")
+    with complains(tmp_path / "texts.csv", "No such file", "prepare.captions_csv.csv"):
+        source(tmp_path, [], csv="texts.csv")
+    with complains("no column 'kind'", "its columns are image, caption, label"):
+        source(tmp_path, [], label_column="kind")
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(JPEG[: len(JPEG) // 2])
+
+
+@pytest.mark.parametrize(
+    ("name", "caption", "damage", "reason"),
+    [
+        ("a.jpg", " \t", lambda _: None, "no caption"),
+        ("a.jpg", "a dog", Path.unlink, "no such file"),
+        ("a.jpg", "a dog", truncated, "unreadable"),
+        ("a.jpg", "a dog", lambda path: path.write_bytes(b"words"), "not a picture"),
+        ("../x.jpg", "a dog", lambda _: None, "outside the folder"),
+        ("/etc/hostname", "a dog", lambda _: None, "outside the folder"),
+        ("a\0b.jpg", "a dog", lambda _: None, "null"),
+        ("", "a dog", lambda _: None, "unreadable"),
+        ("a" * 300 + ".jpg", "a dog", lambda _: None, "unreadable"),
+    ],
+)
+def test_an_unusable_input_is_rejected_with_its_reason(
+    tmp_path: Path, name: str, caption: str, damage: Callable[[Path], Any], reason: str
+) -> None:
+    put(tmp_path, "a.jpg", "../x.jpg")
+    damage(tmp_path / "images" / "a.jpg")
+    result = made(source(tmp_path, [(name, caption)]))[name]
+    assert isinstance(result, Rejected) and result.name == name
+    assert reason in result.reason
+
+
+def test_a_link_that_leaves_the_folder_is_rejected(tmp_path: Path) -> None:
+    put(tmp_path, "../secret.jpg")
+    (tmp_path / "images" / "a.jpg").symlink_to(tmp_path / "secret.jpg")
+    assert isinstance(made(source(tmp_path, [("a.jpg", "a dog")]))["a.jpg"], Rejected)
+
+
+def test_a_label_column_gives_classes(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    rows = [("a.jpg", "x", "dog"), ("b.jpg", "y", "cat"), ("c.jpg", "z", "dog")]
+    labelled = source(tmp_path, rows, label_column="label")
+    assert labelled.classes == ["cat", "dog"]
+    labels = {name: sample.label for name, sample in made(labelled).items()}  # type: ignore[union-attr]
+    assert labels == {"a.jpg": 1, "b.jpg": 0, "c.jpg": 1}
+    assert source(tmp_path, rows).classes == []
+
+
+def test_a_picture_without_a_class_is_rejected_where_the_others_have_one(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "b.jpg")
+    rows = [("a.jpg", "x", "dog"), ("b.jpg", "y", "")]
+    results = made(source(tmp_path, rows, label_column="label"))
+    assert isinstance(results["a.jpg"], Sample)
+    assert isinstance(results["b.jpg"], Rejected) and "label" in results["b.jpg"].reason
+
+
+def test_space_around_a_class_name_makes_no_other_class(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "b.jpg")
+    rows = [("a.jpg", "x", "dog"), ("b.jpg", "y", " dog ")]
+    assert source(tmp_path, rows, label_column="label").classes == ["dog"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(names=st.lists(FILES, min_size=1, max_size=12, unique=True))
+def test_keys_are_unique_and_safe_whatever_files_are_called(names: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        put(Path(folder), *names)
+        samples = made(source(Path(folder), [(name, "a dog") for name in names]))
+    keys = [sample.key for sample in samples.values() if isinstance(sample, Sample)]
+    assert len(keys) == len(names)
+    assert len(set(keys)) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]+", key) for key in keys)
+
+
+def test_a_plain_name_is_its_own_key(tmp_path: Path) -> None:
+    put(tmp_path, "IMG_0001.jpg", "twin.jpg", "twin.png")
+    samples = made(source(tmp_path, [(n, "x") for n in ("IMG_0001.jpg", "twin.jpg", "twin.png")]))
+    keys = {name: sample.key for name, sample in samples.items()}  # type: ignore[union-attr]
+    assert keys["IMG_0001.jpg"] == "IMG_0001"
+    assert keys["twin.jpg"] != keys["twin.png"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    names=st.lists(FILES, min_size=1, max_size=30, unique=True),
+    more=st.lists(FILES, min_size=1, max_size=5),
+)
+def test_adding_pictures_moves_no_other_one_to_another_split(
+    names: list[str], more: list[str]
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        before = split_of(source(folder, [(n, "x") for n in names], val=0.3, test=0.3))
+        after = split_of(source(folder, [(n, "x") for n in more + names], val=0.3, test=0.3))
+    assert set(before) == set(names)
+    assert before.items() <= after.items()
+
+
+def test_splits_have_the_shares_that_were_asked_for(tmp_path: Path) -> None:
+    splits = split_of(source(tmp_path, [(f"{n}.jpg", "x") for n in range(2000)], val=0.2, test=0.1))
+    counts = {split: list(splits.values()).count(split) for split in SPLITS}
+    assert counts["val"] == pytest.approx(400, abs=60)
+    assert counts["test"] == pytest.approx(200, abs=50)

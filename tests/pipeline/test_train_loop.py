@@ -1,0 +1,231 @@
+"""Training in this process: its history, its end after a kill, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kdeov.student import VisualStudent
+from pipeline.checkpoints import CheckpointStore
+from pipeline.identity import cache_identity, view_plan
+from pipeline.layout import Layout
+from pipeline.params import Params
+from pipeline.plan import plan_epoch
+from pipeline.teacher import read_teacher_identity
+from pipeline.train_loop import Row, TrainConfig, train
+
+MakeParams = Callable[..., Params]
+TERMS = {"feature": 1.0, "affinity": 0.5, "contrastive": 0.2, "interactive": 0.2, "fusion": 0.1}
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def config(layout: Layout, params: Params, run: Path, **changes: Any) -> TrainConfig:
+    identity = read_teacher_identity(layout.teacher)
+    return TrainConfig(
+        params=params.distill,
+        images=layout.images,
+        embeddings=layout.embeddings,
+        identities={
+            split: cache_identity(identity, view_plan(params.embed, split))
+            for split in ("train", "val")
+        },
+        run=run,
+        use_gpu=False,
+        **changes,
+    )
+
+
+def trained(config: TrainConfig) -> tuple[list[Row], dict[str, Any]]:
+    """Rows that were reported, and the last checkpoint."""
+    rows: list[Row] = []
+    train(config, rows.append)
+    return rows, latest(config)
+
+
+def latest(config: TrainConfig) -> dict[str, Any]:
+    state = CheckpointStore(config.run / "checkpoints").latest()
+    assert state is not None
+    return state
+
+
+def steady(rows: list[Row]) -> list[Row]:
+    """Rows without the speed of the machine."""
+    return [{k: v for k, v in row.items() if k != "images_per_s"} for row in rows]
+
+
+def assert_equal(one: Any, two: Any) -> None:
+    """Bit for bit, in nested containers too."""
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, two)
+    elif isinstance(one, dict):
+        assert one.keys() == two.keys()
+        for key in one:
+            assert_equal(one[key], two[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(two)
+        for ours, theirs in zip(one, two, strict=True):
+            assert_equal(ours, theirs)
+    else:
+        assert one == two
+
+
+def test_every_epoch_reports_one_row_of_history(
+    built: Layout, params: Params, tmp_path: Path
+) -> None:
+    rows, state = trained(config(built, params, tmp_path))
+    assert [row["epoch"] for row in rows] == [1, 2] and state["epoch"] == 2
+    assert state["history"] == rows
+    for row in rows:
+        assert set(row) == {
+            "epoch", "learning_rate", "workers", "train_feature", "train_fusion", "train_total",
+            "repeated_samples", "images_per_s", "val_cosine", "val_loss",
+        }  # fmt: skip
+        assert row["train_total"] == pytest.approx(row["train_feature"] + 0.1 * row["train_fusion"])
+        assert row["val_loss"] == pytest.approx(1 - row["val_cosine"])
+        assert -1 <= row["val_cosine"] <= 1
+        assert (row["repeated_samples"], row["workers"]) == (0, 1)
+
+
+def test_the_student_learns(built: Layout, make_params: MakeParams, tmp_path: Path) -> None:
+    params = make_params(distill={"epochs": 8, "ema": 0.0})
+    rows, _ = trained(config(built, params, tmp_path))
+    assert rows[-1]["train_feature"] < 0.7 * rows[0]["train_feature"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"ema": 0.5}, {"losses": TERMS, "fusion": "cross_attention", "global_batch": 10}],
+    ids=["plain", "averaged", "every loss"],
+)
+def test_a_killed_run_ends_with_the_very_weights_of_one_that_was_not(
+    built: Layout, make_params: MakeParams, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    params = make_params(distill=changes)
+    rows, whole = trained(config(built, params, tmp_path / "whole"))
+
+    def die(_: Row) -> None:
+        raise Killed
+
+    killed = config(built, params, tmp_path / "killed")
+    with pytest.raises(Killed):
+        train(killed, die)
+    assert latest(killed)["epoch"] == 1
+    more, resumed = trained(killed)
+    assert steady(more) == steady(rows[1:])
+    assert steady(resumed.pop("history")) == steady(whole.pop("history"))
+    assert_equal(resumed, whole)
+
+
+def test_a_finished_run_is_left_as_it_is(built: Layout, params: Params, tmp_path: Path) -> None:
+    settings = config(built, params, tmp_path)
+    _, before = trained(settings)
+    rows, after = trained(settings)
+    assert rows == []
+    assert_equal(before, after)
+
+
+def test_loader_processes_change_no_bit(
+    built: Layout, make_params: MakeParams, tmp_path: Path
+) -> None:
+    params = make_params(distill={"epochs": 1})
+    _, one = trained(config(built, params, tmp_path / "one"))
+    _, two = trained(config(built, params, tmp_path / "two", loader_workers=2))
+    assert_equal(one["student"], two["student"])
+
+
+def test_another_seed_gives_another_student(
+    built: Layout, make_params: MakeParams, tmp_path: Path
+) -> None:
+    students = []
+    for seed in (0, 1):
+        params = make_params(distill={"epochs": 1, "seed": seed})
+        students.append(trained(config(built, params, tmp_path / f"{seed}"))[1]["student"])
+    one, two = students
+    assert any(not torch.equal(one[name], two[name]) for name in one if "projection" in name)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_the_averaged_weights_are_saved_where_they_are_asked_for(
+    built: Layout, make_params: MakeParams, tmp_path: Path, ema: float
+) -> None:
+    _, state = trained(config(built, make_params(distill={"ema": ema}), tmp_path))
+    plain = {
+        name.removeprefix("student."): value
+        for name, value in state["model"].items()
+        if name.startswith("student.")
+    }
+    assert plain.keys() == state["student"].keys()
+    same = all(torch.equal(plain[name], value) for name, value in state["student"].items())
+    assert same == (ema == 0)
+    if ema:
+        assert_equal(state["student"], state["average"])
+        assert state["average_updates"] == 6
+    VisualStudent("yolov8n", "film", 32).load_state_dict(state["student"])
+
+
+def test_only_the_terms_that_are_asked_for_are_computed(
+    built: Layout, make_params: MakeParams, tmp_path: Path
+) -> None:
+    weights = dict.fromkeys(TERMS, 0.0) | {"interactive": 2.0}
+    params = make_params(distill={"epochs": 1, "losses": weights, "feature_loss": "l2"})
+    rows, state = trained(config(built, params, tmp_path))
+    assert {name for name in rows[0] if name.startswith("train_")} == {
+        "train_interactive",
+        "train_total",
+    }
+    assert rows[0]["train_total"] == pytest.approx(2 * rows[0]["train_interactive"])
+    torch.manual_seed(params.distill.seed)
+    fresh = VisualStudent("yolov8n", "film", 32).state_dict()
+    for name, value in state["student"].items():
+        if name.startswith("fusion."):
+            assert torch.equal(value, fresh[name])
+
+
+def test_every_term_counts_with_its_weight(
+    built: Layout, make_params: MakeParams, tmp_path: Path
+) -> None:
+    params = make_params(distill={"epochs": 1, "losses": TERMS})
+    rows, _ = trained(config(built, params, tmp_path))
+    total = sum(weight * rows[0][f"train_{term}"] for term, weight in TERMS.items())
+    assert rows[0]["train_total"] == pytest.approx(total, rel=1e-4)
+
+
+def test_samples_that_fill_the_last_step_are_told(
+    built: Layout, make_params: MakeParams, tmp_path: Path
+) -> None:
+    params = make_params(distill={"epochs": 1, "global_batch": 10})
+    rows, _ = trained(config(built, params, tmp_path))
+    assert rows[0]["repeated_samples"] == 6
+
+
+def spoil(path: Path, key: str) -> None:
+    """Makes the vectors of one sample no numbers."""
+    with tarfile.open(path) as tar:
+        members = [(m, tar.extractfile(m).read()) for m in tar]  # type: ignore[union-attr]
+    with tarfile.open(path, "w") as tar:
+        for member, data in members:
+            if member.name == f"{key}.fp16":
+                data = np.full(len(data) // 2, np.nan, "<f2").tobytes()
+            tar.addfile(member, io.BytesIO(data))
+
+
+def test_a_loss_that_is_no_number_stops_training_and_names_epoch_and_pictures(
+    checkout: Layout, params: Params, tmp_path: Path, complains: Any
+) -> None:
+    spoil(checkout.embeddings / "train" / "000002.tar", "train-0000021")
+    plan = plan_epoch([10, 10, 4], seed=0, epoch=0, global_batch=8, window=2)
+    step = plan.order.tolist().index(21) // 8
+    keys = [f"train-{number:07d}" for number in plan.order[plan.positions(step, 0, 1)]]
+    with complains("the loss is nan in epoch 1", *keys[:4], "distill.learning_rate"):
+        train(config(checkout, params, tmp_path / "run"), lambda _: None)
+    assert not (tmp_path / "run" / "checkpoints").exists()
