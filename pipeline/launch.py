@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeov.errors import KdeovError
+from pipeline.checkpoints import CheckpointStore
 from pipeline.console import setup_logging
 from pipeline.params import ClusterParams
 from pipeline.tracking import LiveTracker
@@ -47,6 +48,10 @@ def launch(config: TrainConfig, cluster: ClusterParams, name: str, tracker: Live
         train(config, tracker.log_epoch)
     else:
         _launch_ray(config, cluster, name, tracker)
+    # an epoch that ended just before its worker was killed is in the checkpoint, but was not told
+    state = CheckpointStore(config.run / "checkpoints").latest()
+    if state is not None:
+        tracker.log_epochs(state["history"])
 
 
 def _launch_ray(

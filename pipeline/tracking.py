@@ -168,7 +168,11 @@ class LiveTracker:
 
     def log_epoch(self, row: dict[str, float]) -> None:
         """Logs one row of history."""
-        self._try(lambda: log_history(self._open(), self._run_id or "", [row]))
+        self.log_epochs([row])
+
+    def log_epochs(self, rows: list[dict[str, float]]) -> None:
+        """Logs those rows of history that are not there yet."""
+        self._try(lambda: log_history(self._open(), self._run_id or "", rows))
 
     def _open(self) -> MlflowClient:
         if self._client is None:
