@@ -198,7 +198,7 @@ def _page(
         protocols=[s["protocol"] for s in (results.zero_shot, results.retrieval) if s],
         reranked=rows,
         rerank_count=reranked.get("count"),
-        rerank_verdict="It helps." if rows and rows[0]["gain"] > 0 else "It does not help here.",
+        rerank_verdict=_verdict([row["gain"] for row in rows]),
         efficiency=towers,
         threads=efficiency["threads"],
         file_bytes=efficiency["student"]["file_bytes"],
@@ -235,6 +235,12 @@ def _tower(name: str, row: dict[str, Any]) -> dict[str, Any]:
         "latency": row["latency_ms"],
         "batch": row["batch_latency_ms_per_image"],
     }
+
+
+def _verdict(gains: list[float]) -> str:
+    if any(gain > 0 for gain in gains):
+        return "It helps." if min(gains) >= 0 else "It helps at one depth and hurts at another."
+    return "It does not help here."
 
 
 def _cards(results: Results) -> list[dict[str, str]]:
