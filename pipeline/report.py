@@ -61,14 +61,15 @@ def report(params: Params, layout: Layout) -> None:
 
 
 class _Gallery:
-    """Pictures and captions of the test split by number."""
+    """Pictures, all captions, and each picture's first caption, of the test split."""
 
     def __init__(self, params: Params, layout: Layout) -> None:
-        self._shards = test_shards(params, layout)
         self.captions: list[str] = []
+        self.first_captions: list[str] = []
         self._jpegs: list[bytes] = []
-        for sample in self._shards:
+        for sample in test_shards(params, layout):
             self.captions += sample.captions
+            self.first_captions.append(sample.captions[0])
             self._jpegs.append(sample.jpeg)
 
     def __getitem__(self, number: int) -> Image.Image:
@@ -101,13 +102,12 @@ def _examples(
         wrong = np.flatnonzero(predictions["student"] != predictions["labels"])
         numbers = _spread(wrong, min(len(wrong), count // 2))
         numbers = _spread(right, min(len(right), count - len(numbers))) + numbers
-    first_caption = _first_captions(gallery, results)
     examples = []
     for number in numbers:
         picture = gallery[number]
         example: dict[str, Any] = {}
         if predictions is None:
-            example["text"] = first_caption[number]
+            example["text"] = gallery.first_captions[number]
         else:
             classes = results.dataset.classes
             example["text"] = classes[predictions["labels"][number]]
@@ -117,10 +117,6 @@ def _examples(
         example["heat"] = heat_overlay(picture, heat, SIDE)
         examples.append(example)
     return examples
-
-
-def _first_captions(gallery: _Gallery, results: Results) -> list[str]:
-    return [sample.captions[0] for sample in gallery._shards] if not results.dataset.classes else []
 
 
 def _queries(

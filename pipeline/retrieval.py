@@ -47,14 +47,12 @@ def retrieval(params: Params, layout: Layout) -> None:
         gain = {f"gain_{k}": reranked[k] - scores["student"][k] for k in reranked}
         result["reranked"] = {"count": rerank, **reranked, **gain}
     write_json(layout.metrics / "retrieval.json", {dataset.name: result})
-    first = torch.tensor(
-        [test.captions.index(c) for c in test.captions]
-    )  # report shows a caption once
     hits = similarity["student"].topk(min(SHOWN, len(test.keys)), dim=0).indices.T
     write_arrays(
         layout.evaluation / "retrieval" / "hits.npz",
-        hits=hits.to(torch.int32), image_of_text=test.image_of_text, first=first,
-    )  # fmt: skip
+        hits=hits.to(torch.int32),
+        image_of_text=test.image_of_text,
+    )
     logger.info(
         "R@5 picture to text: teacher %.3f, student %.3f; text to picture: %.3f, %.3f",
         scores["teacher"]["i2t_r5"], scores["student"]["i2t_r5"],
