@@ -18,6 +18,7 @@ from kdeov.errors import KdeovError
 
 TERMS = ("feature", "affinity", "contrastive", "interactive")
 NEEDS_TEXT = ("affinity", "contrastive")
+COUPLED = ("affinity", "contrastive", "interactive")  # compare a picture with others of the batch
 
 
 class DistillationLoss(nn.Module):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdeov.errors import KdeovError
-from kdeov.fusion import fusion_loss
+from kdeov.joined_step import JoinedStep
 from kdeov.losses import FeatureAlignmentLoss
 from kdeov.model import KDEOVModel
 from kdeov.optim import build_optimizer, build_schedule
@@ -57,6 +57,7 @@ def train_feature_alignment(
     steps = len(dataloader) * num_epochs  # type: ignore[arg-type]
     if not steps:
         raise KdeovError("train_feature_alignment: the dataloader is empty, or num_epochs is 0")
+    step = JoinedStep(model.student, loss, fusion_weight)
     optimizer = build_optimizer(torch.nn.ModuleList([model.student, loss]), learning_rate, 0.05)
     schedule = build_schedule(optimizer, steps, warmup=max(1, steps // 20))
     teacher: ClipTeacher | None = None
@@ -70,14 +71,8 @@ def train_feature_alignment(
             pixels = model.preprocess(images)
             target = rest[0].to(device) if rest else _teach(teacher, pixels)
             text = model.encode_text(texts)
-            output = model.student.with_dense(pixels)
-            terms = loss(output.embedding, target, text)
-            if fusion_weight:
-                own = torch.arange(len(text), device=device)
-                terms["fusion"] = fusion_loss(model.student.fusion, output.dense, text, text, own)
-                terms["total"] = terms["total"] + fusion_weight * terms["fusion"]
             optimizer.zero_grad()
-            terms["total"].backward()
+            terms = step.backward(pixels, target, text)
             torch.nn.utils.clip_grad_norm_(model.student.parameters(), 1.0)
             optimizer.step()
             schedule.step()

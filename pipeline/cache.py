@@ -1,12 +1,15 @@
 """The format of teacher shards, and reading them in step with the image shards that they belong to.
 
-A sample has two members: `fp16`, the raw little-endian block of unit vectors [views + captions,
-dim], and `views`, the raw little-endian uint16 parameters [views, 9]. Raw blocks are parsed without
-a copy and without a pickle.
+A sample has three members: `fp16`, the raw little-endian block of unit vectors [views + captions,
+dim]; `views`, the raw little-endian uint16 parameters [views, 9]; and `crc`, two little-endian
+uint32 checksums, of the image sample that was embedded and of this sample. Raw blocks are parsed
+without a copy and without a pickle, and every sample that is read is compared with its checksums: a
+target never meets a picture, or bits, that the teacher did not see.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -17,8 +20,13 @@ import numpy as np
 
 from kdeov.errors import KdeovError
 from kdeov.views import VIEW_FIELDS, View, views_from_ints
-from pipeline.identity import require_identity
+from pipeline.identity import cache_identity, require_identity
+from pipeline.layout import Layout
+from pipeline.params import EmbedParams
 from pipeline.shards import Manifest, Shard, read_shard, sample_json
+from pipeline.teacher import read_teacher_identity
+
+UNIT = 1e-2  # how far from 1 the length of a half-precision unit vector may be
 
 
 @dataclass(frozen=True)
@@ -44,13 +52,54 @@ class CachedSample:
     text_vectors: np.ndarray
 
 
-def teacher_members(key: str, vectors: np.ndarray, views: list[View]) -> dict[str, Any]:
-    """A sample of a teacher shard, from [views + captions, D] unit vectors."""
+def teacher_members(
+    image: dict[str, Any], vectors: np.ndarray, views: list[View]
+) -> dict[str, Any]:
+    """A sample of a teacher shard.
+
+    Args:
+        image: The sample of the image shard that was embedded.
+        vectors: [views + captions, D] unit vectors.
+        views: What the teacher saw.
+    """
+    block = vectors.astype("<f2").tobytes()
+    parameters = np.array([view.to_ints() for view in views], dtype="<u2").tobytes()
+    checksums = np.array([image_crc(image), _crc(block, parameters)], dtype="<u4")
     return {
-        "__key__": key,
-        "fp16": vectors.astype("<f2").tobytes(),
-        "views": np.array([view.to_ints() for view in views], dtype="<u2").tobytes(),
+        "__key__": image["__key__"],
+        "fp16": block,
+        "views": parameters,
+        "crc": checksums.tobytes(),
     }
+
+
+def first_not_unit(vectors: np.ndarray) -> tuple[int, float] | None:
+    """The first row of [N, D] that is no unit vector, and its length; None where all are."""
+    lengths = np.linalg.norm(vectors.astype(np.float32), axis=1)
+    wrong = np.flatnonzero(~(np.abs(lengths - 1) <= UNIT))
+    return (int(wrong[0]), float(lengths[wrong[0]])) if len(wrong) else None
+
+
+def image_crc(image: dict[str, Any]) -> int:
+    """The checksum of a sample of an image shard."""
+    return _crc(image["jpg"], image["json"])
+
+
+def _crc(*parts: bytes) -> int:
+    value = 0
+    for part in parts:
+        value = zlib.crc32(part, value)
+    return value
+
+
+def open_cache(params: EmbedParams, layout: Layout, split: str) -> PairedShards:
+    """A split of this checkout with its cache.
+
+    Raises:
+        KdeovError: Shards are missing, damaged, or made from another teacher or other views.
+    """
+    identity = cache_identity(read_teacher_identity(layout.teacher), params, split)
+    return PairedShards(layout.images / split, layout.embeddings / split, identity)
 
 
 class PairedShards:
@@ -84,20 +133,27 @@ class PairedShards:
         return self.manifest.samples
 
     def read(
-        self, shard: int, wanted: Callable[[int], bool] | None = None
+        self,
+        shard: int,
+        wanted: Callable[[int], bool] | None = None,
+        stop: int | None = None,
     ) -> Iterator[tuple[int, CachedSample]]:
-        """Samples of a shard with their numbers within the split; `wanted` picks by that number.
+        """Samples of a shard with their numbers within the split.
+
+        Args:
+            shard: Its place in the manifest.
+            wanted: Picks samples by their number within the shard; None takes all.
+            stop: Number within the shard before which reading ends.
 
         Raises:
             KdeovError: The two shards are damaged or out of step.
         """
         first = int(self.offsets[shard])
-        pick = None if wanted is None else (lambda index: wanted(first + index))
         ours, theirs = self.manifest.shards[shard], self.cache.shards[shard]
         # to the ends of both: each then compares its count with its manifest
         pairs = zip_longest(
-            read_shard(self.images / ours.name, ours, pick),
-            read_shard(self.embeddings / theirs.name, theirs, pick),
+            read_shard(self.images / ours.name, ours, wanted, stop),
+            read_shard(self.embeddings / theirs.name, theirs, wanted, stop),
         )
         for one, other in pairs:
             if one is None or other is None:
@@ -119,17 +175,25 @@ class PairedShards:
     def _parse(
         self, image: dict[str, Any], vectors: dict[str, Any], ours: Shard, shard: Shard
     ) -> CachedSample:
+        block, views = vectors.get("fp16", b""), vectors.get("views", b"")
+        checksums = np.frombuffer(vectors.get("crc", b"").ljust(8, b"\0")[:8], "<u4").tolist()
         try:
             jpeg, description = image["jpg"], sample_json(image)
             label, captions = description["label"], description["captions"]
+            if image_crc(image) != checksums[0]:
+                raise ValueError("its bytes are not those that were embedded")
         except (KeyError, TypeError, ValueError) as error:
             raise KdeovError(
-                f"{self.images / ours.name}: {image['__key__']} lacks its picture or description "
-                f"({error}); run `dvc repro -f prepare`"
+                f"{self.images / ours.name}: {image['__key__']} lacks its picture or description, "
+                f"or they changed ({error}); run `kdeov verify`, then the stage that it names"
             ) from error
+        if _crc(block, views) != checksums[1]:
+            raise KdeovError(
+                f"{self.embeddings / shard.name}: the vectors of {image['__key__']} are damaged; "
+                "run `dvc repro -f embed`"
+            )
         count = self.cache.identity["views"]["count"]
         rows = count + len(captions)
-        block, views = vectors.get("fp16", b""), vectors.get("views", b"")
         if len(block) != rows * self.dim * 2 or len(views) != count * VIEW_FIELDS * 2:
             raise KdeovError(
                 f"{self.embeddings / shard.name}: {image['__key__']} has {len(block)} bytes "

@@ -13,12 +13,12 @@ import torch
 from kdeov.errors import KdeovError
 from pipeline.files import remove_partial, writing
 
-NAME = re.compile(r"^epoch-(\d{4})\.pt$")
+NAME = re.compile(r"^step-(\d{9})\.pt$")
 KEPT = 2
 
 
 class CheckpointStore:
-    """A folder of checkpoints, `epoch-0003.pt` holding the state after three epochs.
+    """A folder of checkpoints, `step-000000300.pt` holding the state after 300 steps of the run.
 
     Args:
         folder: Reached by every worker of the run.
@@ -27,9 +27,9 @@ class CheckpointStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def save(self, epoch: int, state: dict[str, Any]) -> None:
-        """Writes the state after `epoch` epochs and deletes the oldest."""
-        with writing(self.folder / f"epoch-{epoch:04d}.pt") as file:
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Writes the state after `step` steps and deletes the oldest."""
+        with writing(self.folder / f"step-{step:09d}.pt") as file:
             buffer = io.BytesIO()  # straight to the file, torch hides what the disk says
             torch.save(state, buffer)
             file.write(buffer.getbuffer())

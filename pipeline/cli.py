@@ -73,12 +73,11 @@ def summary() -> None:
 def verify(
     entries: Annotated[int, typer.Option(min=0, help="Of each split, embedded again.")] = 256,
 ) -> None:
-    """Proves the teacher cache: every byte, and random views against the live teacher."""
-    from pipeline.cache import PairedShards
+    """Proves the teacher cache: all bytes and vectors, random views against the live teacher."""
+    from pipeline.cache import open_cache
     from pipeline.console import setup_logging
     from pipeline.dataset import SPLITS
     from pipeline.device import pick_device
-    from pipeline.identity import cache_identity, view_plan
     from pipeline.layout import Layout
     from pipeline.params import load_params
     from pipeline.teacher import load_teacher
@@ -90,10 +89,7 @@ def verify(
         params = load_params(layout.params)
         teacher = load_teacher(layout.teacher, pick_device(params.cluster.use_gpu))
         for split in SPLITS:
-            plan = view_plan(params.embed, split)
-            identity = cache_identity(teacher.identity().to_dict(), plan)
-            shards = PairedShards(layout.images / split, layout.embeddings / split, identity)
-            verify_cache(shards, teacher, plan, entries)
+            verify_cache(open_cache(params.embed, layout, split), teacher, entries, whole=True)
 
 
 @app.command()

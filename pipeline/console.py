@@ -46,14 +46,18 @@ class Meter:
 
     def advance(self, count: int = 1) -> None:
         """Says that `count` more are done."""
-        self._done += count
+        self.reach(self._done + count)
+
+    def reach(self, done: int) -> None:
+        """Says that `done` are done in all."""
+        self._done = done
         now = time.monotonic()
         rate = self._done / max(now - self._start, 1e-9)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self._done, rate=f"{rate:,.0f} {self._unit}/s")
         elif now - self._spoken >= LOG_EVERY_S:
             self._spoken = now
-            left = (self._total - self._done) / rate
+            left = (self._total - self._done) / rate if rate else float("inf")
             logger.info(
                 "%s: %d of %d, %.0f %s/s, %.0f s left",
                 self._label, self._done, self._total, rate, self._unit, left,

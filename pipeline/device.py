@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 
 from kdeov.errors import KdeovError
@@ -21,10 +19,3 @@ def pick_device(use_gpu: bool | str = "auto") -> str:
             "cluster.use_gpu is true and there is no GPU here; set it to auto or false"
         )
     return "cuda" if available and use_gpu else "cpu"
-
-
-def autocast(device: str) -> contextlib.AbstractContextManager:
-    """bfloat16 autocast on GPUs; nothing on CPUs."""
-    if device == "cuda":
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return contextlib.nullcontext()

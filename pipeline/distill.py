@@ -17,24 +17,24 @@ from kdeov.fusion import FUSIONS
 from kdeov.model import KDEOVModel
 from kdeov.student import VisualStudent
 from kdeov.transform import ImageTransform
-from pipeline.checkpoints import CheckpointStore
 from pipeline.dataset import Dataset
 from pipeline.device import pick_device
 from pipeline.files import sha256_file, write_json, write_text, writing_folder
 from pipeline.fingerprint import code_digest, fingerprint, git_state
-from pipeline.identity import cache_identity, view_plan
+from pipeline.identity import cache_identity
 from pipeline.launch import launch
 from pipeline.layout import Layout
 from pipeline.params import Params
-from pipeline.plan import check_batch
+from pipeline.plan import check_sharing
 from pipeline.run import RunRecord
 from pipeline.teacher import load_teacher, read_teacher_identity
 from pipeline.tracking import LiveTracker, TrackingTarget
-from pipeline.train_loop import TrainConfig
+from pipeline.trainer import TrainConfig
 from pipeline.verify import verify_cache
 
 logger = logging.getLogger(__name__)
 
+MACHINE = ("images_per_s", "data_wait", "workers")  # columns that say how fast, not how well
 VERIFIED = 32  # entries of each split that are embedded again before training
 
 
@@ -50,17 +50,17 @@ def distill(params: Params, layout: Layout) -> None:
         images=layout.images,
         embeddings=layout.embeddings,
         identities={
-            split: cache_identity(identity, view_plan(params.embed, split))
-            for split in ("train", "val")
+            split: cache_identity(identity, params.embed, split) for split in ("train", "val")
         },
         run=Path(),
         use_gpu=params.cluster.use_gpu,
         loader_workers=params.cluster.loader_workers,
+        checkpoint_every=params.cluster.checkpoint_every,
     )
     _check(config, params.cluster.workers if params.cluster.mode != "inline" else 1)
     teacher = load_teacher(layout.teacher, pick_device(params.cluster.use_gpu))
     for split in ("train", "val"):
-        verify_cache(config.shards(split), teacher, view_plan(params.embed, split), VERIFIED)
+        verify_cache(config.shards(split), teacher, VERIFIED)
     record = _name(params, layout, identity)
     config = replace(config, run=layout.runs / record.fingerprint)
     config.run.mkdir(parents=True, exist_ok=True)
@@ -98,13 +98,14 @@ def _check(config: TrainConfig, workers: int) -> None:
         )
     if not any(value for name, value in params.losses.model_dump().items() if name != "fusion"):
         raise KdeovError("distill.losses: every weight is 0; give feature a positive one")
-    check_batch(params.global_batch, workers)
-    for split in ("train", "val"):
+    for split in ("val", "train"):
         shards = config.shards(split)
         if not len(shards):
             raise KdeovError(
                 f"{shards.images}: the {split} split is empty; run `dvc repro prepare`"
             )
+    config.plan(shards.manifest.sizes, epoch=0)
+    check_sharing(params.global_batch, params.lanes, params.micro_batch, workers, len(shards))
     VisualStudent(params.backbone, params.fusion, shards.dim, params.backbone_weights)
 
 
@@ -139,7 +140,7 @@ def _name(params: Params, layout: Layout, identity: dict[str, Any]) -> RunRecord
 
 def _write(config: TrainConfig, record: RunRecord, layout: Layout) -> None:
     """The student as people load it, and its history as DVC plots it."""
-    state = CheckpointStore(config.run / "checkpoints").latest()
+    state = config.checkpoints.latest()
     if state is None or state["epoch"] != config.params.epochs:
         raise KdeovError(
             f"{config.run}: training ended without its last checkpoint; run `dvc repro` again"
@@ -171,8 +172,8 @@ def _write(config: TrainConfig, record: RunRecord, layout: Layout) -> None:
 
 
 def history_csv(history: list[dict[str, float]]) -> str:
-    """Rows of history that depend on the run alone: the speed of the machine is left to MLflow."""
-    names = [name for name in history[0] if name not in ("images_per_s", "workers")]
+    """Rows of history that depend on the run alone: what the machine did is left to MLflow."""
+    names = [name for name in history[0] if name not in MACHINE]
     text = io.StringIO()
     writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -14,15 +14,13 @@ from torch import Tensor
 
 from kdeov.errors import KdeovError
 from kdeov.model import KDEOVModel
-from pipeline.cache import CachedSample, PairedShards
+from pipeline.cache import CachedSample, open_cache
 from pipeline.console import progress
 from pipeline.device import pick_device
 from pipeline.files import writing
-from pipeline.identity import cache_identity, view_plan
 from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.stream import EvaluationStream
-from pipeline.teacher import read_teacher_identity
 
 BATCH = 64
 
@@ -55,17 +53,6 @@ class TestEmbeddings:
     dense: Tensor | None
 
 
-def test_shards(params: Params, layout: Layout) -> PairedShards:
-    """The test split with its cache."""
-    identity = cache_identity(
-        read_teacher_identity(layout.teacher), view_plan(params.embed, "test")
-    )
-    return PairedShards(layout.images / "test", layout.embeddings / "test", identity)
-
-
-test_shards.__test__ = False  # type: ignore[attr-defined]
-
-
 @torch.no_grad()
 def embed_test_split(
     params: Params, layout: Layout, model: KDEOVModel, dense: bool = False
@@ -75,7 +62,7 @@ def embed_test_split(
     Raises:
         KdeovError: Shards are missing, damaged, or made from another teacher.
     """
-    shards = test_shards(params, layout)
+    shards = open_cache(params.embed, layout, "test")
     if model.embed_dim != shards.dim:
         raise KdeovError(
             f"{layout.student}: the student's vectors have {model.embed_dim} dimensions, "

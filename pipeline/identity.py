@@ -18,14 +18,21 @@ def view_plan(params: EmbedParams, split: str) -> ViewPlan:
     return ViewPlan(count, params.seed, params.min_area, params.jitter, params.blur)
 
 
-def cache_identity(teacher: dict[str, Any], views: ViewPlan) -> dict[str, Any]:
-    """The identity of teacher shards.
+def cache_identity(teacher: dict[str, Any], params: EmbedParams, split: str) -> dict[str, Any]:
+    """The identity of a split's teacher shards.
 
     Args:
         teacher: `TeacherIdentity.to_dict()`.
-        views: How views are drawn.
+        params: Views and precision.
+        split: Of the data.
     """
-    return {"teacher": teacher, "views": asdict(views), "dtype": DTYPE, "normalised": True}
+    return {
+        "teacher": teacher,
+        "views": asdict(view_plan(params, split)),
+        "precision": params.precision,
+        "dtype": DTYPE,
+        "normalised": True,
+    }
 
 
 def differences(wanted: Any, found: Any, name: str = "") -> list[str]:

@@ -88,7 +88,8 @@ class EmbedParams(Section):
     min_area: Annotated[float, Field(gt=0, le=1)]
     jitter: Annotated[float, Field(ge=0, lt=1)]
     blur: Share
-    batch_size: Count
+    precision: Literal["float32", "bfloat16", "float16"]
+    """What the teacher computes in; vectors are stored as float16 in any case."""
 
 
 class LossParams(Section):
@@ -111,6 +112,13 @@ class DistillParams(Section):
     epochs: Count
     global_batch: Count
     """Pictures a step, over all workers."""
+    micro_batch: Count
+    """Pictures a forward pass; a worker's share of a step is a multiple of it. Batch norm sees one
+    micro-batch at a time, so that numbers do not depend on how many workers there are."""
+    lanes: Count
+    """Places of the data that a step mixes, each read in sequence; workers share them evenly."""
+    shuffle_buffer: Count
+    """Pictures, over all workers, that are in memory and shuffled together."""
     learning_rate: Annotated[float, Field(gt=0)]
     weight_decay: NonNegative
     warmup: Share
@@ -120,8 +128,6 @@ class DistillParams(Section):
     """Decay of the weight average that is evaluated and saved; 0 keeps the plain weights."""
     feature_loss: Literal["cosine", "l2"]
     losses: LossParams
-    window: Count
-    """Shards that are read and shuffled together; bounds a worker's memory."""
 
 
 class ZeroShotParams(Section):
@@ -152,7 +158,13 @@ class ClusterParams(Section):
     workers: Count = 2
     use_gpu: bool | Literal["auto"] = "auto"
     loader_workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that read data, a worker."""
     max_failures: Annotated[int, Field(ge=0)] = 3
+    """Workers that may die before a stage gives up."""
+    checkpoint_every: Count = 500
+    """Steps between checkpoints; each epoch ends with one too."""
+    embed_batch: Count | Literal["auto"] = "auto"
+    """Views that the teacher embeds at once; auto sizes it to the device."""
 
 
 class TrackingParams(Section):

@@ -13,7 +13,8 @@ import yaml
 from PIL import Image
 
 from kdeov.model import KDEOVModel
-from pipeline.evaluation import load_student, read_arrays, test_shards
+from pipeline.cache import open_cache
+from pipeline.evaluation import load_student, read_arrays
 from pipeline.figures import (
     confusion_matrix,
     heat_overlay,
@@ -67,7 +68,7 @@ class _Gallery:
         self.captions: list[str] = []
         self.first_captions: list[str] = []
         self._jpegs: list[bytes] = []
-        for sample in test_shards(params, layout):
+        for sample in open_cache(params.embed, layout, "test"):
             self.captions += sample.captions
             self.first_captions.append(sample.captions[0])
             self._jpegs.append(sample.jpeg)

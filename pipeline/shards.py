@@ -16,10 +16,10 @@ import webdataset as wds
 from webdataset.tariterators import group_by_keys
 
 from kdeov.errors import KdeovError
-from pipeline.files import read_json, sha256_file, write_json, writing
+from pipeline.files import digest, read_json, sha256_file, write_json, writing
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
@@ -62,32 +62,30 @@ class Manifest:
         return [shard.samples for shard in self.shards]
 
     def write(self, folder: Path) -> None:
-        """Writes `manifest.json`."""
-        write_json(folder / MANIFEST, {"format": FORMAT, "samples": self.samples, **asdict(self)})
+        """Writes `manifest.json`, with a digest of itself."""
+        values = {"format": FORMAT, "samples": self.samples, **asdict(self)}
+        write_json(folder / MANIFEST, {**values, "digest": digest(values)})
 
     @classmethod
     def read(cls, folder: Path, made_by: str) -> Manifest:
         """Reads `manifest.json`.
 
         Raises:
-            KdeovError: It is missing, damaged or of another format.
+            KdeovError: It is missing, damaged, edited or of another format.
         """
         path = folder / MANIFEST
         values = read_json(path, made_by)
         try:
-            samples = values.pop("samples")
-            if values.pop("format") != FORMAT:
+            if values["format"] != FORMAT:
                 raise KdeovError(f"{path}: another format; run `dvc repro -f {made_by}`")
-            values["shards"] = [Shard(**shard) for shard in values["shards"]]
-            manifest = cls(**values)
+            if values.pop("digest") != digest(values):
+                raise KdeovError(
+                    f"{path}: edited after it was written; run `dvc repro -f {made_by}`"
+                )
+            del values["format"], values["samples"]
+            return cls(**{**values, "shards": [Shard(**shard) for shard in values["shards"]]})
         except (KeyError, TypeError, AttributeError) as error:
             raise KdeovError(f"{path}: damaged ({error}); run `dvc repro -f {made_by}`") from error
-        if samples != manifest.samples:
-            raise KdeovError(
-                f"{path}: says {samples} samples, its shards have {manifest.samples}; run "
-                f"`dvc repro -f {made_by}`"
-            )
-        return manifest
 
 
 def shard_name(index: int) -> str:
@@ -125,7 +123,10 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> Shard:
 
 
 def read_shard(
-    path: Path, shard: Shard | None = None, wanted: Callable[[int], bool] | None = None
+    path: Path,
+    shard: Shard | None = None,
+    wanted: Callable[[int], bool] | None = None,
+    stop: int | None = None,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Reads a shard in order.
 
@@ -133,6 +134,7 @@ def read_shard(
         path: The tar, a local file.
         shard: What the manifest says of it; the number of samples is compared at the end.
         wanted: Tells which samples, by number, to yield; the bytes of others are passed over.
+        stop: Number of the sample before which reading ends; None reads to the end.
 
     Yields:
         Number of the sample, and its mapping of `__key__` and extensions to values.
@@ -143,7 +145,7 @@ def read_shard(
     numbers: dict[str, int] = {}
     try:
         with tarfile.open(path, "r:") as tar:
-            members = _members(tar, path, numbers, wanted)
+            members = _members(tar, path, numbers, wanted, stop)
             for sample in group_by_keys(members):
                 yield numbers[sample["__key__"]], sample
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
@@ -152,7 +154,7 @@ def read_shard(
         raise KdeovError(
             f"{path}: damaged shard ({error}); run the stage that wrote it again"
         ) from error
-    if shard is not None and len(numbers) != shard.samples:
+    if shard is not None and len(numbers) != min(shard.samples, stop or shard.samples):
         raise KdeovError(
             f"{path}: {len(numbers)} samples, its manifest says {shard.samples}; run the "
             "stage that wrote it again"
@@ -160,7 +162,11 @@ def read_shard(
 
 
 def _members(
-    tar: tarfile.TarFile, path: Path, numbers: dict[str, int], wanted: Callable[[int], bool] | None
+    tar: tarfile.TarFile,
+    path: Path,
+    numbers: dict[str, int],
+    wanted: Callable[[int], bool] | None,
+    stop: int | None,
 ) -> Iterator[dict[str, Any]]:
     current = None
     for member in tar:
@@ -174,6 +180,8 @@ def _members(
                 raise KdeovError(
                     f"{path}: key {key!r} occurs twice; run the stage that wrote it again"
                 )
+            if len(numbers) == stop:
+                return
             numbers[key], current = len(numbers), key
         if wanted is None or wanted(numbers[key]):
             file = tar.extractfile(member)
@@ -186,20 +194,19 @@ def _members(
             yield {"fname": member.name, "data": data, "__url__": str(path)}
 
 
-def verify_shards(folder: Path, manifest: Manifest, made_by: str) -> None:
-    """Compares every shard's bytes with the manifest.
+def verify_shard(folder: Path, shard: Shard, made_by: str) -> None:
+    """Compares a shard's bytes with the manifest.
 
     Raises:
-        KdeovError: A shard is missing or differs.
+        KdeovError: The shard is missing or differs.
     """
-    for shard in manifest.shards:
-        path = folder / shard.name
-        if not path.is_file():
-            raise KdeovError(f"{path}: missing; run `dvc repro -f {made_by}`")
-        if sha256_file(path) != shard.sha256:
-            raise KdeovError(
-                f"{path}: its bytes differ from the manifest; run `dvc repro -f {made_by}`"
-            )
+    path = folder / shard.name
+    if not path.is_file():
+        raise KdeovError(f"{path}: missing; run `dvc repro -f {made_by}`")
+    if path.stat().st_size != shard.bytes or sha256_file(path) != shard.sha256:
+        raise KdeovError(
+            f"{path}: its bytes differ from the manifest; run `dvc repro -f {made_by}`"
+        )
 
 
 def sample_json(sample: dict[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,14 @@
-"""What training reads: each rank's batches of an epoch, in the order of the data plan."""
+"""What training and evaluation read: each rank's batches in the order of the data plan, whatever
+the number of loader workers.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from itertools import chain, islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,12 +19,11 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from kdeov.errors import KdeovError
 from kdeov.transform import ImageTransform
 from kdeov.views import render, view_of_epoch
-from pipeline.cache import CachedSample, PairedShards
-from pipeline.plan import EpochPlan, plan_epoch, rank_slice
+from pipeline.cache import CachedSample, PairedShards, first_not_unit
+from pipeline.plan import EpochPlan, rank_slice
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """One rank's share of a step.
 
     Attributes:
@@ -37,91 +38,85 @@ class Batch:
     teacher: Tensor
     texts: Tensor
 
+    @classmethod
+    def join(cls, parts: list[Batch]) -> Batch:
+        """The parts that loader workers made of one batch."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            [key for part in parts for key in part.keys],
+            torch.cat([part.pixels for part in parts]),
+            torch.cat([part.teacher for part in parts]),
+            torch.cat([part.texts for part in parts]),
+        )
+
 
 class EpochStream(IterableDataset):
-    """Batches of a training epoch for one rank, whatever the number of loader workers.
+    """A rank's batches of a training epoch.
 
-    Loader worker w of n makes the steps w, w + n, ...; the loader takes turns, so the order of the
-    plan is kept. A worker reads one window of shards at a time and keeps only the samples of its
-    own steps.
+    Loader worker w of n makes its part of every batch, from lanes that no other worker reads. Of
+    each lane, one block is in memory (see `EpochPlan`).
 
     Args:
         shards: Pictures with their teacher vectors.
         plan: Of this epoch.
-        epoch: Counts from 0; picks views and captions.
         transform: The student's.
         rank: Of this process.
         world: Number of ranks.
+        from_step: Step to begin with.
     """
 
     def __init__(
         self,
         shards: PairedShards,
         plan: EpochPlan,
-        epoch: int,
         transform: ImageTransform,
         rank: int = 0,
         world: int = 1,
+        from_step: int = 0,
     ) -> None:
-        self.shards, self.plan, self.epoch, self.transform = shards, plan, epoch, transform
-        self.rank, self.world = rank, world
+        self.shards, self.plan, self.transform = shards, plan, transform
+        self.lanes = plan.lanes_of(rank, world)
+        self.from_step = from_step
 
     def __iter__(self) -> Iterator[Batch]:
-        info = get_worker_info()
-        first, stride = (info.id, info.num_workers) if info else (0, 1)
-        steps = range(first, self.plan.steps, stride)
-        mine = np.zeros(len(self.plan.order), dtype=bool)
-        for step in steps:
-            mine[self.plan.positions(step, self.rank, self.world)] = True
-        held: dict[int, CachedSample] = {}  # by position in the order
-        pending = iter(steps)
-        upcoming = next(pending, None)
-        start = 0
-        for end in self.plan.windows:
-            held |= self._read(np.flatnonzero(mine[start:end]) + start)
-            while upcoming is not None and self._positions(upcoming).stop <= end:
-                positions = self._positions(upcoming)
-                yield self._collate([held.pop(p) for p in range(positions.start, positions.stop)])
-                upcoming = next(pending, None)
-            start = end
+        part, parts = _loader_worker()
+        mine = [self.lanes[place] for place in rank_slice(len(self.lanes), part, parts)]
+        for steps in zip(*map(self._lane, mine), strict=True):
+            yield self._collate(list(chain.from_iterable(steps)))
 
-    def _positions(self, step: int) -> slice:
-        return self.plan.positions(step, self.rank, self.world)
+    def _lane(self, lane: int) -> Iterator[list[CachedSample]]:
+        """Samples of a lane, a step at a time."""
+        size = self.plan.lane_batch
+        blocks = self.plan.blocks(lane, self.from_step)
+        block = next(blocks, None)
+        samples = self._read(lane, block.first if block else self.plan.steps)
+        while block is not None:
+            held: list[CachedSample | None] = [*islice(samples, len(block.order))]
+            for step in range(max(0, self.from_step - block.first), block.steps):
+                places = block.order[step * size : (step + 1) * size]
+                yield [held[place] for place in places]  # type: ignore[misc]
+                for place in places:
+                    held[place] = None  # as memory is bounded, let go of what was shown
+            block = next(blocks, None)
 
-    def _read(self, positions: np.ndarray) -> dict[int, CachedSample]:
-        """The samples at these positions, read shard by shard."""
-        position_of: dict[int, list[int]] = {}
-        for position in positions:
-            position_of.setdefault(int(self.plan.order[position]), []).append(int(position))
-        needed = np.unique(
-            np.searchsorted(self.shards.offsets, self.plan.order[positions], "right") - 1
-        )
-        return {
-            position: sample
-            for shard in needed
-            for number, sample in self.shards.read(int(shard), position_of.__contains__)
-            for position in position_of[number]
-        }
+    def _read(self, lane: int, from_step: int) -> Iterator[CachedSample]:
+        for segment in self.plan.segments(lane, from_step):
+            wanted = range(segment.start, segment.stop).__contains__
+            for _, sample in self.shards.read(segment.shard, wanted, segment.stop):
+                yield sample
 
     def _collate(self, samples: list[CachedSample]) -> Batch:
-        pixels, teacher, texts = [], [], []
-        for sample in samples:
-            view = view_of_epoch(sample.key, self.epoch, len(sample.views))
-            pixels.append(_render(sample, view, self.transform))
-            teacher.append(sample.view_vectors[view])
-            texts.append(
-                sample.text_vectors[caption_of_epoch(sample.key, self.epoch, len(sample.captions))]
-            )
-        return Batch(
-            [sample.key for sample in samples],
-            torch.stack(pixels),
-            torch.from_numpy(np.stack(teacher)).float(),
-            torch.from_numpy(np.stack(texts)).float(),
-        )
+        epoch = self.plan.epoch
+        views = [view_of_epoch(s.key, epoch, len(s.views)) for s in samples]
+        captions = [caption_of_epoch(s.key, epoch, len(s.captions)) for s in samples]
+        return _collate(samples, views, captions, self.transform)
 
 
 class EvaluationStream(IterableDataset):
     """A rank's share of a split under the plain view, in order, nothing dropped and nothing twice.
+
+    Loader worker w of n makes batches w, w + n, ...; the loader takes turns, so the order is kept.
 
     Args:
         shards: Pictures with their teacher vectors.
@@ -143,63 +138,53 @@ class EvaluationStream(IterableDataset):
         self.mine = rank_slice(len(shards), rank, world)
 
     def __iter__(self) -> Iterator[Batch]:
-        samples: list[CachedSample] = []
-        for sample in self._samples():
-            samples.append(sample)
-            if len(samples) == self.batch_size:
-                yield self._collate(samples)
-                samples = []
-        if samples:
-            yield self._collate(samples)
+        samples = self._samples(*_loader_worker())
+        while batch := list(islice(samples, self.batch_size)):
+            plain = [0] * len(batch)
+            yield _collate(batch, plain, plain, self.transform)
 
-    def _samples(self) -> Iterator[CachedSample]:
+    def _samples(self, part: int, parts: int) -> Iterator[CachedSample]:
         for shard in range(len(self.shards.manifest.shards)):
-            low, high = self.shards.offsets[shard : shard + 2]
+            low, high = map(int, self.shards.offsets[shard : shard + 2])
             if high > self.mine.start and low < self.mine.stop:
-                yield from (sample for _, sample in self.shards.read(shard, self.mine.__contains__))
 
-    def _collate(self, samples: list[CachedSample]) -> Batch:
-        return Batch(
-            [sample.key for sample in samples],
-            torch.stack([_render(sample, 0, self.transform) for sample in samples]),
-            torch.from_numpy(np.stack([sample.view_vectors[0] for sample in samples])).float(),
-            torch.from_numpy(np.stack([sample.text_vectors[0] for sample in samples])).float(),
-        )
+                def wanted(number: int, low: int = low) -> bool:
+                    place = low + number - self.mine.start
+                    inside = 0 <= place < len(self.mine)
+                    return inside and place // self.batch_size % parts == part
 
-
-def epoch_loader(
-    shards: PairedShards,
-    transform: ImageTransform,
-    *,
-    seed: int,
-    epoch: int,
-    global_batch: int,
-    window: int,
-    rank: int,
-    world: int,
-    workers: int,
-) -> tuple[EpochPlan, DataLoader[Any]]:
-    """The plan of an epoch and a loader of this rank's batches."""
-    plan = plan_epoch(shards.manifest.sizes, seed, epoch, global_batch, window)
-    stream = EpochStream(shards, plan, epoch, transform, rank, world)
-    return plan, loader(stream, workers)
+                yield from (sample for _, sample in self.shards.read(shard, wanted))
 
 
 class BatchLoader(DataLoader[Any]):
-    """A loader that tells a person's mistake in one line, not with a loader process's trace."""
+    """Joins the parts of a batch that loader workers made, and tells a person's mistake in one
+    line, not with a loader process's trace.
+
+    Args:
+        stream: Of batches, or of parts of them.
+        workers: Loader processes; 0 reads in this one.
+        joined: How many parts in turn make up a batch.
+    """
+
+    def __init__(self, stream: IterableDataset, workers: int, joined: int = 1) -> None:
+        super().__init__(stream, batch_size=None, num_workers=workers)
+        self.joined = joined
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         try:
-            yield from super().__iter__()
+            parts = super().__iter__()
+            while batch := list(islice(parts, self.joined)):
+                joined = Batch.join(batch)
+                yield _pinned(joined) if torch.cuda.is_available() else joined
         except KdeovError as error:
             line = str(error).strip().splitlines()[-1]
             raise KdeovError(line.removeprefix("kdeov.errors.KdeovError: ")) from error
 
 
-def loader(stream: IterableDataset, workers: int) -> DataLoader[Any]:
-    """A loader of ready-made batches."""
-    pinned = torch.cuda.is_available()
-    return BatchLoader(stream, batch_size=None, num_workers=workers, pin_memory=pinned)
+def epoch_loader(stream: EpochStream, workers: int) -> BatchLoader:
+    """A loader of a rank's batches; a worker more than lanes would have nothing to read."""
+    workers = min(workers, len(stream.lanes))
+    return BatchLoader(stream, workers, joined=max(1, workers))
 
 
 def caption_of_epoch(key: str, epoch: int, count: int) -> int:
@@ -209,7 +194,49 @@ def caption_of_epoch(key: str, epoch: int, count: int) -> int:
     ) % count
 
 
+def _collate(
+    samples: list[CachedSample], views: list[int], captions: list[int], transform: ImageTransform
+) -> Batch:
+    keys = [sample.key for sample in samples]
+    pixels = [_render(s, view, transform) for s, view in zip(samples, views, strict=True)]
+    teacher = [s.view_vectors[view] for s, view in zip(samples, views, strict=True)]
+    texts = [s.text_vectors[caption] for s, caption in zip(samples, captions, strict=True)]
+    return Batch(
+        keys,
+        torch.stack(pixels),
+        _unit_vectors(teacher, keys, "view", views),
+        _unit_vectors(texts, keys, "caption", captions),
+    )
+
+
+def _unit_vectors(rows: list[np.ndarray], keys: list[str], what: str, numbers: list[int]) -> Tensor:
+    """Half-precision rows as float32 [B, D].
+
+    Raises:
+        KdeovError: One is not of unit length: zero, NaN, or no embedding.
+    """
+    vectors = np.stack(rows).astype(np.float32)
+    if wrong := first_not_unit(vectors):
+        place, length = wrong
+        raise KdeovError(
+            f"the teacher's vector of {keys[place]}, {what} {numbers[place]}, has length "
+            f"{length:.3g}, not 1; run `dvc repro -f embed`"
+        )
+    return torch.from_numpy(vectors)
+
+
 def _render(sample: CachedSample, view: int, transform: ImageTransform) -> Tensor:
     image = Image.open(io.BytesIO(sample.jpeg)).convert("RGB")
     shown = render(image, sample.views[view], transform.size, transform.resampling)
     return torch.from_numpy(shown.copy()).permute(2, 0, 1)
+
+
+def _loader_worker() -> tuple[int, int]:
+    """(number of this loader worker, how many there are)."""
+    info = get_worker_info()
+    return (info.id, info.num_workers) if info else (0, 1)
+
+
+def _pinned(batch: Batch) -> Batch:
+    """In memory that a GPU copies from without waiting."""
+    return Batch(batch.keys, *(tensor.pin_memory() for tensor in batch[1:]))

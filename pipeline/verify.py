@@ -1,10 +1,16 @@
-"""Proves a teacher cache: bytes against the manifest, random entries against the teacher."""
+"""Proves a teacher cache: bytes against the manifest, every sample against its checksums, random
+entries against the live teacher.
+"""
 
 from __future__ import annotations
 
 import io
 import logging
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,8 +20,10 @@ from PIL import Image
 from kdeov.errors import KdeovError
 from kdeov.teacher import ClipTeacher
 from kdeov.views import ViewPlan, render
-from pipeline.cache import CachedSample, PairedShards
-from pipeline.shards import verify_shards
+from pipeline.cache import UNIT, CachedSample, PairedShards, first_not_unit
+from pipeline.console import progress
+from pipeline.embedder import unit_image_vectors, unit_text_vectors
+from pipeline.shards import verify_shard
 
 logger = logging.getLogger(__name__)
 
@@ -25,24 +33,26 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Entry:
-    """One cached view of a picture, to be made again."""
+    """One cached view and one cached caption of a picture, to be made again."""
 
-    shard: str
+    path: Path
     sample: CachedSample
     view: int
+    caption: int
 
 
 def verify_cache(
-    shards: PairedShards, teacher: ClipTeacher, plan: ViewPlan, entries: int, seed: int = 0
+    shards: PairedShards, teacher: ClipTeacher, entries: int, whole: bool = False, seed: int = 0
 ) -> float:
     """Checks one split.
 
     Args:
         shards: Pictures with their teacher vectors.
         teacher: The live teacher.
-        plan: How views are drawn; stored parameters must be those.
         entries: How many (picture, view) pairs to embed again.
-        seed: Picks them.
+        whole: Reads every byte and every sample; otherwise those of the shards that the entries are
+            in.
+        seed: Picks the entries.
 
     Returns:
         The lowest cosine between a cached and a live vector.
@@ -51,74 +61,113 @@ def verify_cache(
         KdeovError: Bytes differ from the manifest, or an entry from the teacher; names shard, key
             and view.
     """
-    verify_shards(shards.images, shards.manifest, "prepare")
-    verify_shards(shards.embeddings, shards.cache, "embed")
-    chosen = _choose(shards, plan.count, entries, seed)
+    places = _choose(shards, entries, seed)
+    touched = range(len(shards.cache.shards)) if whole else sorted({place for place, _ in places})
+    _verify_bytes(shards, touched)
+    if whole:
+        _verify_samples(shards)
+    chosen = _read(shards, places, seed)
     lowest = 1.0
     for first in range(0, len(chosen), BATCH):
-        lowest = min(lowest, _verify_entries(chosen[first : first + BATCH], teacher, plan))
+        lowest = min(lowest, _verify_entries(chosen[first : first + BATCH], shards, teacher))
     logger.info(
-        "%s: %d shards and %d entries agree, lowest cosine %.6f",
-        shards.embeddings.name,
-        len(shards.cache.shards),
-        len(chosen),
-        lowest,
-    )
+        "%s: %d of %d shards and %d entries agree, lowest cosine %.6f",
+        shards.embeddings.name, len(touched), len(shards.cache.shards), len(chosen), lowest,
+    )  # fmt: skip
     return lowest
 
 
-def _choose(shards: PairedShards, views: int, entries: int, seed: int) -> list[Entry]:
-    """Random pictures with all views in turn, so that crops and flips are among them."""
+def _verify_bytes(shards: PairedShards, touched: Iterable[int]) -> None:
+    pairs = [
+        pair
+        for place in touched
+        for pair in (
+            (shards.images, shards.manifest.shards[place], "prepare"),
+            (shards.embeddings, shards.cache.shards[place], "embed"),
+        )
+    ]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for checked in [pool.submit(verify_shard, *pair) for pair in pairs]:
+            checked.result()
+
+
+def _verify_samples(shards: PairedShards) -> None:
+    with progress(f"verify {shards.embeddings.name}", len(shards)) as meter:
+        for place, shard in enumerate(shards.cache.shards):
+            for _, sample in shards.read(place):
+                vectors = np.concatenate([sample.view_vectors, sample.text_vectors])
+                if wrong := first_not_unit(vectors):
+                    (row, length), views = wrong, len(sample.views)
+                    what = f"view {row}" if row < views else f"caption {row - views}"
+                    raise KdeovError(
+                        f"{shards.embeddings / shard.name}: key {sample.key}, {what} has a vector "
+                        f"of length {length:.3g}, not 1; run `dvc repro -f embed`"
+                    )
+            meter.advance(shard.samples)
+
+
+def _choose(shards: PairedShards, entries: int, seed: int) -> list[tuple[int, int]]:
+    """Random pictures, as (shard, number within it)."""
     rng = np.random.default_rng(seed)
     numbers = rng.choice(len(shards), min(entries, len(shards)), replace=False)
-    view_of = {int(number): place % views for place, number in enumerate(numbers)}
+    owners = np.searchsorted(shards.offsets, numbers, "right") - 1
+    return sorted(zip(owners.tolist(), (numbers - shards.offsets[owners]).tolist(), strict=True))
+
+
+def _read(shards: PairedShards, places: list[tuple[int, int]], seed: int) -> list[Entry]:
+    """The chosen pictures, each with a random view and a random caption."""
+    rng = np.random.default_rng([seed, 1])
     chosen = []
-    for index, shard in enumerate(shards.cache.shards):
-        low, high = shards.offsets[index : index + 2]
-        if any(low <= number < high for number in view_of):
-            chosen += [
-                Entry(shard.name, sample, view_of[number])
-                for number, sample in shards.read(index, view_of.__contains__)
-            ]
+    for place in sorted({shard for shard, _ in places}):
+        wanted = {number for shard, number in places if shard == place}
+        path = shards.embeddings / shards.cache.shards[place].name
+        for _, sample in shards.read(place, wanted.__contains__, max(wanted) + 1):
+            view, caption = rng.integers(len(sample.views)), rng.integers(len(sample.captions))
+            chosen.append(Entry(path, sample, int(view), int(caption)))
     return chosen
 
 
-def _verify_entries(entries: list[Entry], teacher: ClipTeacher, plan: ViewPlan) -> float:
-    transform = teacher.transform
+def _verify_entries(entries: list[Entry], shards: PairedShards, teacher: ClipTeacher) -> float:
+    identity, transform = shards.cache.identity, teacher.transform
+    plan = ViewPlan(**identity["views"])
     pixels = []
     for entry in entries:
         picture = Image.open(io.BytesIO(entry.sample.jpeg)).convert("RGB")
         view = entry.sample.views[entry.view]
         if view != plan.draw(entry.sample.key, entry.view, picture.size):
-            raise _refusal(entry, f"shows {view}, which is not the view that params draw")
+            raise _refusal(
+                entry, f"view {entry.view}", f"shows {view}, which is not the view that params draw"
+            )
         pixels.append(render(picture, view, transform.size, transform.resampling))
-    batch = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
-    device = next(teacher.parameters()).device
-    live = F.normalize(teacher.encode_image(transform.normalise(batch.to(device))), dim=-1).cpu()
-    cached = torch.from_numpy(np.stack([e.sample.view_vectors[e.view] for e in entries])).float()
-    for entry, vector in zip(entries, cached, strict=True):
-        if not abs(vector.norm().item() - 1) < 1e-2:
-            raise _refusal(entry, f"has a vector of length {vector.norm().item():.3g}, not 1")
-    cosines = F.cosine_similarity(live, cached, dim=-1).tolist()
-    for entry, cosine in zip(entries, cosines, strict=True):
-        if not cosine >= LOWEST_COSINE:
-            raise _refusal(entry, f"has cosine {cosine:.4f} with the live teacher")
-    return min(*cosines, _verify_captions(entries, teacher))
+    precision = identity["precision"]
+    captions = [e.sample.captions[e.caption] for e in entries]
+    lowest = 1.0
+    for live, cached, names in (
+        (
+            unit_image_vectors(teacher, np.stack(pixels), precision),
+            [e.sample.view_vectors[e.view] for e in entries],
+            [f"view {e.view}" for e in entries],
+        ),
+        (
+            unit_text_vectors(teacher, captions, precision),
+            [e.sample.text_vectors[e.caption] for e in entries],
+            [f"caption {e.caption}" for e in entries],
+        ),
+    ):
+        vectors = torch.from_numpy(np.stack(cached).astype(np.float32))
+        lengths, cosines = vectors.norm(dim=1), F.cosine_similarity(live, vectors, dim=-1)
+        for entry, name, length, cosine in zip(
+            entries, names, lengths.tolist(), cosines.tolist(), strict=True
+        ):
+            if not abs(length - 1) <= UNIT:
+                raise _refusal(entry, name, f"has a vector of length {length:.3g}, not 1")
+            if not cosine >= LOWEST_COSINE:
+                raise _refusal(entry, name, f"has cosine {cosine:.4f} with the live teacher")
+            lowest = min(lowest, cosine)
+    return lowest
 
 
-def _verify_captions(entries: list[Entry], teacher: ClipTeacher) -> float:
-    """The first caption of each entry."""
-    live = teacher.encode_text([entry.sample.captions[0] for entry in entries]).cpu()
-    cached = torch.from_numpy(np.stack([e.sample.text_vectors[0] for e in entries])).float()
-    cosines = F.cosine_similarity(live, cached, dim=-1).tolist()
-    for entry, cosine in zip(entries, cosines, strict=True):
-        if not cosine >= LOWEST_COSINE:
-            raise _refusal(entry, f"has a caption with cosine {cosine:.4f} with the live teacher")
-    return min(cosines)
-
-
-def _refusal(entry: Entry, what: str) -> KdeovError:
+def _refusal(entry: Entry, which: str, what: str) -> KdeovError:
     return KdeovError(
-        f"teacher shard {entry.shard}, key {entry.sample.key}, view {entry.view} {what}; "
-        "run `dvc repro -f embed`"
+        f"{entry.path}: key {entry.sample.key}, {which} {what}; run `dvc repro -f embed`"
     )

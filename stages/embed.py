@@ -7,6 +7,6 @@ if __name__ == "__main__":
     run_stage(
         "embed",
         lambda params, layout: embed(
-            params.embed, layout.images, layout.teacher, layout.embeddings
+            params.embed, params.cluster, layout.images, layout.teacher, layout.embeddings
         ),
     )

@@ -18,6 +18,8 @@ SHOWN_NOT_COUNTED = {
         "stage",
         "layout",
         "launch",
+        "on_ray",
+        "step_log",
         "tracking",
         "publish",
         "params",

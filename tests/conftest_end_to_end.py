@@ -18,7 +18,7 @@ SMALL: dict[str, Any] = {
     "prepare": {"samples_per_shard": 40, "scenes": {"train": 112, "val": 32, "test": 64}},
     "teacher": {"tiny": {"epochs": 2, "batch_size": 28}},
     "embed": {"views": 2},
-    "distill": {"epochs": 3, "global_batch": 28, "image_size": 32},
+    "distill": {"epochs": 3, "global_batch": 28, "micro_batch": 14, "lanes": 14, "image_size": 32},
     "efficiency": {"repeats": 2, "batch_size": 4},
     "report": {"examples": 4},
     "cluster": {"mode": "inline"},

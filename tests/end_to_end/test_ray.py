@@ -15,13 +15,13 @@ import pytest
 from conftest_end_to_end import Checkout
 
 from pipeline.checkpoints import CheckpointStore
-from pipeline.identity import cache_identity, view_plan
+from pipeline.identity import cache_identity
 from pipeline.launch import launch, ray_session
 from pipeline.layout import Layout
 from pipeline.params import ClusterParams, load_params
 from pipeline.teacher import read_teacher_identity
 from pipeline.tracking import LiveTracker, TrackingTarget
-from pipeline.train_loop import TrainConfig
+from pipeline.trainer import TrainConfig
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ def config(reproduced: Checkout, tmp_path: Path) -> TrainConfig:
     layout = Layout(reproduced.path)
     params = load_params(layout.params)
     identity = read_teacher_identity(layout.teacher)
-    identities = {s: cache_identity(identity, view_plan(params.embed, s)) for s in ("train", "val")}
+    identities = {s: cache_identity(identity, params.embed, s) for s in ("train", "val")}
     return TrainConfig(
         params.distill,
         layout.images,

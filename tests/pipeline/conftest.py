@@ -39,9 +39,16 @@ TINY: dict[str, Any] = {
         "samples_per_shard": 10,
         "scenes": {"train": 24, "val": 12, "test": 12},
     },
-    "embed": {"views": 3, "batch_size": 16},
-    "distill": {"image_size": 32, "epochs": 2, "global_batch": 8, "window": 2},
-    "cluster": {"mode": "inline", "use_gpu": False},
+    "embed": {"views": 3},
+    "distill": {
+        "image_size": 32,
+        "epochs": 2,
+        "global_batch": 8,
+        "micro_batch": 4,
+        "lanes": 4,
+        "shuffle_buffer": 16,
+    },
+    "cluster": {"mode": "inline", "use_gpu": False, "embed_batch": 16},
 }
 
 torch.set_num_threads(1)  # two threads gain nothing on pictures this small
@@ -111,7 +118,7 @@ def built(
     prepare(params.prepare, layout.images)
     named = make_params(teacher={"name": str(weights)})
     make_teacher(named.teacher, layout.images, layout.teacher)
-    embed(params.embed, layout.images, layout.teacher, layout.embeddings)
+    embed(params.embed, params.cluster, layout.images, layout.teacher, layout.embeddings)
     return layout
 
 

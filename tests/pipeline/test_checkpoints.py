@@ -13,8 +13,8 @@ import torch
 from pipeline.checkpoints import CheckpointStore
 
 
-def state(epoch: int) -> dict[str, Any]:
-    return {"epoch": epoch, "model": {"w": torch.full((3,), float(epoch))}, "history": [{"a": 1.0}]}
+def state(step: int) -> dict[str, Any]:
+    return {"step": step, "model": {"w": torch.full((3,), float(step))}, "history": [{"a": 1.0}]}
 
 
 def names(store: CheckpointStore) -> list[str]:
@@ -24,8 +24,8 @@ def names(store: CheckpointStore) -> list[str]:
 @pytest.fixture
 def store(tmp_path: Path) -> CheckpointStore:
     store = CheckpointStore(tmp_path / "run" / "checkpoints")
-    for epoch in range(1, 5):
-        store.save(epoch, state(epoch))
+    for step in range(1, 5):
+        store.save(step, state(step))
     return store
 
 
@@ -36,26 +36,26 @@ def test_a_run_without_checkpoints_starts_at_the_beginning(tmp_path: Path) -> No
 
 
 def test_the_newest_two_are_kept_and_the_newest_is_read(store: CheckpointStore) -> None:
-    assert names(store) == ["epoch-0003.pt", "epoch-0004.pt"]
+    assert names(store) == ["step-000000003.pt", "step-000000004.pt"]
     latest = store.latest()
-    assert latest is not None and (latest["epoch"], latest["history"]) == (4, [{"a": 1.0}])
+    assert latest is not None and (latest["step"], latest["history"]) == (4, [{"a": 1.0}])
     assert torch.equal(latest["model"]["w"], torch.full((3,), 4.0))
 
 
 def test_what_a_killed_process_left_half_written_is_cleaned_and_never_read(
     store: CheckpointStore,
 ) -> None:
-    (store.folder / "epoch-0005.pt.123.partial").write_bytes(b"half")
+    (store.folder / "step-000000005.pt.123.partial").write_bytes(b"half")
     latest = store.latest()
-    assert latest is not None and latest["epoch"] == 4
+    assert latest is not None and latest["step"] == 4
     store.clean()
-    assert names(store) == ["epoch-0003.pt", "epoch-0004.pt"]
+    assert names(store) == ["step-000000003.pt", "step-000000004.pt"]
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_others(store: CheckpointStore) -> None:
     with pytest.raises((AttributeError, pickle.PicklingError, TypeError)):
         store.save(5, {"model": lambda: None})
-    assert names(store) == ["epoch-0003.pt", "epoch-0004.pt"]
+    assert names(store) == ["step-000000003.pt", "step-000000004.pt"]
 
 
 def test_a_disk_that_fills_up_amid_a_checkpoint_is_told_in_one_line(
@@ -76,7 +76,7 @@ except KdeovError as error:
     print(error)
 """
     result = run_python("-c", script, str(tmp_path))
-    assert result.stdout.startswith(f"{tmp_path / 'epoch-0001.pt'}: cannot be written")
+    assert result.stdout.startswith(f"{tmp_path / 'step-000000001.pt'}: cannot be written")
     assert result.stdout.count("\n") == 1 and "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -105,11 +105,11 @@ class Runs:
 def test_a_damaged_checkpoint_is_told_in_one_line_with_the_cure(
     store: CheckpointStore, complains: Any, damage: Callable[[Path], Any]
 ) -> None:
-    path = store.folder / "epoch-0004.pt"
+    path = store.folder / "step-000000004.pt"
     damage(path)
     with complains(path, "delete it and run `dvc repro` again"):
         store.latest()
     assert not (store.folder / "ran").exists()
     path.unlink()
     latest = store.latest()
-    assert latest is not None and latest["epoch"] == 3
+    assert latest is not None and latest["step"] == 3

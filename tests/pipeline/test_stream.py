@@ -14,25 +14,24 @@ from PIL import Image
 
 from kdeov.transform import ImageTransform
 from kdeov.views import render, view_of_epoch
-from pipeline.cache import CachedSample, PairedShards
-from pipeline.identity import cache_identity, view_plan
+from pipeline.cache import CachedSample, PairedShards, open_cache
 from pipeline.layout import Layout
 from pipeline.params import Params
-from pipeline.plan import plan_epoch
-from pipeline.stream import EpochStream, EvaluationStream, caption_of_epoch, epoch_loader, loader
-from pipeline.teacher import read_teacher_identity
+from pipeline.plan import EpochPlan
+from pipeline.stream import (
+    BatchLoader,
+    EpochStream,
+    EvaluationStream,
+    caption_of_epoch,
+    epoch_loader,
+)
 
 TRANSFORM = ImageTransform(size=32)
 
 
-def paired(layout: Layout, params: Params, split: str) -> PairedShards:
-    identity = cache_identity(read_teacher_identity(layout.teacher), view_plan(params.embed, split))
-    return PairedShards(layout.images / split, layout.embeddings / split, identity)
-
-
 @pytest.fixture(scope="module")
 def shards(built: Layout, params: Params) -> PairedShards:
-    return paired(built, params, "train")
+    return open_cache(params.embed, built, "train")
 
 
 @pytest.fixture(scope="module")
@@ -40,37 +39,60 @@ def samples(shards: PairedShards) -> list[CachedSample]:
     return list(shards)
 
 
+def plan_of(
+    shards: PairedShards, epoch: int, batch: int = 8, lanes: int = 4, buffer: int = 16
+) -> EpochPlan:
+    return EpochPlan(shards.manifest.sizes, 0, epoch, batch, lanes, buffer)
+
+
+def keys_of(plan: EpochPlan) -> list[list[str]]:
+    return [[f"train-{number:07d}" for number in step] for step in plan.order()]
+
+
 @settings(max_examples=25, deadline=None)
 @given(
-    share=st.integers(1, 9),
-    world=st.integers(1, 4),
-    window=st.integers(1, 4),
+    lanes=st.integers(1, 4),
+    share=st.integers(1, 3),
+    world=st.integers(1, 3),
+    buffer=st.integers(1, 40),
     epoch=st.integers(0, 6),
+    data=st.data(),
 )
-def test_joined_batches_of_all_ranks_are_the_plan(
-    shards: PairedShards, share: int, world: int, window: int, epoch: int
+def test_joined_batches_of_all_ranks_are_the_plan_from_any_step_on(
+    shards: PairedShards,
+    lanes: int,
+    share: int,
+    world: int,
+    buffer: int,
+    epoch: int,
+    data: st.DataObject,
 ) -> None:
-    plan = plan_epoch(shards.manifest.sizes, 0, epoch, share * world, window)
+    plan = plan_of(shards, epoch, lanes * world * share, lanes * world, buffer)
+    first = data.draw(st.integers(0, plan.steps), label="step")
     ranks = [
-        list(EpochStream(shards, plan, epoch, TRANSFORM, rank, world)) for rank in range(world)
+        list(EpochStream(shards, plan, TRANSFORM, rank, world, from_step=first))
+        for rank in range(world)
     ]
-    assert {len(batches) for batches in ranks} == {plan.steps}
-    joined = [key for step in zip(*ranks, strict=True) for batch in step for key in batch.keys]
-    assert joined == [f"train-{number:07d}" for number in plan.order]
+    joined = [[k for batch in step for k in batch.keys] for step in zip(*ranks, strict=True)]
+    assert joined == keys_of(plan)[first:]
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-def test_loader_processes_keep_the_order_of_the_plan(shards: PairedShards, workers: int) -> None:
+@pytest.mark.parametrize("workers", [0, 1, 2, 3])
+def test_loader_processes_change_no_batch(shards: PairedShards, workers: int) -> None:
+    plan = plan_of(shards, 1, batch=12, lanes=6)
     for rank in range(2):
-        plan, batches = epoch_loader(
-            shards, TRANSFORM, seed=0, epoch=1, global_batch=10, window=2,
-            rank=rank, world=2, workers=workers,
-        )  # fmt: skip
-        found = [batch.keys for batch in batches]
-        assert found == [
-            [f"train-{number:07d}" for number in plan.order[plan.positions(step, rank, 2)]]
-            for step in range(plan.steps)
-        ]
+        stream = EpochStream(shards, plan, TRANSFORM, rank, 2)
+        found, expected = list(epoch_loader(stream, workers)), list(stream)
+        assert [b.keys for b in found] == [b.keys for b in expected]
+        for one, two in zip(found, expected, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one[1:], two[1:], strict=True))
+
+
+def test_more_loader_processes_than_lanes_are_not_started(shards: PairedShards) -> None:
+    plan = plan_of(shards, 0, batch=8, lanes=2)
+    batches = epoch_loader(EpochStream(shards, plan, TRANSFORM), workers=5)
+    assert batches.num_workers == 2
+    assert [batch.keys for batch in batches] == keys_of(plan)
 
 
 def test_the_student_is_shown_exactly_what_the_teacher_embedded(
@@ -78,8 +100,7 @@ def test_the_student_is_shown_exactly_what_the_teacher_embedded(
 ) -> None:
     by_key = {sample.key: sample for sample in samples}
     for epoch in range(2):
-        plan = plan_epoch(shards.manifest.sizes, 0, epoch, 24, 4)
-        (batch,) = EpochStream(shards, plan, epoch, TRANSFORM)
+        (batch,) = EpochStream(shards, plan_of(shards, epoch, 24), TRANSFORM)
         assert batch.pixels.shape == (24, 3, 32, 32) and batch.pixels.dtype == torch.uint8
         assert batch.teacher.dtype == batch.texts.dtype == torch.float32
         for key, pixels, teacher, text in zip(
@@ -101,8 +122,7 @@ def test_all_views_and_captions_take_turns(
 ) -> None:
     seen: dict[str, set[bytes]] = {sample.key: set() for sample in samples}
     for epoch in range(3):
-        plan = plan_epoch(shards.manifest.sizes, 0, epoch, 8, 2)
-        for batch in EpochStream(shards, plan, epoch, TRANSFORM):
+        for batch in EpochStream(shards, plan_of(shards, epoch), TRANSFORM):
             for key, teacher, text in zip(batch.keys, batch.teacher, batch.texts, strict=True):
                 seen[key] |= {teacher.numpy().tobytes(), b"text" + text.numpy().tobytes()}
     for sample in samples:
@@ -112,16 +132,18 @@ def test_all_views_and_captions_take_turns(
 
 
 @pytest.mark.parametrize("world", range(1, 6))
-@pytest.mark.parametrize("batch_size", [5, 64])
+@pytest.mark.parametrize(("batch_size", "workers"), [(5, 0), (64, 0), (3, 2)])
 def test_evaluation_shows_the_split_once_in_order(
-    built: Layout, params: Params, world: int, batch_size: int
+    built: Layout, params: Params, world: int, batch_size: int, workers: int
 ) -> None:
-    shards = paired(built, params, "val")
+    shards = open_cache(params.embed, built, "val")
     expected = list(shards)
     batches = [
         batch
         for rank in range(world)
-        for batch in loader(EvaluationStream(shards, TRANSFORM, batch_size, rank, world), 0)
+        for batch in BatchLoader(
+            EvaluationStream(shards, TRANSFORM, batch_size, rank, world), workers
+        )
     ]
     assert [key for batch in batches for key in batch.keys] == [s.key for s in expected]
     assert max(len(batch.keys) for batch in batches) <= batch_size
@@ -132,7 +154,7 @@ def test_evaluation_shows_the_split_once_in_order(
 
 
 def test_more_ranks_than_pictures_leave_some_ranks_idle(built: Layout, params: Params) -> None:
-    shards = paired(built, params, "val")
+    shards = open_cache(params.embed, built, "val")
     keys = [
         [key for batch in EvaluationStream(shards, TRANSFORM, 8, rank, 20) for key in batch.keys]
         for rank in range(20)
@@ -145,15 +167,13 @@ def test_more_ranks_than_pictures_leave_some_ranks_idle(built: Layout, params: P
 def test_a_damaged_shard_is_told_in_one_line_by_loader_processes_too(
     checkout: Layout, params: Params, complains: Any, workers: int
 ) -> None:
-    shards = paired(checkout, params, "train")
+    shards = open_cache(params.embed, checkout, "train")
     path = checkout.images / "train" / "000001.tar"
-    path.write_bytes(path.read_bytes()[:30_000])
-    plan = plan_epoch(shards.manifest.sizes, 0, 0, 8, 2)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with complains(path):
-        list(loader(EpochStream(shards, plan, 0, TRANSFORM), workers))
+        list(epoch_loader(EpochStream(shards, plan_of(shards, 0), TRANSFORM), workers))
 
 
 def test_streams_of_one_plan_can_be_read_again(shards: PairedShards) -> None:
-    plan = plan_epoch(shards.manifest.sizes, 0, 0, 8, 2)
-    stream: Any = EpochStream(shards, plan, 0, TRANSFORM)
+    stream: Any = EpochStream(shards, plan_of(shards, 0), TRANSFORM)
     assert [batch.keys for batch in stream] == [batch.keys for batch in stream]

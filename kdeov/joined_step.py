@@ -1,0 +1,179 @@
+"""One step of distillation on the joined batch: all micro-batches of all ranks, with the losses and
+the gradients that one process would have that holds the whole batch.
+
+Losses that compare pictures with each other need all embeddings before the first gradient. So the
+step embeds every micro-batch, takes the gradient of the losses at the joined embeddings, and hands
+it back through each micro-batch (gradient caching, Gao et al., 2021, arXiv:2101.06983). Losses of
+single pictures are summed up micro-batch by micro-batch, which costs no second pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from kdeov.distributed import gather, world
+from kdeov.fusion import fusion_loss
+from kdeov.losses import COUPLED, FeatureAlignmentLoss
+from kdeov.precision import autocast
+from kdeov.running_statistics import RunningStatistics
+from kdeov.student import StudentOutput, VisualStudent
+
+
+class StudentPass(nn.Module):
+    """A forward pass for training; what DDP wraps.
+
+    Args:
+        student: Trained.
+        dense: Whether fusion is trained too and needs the dense map.
+    """
+
+    def __init__(self, student: VisualStudent, dense: bool) -> None:
+        super().__init__()
+        self.student, self.dense = student, dense
+
+    def forward(self, pixels: Tensor) -> StudentOutput:
+        """Normalised pixels [B, 3, H, W] to float32 outputs; the dense map is empty where nobody
+        needs it.
+        """
+        with autocast(pixels.device):
+            if self.dense:
+                embedding, dense = self.student.with_dense(pixels)
+                return StudentOutput(embedding.float(), dense.float())
+            return StudentOutput(self.student(pixels).float(), pixels.new_empty(0))
+
+
+class JoinedStep:
+    """Losses and gradients of a step.
+
+    Args:
+        student: Trained; in training mode when `backward` is called.
+        loss: Of embeddings.
+        fusion_weight: Of the fusion loss; at 0 the fusion module is frozen.
+        micro_batch: Pictures a forward pass, whose batch statistics are their own; None takes a
+            rank's whole share. Where it is the same, so is the result for any number of ranks.
+
+    Raises:
+        KdeovError: From the losses, where inputs do not fit together.
+    """
+
+    def __init__(
+        self,
+        student: VisualStudent,
+        loss: FeatureAlignmentLoss,
+        fusion_weight: float = 0.0,
+        micro_batch: int | None = None,
+    ) -> None:
+        student.fusion.requires_grad_(bool(fusion_weight))
+        self.student, self.loss, self.fusion_weight = student, loss, fusion_weight
+        self.micro_batch = micro_batch
+        self.coupled = any(name in COUPLED for name in loss.weights)
+        self.statistics = RunningStatistics(student)
+        self.model: nn.Module = StudentPass(student, bool(fusion_weight))
+        if world()[1] > 1:
+            device = next(student.parameters()).device
+            # the running statistics are joined once a step, not taken from rank 0
+            self.model = DistributedDataParallel(
+                self.model,
+                device_ids=[device] if device.type == "cuda" else None,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+            )
+
+    def backward(self, pixels: Tensor, teacher: Tensor, texts: Tensor) -> dict[str, Tensor]:
+        """Adds the gradients of the joined batch to the parameters, equal on all ranks.
+
+        Args:
+            pixels: [B, 3, H, W], normalised; this rank's share of the joined batch.
+            teacher: [B, D], the teacher's vectors of these pictures.
+            texts: [B, D], unit vectors of a text each.
+
+        Returns:
+            The named terms and their `total`, detached. Their mean over the ranks is that of the
+            joined batch.
+        """
+        size = self.micro_batch or len(pixels)
+        micro = list(zip(pixels.split(size), teacher.split(size), texts.split(size), strict=True))
+        bank = gather(texts) if self.coupled or self.fusion_weight else texts
+        groups = [micro] if self.coupled else [[part] for part in micro]
+        sums: dict[str, Tensor] = {}
+        for number, group in enumerate(groups):
+            share = 1 / len(groups)
+            terms = self._group(group, bank, number * size, share, last=group is groups[-1])
+            for name, value in terms.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + share * value
+        self.statistics.join()
+        return sums
+
+    def _group(
+        self,
+        group: list[tuple[Tensor, Tensor, Tensor]],
+        bank: Tensor,
+        first: int,
+        share: float,
+        last: bool,
+    ) -> dict[str, Tensor]:
+        """Backward pass of micro-batches whose losses belong together."""
+        kept = None
+        if len(group) == 1:  # its one pass serves the losses and the gradients
+            with self._synchronised(last):
+                kept = self._forward(group[0][0])
+            embeddings = kept.embedding
+        else:
+            with torch.no_grad():
+                embeddings = torch.cat([self._forward(p, look=True)[0] for p, _, _ in group])
+        leaf = embeddings.detach().requires_grad_()
+        terms = self._losses(leaf, group, bank)
+        (share * terms["total"]).backward()
+        assert leaf.grad is not None
+        fusion = torch.zeros((), device=leaf.device)
+        slopes = leaf.grad.split([len(p) for p, _, _ in group])
+        for place, ((pixels, _, texts), slope) in enumerate(zip(group, slopes, strict=True)):
+            with self._synchronised(last and place == len(group) - 1):
+                output = kept or self._forward(pixels)
+                tensors, gradients = [output.embedding], [slope]
+                if self.fusion_weight:
+                    own = world()[0] * len(bank) // world()[1] + first
+                    rows = torch.arange(own, own + len(texts), device=texts.device)
+                    value = fusion_loss(self.student.fusion, output.dense, texts, bank, rows)
+                    tensors.append(value * (self.fusion_weight * share / len(group)))
+                    gradients.append(torch.ones_like(value))
+                    fusion = fusion + value.detach() / len(group)
+                torch.autograd.backward(tensors, gradients)
+            first += len(texts)
+        found = {name: value.detach() for name, value in terms.items()}
+        if self.fusion_weight:
+            found |= {"fusion": fusion, "total": found["total"] + self.fusion_weight * fusion}
+        return found
+
+    def _losses(
+        self, leaf: Tensor, group: list[tuple[Tensor, Tensor, Tensor]], bank: Tensor
+    ) -> dict[str, Tensor]:
+        teacher = torch.cat([part[1] for part in group])
+        if self.coupled:
+            return self.loss(gather(leaf), gather(teacher), bank)
+        return self.loss(leaf, teacher)
+
+    def _forward(self, pixels: Tensor, look: bool = False) -> StudentOutput:
+        """One micro-batch; a first look at it leaves no trace in the statistics."""
+        self.statistics.restore()
+        output = (self.student_pass if look else self.model)(pixels)
+        if not look:
+            self.statistics.collect()
+        return output
+
+    @property
+    def student_pass(self) -> StudentPass:
+        """The model without its DDP."""
+        model: Any = self.model
+        return getattr(model, "module", model)
+
+    def _synchronised(self, now: bool) -> contextlib.AbstractContextManager:
+        """Gradients of the ranks are averaged in the last backward pass of a step alone."""
+        if now or not isinstance(self.model, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.model.no_sync()

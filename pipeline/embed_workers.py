@@ -1,0 +1,220 @@
+"""Who makes teacher shards: this process, or Ray actors, one a device, that share a queue."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdeov.teacher import ClipTeacher
+from pipeline.device import pick_device
+from pipeline.embedder import ShardEmbedder, fitting_batch
+from pipeline.files import write_json
+from pipeline.identity import cache_identity, view_plan
+from pipeline.on_ray import one_line_errors_of_ray, ray_session
+from pipeline.params import ClusterParams, EmbedParams
+from pipeline.shards import Shard, verify_shard, write_shard
+from pipeline.teacher import load_teacher
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A teacher shard to make.
+
+    Attributes:
+        split: Of the data.
+        images: Folder of the image shards of the split.
+        shard: The image shard.
+        out: Folder of the teacher shards of the split.
+    """
+
+    split: str
+    images: Path
+    shard: Shard
+    out: Path
+
+    @property
+    def note(self) -> Path:
+        """What says of the finished shard what it was made from."""
+        return self.out / f"{Path(self.shard.name).stem}.json"
+
+
+@dataclass(frozen=True)
+class Crew:
+    """What every worker needs; plain values, so that it can be sent.
+
+    Attributes:
+        params: Views and precision.
+        teacher: Folder of the teacher.
+        use_gpu: See `pick_device`.
+        batch: Views at once, or `auto`.
+        threads: CPU threads of each worker.
+    """
+
+    params: EmbedParams
+    teacher: Path
+    use_gpu: bool | str
+    batch: int | str
+    threads: int
+
+
+class EmbedWorker:
+    """One process with a teacher.
+
+    Args:
+        crew: What it needs.
+    """
+
+    def __init__(self, crew: Crew) -> None:
+        self.crew = crew
+        self.device = pick_device(crew.use_gpu)
+        # a GPU is fed by all cores; a CPU decodes one batch while it embeds another
+        self.decoders = crew.threads if self.device == "cuda" else 1
+
+    @cached_property
+    def teacher(self) -> ClipTeacher:
+        """Loaded with the first shard."""
+        torch.set_num_threads(self.crew.threads)
+        return load_teacher(self.crew.teacher, self.device)
+
+    @cached_property
+    def batch(self) -> int:
+        """Views at once."""
+        if self.crew.batch == "auto":
+            return fitting_batch(self.teacher, self.crew.params.precision)
+        return int(self.crew.batch)
+
+    def make(self, job: Job, told: Callable[[str, int], object]) -> Shard:
+        """Makes a shard, then its note. Killed before the note, the shard is made again.
+
+        Args:
+            job: The shard.
+            told: Hears of the shard's name and how many of its pictures are done.
+        """
+        verify_shard(job.images, job.shard, "prepare")
+        plan = view_plan(self.crew.params, job.split)
+        embedder = ShardEmbedder(
+            self.teacher, plan, self.crew.params.precision, self.batch, self.decoders
+        )
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            told(str(job.note), done)
+
+        samples = embedder.samples(job.images / job.shard.name, job.shard, advance)
+        made = write_shard(job.out / job.shard.name, samples)
+        identity = cache_identity(self.teacher.identity().to_dict(), self.crew.params, job.split)
+        note = {"identity": identity, "images_sha256": job.shard.sha256, "shard": asdict(made)}
+        write_json(job.note, note)
+        return made
+
+
+def make_shards(
+    jobs: list[Job],
+    params: EmbedParams,
+    cluster: ClusterParams,
+    teacher: Path,
+    told: Callable[[dict[str, int]], object],
+) -> Iterator[tuple[Job, Shard]]:
+    """Makes shards where `cluster.mode` says, in any order.
+
+    Args:
+        jobs: The shards.
+        params: Views and precision.
+        cluster: Where.
+        teacher: Folder of the teacher.
+        told: Hears how many pictures of each shard are done.
+
+    Yields:
+        Each job with the shard that it made.
+    """
+    if cluster.mode == "inline":
+        progress: dict[str, int] = {}
+        worker = EmbedWorker(
+            Crew(params, teacher, cluster.use_gpu, cluster.embed_batch, os.cpu_count() or 1)
+        )
+        for job in jobs:
+            yield job, worker.make(job, lambda name, n: told(progress | {name: n}))
+            progress[str(job.note)] = job.shard.samples
+        return
+    with ray_session(cluster.workers), one_line_errors_of_ray():
+        yield from _make_on_ray(jobs, params, cluster, teacher, told)
+
+
+class Progress:
+    """Counts the pictures of each shard; outlives the workers that tell it."""
+
+    def __init__(self) -> None:
+        self._done: dict[str, int] = {}
+
+    def set(self, name: str, count: int) -> None:
+        """A shard that is made a second time starts over."""
+        self._done[name] = count
+
+    def get(self) -> dict[str, int]:
+        return self._done
+
+
+def _make_on_ray(
+    jobs: list[Job],
+    params: EmbedParams,
+    cluster: ClusterParams,
+    teacher: Path,
+    told: Callable[[dict[str, int]], object],
+) -> Iterator[tuple[Job, Shard]]:
+    import ray
+
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0)) if cluster.use_gpu else 0
+    count = min(len(jobs), gpus or cluster.workers)
+    cpus = max(1, int(resources["CPU"]) // count)
+    logger.info("embedding on %d Ray workers, %s", count, "one GPU each" if gpus else "CPUs")
+    crew = Crew(params, teacher, bool(gpus) or cluster.use_gpu, cluster.embed_batch, cpus)
+    actor = ray.remote(RayEmbedWorker).options(
+        num_cpus=cpus,
+        num_gpus=1 if gpus else 0,
+        max_restarts=cluster.max_failures,
+        max_task_retries=cluster.max_failures,
+    )
+    progress: Any = ray.remote(Progress).options(num_cpus=0).remote()  # type: ignore[attr-defined]
+    idle: list[Any] = [actor.remote(crew, progress) for _ in range(count)]
+    queue: deque[Job] = deque(jobs)
+    busy: dict[Any, tuple[Any, Job]] = {}
+    while queue or busy:
+        while queue and idle:
+            worker, job = idle.pop(), queue.popleft()
+            busy[worker.make.remote(job)] = (worker, job)
+        done, _ = ray.wait(list(busy), timeout=1)
+        told(ray.get(progress.get.remote()))
+        for reference in done:
+            worker, job = busy.pop(reference)
+            idle.append(worker)
+            yield job, ray.get(reference)
+
+
+class RayEmbedWorker(EmbedWorker):
+    """An `EmbedWorker` as a Ray actor.
+
+    Args:
+        crew: What it needs.
+        progress: Handle of the `Progress` actor.
+    """
+
+    def __init__(self, crew: Crew, progress: Any) -> None:
+        super().__init__(crew)
+        self.progress = progress
+
+    def make(self, job: Job, told: Any = None) -> Shard:
+        """Makes a shard and tells the driver's `Progress` of it."""
+        return super().make(job, self.progress.set.remote)

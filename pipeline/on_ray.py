@@ -1,0 +1,93 @@
+"""Ray on this machine: starting it, ending it, and a person's mistake in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kdeov.errors import KdeovError
+
+logger = logging.getLogger(__name__)
+
+# Ray watches preemption and exports state for its dashboard; both cost seconds at start-up and
+# nobody looks here.
+RAY_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",  # the default, said aloud so that Ray does not warn of it
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+}
+
+
+@contextlib.contextmanager
+def ray_session(cpus: int) -> Iterator[None]:
+    """Ray on this machine, or the one that is there already (tests share one)."""
+    os.environ.update({key: os.environ.get(key, value) for key, value in RAY_ENVIRONMENT.items()})
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    root = Path(__file__).resolve().parent.parent
+    logger.info("starting Ray on this machine")
+    ray.init(
+        address="local",
+        num_cpus=max(cpus, os.cpu_count() or 1),
+        include_dashboard=True,  # without it, Ray complains every second that it cannot see itself
+        dashboard_host="127.0.0.1",
+        logging_level=logging.WARNING,
+        log_to_driver=True,
+        runtime_env={"env_vars": {"PYTHONPATH": str(root), **RAY_ENVIRONMENT}},
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def one_line_errors_of_ray() -> Iterator[None]:
+    """Takes a `KdeovError` of a worker out of what Ray wraps around it.
+
+    Raises:
+        KdeovError: A person's mistake, as the worker told it, or workers that died too often.
+        KeyboardInterrupt: Where Ray turned it into its own way of stopping.
+    """
+    from ray.exceptions import RayActorError, RayError
+    from ray.train import TrainingFailedError
+
+    try:
+        yield
+    except SystemExit as stop:  # so Ray ends at Ctrl-C, and with status 0
+        raise KeyboardInterrupt from stop
+    except RayActorError as error:
+        raise KdeovError(
+            f"a worker died more than cluster.max_failures times ({str(error).splitlines()[0]}); "
+            "Ray's logs are in /tmp/ray/session_latest/logs"
+        ) from error
+    except (RayError, TrainingFailedError) as error:
+        cause = _person_error(error)
+        if cause is None:
+            raise
+        raise cause from error
+
+
+def _person_error(error: BaseException) -> KdeovError | None:
+    """The `KdeovError` somewhere within what Ray wraps around it."""
+    seen: set[int] = set()
+    queue: list[Any] = [error]
+    while queue:
+        current = queue.pop()
+        if not isinstance(current, BaseException) or id(current) in seen:
+            continue
+        seen.add(id(current))
+        if type(current) is KdeovError:  # Ray's wrapping of one claims to be one, trace and all
+            return current
+        queue += [current.__cause__, current.__context__, getattr(current, "cause", None)]
+        queue += list(getattr(current, "worker_failures", {}).values())
+    return None

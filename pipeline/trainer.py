@@ -1,0 +1,263 @@
+"""The state of a training run on one rank, and how it moves on by a step and by an epoch.
+
+Everything that the next step depends on is in a checkpoint: a run that was killed goes on with the
+very batches and numbers that it would have had.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdeov.distributed import sum_over_ranks, world
+from kdeov.errors import KdeovError
+from kdeov.generators import restore_generators, seed_generators, states_of_all_ranks
+from kdeov.joined_step import JoinedStep
+from kdeov.losses import FeatureAlignmentLoss
+from kdeov.optim import ExponentialAverage, build_optimizer, build_schedule
+from kdeov.student import VisualStudent
+from kdeov.transform import ImageTransform
+from pipeline.cache import PairedShards
+from pipeline.checkpoints import CheckpointStore
+from pipeline.device import pick_device
+from pipeline.params import DistillParams
+from pipeline.plan import EpochPlan, check_sharing
+from pipeline.step_log import StepLog
+from pipeline.stream import Batch, BatchLoader, EpochStream, EvaluationStream, epoch_loader
+
+Row = dict[str, float]
+VALIDATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All that the loop needs; plain values, so that it can be sent to workers.
+
+    Attributes:
+        params: The `distill` section.
+        images: Folder of the image shards, with `train` and `val`.
+        embeddings: Folder of the teacher shards.
+        identities: Identity of the cache of each split.
+        run: Folder of this run's checkpoints.
+        use_gpu: See `pick_device`.
+        loader_workers: Loader processes a rank.
+        checkpoint_every: Steps between checkpoints; each epoch ends with one too.
+    """
+
+    params: DistillParams
+    images: Path
+    embeddings: Path
+    identities: dict[str, dict[str, Any]]
+    run: Path
+    use_gpu: bool | str = "auto"
+    loader_workers: int = 0
+    checkpoint_every: int = 500
+
+    def shards(self, split: str) -> PairedShards:
+        """One split with its cache."""
+        return PairedShards(self.images / split, self.embeddings / split, self.identities[split])
+
+    def plan(self, sizes: list[int], epoch: int) -> EpochPlan:
+        """The data plan of an epoch, from the training shards' sizes."""
+        p = self.params
+        return EpochPlan(sizes, p.seed, epoch, p.global_batch, p.lanes, p.shuffle_buffer)
+
+    @property
+    def checkpoints(self) -> CheckpointStore:
+        """Where this run's state is kept."""
+        return CheckpointStore(self.run / "checkpoints")
+
+
+class Trainer:
+    """A training run.
+
+    Args:
+        config: What to train on what.
+
+    Attributes:
+        epoch: Epochs that are done.
+        step: Steps of the current epoch that are done.
+        history: A row for each epoch that is done.
+
+    Raises:
+        KdeovError: Params and data do not fit together.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config, self.params = config, config.params
+        p = config.params
+        self.rank, self.world = world()
+        self.train_shards, self.val_shards = config.shards("train"), config.shards("val")
+        check_sharing(p.global_batch, p.lanes, p.micro_batch, self.world, len(self.train_shards))
+        self.device = pick_device(config.use_gpu)
+        self.transform = ImageTransform(size=p.image_size)
+        self.epoch = self.step = 0
+        self.history: list[Row] = []
+        self._sums: dict[str, Tensor] = {}
+        torch.manual_seed(p.seed)
+        self.student = VisualStudent(
+            p.backbone, p.fusion, self.train_shards.dim, p.backbone_weights
+        ).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        weights = p.losses.model_dump()
+        fusion_weight = weights.pop("fusion")
+        loss = FeatureAlignmentLoss(weights, p.feature_loss).to(self.device)
+        self.joined = JoinedStep(self.student, loss, fusion_weight, p.micro_batch)
+        self.trained = nn.ModuleDict({"student": self.student, "loss": loss})
+        self.optimizer = build_optimizer(self.trained, p.learning_rate, p.weight_decay)
+        steps = self.plan.steps * p.epochs
+        self.schedule = build_schedule(self.optimizer, steps, max(1, round(steps * p.warmup)))
+        self.average = ExponentialAverage(self.student, p.ema) if p.ema else None
+        seed_generators(p.seed, self.rank)
+
+    @property
+    def plan(self) -> EpochPlan:
+        """The data plan of the current epoch."""
+        return self.config.plan(self.train_shards.manifest.sizes, self.epoch)
+
+    @property
+    def evaluated(self) -> VisualStudent:
+        """The weights that are validated and saved: the average where there is one."""
+        return self.average.module if self.average is not None else self.student  # type: ignore[return-value]
+
+    @property
+    def learning_rate(self) -> float:
+        """At the first step of the current epoch."""
+        return self.params.learning_rate * self.schedule.lr_lambdas[0](self.epoch * self.plan.steps)
+
+    def resume(self) -> None:
+        """Takes up the newest checkpoint, if there is one."""
+        store = self.config.checkpoints
+        if self.rank == 0:
+            store.clean()
+        state = store.latest(self.device)
+        if state is None:
+            return
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.history = state["history"]
+        self._sums = {
+            name: torch.tensor(value, dtype=torch.float64, device=self.device)
+            for name, value in state["sums"].items()
+        }
+        self.trained.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["average"])
+            self.average.updates = state["average_updates"]
+        if self.rank < len(state["generators"]):  # a rank that is new has its own seed
+            restore_generators(state["generators"][self.rank])
+
+    def train_epoch(self) -> Row:
+        """What is left of the current epoch; returns the means of its loss terms, and the speed."""
+        plan, first = self.plan, self.step
+        stream = EpochStream(
+            self.train_shards, plan, self.transform, self.rank, self.world, from_step=first
+        )
+        self.student.train()
+        start, waited = time.perf_counter(), 0.0
+        log = StepLog(self.config.run / "steps", self.rank)
+        with log:
+            for batch, seconds in timed(epoch_loader(stream, self.config.loader_workers)):
+                waited += seconds
+                log.write(self.epoch, self.step, self._train_step(batch), batch.keys)
+                self.step += 1
+                if self.step % self.config.checkpoint_every == 0 and self.step < plan.steps:
+                    self.save()
+        seconds = time.perf_counter() - start
+        means = {name: value / plan.steps for name, value in self._sums.items()}
+        row = {f"train_{name}": self._mean_over_ranks(value) for name, value in means.items()}
+        return row | {
+            "repeated_samples": plan.repeated,
+            "images_per_s": (plan.steps - first) * plan.global_batch / seconds,
+            "data_wait": waited / seconds,
+        }
+
+    def end_epoch(self, row: Row) -> None:
+        """Adds a row of history and makes a checkpoint."""
+        self.history.append(row)
+        self.epoch, self.step, self._sums = self.epoch + 1, 0, {}
+        self.save()
+
+    @torch.no_grad()
+    def validate(self) -> Row:
+        """Means over the whole validation split, counted once over all ranks."""
+        student = self.evaluated
+        student.eval()
+        sums = torch.zeros(2, dtype=torch.float64)
+        stream = EvaluationStream(
+            self.val_shards, self.transform, VALIDATION_BATCH, self.rank, self.world
+        )
+        for batch in BatchLoader(stream, self.config.loader_workers):
+            pixels, teacher, _ = self._inputs(batch)
+            cosines = F.cosine_similarity(student(pixels).float(), teacher, dim=-1).cpu()
+            sums += torch.tensor([cosines.double().sum(), len(cosines)])
+        total, count = sum_over_ranks(sums.to(self.device)).tolist()
+        return {"val_cosine": total / count, "val_loss": 1 - total / count}
+
+    def save(self) -> None:
+        """Writes a checkpoint; every rank calls this, and rank 0 writes."""
+        generators = states_of_all_ranks()
+        sums = {name: self._mean_over_ranks(value) for name, value in self._sums.items()}
+        if self.rank:
+            return
+        state = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "history": self.history,
+            "sums": sums,
+            "model": self.trained.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "generators": generators,
+            "student": self.evaluated.state_dict(),
+        }
+        if self.average is not None:
+            state |= {
+                "average": self.average.module.state_dict(),
+                "average_updates": self.average.updates,
+            }
+        self.config.checkpoints.save(self.epoch * self.plan.steps + self.step, state)
+
+    def _train_step(self, batch: Batch) -> float:
+        """Moves the weights by one step; returns this rank's loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        terms = self.joined.backward(*self._inputs(batch))
+        loss = terms["total"].item()
+        if not math.isfinite(loss):
+            raise KdeovError(
+                f"the loss is {loss} in epoch {self.epoch + 1}, step {self.step + 1}, at the "
+                f"pictures {', '.join(batch.keys[:4])}...; lower distill.learning_rate, or look "
+                "at these pictures"
+            )
+        nn.utils.clip_grad_norm_(self.trained.parameters(), self.params.clip_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update(self.student)
+        for name, value in terms.items():
+            self._sums[name] = self._sums.get(name, 0) + value.double()
+        return loss
+
+    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        pixels, teacher, texts = (t.to(self.device, non_blocking=True) for t in batch[1:])
+        pixels = self.transform.normalise(pixels).contiguous(memory_format=torch.channels_last)
+        return pixels, teacher, texts
+
+    def _mean_over_ranks(self, value: Tensor) -> float:
+        return (sum_over_ranks(value.clone()) / self.world).item()
+
+
+def timed(batches: BatchLoader) -> Iterator[tuple[Batch, float]]:
+    """Batches, each with the seconds that it was waited for."""
+    asked = time.perf_counter()
+    for batch in batches:
+        yield batch, time.perf_counter() - asked
+        asked = time.perf_counter()
