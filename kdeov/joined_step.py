@@ -10,6 +10,7 @@ single pictures are summed up micro-batch by micro-batch, which costs no second 
 from __future__ import annotations
 
 import contextlib
+import warnings
 from typing import Any
 
 import torch
@@ -43,8 +44,13 @@ class StudentPass(nn.Module):
         with autocast(pixels.device):
             if self.dense:
                 embedding, dense = self.student.with_dense(pixels)
-                return StudentOutput(embedding.float(), dense.float())
-            return StudentOutput(self.student(pixels).float(), pixels.new_empty(0))
+                return StudentOutput(_full(embedding), _full(dense))
+            return StudentOutput(_full(self.student(pixels)), pixels.new_empty(0))
+
+
+def _full(values: Tensor) -> Tensor:
+    """At least single precision, whatever autocast made of it."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 class JoinedStep:
@@ -76,13 +82,14 @@ class JoinedStep:
         self.model: nn.Module = StudentPass(student, bool(fusion_weight))
         if world()[1] > 1:
             device = next(student.parameters()).device
-            # the running statistics are joined once a step, not taken from rank 0
-            self.model = DistributedDataParallel(
-                self.model,
-                device_ids=[device] if device.type == "cuda" else None,
-                broadcast_buffers=False,
-                gradient_as_bucket_view=True,
-            )
+            with warnings.catch_warnings():  # new names for it are not in every torch we take
+                warnings.simplefilter("ignore", FutureWarning)
+                self.model = DistributedDataParallel(
+                    self.model,
+                    device_ids=[device] if device.type == "cuda" else None,
+                    broadcast_buffers=False,  # statistics are joined once a step
+                    gradient_as_bucket_view=True,
+                )
 
     def backward(self, pixels: Tensor, teacher: Tensor, texts: Tensor) -> dict[str, Tensor]:
         """Adds the gradients of the joined batch to the parameters, equal on all ranks.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -57,14 +56,14 @@ class Crew:
         teacher: Folder of the teacher.
         use_gpu: See `pick_device`.
         batch: Views at once, or `auto`.
-        threads: CPU threads of each worker.
+        threads: CPU threads of each worker; None leaves torch as it is.
     """
 
     params: EmbedParams
     teacher: Path
     use_gpu: bool | str
     batch: int | str
-    threads: int
+    threads: int | None
 
 
 class EmbedWorker:
@@ -77,13 +76,14 @@ class EmbedWorker:
     def __init__(self, crew: Crew) -> None:
         self.crew = crew
         self.device = pick_device(crew.use_gpu)
+        if crew.threads is not None:
+            torch.set_num_threads(crew.threads)
         # a GPU is fed by all cores; a CPU decodes one batch while it embeds another
-        self.decoders = crew.threads if self.device == "cuda" else 1
+        self.decoders = torch.get_num_threads() if self.device == "cuda" else 1
 
     @cached_property
     def teacher(self) -> ClipTeacher:
         """Loaded with the first shard."""
-        torch.set_num_threads(self.crew.threads)
         return load_teacher(self.crew.teacher, self.device)
 
     @cached_property
@@ -141,9 +141,7 @@ def make_shards(
     """
     if cluster.mode == "inline":
         progress: dict[str, int] = {}
-        worker = EmbedWorker(
-            Crew(params, teacher, cluster.use_gpu, cluster.embed_batch, os.cpu_count() or 1)
-        )
+        worker = EmbedWorker(Crew(params, teacher, cluster.use_gpu, cluster.embed_batch, None))
         for job in jobs:
             yield job, worker.make(job, lambda name, n: told(progress | {name: n}))
             progress[str(job.note)] = job.shard.samples

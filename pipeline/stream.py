@@ -167,7 +167,9 @@ class BatchLoader(DataLoader[Any]):
     """
 
     def __init__(self, stream: IterableDataset, workers: int, joined: int = 1) -> None:
-        super().__init__(stream, batch_size=None, num_workers=workers)
+        # the order is the plan's; what DataLoader draws must not move the run's own generators
+        own = torch.Generator().manual_seed(0)
+        super().__init__(stream, batch_size=None, num_workers=workers, generator=own)
         self.joined = joined
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]

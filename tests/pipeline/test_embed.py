@@ -4,9 +4,14 @@ something else.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,34 +20,35 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from PIL import Image
 
 from kdeov.views import render
 from kdeov.weights import read_state_dict, write_tensors
-from pipeline.cache import CachedSample, PairedShards
+from pipeline.cache import CachedSample, PairedShards, open_cache
 from pipeline.dataset import SPLITS
 from pipeline.embed import embed
 from pipeline.identity import cache_identity, differences, require_identity, view_plan
 from pipeline.layout import Layout
 from pipeline.make_teacher import make_teacher
 from pipeline.params import Params
-from pipeline.shards import Manifest
+from pipeline.shards import Manifest, read_shard
 from pipeline.teacher import load_teacher, read_teacher_identity
 
 MakeParams = Callable[..., Params]
 
 
 def identity_of(layout: Layout, params: Params, split: str = "train") -> dict[str, Any]:
-    return cache_identity(read_teacher_identity(layout.teacher), view_plan(params.embed, split))
+    return cache_identity(read_teacher_identity(layout.teacher), params.embed, split)
 
 
 def paired(layout: Layout, params: Params, split: str = "train") -> PairedShards:
-    identity = identity_of(layout, params, split)
-    return PairedShards(layout.images / split, layout.embeddings / split, identity)
+    return open_cache(params.embed, layout, split)
 
 
 def run(params: Params, layout: Layout, out: Path | None = None) -> None:
-    embed(params.embed, layout.images, layout.teacher, out or layout.embeddings)
+    out = out or layout.embeddings
+    embed(params.embed, params.cluster, layout.images, layout.teacher, out)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -232,15 +238,32 @@ def test_a_flipped_bit_in_a_picture_is_never_embedded(
     [
         ("teacher", "weights_sha256", "f" * 64, "teacher.weights_sha256 is '"),
         ("teacher", "tokenizer", "other", "teacher.tokenizer is 'clip-bpe-"),
+        ("teacher", "transform.mean", [0.5] * 3, "teacher.transform.mean is [0.48145466, "),
+        ("teacher", "transform.std", [0.5] * 3, "teacher.transform.std is [0.26862954, "),
+        ("teacher", "transform.interpolation", "nearest", "(teacher.transform.interpolation is "),
+        (
+            "teacher",
+            "transform.crop",
+            "none",
+            "(teacher.transform.crop is 'center', wanted 'none')",
+        ),
+        ("teacher", "transform.size", 224, "(teacher.transform.size is 64, wanted 224)"),
         ("views", "seed", 7, "(views.seed is 0, wanted 7)"),
         ("views", "count", 4, "(views.count is 3, wanted 4)"),
+        ("", "precision", "bfloat16", "(precision is 'float32', wanted 'bfloat16')"),
+        ("", "dtype", "float32", "(dtype is 'float16', wanted 'float32')"),
+        ("", "normalised", False, "(normalised is True, wanted False)"),
     ],
 )
 def test_a_cache_of_something_else_is_refused_and_just_the_difference_named(
     built: Layout, params: Params, complains: Any, section: str, key: str, value: Any, words: str
 ) -> None:
-    wanted = identity_of(built, params)
-    wanted[section] = wanted[section] | {key: value}
+    wanted = copy.deepcopy(identity_of(built, params))
+    part: Any = wanted[section] if section else wanted
+    *path, last = key.split(".")
+    for name in path:
+        part = part[name]
+    part[last] = value
     with complains(built.embeddings / "train", words, "run `dvc repro embed`"):
         PairedShards(built.images / "train", built.embeddings / "train", wanted)
     assert len(differences(wanted, identity_of(built, params))) == 1
@@ -266,6 +289,20 @@ def test_teacher_shards_of_other_pictures_are_refused_with_both_keys(
     (folder / "x").rename(second)
     with complains(first, "train-0000010", "train-0000000", "run `dvc repro -f embed`"):
         list(paired(checkout, params))
+
+
+def test_one_changed_weight_of_the_teacher_is_told_from_the_cache(
+    checkout: Layout, make_params: MakeParams, params: Params, tmp_path: Path, complains: Any
+) -> None:
+    state = read_state_dict(checkout.teacher / "model.safetensors")
+    state["text_projection"].view(-1)[3] += 1e-3
+    write_tensors(tmp_path / "other.safetensors", state)
+    name = read_teacher_identity(checkout.teacher)["name"]
+    (tmp_path / "other.safetensors").rename(tmp_path / name)
+    other = make_params(teacher={"name": str(tmp_path / name)})
+    make_teacher(other.teacher, checkout.images, checkout.teacher)
+    with complains("(teacher.weights_sha256 is ", "run `dvc repro embed`"):
+        paired(checkout, params)
 
 
 def test_a_teacher_with_other_weights_than_its_identity_says_is_refused(
@@ -314,3 +351,59 @@ def test_manifests_of_the_cache_state_what_it_was_made_from(built: Layout, param
         assert (transform["size"], transform["interpolation"], transform["crop"]) == (
             64, "bicubic", "center",
         )  # fmt: skip
+
+
+def test_a_lower_precision_gives_nearly_the_same_vectors_and_says_so(
+    built: Layout, make_params: MakeParams, tmp_path: Path
+) -> None:
+    low = make_params(embed={"precision": "bfloat16"})
+    run(low, built, tmp_path / "low")
+    manifest = Manifest.read(tmp_path / "low" / "val", "embed")
+    assert manifest.identity["precision"] == "bfloat16"
+    shards = PairedShards(built.images / "val", tmp_path / "low" / "val", manifest.identity)
+    for one, two in zip(shards, paired(built, make_params(), "val"), strict=True):
+        cosines = (tokens(one) * tokens(two)).sum(axis=1)
+        assert cosines.min() > 0.99 and not np.array_equal(tokens(one), tokens(two))
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_how_many_views_are_embedded_at_once_changes_no_vector(
+    built: Layout, make_params: MakeParams, tmp_path: Path, batch: int
+) -> None:
+    run(make_params(cluster={"embed_batch": batch}), built, tmp_path / "out")
+    for split in SPLITS:
+        for tar in (built.embeddings / split).glob("*.tar"):
+            for (_, one), (_, two) in zip(
+                read_shard(tar), read_shard(tmp_path / "out" / split / tar.name), strict=True
+            ):
+                ours, theirs = (np.frombuffer(s["fp16"], "<f2").astype(float) for s in (one, two))
+                assert np.abs(ours - theirs).max() < 1e-3 and one["views"] == two["views"]
+
+
+def test_a_run_that_is_killed_keeps_its_finished_shards_and_ends_with_the_same_bytes(
+    checkout: Layout, make_params: MakeParams, tmp_path: Path
+) -> None:
+    """A real SIGKILL of the stage while it makes its second shard or a later one."""
+    slow = make_params(embed={"views": 60})
+    (checkout.root / "params.yaml").write_text(yaml.safe_dump(slow.model_dump(mode="json")))
+    shutil.rmtree(checkout.embeddings)
+    run(slow, checkout, tmp_path / "whole")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.embed"],
+        cwd=checkout.root, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    folder = checkout.embeddings / "train"
+    while not (folder / "000000.json").exists():
+        assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    finished = {path.stem for path in folder.glob("*.json")}
+    before = ages(checkout.embeddings)
+    assert "000000" in finished and not (folder / "manifest.json").exists()
+    run(slow, checkout)
+    assert files(checkout.embeddings) == files(tmp_path / "whole")
+    after = ages(checkout.embeddings)
+    made_again = {name for name in before if after[name] != before[name]}
+    assert made_again <= {name for name in before if Path(name).stem not in finished}
+    assert len(made_again) <= 1

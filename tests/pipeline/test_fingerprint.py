@@ -37,7 +37,9 @@ def before(built: Layout, params: Params) -> str:
         {"losses": {"affinity": 0.1}},
         {"backbone": "yolov5s"},
         {"image_size": 64},
-        {"window": 3},
+        {"lanes": 8},
+        {"shuffle_buffer": 3},
+        {"micro_batch": 8},
     ],
     ids=str,
 )

@@ -7,6 +7,7 @@ import json
 import tarfile
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,49 +141,64 @@ def recount(manifest: dict[str, Any]) -> dict[str, Any]:
     return manifest | {"samples": manifest["samples"] + 1}
 
 
+def without_digest(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in manifest.items() if key != "digest"}
+
+
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (edited(samples=25), ["manifest.json", "says 25 samples, its shards have 24"]),
-        (edited(format=0), ["manifest.json", "another format"]),
-        (edited(shards=[{"name": "000000.tar"}]), ["manifest.json", "damaged"]),
-        (edited(more=1), ["manifest.json", "damaged"]),
-        (lambda manifest: [manifest], ["manifest.json", "damaged"]),
-        (recount, ["not those of"]),
+        (edited(samples=25), "edited after it was written"),
+        (edited(shards=[{"name": "000000.tar"}]), "edited after it was written"),
+        (edited(more=1), "edited after it was written"),
+        (recount, "edited after it was written"),
+        (edited(format=0), "another format"),
+        (without_digest, "damaged ('digest')"),
+        (lambda manifest: [manifest], "damaged"),
     ],
 )
 @pytest.mark.parametrize("side", ["images", "embeddings"])
-def test_an_edited_manifest_is_refused(
+def test_a_manifest_edited_by_hand_is_refused(
     checkout: Layout,
     complains: Any,
     side: str,
     edit: Callable[[dict[str, Any]], Any],
-    words: list[str],
+    words: str,
 ) -> None:
     identity = paired(checkout).cache.identity
     path: Path = getattr(checkout, side) / "train" / "manifest.json"
     path.write_text(json.dumps(edit(json.loads(path.read_text()))))
-    with complains(*words, "run `dvc repro"):
+    with complains(path, words, "run `dvc repro"):
         PairedShards(checkout.images / "train", checkout.embeddings / "train", identity)
+
+
+def rewritten(layout: Layout, **changes: Any) -> None:
+    """Both manifests with another first shard, and digests that fit."""
+    for side in (layout.images, layout.embeddings):
+        manifest = Manifest.read(side / "train", "test")
+        first = replace(manifest.shards[0], **changes)
+        replace(manifest, shards=[first, *manifest.shards[1:]]).write(side / "train")
+
+
+def test_shards_of_other_sizes_do_not_belong_together(checkout: Layout, complains: Any) -> None:
+    folder = checkout.images / "train"
+    manifest = Manifest.read(folder, "prepare")
+    replace(manifest, shards=manifest.shards[:2]).write(folder)
+    with complains("not those of", "dvc repro embed"):
+        paired(checkout)
 
 
 def test_manifests_that_are_wrong_together_are_found_while_reading(
     checkout: Layout, complains: Any
 ) -> None:
-    for side in (checkout.images, checkout.embeddings):
-        path = side / "train" / "manifest.json"
-        path.write_text(json.dumps(recount(json.loads(path.read_text()))))
+    rewritten(checkout, samples=11)
     with complains("000000.tar", "10 samples, its manifest says 11"):
         list(paired(checkout))
 
 
 def test_a_shard_that_names_a_command_runs_nothing(checkout: Layout, complains: Any) -> None:
     command = f"pipe:touch {checkout.root / 'ran'}"
-    for side in (checkout.images, checkout.embeddings):
-        path = side / "train" / "manifest.json"
-        values = json.loads(path.read_text())
-        values["shards"][0]["name"] = command
-        path.write_text(json.dumps(values))
+    rewritten(checkout, name=command)
     with complains(command):
         list(paired(checkout))
     assert not (checkout.root / "ran").exists()

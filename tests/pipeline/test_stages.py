@@ -80,7 +80,7 @@ def test_a_finished_run_gives_the_same_files_without_training_again(copied: Trai
     wanted = [layout.metrics / "distill.json", layout.metrics / "history.csv"]
     wanted += sorted(path for path in layout.student.iterdir())
     before = [path.read_bytes() for path in wanted]
-    checkpoint = next(layout.runs.rglob("epoch-0002.pt"))
+    checkpoint = next(layout.runs.rglob("step-000000006.pt"))
     age = checkpoint.stat().st_mtime_ns
     shutil.rmtree(layout.student)
     distill(params, layout)

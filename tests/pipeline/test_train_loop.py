@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 
+from kdeov.generators import seed_generators
 from kdeov.student import VisualStudent
 from pipeline.distill import MACHINE
 from pipeline.identity import cache_identity
 from pipeline.layout import Layout
 from pipeline.params import Params
+from pipeline.plan import check_sharing
+from pipeline.step_log import StepLog, keys_digest, read_steps
 from pipeline.teacher import read_teacher_identity
 from pipeline.train_loop import train
 from pipeline.trainer import Row, TrainConfig
@@ -211,3 +220,124 @@ def test_a_loss_that_is_no_number_stops_training_and_names_the_step_and_its_pict
     settings = config(built, params, tmp_path / "run")
     with complains("the loss is nan in epoch 1, step 2", "distill.learning_rate", "train-00000"):
         train(settings, lambda _: None)
+
+
+def die_at(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int) -> None:
+    """Ends training right after a step."""
+    write = StepLog.write
+
+    def last(log: StepLog, epoch_now: int, step_now: int, loss: float, keys: list[str]) -> None:
+        write(log, epoch_now, step_now, loss, keys)
+        if (epoch_now, step_now) == (epoch, step):
+            raise Killed
+
+    monkeypatch.setattr(StepLog, "write", last)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize(("epoch", "step"), [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)])
+@pytest.mark.parametrize("changes", [{}, {"ema": 0.5, "losses": TERMS}], ids=["plain", "all"])
+def test_a_run_that_ends_at_any_step_goes_on_with_the_very_same_steps(
+    built: Layout,
+    make_params: MakeParams,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    epoch: int,
+    step: int,
+    every: int,
+    changes: dict[str, Any],
+) -> None:
+    params = make_params(distill=changes)
+    whole = config(built, params, tmp_path / "whole", checkpoint_every=every)
+    rows, expected = trained(whole)
+    killed = config(built, params, tmp_path / "killed", checkpoint_every=every)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        die_at(patch, epoch, step)
+        train(killed, lambda _: None)
+    before = read_steps(killed.run / "steps", 0)
+    _, found = trained(killed)
+    assert steady(found.pop("history")) == steady(expected.pop("history")) == steady(rows)
+    assert_equal(found, expected)
+    steps = read_steps(whole.run / "steps", 0)
+    after = read_steps(killed.run / "steps", 0)
+    assert dict.fromkeys(after) == dict.fromkeys(steps)  # the same losses, to the bit
+    assert len(after) - len(steps) < every + 1 and before == after[: len(before)]
+
+
+def test_all_random_generators_go_on_where_they_were(
+    built: Layout, params: Params, tmp_path: Path
+) -> None:
+    settings = config(built, params, tmp_path)
+    train(settings, lambda _: None)
+    drawn = random.random(), np.random.rand(), torch.rand(1)
+    seed_generators(99)
+    train(settings, lambda _: None)  # takes up the end of the run
+    assert (random.random(), np.random.rand(), torch.rand(1)) == drawn
+
+
+def test_every_step_states_the_keys_of_the_plan(
+    built: Layout, params: Params, tmp_path: Path
+) -> None:
+    settings = config(built, params, tmp_path)
+    train(settings, lambda _: None)
+    expected = [
+        keys_digest([f"train-{number:07d}" for number in step])
+        for epoch in range(2)
+        for step in settings.plan([10, 10, 4], epoch).order()
+    ]
+    assert [step.keys for step in read_steps(tmp_path / "steps", 0)] == expected
+
+
+def work(rank: int, world: int, settings: TrainConfig, meeting: Path, dies: int | None) -> None:
+    """A rank of a run; rank 1 is killed after a number of steps."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
+    if dies is not None and rank == 1:
+        write = StepLog.write
+
+        def last(log: StepLog, epoch: int, step: int, loss: float, keys: list[str]) -> None:
+            write(log, epoch, step, loss, keys)
+            if epoch * 3 + step + 1 == dies:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        StepLog.write = last  # type: ignore[method-assign]
+    train(settings, lambda _: None)
+
+
+@pytest.mark.slow
+def test_two_ranks_take_the_steps_of_one_and_one_takes_over_when_a_rank_is_killed(
+    built: Layout, make_params: MakeParams, tmp_path: Path
+) -> None:
+    """A real SIGKILL of rank 1; the run is taken up by a world of another size."""
+    params = make_params(distill={"losses": TERMS})
+    alone, pair, killed = (
+        config(built, params, tmp_path / name, checkpoint_every=1)
+        for name in ("alone", "pair", "killed")
+    )
+    rows, expected = trained(alone)
+    mp.spawn(work, (2, pair, tmp_path / "meet-1", None), nprocs=2)
+    with pytest.raises((mp.ProcessExitedException, mp.ProcessRaisedException)):
+        mp.spawn(work, (2, killed, tmp_path / "meet-2", 4), nprocs=2)
+    reached = latest(killed)
+    assert (reached["epoch"], reached["step"]) in {(1, 0), (1, 1)}
+    trained(killed)
+
+    steps = read_steps(alone.run / "steps", 0)
+    ranks = [read_steps(pair.run / "steps", rank) for rank in range(2)]
+    for step, one, two in zip(steps, *ranks, strict=True):
+        assert (one.loss + two.loss) / 2 == pytest.approx(step.loss, abs=1e-6)
+    last = {(s.epoch, s.step): s for s in read_steps(killed.run / "steps", 0)}
+    for step in steps[4:]:
+        assert last[step.epoch, step.step].keys == step.keys
+        assert last[step.epoch, step.step].loss == pytest.approx(step.loss, abs=1e-6)
+    for other in (pair, killed):
+        assert [row["train_total"] for row in latest(other)["history"]] == pytest.approx(
+            [row["train_total"] for row in rows], abs=1e-6
+        )
+        for name, value in latest(other)["student"].items():
+            torch.testing.assert_close(value, expected["student"][name], atol=1e-4, rtol=1e-3)
+
+
+def test_fewer_pictures_than_ranks_are_refused(complains: Any) -> None:
+    with complains("1 training pictures are fewer than 2 workers", "cluster.workers"):
+        check_sharing(2, 2, 1, world=2, samples=1)

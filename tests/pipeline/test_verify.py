@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,8 @@ import numpy as np
 import pytest
 
 from kdeov.teacher import ClipTeacher
-from kdeov.views import VIEW_FIELDS
-from pipeline.cache import PairedShards
-from pipeline.identity import cache_identity, view_plan
+from kdeov.views import VIEW_FIELDS, views_from_ints
+from pipeline.cache import open_cache, teacher_members
 from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.shards import Manifest, read_shard, write_shard
@@ -30,32 +28,32 @@ def teacher(built: Layout) -> ClipTeacher:
 
 
 def verify(
-    layout: Layout, params: Params, teacher: ClipTeacher, split: str = "train", entries: int = 99
+    layout: Layout,
+    params: Params,
+    teacher: ClipTeacher,
+    split: str = "train",
+    entries: int = 99,
+    whole: bool = False,
 ) -> float:
-    plan = view_plan(params.embed, split)
-    identity = cache_identity(teacher.identity().to_dict(), plan)
-    shards = PairedShards(layout.images / split, layout.embeddings / split, identity)
-    return verify_cache(shards, teacher, plan, entries)
+    return verify_cache(open_cache(params.embed, layout, split), teacher, entries, whole)
 
 
-def forge(folder: Path, edit: Callable[[np.ndarray, np.ndarray], None]) -> None:
-    """Changes vectors and views of every sample, with a manifest that vouches for the result."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for number, shard in enumerate(manifest["shards"]):
+def forge(layout: Layout, edit: Callable[[np.ndarray, np.ndarray], None]) -> None:
+    """Changes vectors and views of every training sample, with checksums and a manifest that vouch
+    for the result.
+    """
+    images, folder = layout.images / "train", layout.embeddings / "train"
+    manifest, shards = Manifest.read(folder, "embed"), []
+    for shard in manifest.shards:
+        pictures, cached = read_shard(images / shard.name), list(read_shard(folder / shard.name))
         samples = []
-        for _, sample in list(read_shard(folder / shard["name"])):
+        for (_, image), (_, sample) in zip(pictures, cached, strict=True):
             vectors = np.frombuffer(sample["fp16"], "<f2").reshape(-1, DIM).copy()
             views = np.frombuffer(sample["views"], "<u2").reshape(-1, VIEW_FIELDS).copy()
             edit(vectors, views)
-            samples.append(
-                {
-                    "__key__": sample["__key__"],
-                    "fp16": vectors.tobytes(),
-                    "views": views.tobytes(),
-                }
-            )
-        manifest["shards"][number] = asdict(write_shard(folder / shard["name"], samples))
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+            samples.append(teacher_members(image, vectors, views_from_ints(views)))
+        shards.append(write_shard(folder / shard.name, samples))
+    replace(manifest, shards=shards).write(folder)
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
@@ -90,7 +88,7 @@ def spoil(vectors: np.ndarray, views: np.ndarray) -> None:
     [
         (flip, "not the view that params draw"),
         (shift, "with the live teacher"),
-        (swap_captions, "has a caption with cosine"),
+        (swap_captions, "with the live teacher"),
         (double, "has a vector of length 2, not 1"),
         (spoil, "has a vector of length nan, not 1"),
     ],
@@ -103,13 +101,15 @@ def test_a_wrong_entry_is_named_by_shard_key_and_view(
     edit: Callable[[np.ndarray, np.ndarray], None],
     words: str,
 ) -> None:
-    forge(checkout.embeddings / "train", edit)
-    with complains("teacher shard 00000", "key train-00000", "view ", words, "dvc repro -f embed"):
+    folder = checkout.embeddings / "train"
+    forge(checkout, edit)
+    which = "caption " if edit is swap_captions else "view "
+    with complains(f"{folder}/00000", "key train-00000", which, words, "dvc repro -f embed"):
         verify(checkout, params, teacher)
 
 
 def test_forging_nothing_changes_no_byte(checkout: Layout, built: Layout) -> None:
-    forge(checkout.embeddings / "train", lambda vectors, views: None)
+    forge(checkout, lambda vectors, views: None)
     before, after = (
         Manifest.read(layout.embeddings / "train", "embed") for layout in (built, checkout)
     )
@@ -125,4 +125,23 @@ def test_bytes_are_compared_even_where_no_entry_is(
     data[-1] ^= 1  # in the padding, where no reader looks
     path.write_bytes(data)
     with complains(path, "its bytes differ from the manifest"):
-        verify(checkout, params, teacher, entries=0)
+        verify(checkout, params, teacher, entries=0, whole=True)
+
+
+@pytest.mark.parametrize("edit", [double, spoil])
+def test_the_whole_cache_is_read_even_where_no_entry_is(
+    checkout: Layout, params: Params, teacher: ClipTeacher, complains: Any, edit: Any
+) -> None:
+    forge(checkout, edit)
+    with complains("000000.tar", "key train-0000000, view 0 has a vector of length"):
+        verify(checkout, params, teacher, entries=0, whole=True)
+
+
+def test_a_sample_of_entries_reads_the_shards_that_they_are_in_alone(
+    checkout: Layout, params: Params, teacher: ClipTeacher, complains: Any
+) -> None:
+    for path in (checkout.embeddings / "train").glob("*.tar"):
+        path.write_bytes(path.read_bytes()[:-512])
+    verify(checkout, params, teacher, entries=0)
+    with complains("its bytes differ from the manifest"):
+        verify(checkout, params, teacher, entries=1)
