@@ -93,6 +93,19 @@ def verify(
 
 
 @app.command()
+def study(name: Annotated[str, typer.Argument(help="Such as views.")]) -> None:
+    """Answers a question of `pipeline/studies.yaml` by DVC experiments, and prints the table."""
+    from pipeline.console import setup_logging, stdout
+    from pipeline.layout import Layout
+    from pipeline.study import Study, run_study, study_table
+
+    setup_logging()
+    with one_line_errors("study"):
+        question = Study.named(name)
+        stdout.print(study_table(question, run_study(question, Layout.here())))
+
+
+@app.command()
 def publish() -> None:
     """Brings the MLflow run up to date with the files of the current student."""
     from pipeline.console import setup_logging

@@ -55,9 +55,9 @@ class Meter:
         rate = self._done / max(now - self._start, 1e-9)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self._done, rate=f"{rate:,.0f} {self._unit}/s")
-        elif now - self._spoken >= LOG_EVERY_S:
+        elif done and now - self._spoken >= LOG_EVERY_S:
             self._spoken = now
-            left = (self._total - self._done) / rate if rate else float("inf")
+            left = (self._total - self._done) / rate
             logger.info(
                 "%s: %d of %d, %.0f %s/s, %.0f s left",
                 self._label, self._done, self._total, rate, self._unit, left,

@@ -186,13 +186,13 @@ def _make_on_ray(
         max_task_retries=cluster.max_failures,
     )
     progress: Any = ray.remote(Progress).options(num_cpus=0).remote()  # type: ignore[attr-defined]
-    idle: list[Any] = [actor.remote(crew, progress) for _ in range(count)]
+    idle: list[Any] = [actor.remote(crew) for _ in range(count)]
     queue: deque[Job] = deque(jobs)
     busy: dict[Any, tuple[Any, Job]] = {}
     while queue or busy:
         while queue and idle:
             worker, job = idle.pop(), queue.popleft()
-            busy[worker.make.remote(job)] = (worker, job)
+            busy[worker.make.remote(job, progress)] = (worker, job)
         done, _ = ray.wait(list(busy), timeout=1)
         told(ray.get(progress.get.remote()))
         for reference in done:
@@ -202,17 +202,8 @@ def _make_on_ray(
 
 
 class RayEmbedWorker(EmbedWorker):
-    """An `EmbedWorker` as a Ray actor.
+    """An `EmbedWorker` as a Ray actor."""
 
-    Args:
-        crew: What it needs.
-        progress: Handle of the `Progress` actor.
-    """
-
-    def __init__(self, crew: Crew, progress: Any) -> None:
-        super().__init__(crew)
-        self.progress = progress
-
-    def make(self, job: Job, told: Any = None) -> Shard:
-        """Makes a shard and tells the driver's `Progress` of it."""
-        return super().make(job, self.progress.set.remote)
+    def make(self, job: Job, progress: Any) -> Shard:
+        """Makes a shard and tells the `Progress` actor of it."""
+        return super().make(job, progress.set.remote)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from kdeov.errors import KdeovError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,3 +30,19 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent")
     return folder
+
+
+@pytest.fixture(scope="session")
+def complains() -> Callable[..., contextlib.AbstractContextManager[None]]:
+    """`with complains("a", "b"):` expects a person's mistake, told in one line with these words."""
+
+    @contextlib.contextmanager
+    def expect(*words: object) -> Iterator[None]:
+        with pytest.raises(KdeovError) as caught:
+            yield
+        text = str(caught.value)
+        assert "\n" not in text
+        for word in words:
+            assert str(word) in text
+
+    return expect

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from conftest_end_to_end import Checkout
 
-from pipeline.checkpoints import CheckpointStore
+from pipeline.embed import embed
 from pipeline.identity import cache_identity
-from pipeline.launch import launch, ray_session
+from pipeline.launch import launch
 from pipeline.layout import Layout
+from pipeline.on_ray import ray_session
 from pipeline.params import ClusterParams, load_params
+from pipeline.step_log import read_steps
 from pipeline.teacher import read_teacher_identity
 from pipeline.tracking import LiveTracker, TrackingTarget
+from pipeline.train_loop import train
 from pipeline.trainer import TrainConfig
 
 pytestmark = pytest.mark.slow
@@ -60,7 +65,7 @@ def tracker(tmp_path: Path) -> LiveTracker:
 
 
 def history(config: TrainConfig) -> list[dict[str, float]]:
-    state = CheckpointStore(config.run / "checkpoints").latest()
+    state = config.checkpoints.latest()
     assert state is not None
     return state["history"]
 
@@ -84,26 +89,101 @@ def test_two_workers_train_and_mlflow_hears_of_every_epoch(
     assert logged_epochs(tracker) == [1, 2, 3]
 
 
-def test_a_killed_worker_is_replaced_and_no_epoch_is_lost(
-    ray_cluster: None, config: TrainConfig, tracker: LiveTracker
+def test_a_worker_killed_amid_an_epoch_is_replaced_and_every_step_is_that_of_an_undisturbed_run(
+    ray_cluster: None, config: TrainConfig, tracker: LiveTracker, tmp_path: Path
 ) -> None:
-    config = replace(config, params=config.params.model_copy(update={"epochs": 6}))
-    killed = threading.Event()
-    murder = threading.Thread(target=kill_a_worker_after_an_epoch, args=(config, killed))
+    params = config.params.model_copy(update={"epochs": 6})
+    config = replace(config, params=params, checkpoint_every=2)
+    murder = threading.Thread(target=kill_a_training_worker, args=(config, 7))
     murder.start()
     launch(config, CLUSTER, "killed", tracker)
     murder.join()
-    assert killed.is_set()
     assert [row["epoch"] for row in history(config)] == [1, 2, 3, 4, 5, 6]
     assert logged_epochs(tracker) == [1, 2, 3, 4, 5, 6]
 
+    alone = replace(config, run=tmp_path / "alone")
+    train(alone, lambda _: None)
+    assert [row["train_total"] for row in history(config)] == pytest.approx(
+        [row["train_total"] for row in history(alone)], abs=1e-4
+    )
+    steps = [{(s.epoch, s.step): s for s in read_steps(config.run / "steps", r)} for r in range(2)]
+    for step in read_steps(alone.run / "steps", 0):
+        ours = [rank[step.epoch, step.step] for rank in steps]
+        assert sum(s.loss for s in ours) / 2 == pytest.approx(step.loss, abs=1e-4)
+    sizes = config.shards("train").manifest.sizes
+    taken = read_steps(config.run / "steps", 1)
+    repeated = len(taken) - len(dict.fromkeys((s.epoch, s.step) for s in taken))
+    assert len(steps[0]) == len(steps[1]) == 6 * config.plan(sizes, 0).steps
+    assert repeated <= 2 + 1  # since the last checkpoint, and what the controller had not heard of
 
-def kill_a_worker_after_an_epoch(config: TrainConfig, killed: threading.Event) -> None:
-    wait_for(lambda: list(config.run.glob("checkpoints/epoch-*.pt")))
-    processes = psutil.process_iter(["cmdline"])
-    workers = [p for p in processes if "RayTrainWorker" in " ".join(p.info["cmdline"] or [])]
-    os.kill(workers[-1].pid, signal.SIGKILL)
-    killed.set()
+
+def kill_a_training_worker(config: TrainConfig, after: int) -> None:
+    """A real SIGKILL once a rank has taken some steps."""
+    log = config.run / "steps" / "rank-1.csv"
+    wait_for(lambda: log.exists() and len(read_steps(log.parent, 1)) >= after)
+    os.kill(processes("RayTrainWorker")[-1].pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_workers_embeds_to_the_same_bytes(
+    ray_cluster: None, reproduced: Checkout, tmp_path: Path, workers: int
+) -> None:
+    embed_on_ray(reproduced, tmp_path, workers)
+    assert tars(tmp_path) == tars(reproduced.path / "out" / "embeddings")
+
+
+def test_an_embedding_worker_that_is_killed_costs_its_shard_alone(
+    ray_cluster: None, reproduced: Checkout, tmp_path: Path
+) -> None:
+    def murder() -> None:
+        wait_for(lambda: any((tmp_path / "train").glob("*.json")))
+        finished.update({p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.json")})
+        os.kill(processes("RayEmbedWorker.make")[0].pid, signal.SIGKILL)
+        killed.set()
+
+    finished: dict[Path, int] = {}
+    killed = threading.Event()
+    thread = threading.Thread(target=murder)
+    thread.start()
+    embed_on_ray(reproduced, tmp_path, workers=1, views=40)
+    thread.join()
+    assert killed.is_set() and finished
+    assert all(path.stat().st_mtime_ns == age for path, age in finished.items())
+    embed_inline = tmp_path.with_name("inline")
+    embed_on_ray(reproduced, embed_inline, workers=1, views=40, mode="inline")
+    assert tars(tmp_path) == tars(embed_inline)
+
+
+def test_a_damaged_picture_on_a_worker_is_told_in_one_line(
+    ray_cluster: None, reproduced: Checkout, tmp_path: Path, complains: Any
+) -> None:
+    shutil.copytree(reproduced.path / "out" / "images", tmp_path / "images")
+    path = tmp_path / "images" / "train" / "000001.tar"
+    path.write_bytes(path.read_bytes()[:-700])
+    params = load_params(reproduced.path / "params.yaml")
+    teacher = reproduced.path / "out" / "teacher"
+    with complains(path, "its bytes differ from the manifest", "dvc repro -f prepare"):
+        embed(params.embed, CLUSTER, tmp_path / "images", teacher, tmp_path / "out")
+
+
+def embed_on_ray(
+    checkout: Checkout, out: Path, workers: int, views: int | None = None, mode: Any = "local"
+) -> None:
+    layout = Layout(checkout.path)
+    params = load_params(layout.params).embed
+    params = params.model_copy(update={"views": views or params.views})
+    cluster = CLUSTER.model_copy(update={"workers": workers, "mode": mode})
+    embed(params, cluster, layout.images, layout.teacher, out)
+
+
+def tars(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.tar"))}
+
+
+def processes(name: str) -> list[psutil.Process]:
+    """Ray's workers that do something of this name."""
+    found = psutil.process_iter(["cmdline"])
+    return [p for p in found if name in " ".join(p.info["cmdline"] or [])]
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 240) -> None:

@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 from conftest_end_to_end import Checkout, environment
 
+from pipeline.layout import Layout
+from pipeline.study import Study, run_study, study_table
+
 pytestmark = pytest.mark.slow
 
 
@@ -154,7 +157,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
         ["python", "-m", "stages.distill"], cwd=checkout.path, env=environment(),
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    wait_for(lambda: list(checkout.path.glob("work/runs/*/checkpoints/epoch-0001.pt")))
+    wait_for(lambda: list(checkout.path.glob("work/runs/*/checkpoints/step-000000004.pt")))
     process.send_signal(signal.SIGKILL)
     process.wait()
     result = checkout.stage("distill")
@@ -177,6 +180,40 @@ def test_an_experiment_runs_with_other_params(reproduced: Checkout) -> None:
     finally:
         reproduced.run("git", "checkout", "-q", ".")
         reproduced.run("dvc", "checkout", "-q", check=False)
+
+
+def test_a_study_compares_variants_and_puts_the_workspace_back(reproduced: Checkout) -> None:
+    study = Study(
+        "Does it matter?",
+        seeds=[0, 1],
+        variants={"one": ["distill.epochs=1"], "two": ["distill.epochs=2"]},
+        metrics={"top-1": "zero_shot.student.top1", "R@5": "retrieval.student.t2i_r5"},
+    )
+    layout = Layout(reproduced.path)
+    before = metrics(reproduced, "distill")
+    rows = run_study(study, layout)
+    assert [variant for variant, _ in rows] == ["one", "two"]
+    assert all(found.keys() == study.metrics.keys() for _, seeds in rows for found in seeds)
+    names = reproduced.run("dvc", "exp", "list", "--name-only").stdout.split()
+    assert {f"{v}-seed-{s}" for v in ("one", "two") for s in (0, 1)} <= set(names)
+    assert metrics(reproduced, "distill") == before
+    assert reproduced.run("git", "status", "--porcelain").stdout == ""
+    start = time.monotonic()
+    assert run_study(study, layout) == rows and time.monotonic() - start < 60
+    assert study_table(study, rows).row_count == 2
+
+
+def test_a_study_leaves_uncommitted_work_alone(reproduced: Checkout, complains: Any) -> None:
+    path = reproduced.path / "params.yaml"
+    before = path.read_text()
+    try:
+        path.write_text(before + "# a thought\n")
+        with complains("commit them first"):
+            run_study(Study.named("views"), Layout(reproduced.path))
+    finally:
+        path.write_text(before)
+    with complains("no study is called 'sights'", "views"):
+        Study.named("sights")
 
 
 def close(ours: Any, theirs: Any) -> None:

@@ -4,13 +4,12 @@ expect.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ import torch.nn.functional as F
 import yaml
 
 from kdeov.clip_loading import import_clip
-from kdeov.errors import KdeovError
 from kdeov.weights import write_tensors
 from pipeline.distill import distill
 from pipeline.efficiency import efficiency
@@ -141,22 +139,6 @@ def checkout(built: Layout, tmp_path: Path) -> Layout:
     """A copy of `built` that a test may damage."""
     shutil.copytree(built.root, tmp_path / "checkout", symlinks=True)
     return Layout(tmp_path / "checkout")
-
-
-@pytest.fixture(scope="session")
-def complains() -> Callable[..., contextlib.AbstractContextManager[None]]:
-    """`with complains("a", "b"):` expects a person's mistake, told in one line with these words."""
-
-    @contextlib.contextmanager
-    def expect(*words: object) -> Iterator[None]:
-        with pytest.raises(KdeovError) as caught:
-            yield
-        text = str(caught.value)
-        assert "\n" not in text
-        for word in words:
-            assert str(word) in text
-
-    return expect
 
 
 @pytest.fixture(scope="session")
