@@ -43,26 +43,26 @@ def launch(config: TrainConfig, cluster: ClusterParams, name: str, tracker: Live
 def _launch_ray(
     config: TrainConfig, cluster: ClusterParams, name: str, tracker: LiveTracker
 ) -> None:
-    import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
-    from ray.train.torch import TorchTrainer
-
-    class TrackEpochs(UserCallback):
-        """Runs in Ray's controller, which outlives workers: one writer for all of them."""
-
-        def after_report(
-            self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any
-        ) -> None:
-            tracker.log_epoch(metrics[0])
-
     with ray_session(cluster.workers), one_line_errors_of_ray():
+        import ray  # not before: Ray reads its environment when it is imported
+        from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
+        from ray.train.torch import TorchTrainer
+
+        class TrackEpochs(UserCallback):
+            """Runs in Ray's controller, which outlives workers: one writer for all of them."""
+
+            def after_report(
+                self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any
+            ) -> None:
+                tracker.log_epoch(metrics[0])
+
         use_gpu = cluster.use_gpu
         if use_gpu == "auto":
             use_gpu = ray.cluster_resources().get("GPU", 0) >= cluster.workers
         logger.info(
             "training on %d Ray workers, %s", cluster.workers, "one GPU each" if use_gpu else "CPUs"
         )
-        trainer = TorchTrainer(
+        TorchTrainer(
             ray_worker,
             train_loop_config={"config": config},
             scaling_config=ScalingConfig(num_workers=cluster.workers, use_gpu=bool(use_gpu)),
@@ -74,8 +74,7 @@ def _launch_ray(
                 failure_config=FailureConfig(max_failures=cluster.max_failures),
                 callbacks=[TrackEpochs()],  # type: ignore[list-item]
             ),
-        )
-        trainer.fit()
+        ).fit()
 
 
 def ray_worker(settings: dict[str, Any]) -> None:
