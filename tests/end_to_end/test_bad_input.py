@@ -43,6 +43,12 @@ def test_a_mistyped_key_is_named_with_the_right_one(checkout: Checkout, params: 
     assert "distill.learning_rat" in line and "did you mean learning_rate?" in line
 
 
+def test_a_view_count_of_zero_is_refused(checkout: Checkout, params: Any) -> None:
+    params({"embed": {"views": 0}})
+    line = complaint(checkout, "embed")
+    assert "params.yaml: embed.views" in line and "greater than or equal to 1, not 0" in line
+
+
 def test_a_missing_folder_is_named(checkout: Checkout, params: Any, tmp_path: Path) -> None:
     params({"prepare": {"source": "captions_csv", "path": str(tmp_path / "nowhere")}})
     assert str(tmp_path / "nowhere") in complaint(checkout, "prepare")

@@ -407,3 +407,31 @@ def test_a_run_that_is_killed_keeps_its_finished_shards_and_ends_with_the_same_b
     made_again = {name for name in before if after[name] != before[name]}
     assert made_again <= {name for name in before if Path(name).stem not in finished}
     assert len(made_again) <= 1
+
+
+def test_a_disk_that_fills_up_is_told_in_one_line_and_the_stage_goes_on_later(
+    checkout: Layout, make_params: MakeParams, run_python: Any
+) -> None:
+    """A limit of the size of files stands for the disk."""
+    script = """
+import resource, signal, sys
+from pathlib import Path
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+sys.argv = ["embed"]
+import runpy
+runpy.run_module("stages.embed", run_name="__main__")
+"""
+    params = make_params()
+    (checkout.root / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json")))
+    contents = files(checkout.embeddings)
+    limit = (checkout.embeddings / "train" / "000000.tar").stat().st_size - 1
+    shutil.rmtree(checkout.embeddings)
+    failed = run_python("-c", script, str(limit), cwd=checkout.root)
+    assert failed.returncode == 1 and "Traceback" not in failed.stderr
+    assert failed.stderr.splitlines()[-1].startswith(
+        f"embed: {checkout.embeddings / 'train' / '000000.tar'}: cannot be written (File too large)"
+    )
+    assert files(checkout.embeddings) == {}
+    run(params, checkout)
+    assert files(checkout.embeddings) == contents

@@ -6,19 +6,23 @@ import io
 import json
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdeov.errors import KdeovError
-from pipeline.cache import PairedShards
+from kdeov.transform import ImageTransform
+from kdeov.views import views_from_ints
+from pipeline.cache import PairedShards, teacher_members
 from pipeline.layout import Layout
 from pipeline.shards import Manifest, read_shard, verify_shard, write_shard
+from pipeline.stream import EvaluationStream
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
 KEYS = st.text(
@@ -109,6 +113,76 @@ def test_a_missing_shard_is_found_before_reading(checkout: Layout, complains: An
     (folder / "000001.tar").unlink()
     with complains(folder / "000001.tar", "missing", "run `dvc repro -f prepare`"):
         verify_shard(folder, Manifest.read(folder, "prepare").shards[1], "prepare")
+
+
+def flip_bit(path: Path, within: bytes) -> None:
+    """Changes one bit of a member that begins with these bytes."""
+    data = bytearray(path.read_bytes())
+    data[data.index(within) + len(within) + 20] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_flipped_bit_of_a_picture_is_found_when_it_is_read(
+    checkout: Layout, complains: Any
+) -> None:
+    path = checkout.images / "train" / "000001.tar"
+    flip_bit(path, b"\xff\xd8\xff")
+    with complains(path, "train-0000010", "its bytes are not those that were embedded"):
+        list(paired(checkout))
+
+
+def test_a_flipped_bit_of_a_vector_is_found_when_it_is_read(
+    checkout: Layout, complains: Any
+) -> None:
+    path = checkout.embeddings / "train" / "000001.tar"
+    sample = next(iter(read_shard(path)))[1]
+    flip_bit(path, sample["fp16"][:40])
+    with complains(path, "the vectors of train-0000010 are damaged", "dvc repro -f embed"):
+        list(paired(checkout))
+
+
+def vectors_of(path: Path) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    for _, sample in list(read_shard(path)):
+        yield sample, np.frombuffer(sample["fp16"], "<f2").reshape(-1, 32).copy()
+
+
+def rewrite_vectors(layout: Layout, edit: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Other vectors in the first training shard, with checksums that fit."""
+    path = layout.embeddings / "train" / "000000.tar"
+    views = views_from_ints([[0, 0, 9, 9, 0, 100, 100, 100, 0]] * 3)
+    images = (image for _, image in read_shard(layout.images / "train" / "000000.tar"))
+    found = zip(images, list(vectors_of(path)), strict=True)
+    write_shard(path, [teacher_members(i, edit(vectors), views) for i, (_, vectors) in found])
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda v: v[:, :16], "6 of 32 dimensions need 384"),
+        (lambda v: v[:-1], "6 of 32 dimensions need 384"),
+        (lambda v: v * 0, "has length 0, not 1"),
+        (lambda v: v * np.nan, "has length nan, not 1"),
+    ],
+    ids=["wrong dimension", "a vector too few", "zero vectors", "NaN"],
+)
+def test_vectors_that_are_no_embeddings_are_refused_when_they_are_read(
+    checkout: Layout, complains: Any, edit: Callable[[np.ndarray], np.ndarray], words: str
+) -> None:
+    rewrite_vectors(checkout, edit)
+    with complains("train-000000", words, "dvc repro -f embed"):
+        list(EvaluationStream(paired(checkout), ImageTransform(size=32), 8))
+
+
+def test_a_shard_without_samples_is_read_as_what_it_is(checkout: Layout, complains: Any) -> None:
+    for side in (checkout.images, checkout.embeddings):
+        manifest = Manifest.read(side / "val", "test")
+        empty = write_shard(side / "val" / "000009.tar", [])
+        replace(manifest, shards=[empty, *manifest.shards]).write(side / "val")
+    whole = paired(checkout, "val")
+    assert len(list(whole)) == len(whole) == 12
+    (checkout.images / "val" / "000009.tar").write_bytes(b"")
+    with complains("000009.tar", "damaged shard"):
+        list(paired(checkout, "val"))
 
 
 @settings(max_examples=25, deadline=None)

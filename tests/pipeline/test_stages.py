@@ -99,6 +99,14 @@ def test_a_finished_run_gives_the_same_files_without_training_again(copied: Trai
             {"distill": {"global_batch": 8}, "cluster": {"mode": "local", "workers": 3}},
             ["global_batch = 8", "3 workers"],
         ),
+        (
+            {
+                "distill": {"global_batch": 26, "lanes": 26, "micro_batch": 1},
+                "cluster": {"mode": "local", "workers": 26},
+            },
+            ["24 training pictures are fewer than 26 workers"],
+        ),
+        ({"distill": {"lanes": 3}}, ["global_batch = 8", "distill.lanes = 3"]),
         ({"embed": {"views": 5}}, ["views.count is 3, wanted 5"]),
     ],
 )

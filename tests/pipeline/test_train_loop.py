@@ -234,9 +234,13 @@ def die_at(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int) -> None:
     monkeypatch.setattr(StepLog, "write", last)
 
 
-@pytest.mark.parametrize("every", [1, 2])
-@pytest.mark.parametrize(("epoch", "step"), [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)])
-@pytest.mark.parametrize("changes", [{}, {"ema": 0.5, "losses": TERMS}], ids=["plain", "all"])
+@pytest.mark.parametrize(
+    ("epoch", "step", "every", "changes"),
+    [
+        *((epoch, step, 1, {}) for epoch in (0, 1) for step in range(3)),
+        *((epoch, 2, 2, {"ema": 0.5, "losses": TERMS}) for epoch in (0, 1)),
+    ],
+)
 def test_a_run_that_ends_at_any_step_goes_on_with_the_very_same_steps(
     built: Layout,
     make_params: MakeParams,
