@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from pipeline.shards import Manifest, Shard
 from pipeline.teacher import read_teacher_identity
 
 logger = logging.getLogger(__name__)
+
+NAMED = 5  # shards that a line of the log names
 
 
 def embed(
@@ -81,7 +84,16 @@ def _keep(out: Path, manifest: Manifest, identity: dict[str, Any]) -> dict[str, 
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(lambda job: _finished(job, identity), jobs))
-    kept = {shard.name: shard for shard in found if shard is not None}
+    kept = {shard.name: shard for shard in found if isinstance(shard, Shard)}
+    again = defaultdict(list)
+    for job, why in zip(jobs, found, strict=True):
+        if isinstance(why, str):
+            again[why].append(job.shard.name)
+    for why, names in again.items():
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        logger.info(
+            "embed %s: made again: %s%s: %s", manifest.split, ", ".join(names[:NAMED]), more, why
+        )
     if kept:
         logger.info(
             "embed %s: keeping %d of %d finished shards", manifest.split, len(kept), len(jobs)
@@ -89,10 +101,8 @@ def _keep(out: Path, manifest: Manifest, identity: dict[str, Any]) -> dict[str, 
     return kept
 
 
-def _finished(job: Job, identity: dict[str, Any]) -> Shard | None:
-    """What is known of a finished teacher shard, or None where it is missing or made from something
-    else.
-    """
+def _finished(job: Job, identity: dict[str, Any]) -> Shard | str | None:
+    """What is known of a finished teacher shard, or why it does not fit; None where it is missing."""
     note, path = job.note, job.out / job.shard.name
     if not note.is_file() or not path.is_file():
         return None
@@ -105,9 +115,8 @@ def _finished(job: Job, identity: dict[str, Any]) -> Shard | None:
         if not why and sha256_file(path) != made.sha256:
             why = ["its bytes changed"]
     except (KdeovError, KeyError, TypeError):
-        why = [f"{note.name} is damaged"]
+        why = ["its note is damaged"]
     if why:
-        logger.info("embed: %s is made again: %s", path, "; ".join(why))
         note.unlink()
-        return None
+        return "; ".join(why)
     return made

@@ -177,7 +177,7 @@ def _make_on_ray(
     gpus = int(resources.get("GPU", 0)) if cluster.use_gpu else 0
     count = min(len(jobs), gpus or cluster.workers)
     cpus = max(1, int(resources["CPU"]) // count)
-    logger.info("embedding on %d Ray workers, %s", count, "one GPU each" if gpus else "CPUs")
+    logger.info("embedding on Ray, %s: %d", "one worker a GPU" if gpus else "workers", count)
     crew = Crew(params, teacher, bool(gpus) or cluster.use_gpu, cluster.embed_batch, cpus)
     actor = ray.remote(RayEmbedWorker).options(
         num_cpus=cpus,
