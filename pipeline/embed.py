@@ -102,7 +102,7 @@ def _keep(out: Path, manifest: Manifest, identity: dict[str, Any]) -> dict[str, 
 
 
 def _finished(job: Job, identity: dict[str, Any]) -> Shard | str | None:
-    """What is known of a finished teacher shard, or why it does not fit; None where it is missing."""
+    """What is known of a finished teacher shard, or why it does not fit; None where it is not."""
     note, path = job.note, job.out / job.shard.name
     if not note.is_file() or not path.is_file():
         return None
