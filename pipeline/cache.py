@@ -202,12 +202,13 @@ class PairedShards:
                 "-f embed`"
             )
         matrix = np.frombuffer(block, dtype="<f2").reshape(rows, self.dim)
+        parameters = np.frombuffer(views, dtype="<u2").reshape(count, VIEW_FIELDS)
         return CachedSample(
             key=image["__key__"],
             jpeg=jpeg,
             label=label,
             captions=captions,
-            views=views_from_ints(np.frombuffer(views, dtype="<u2").reshape(count, VIEW_FIELDS)),
+            views=views_from_ints(parameters.tolist()),
             view_vectors=matrix[:count],
             text_vectors=matrix[count:],
         )

@@ -14,6 +14,10 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+bench = typer.Typer(no_args_is_help=True)
+app.add_typer(
+    bench, name="bench", help="Measures this machine, and compares it with what is promised."
+)
 
 
 @app.callback()
@@ -154,6 +158,27 @@ def ui(port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 5000) -> None:
         os.execve(
             sys.executable, [sys.executable, "-m", "mlflow", "server", *arguments], environment
         )
+
+
+@bench.command()
+def data(
+    json_file: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, help="Where the figures go too.")
+    ] = None,
+) -> None:
+    """Embedding, reading, planning and training on generated pictures, on the CPU; takes minutes.
+
+    The exit status is 1 where a figure misses its bar.
+    """
+    from pipeline.bench import data as measured
+    from pipeline.bench.figures import conclude
+    from pipeline.console import setup_logging
+
+    setup_logging()
+    with one_line_errors("bench data"):
+        figures = measured.data_figures(measured.SIZES)
+        if not conclude("Data, on this machine's CPU", figures, json_file):
+            raise typer.Exit(1)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import logging
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +21,7 @@ from pipeline.files import write_json
 from pipeline.layout import Layout
 from pipeline.params import EfficiencyParams, Params
 from pipeline.teacher import load_teacher
+from pipeline.timing import interleaved
 
 logger = logging.getLogger(__name__)
 
@@ -111,17 +111,8 @@ def _call(module: nn.Module, size: int, batch: int) -> Callable[[], Tensor]:
 
 @torch.inference_mode()
 def latencies(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median wall time of each call in milliseconds; the calls take turns, so that a busy moment
-    hits all.
-    """
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()  # warm up
-    for _ in range(repeats):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
+    """Median wall time of each call in milliseconds, of interleaved runs."""
+    times = interleaved(calls, repeats)
     return {name: 1000 * statistics.median(values) for name, values in times.items()}
 
 

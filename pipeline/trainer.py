@@ -167,7 +167,7 @@ class Trainer:
         with log:
             for batch, seconds in timed(epoch_loader(stream, self.config.loader_workers)):
                 waited += seconds
-                log.write(self.epoch, self.step, self._train_step(batch), batch.keys)
+                log.write(self.epoch, self.step, self.train_step(batch), batch.keys)
                 self.step += 1
                 if self.step % self.config.checkpoint_every == 0 and self.step < plan.steps:
                     self.save()
@@ -226,8 +226,12 @@ class Trainer:
             }
         self.config.checkpoints.save(self.epoch * self.plan.steps + self.step, state)
 
-    def _train_step(self, batch: Batch) -> float:
-        """Moves the weights by one step; returns this rank's loss."""
+    def train_step(self, batch: Batch) -> float:
+        """Moves the weights by one step; returns this rank's loss.
+
+        Raises:
+            KdeovError: The loss is not finite.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         terms = self.joined.backward(*self._inputs(batch))
         loss = terms["total"].item()

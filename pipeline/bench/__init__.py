@@ -1,0 +1,3 @@
+"""Measurements of this machine with the project's own code, each against the bar that it must
+clear.
+"""

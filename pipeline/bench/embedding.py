@@ -1,0 +1,79 @@
+"""Embedding from image shards to teacher shards, against the bare forward pass of the teacher."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from pathlib import Path
+
+import torch
+
+from pipeline.bench.figures import Figure
+from pipeline.bench.material import photographs, write_images
+from pipeline.bench.sizes import BenchSizes, embed_params
+from pipeline.embed_workers import Crew, EmbedWorker, Job
+from pipeline.timing import interleaved, median_ratio
+
+VIEWS = 4
+
+
+def embedding_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Figure]:
+    """`embedding_share` and `embedding_share_4_views`: views/s as a share of the bare teacher's, on
+    the CPU with a thread a core.
+
+    A run reads, decodes, embeds and writes a whole shard, bytes checked and noted, as the stage
+    `embed` does. The pictures have no captions, so that the image tower alone is at work on both
+    sides.
+
+    Args:
+        folder: Where shards go.
+        teacher: Folder of the teacher.
+        sizes: How much.
+    """
+    # training pictures have all views, validation pictures the plain one
+    many = _job(folder, "train", sizes.embed_views // VIEWS)
+    one = _job(folder, "val", sizes.embed_views)
+    # 128 views in batches of 16 have the proportions of a shard of 500 in batches of 64, whose
+    # first batch is decoded while the teacher has nothing to do
+    crew = Crew(embed_params(VIEWS), teacher, False, sizes.embed_batch, os.cpu_count() or 1)
+    worker = EmbedWorker(crew)
+    pixels = torch.randn(sizes.embed_batch, 3, sizes.image_size, sizes.image_size)
+
+    def bare() -> None:
+        for _ in range(sizes.embed_views // sizes.embed_batch):
+            worker.teacher.encode_image(pixels)
+
+    times = interleaved(
+        {
+            "bare": bare,
+            "one": lambda: worker.make(one, _unheard),
+            "many": lambda: worker.make(many, _unheard),
+        },
+        sizes.repeats,
+    )
+    rate = sizes.embed_views / statistics.median(times["bare"])
+    return [
+        Figure(
+            "embedding_share",
+            median_ratio(times["bare"], times["one"]),
+            0.90,
+            f"of the bare teacher's {rate:.1f} views/s",
+        ),
+        Figure(
+            "embedding_share_4_views",
+            median_ratio(times["bare"], times["many"]),
+            0.93,
+            "the same with 4 views a picture",
+        ),
+    ]
+
+
+def _job(folder: Path, split: str, pictures: int) -> Job:
+    """The one shard of a split without captions."""
+    images = folder / "images" / split
+    manifest = write_images(images, photographs(), pictures, captions=0, per_shard=pictures)
+    return Job(split, images, manifest.shards[0], folder / "embeddings" / split)
+
+
+def _unheard(name: str, done: int) -> None:
+    """Nobody watches the progress of a run."""

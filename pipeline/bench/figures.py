@@ -1,0 +1,76 @@
+"""What a bench says: figures with their bars, as a table and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from pipeline.console import stdout
+from pipeline.files import write_json
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured value and the bar that it must clear.
+
+    Attributes:
+        name: Of the figure.
+        value: What was measured.
+        bar: What is promised.
+        note: What the value is, in a few words, its unit included.
+        at_most: Whether the bar is a ceiling; otherwise it is a floor.
+    """
+
+    name: str
+    value: float
+    bar: float
+    note: str
+    at_most: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether the value clears the bar."""
+        return self.value <= self.bar if self.at_most else self.value >= self.bar
+
+
+def figure_table(title: str, figures: Sequence[Figure]) -> Table:
+    """One row a figure."""
+    table = Table(title=title, box=box.SIMPLE_HEAD)
+    table.add_column("figure", no_wrap=True)
+    for column in ("value", "bar", ""):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("what it is")
+    for figure in figures:
+        sign = "≤" if figure.at_most else "≥"
+        mark = "[green]ok[/]" if figure.ok else "[bold red]missed[/]"
+        bar = f"{sign} {figure.bar:,g}"
+        table.add_row(figure.name, f"{figure.value:,.4g}", bar, mark, figure.note)
+    return table
+
+
+def conclude(title: str, figures: Sequence[Figure], json_file: Path | None) -> bool:
+    """Prints the table and writes the JSON, `{name: {"value": ..., "bar": ..., "ok": ...}}`.
+
+    Args:
+        title: Of the table.
+        figures: All that were measured.
+        json_file: None writes no JSON.
+
+    Returns:
+        Whether every figure clears its bar.
+
+    Raises:
+        KdeovError: The JSON cannot be written.
+    """
+    stdout.print(figure_table(title, figures))
+    if json_file is not None:
+        rows = {f.name: {"value": f.value, "bar": f.bar, "ok": f.ok} for f in figures}
+        write_json(json_file, rows)
+    missed = [figure.name for figure in figures if not figure.ok]
+    if missed:
+        stdout.print(f"Missed: {', '.join(missed)}", soft_wrap=True, highlight=False)
+    return not missed

@@ -1,0 +1,63 @@
+"""Planning an epoch of a large data set."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import tracemalloc
+from pathlib import Path
+
+from pipeline.bench.figures import Figure
+from pipeline.bench.sizes import BenchSizes
+from pipeline.plan import EpochPlan
+from pipeline.shards import Manifest, Shard, shard_name
+
+PER_SHARD = 10_000
+MEGABYTE = 1_000_000
+
+
+def planning_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
+    """`plan_seconds` and `plan_megabytes`: the manifest is read and the whole order of an epoch
+    planned.
+
+    Args:
+        folder: Where the manifest goes.
+        sizes: How much.
+    """
+    full, rest = divmod(sizes.plan_samples, PER_SHARD)
+    counts = [PER_SHARD] * full + [rest] * bool(rest)
+    shards = [Shard(shard_name(n), count, 0, "0" * 64) for n, count in enumerate(counts)]
+    Manifest("images", "train", shards, {}).write(folder)
+    seconds = []
+    for _ in range(sizes.repeats):
+        start = time.perf_counter()
+        _plan(folder)
+        seconds.append(time.perf_counter() - start)
+    tracemalloc.start()  # counts what NumPy allocates too; apart, as it takes time
+    try:
+        _plan(folder)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    what = f"{sizes.plan_samples:,} samples"
+    return [
+        Figure(
+            "plan_seconds",
+            statistics.median(seconds),
+            5,
+            f"to plan an epoch of {what}",
+            at_most=True,
+        ),
+        Figure(
+            "plan_megabytes",
+            peak / MEGABYTE,
+            500,
+            "most memory that this takes",
+            at_most=True,
+        ),
+    ]
+
+
+def _plan(folder: Path) -> None:
+    manifest = Manifest.read(folder, "bench")
+    EpochPlan(manifest.sizes, 0, epoch=0, global_batch=64, lanes=16, buffer=4096).order()

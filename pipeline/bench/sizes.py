@@ -1,0 +1,82 @@
+"""How much is measured, with which params."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.params import DistillParams, EmbedParams, LossParams
+
+
+@dataclass(frozen=True)
+class BenchSizes:
+    """How much is measured; the defaults give steady figures in a few minutes.
+
+    Attributes:
+        teacher: Arguments of `clip.model.CLIP`, those of ViT-B/32 by default; the second is the
+            resolution, at which the student is trained too.
+        embed_views: Views that are embedded a run.
+        embed_batch: Views a forward pass of the teacher.
+        read_samples: Samples that are read a run.
+        step_batch: Pictures a training step.
+        steps: Training steps that are measured.
+        epoch_pictures: Pictures of an epoch in which waiting is measured.
+        epochs: That are trained for that.
+        plan_samples: Samples of the manifest of which an epoch is planned.
+        repeats: Rounds of what is embedded, read and planned.
+    """
+
+    teacher: tuple[int, ...] = (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
+    embed_views: int = 128
+    embed_batch: int = 16
+    read_samples: int = 2000
+    step_batch: int = 16
+    steps: int = 8
+    epoch_pictures: int = 960
+    epochs: int = 3
+    plan_samples: int = 1_000_000
+    repeats: int = 5
+
+    @property
+    def dim(self) -> int:
+        """Width of the embedding space."""
+        return self.teacher[0]
+
+    @property
+    def image_size(self) -> int:
+        """Side of what teacher and student see, pixels."""
+        return self.teacher[1]
+
+
+def embed_params(views: int) -> EmbedParams:
+    """Those of `params.yaml`, with so many views of each training picture."""
+    return EmbedParams(
+        seed=0, views=views, min_area=0.6, jitter=0.15, blur=0.2, precision="float32"
+    )
+
+
+def distill_params(sizes: BenchSizes, contrastive: float = 0.0) -> DistillParams:
+    """A student that sees what the teacher sees.
+
+    Args:
+        sizes: Pictures, and how many of them.
+        contrastive: Weight of the term that needs captions.
+    """
+    return DistillParams(
+        seed=0,
+        backbone="yolov8n",
+        fusion="film",
+        backbone_weights=None,
+        image_size=sizes.image_size,
+        epochs=sizes.epochs,
+        global_batch=sizes.step_batch,
+        micro_batch=sizes.step_batch,
+        lanes=sizes.step_batch,
+        shuffle_buffer=4 * sizes.step_batch,  # so that all steps read data, not the first alone
+        learning_rate=2e-3,
+        weight_decay=0.05,
+        warmup=0.1,
+        clip_norm=1.0,
+        ema=0.0,
+        feature_loss="cosine",
+        losses=LossParams(feature=1, affinity=0, contrastive=contrastive, interactive=0, fusion=0),
+    )
