@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -16,33 +17,57 @@ class UnusablePicture(Exception):
     """Why a picture cannot be used, in a few words."""
 
 
-def to_jpeg(path: Path, max_side: int | None) -> bytes:
-    """Reads a picture, decodes all of it, and returns a JPEG in RGB with its upright orientation.
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a shard stores it.
 
-    A JPEG that is RGB, upright and small enough keeps its bytes.
+    Attributes:
+        jpeg: The file: RGB and upright.
+        size: Width and height in pixels.
+    """
 
-    Args:
-        path: The file.
-        max_side: Longest side; larger pictures are reduced. None keeps every size.
+    jpeg: bytes
+    size: tuple[int, int]
+
+
+def read_picture(path: Path, max_side: int | None) -> Picture:
+    """Reads a picture file; see `decode_picture`.
 
     Raises:
         UnusablePicture: Missing, unreadable, truncated or implausibly large.
     """
     try:
         data = path.read_bytes()
+    except FileNotFoundError:
+        raise UnusablePicture("no such file") from None
+    except (OSError, ValueError) as error:
+        raise UnusablePicture(f"unreadable ({error})") from error
+    return decode_picture(data, max_side)
+
+
+def decode_picture(data: bytes, max_side: int | None) -> Picture:
+    """Decodes all of a picture. A JPEG that is RGB, upright and small enough keeps its bytes.
+
+    Args:
+        data: A file of any format that Pillow reads.
+        max_side: Longest side; larger pictures are reduced. None keeps every size.
+
+    Raises:
+        UnusablePicture: Unreadable, truncated or implausibly large.
+    """
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as image:
                 image.load()
-                keeps = (
+                if (
                     image.format == "JPEG"
                     and image.mode == "RGB"
                     and image.getexif().get(ORIENTATION, 1) == 1
                     and (max_side is None or max(image.size) <= max_side)
-                )
-                return data if keeps else _encode(image, max_side)
-    except FileNotFoundError:
-        raise UnusablePicture("no such file") from None
+                ):
+                    return Picture(data, image.size)
+                return _encode(to_rgb(image), max_side)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UnusablePicture(f"more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
@@ -67,10 +92,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return upright.convert("RGB")
 
 
-def _encode(image: Image.Image, max_side: int | None) -> bytes:
-    rgb = to_rgb(image)
+def _encode(rgb: Image.Image, max_side: int | None) -> Picture:
     if max_side is not None and max(rgb.size) > max_side:
         rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     rgb.save(buffer, "JPEG", quality=QUALITY)
-    return buffer.getvalue()
+    return Picture(buffer.getvalue(), rgb.size)

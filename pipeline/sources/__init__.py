@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from pipeline.dataset import SPLITS
-from pipeline.params import PrepareParams
-from pipeline.sources.base import Rejected, Sample, Source
-from pipeline.sources.captions_csv import CaptionsCsv
-from pipeline.sources.scenes import Scenes
+from collections.abc import Callable
 
-__all__ = ["Rejected", "Sample", "Source", "open_source"]
+from pipeline.params import PrepareParams
+from pipeline.sources.base import Source
+from pipeline.sources.captions_csv import captions_csv
+from pipeline.sources.scenes import scenes
+
+# each is called with path, options, seed and the longest side of a picture
+OPENERS: dict[str, Callable[..., Source]] = {
+    "scenes": scenes,
+    "captions_csv": captions_csv,
+}
 
 
 def open_source(params: PrepareParams) -> Source:
-    """The source that params name.
+    """Lists the source that params name.
 
     Raises:
         KdeovError: What the source reads is missing or malformed.
     """
-    if params.source == "scenes":
-        counts = {split: getattr(params.scenes, split) for split in SPLITS}
-        return Scenes(params.path, params.seed, counts)
-    return CaptionsCsv(params.path, params.captions_csv, params.seed, params.max_side)
+    options = getattr(params, params.source)
+    return OPENERS[params.source](params.path, options, params.seed, params.max_side)

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.params import CaptionsCsvParams
-from pipeline.sources.base import Rejected, Sample
-from pipeline.sources.captions_csv import CaptionsCsv
+from pipeline.pictures import UnusablePicture
+from pipeline.source_params import CaptionsCsvParams
+from pipeline.sources.base import Rejected, Sample, Source
+from pipeline.sources.captions import clean_captions
+from pipeline.sources.captions_csv import captions_csv
+from pipeline.sources.naming import unique_keys
 
 SPLITS = ("train", "val", "test")
 buffer = io.BytesIO()
@@ -30,7 +34,7 @@ FILES = st.builds("{}{}".format, STEMS, st.sampled_from([".jpg", ".png", ".JPG",
 )
 
 
-def source(folder: Path, rows: Iterable[tuple[str, ...]] | bytes, **options: Any) -> CaptionsCsv:
+def source(folder: Path, rows: Iterable[tuple[str, ...]] | bytes, **options: Any) -> Source:
     """The source of a folder with this table: `image, caption, label` rows, or its very bytes."""
     (folder / "images").mkdir(exist_ok=True)
     if isinstance(rows, bytes):
@@ -42,7 +46,7 @@ def source(folder: Path, rows: Iterable[tuple[str, ...]] | bytes, **options: Any
         "images": "images", "csv": "captions.csv", "image_column": "image",
         "caption_column": "caption", "label_column": None, "val": 0.1, "test": 0.1,
     }  # fmt: skip
-    return CaptionsCsv(folder, CaptionsCsvParams(**values | options), 0, 64)
+    return captions_csv(folder, CaptionsCsvParams(**values | options), 0, 64)
 
 
 def put(folder: Path, *names: str, data: bytes = JPEG) -> None:
@@ -52,13 +56,25 @@ def put(folder: Path, *names: str, data: bytes = JPEG) -> None:
         path.write_bytes(data)
 
 
-def made(source: CaptionsCsv) -> dict[str, Sample | Rejected]:
+def listed(source: Source) -> dict[str, tuple[str, Any]]:
+    """Split and input of each picture."""
+    return {
+        item.name if isinstance(item, Rejected) else item.file.name: (split, item)
+        for split in SPLITS
+        for item in source.inputs[split]
+    }
+
+
+def made(source: Source) -> dict[str, Sample | Rejected]:
     """What becomes of each picture."""
-    return {item.name: source.make(item) for split in SPLITS for item in source.inputs(split)}
+    return {
+        name: item if isinstance(item, Rejected) else source.make(item)
+        for name, (_, item) in listed(source).items()
+    }
 
 
-def split_of(source: CaptionsCsv) -> dict[str, str]:
-    return {item.name: split for split in SPLITS for item in source.inputs(split)}
+def split_of(source: Source) -> dict[str, str]:
+    return {name: split for name, (split, _) in listed(source).items()}
 
 
 def test_a_picture_has_all_of_its_captions_in_their_order(tmp_path: Path) -> None:
@@ -204,3 +220,16 @@ def test_splits_have_the_shares_that_were_asked_for(tmp_path: Path) -> None:
     counts = {split: list(splits.values()).count(split) for split in SPLITS}
     assert counts["val"] == pytest.approx(400, abs=60)
     assert counts["test"] == pytest.approx(200, abs=50)
+
+
+@pytest.mark.parametrize("caption", ["a caf\ufffd", "a \udcff"])
+def test_a_caption_in_the_wrong_encoding_is_rejected(caption: str) -> None:
+    with pytest.raises(UnusablePicture, match="wrong encoding"):
+        clean_captions(["a dog", caption])
+
+
+def test_keys_of_many_pictures_that_share_their_stems_are_made_in_time() -> None:
+    names = [f"{number}.{suffix}" for number in range(50_000) for suffix in ("jpg", "png")]
+    start = time.monotonic()
+    assert len(set(unique_keys(names).values())) == len(names)
+    assert time.monotonic() - start < 10

@@ -1,0 +1,58 @@
+"""The sections of `prepare` that belong to one source each.
+
+A section is needed where `prepare.source` names it, and may be left out elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, get_args
+
+from pipeline.schema import Count, Section, Share
+
+
+class SourceSection(Section):
+    """Options of one source.
+
+    Attributes:
+        example: The section as it stands in `params.yaml`, shown where it is missing.
+    """
+
+    example: ClassVar[str]
+
+
+class ScenesParams(SourceSection):
+    example = "{train: 4000, val: 512, test: 1024}"
+
+    train: Count
+    val: Count
+    test: Count
+
+
+class CaptionsCsvParams(SourceSection):
+    example = (
+        "{images: images, csv: captions.csv, image_column: image, caption_column: caption, "
+        "label_column: null, val: 0.1, test: 0.1}"
+    )
+
+    images: str
+    """Folder of the pictures, within `prepare.path`."""
+    csv: str
+    """The table, within `prepare.path`: one row a caption."""
+    image_column: str
+    caption_column: str
+    label_column: str | None
+    """Column of class names, where pictures have them."""
+    val: Share
+    test: Share
+
+
+class SourceSections(Section):
+    """The part of `prepare` that holds the sections of sources."""
+
+    scenes: ScenesParams | None = None
+    captions_csv: CaptionsCsvParams | None = None
+
+
+SOURCES: dict[str, type[SourceSection]] = {
+    name: get_args(field.annotation)[0] for name, field in SourceSections.model_fields.items()
+}
