@@ -46,11 +46,35 @@ class CaptionsCsvParams(SourceSection):
     test: Share
 
 
+class CocoPart(Section):
+    images: str
+    """Folder of the pictures, within `prepare.path`."""
+    captions: str
+    """`captions_*.json`, within `prepare.path`."""
+    instances: str | None
+    """`instances_*.json`: boxes are stored with the pictures; null leaves them out."""
+
+
+class CocoParams(SourceSection):
+    example = (
+        "{train: {images: train2017, captions: annotations/captions_train2017.json, "
+        "instances: annotations/instances_train2017.json}, "
+        "test: {images: val2017, captions: annotations/captions_val2017.json, "
+        "instances: annotations/instances_val2017.json}, val: 0.05}"
+    )
+
+    train: CocoPart
+    test: CocoPart
+    val: Share
+    """Share of the training pictures."""
+
+
 class SourceSections(Section):
     """The part of `prepare` that holds the sections of sources."""
 
     scenes: ScenesParams | None = None
     captions_csv: CaptionsCsvParams | None = None
+    coco: CocoParams | None = None
 
 
 SOURCES: dict[str, type[SourceSection]] = {

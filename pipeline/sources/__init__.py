@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pipeline.params import PrepareParams
 from pipeline.sources.base import Source
 from pipeline.sources.captions_csv import captions_csv
+from pipeline.sources.coco import coco
 from pipeline.sources.scenes import scenes
 
 # each is called with path, options, seed and the longest side of a picture
 OPENERS: dict[str, Callable[..., Source]] = {
     "scenes": scenes,
     "captions_csv": captions_csv,
+    "coco": coco,
 }
 
 

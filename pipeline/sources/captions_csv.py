@@ -12,6 +12,7 @@ from pipeline.source_params import CaptionsCsvParams
 from pipeline.sources.base import Rejected, Source
 from pipeline.sources.naming import hash_split
 from pipeline.sources.picture_files import PictureFile, picture_files
+from pipeline.sources.tables import reading
 
 
 def captions_csv(path: Path, options: CaptionsCsvParams, seed: int, max_side: int | None) -> Source:
@@ -49,9 +50,10 @@ def captions_csv(path: Path, options: CaptionsCsvParams, seed: int, max_side: in
 def _rows(table: Path, o: CaptionsCsvParams) -> Iterator[tuple[str, str, str | None]]:
     """Name of the picture, caption and label, if any, of each row."""
     columns = [o.image_column, o.caption_column, *([o.label_column] if o.label_column else [])]
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
+    option = "prepare.path and prepare.captions_csv.csv"
+    with reading(table, option), open(table, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, strict=True)
+        try:
             missing = [c for c in columns if c not in (reader.fieldnames or [])]
             if missing:
                 raise KdeovError(
@@ -60,19 +62,10 @@ def _rows(table: Path, o: CaptionsCsvParams) -> Iterator[tuple[str, str, str | N
                     "prepare.captions_csv"
                 )
             for row in reader:
+                name = (row[o.image_column] or "").strip()
                 label = (row[o.label_column] or "").strip() if o.label_column else ""
-                yield (
-                    (row[o.image_column] or "").strip(),
-                    row[o.caption_column] or "",
-                    label or None,
-                )
-    except UnicodeDecodeError as error:
-        raise KdeovError(f"{table}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
-    except csv.Error as error:
-        raise KdeovError(
-            f"{table}: line {reader.reader.line_num}: {error}; mend the quotes"
-        ) from error
-    except OSError as error:
-        raise KdeovError(
-            f"{table}: {error.strerror}; check prepare.path and prepare.captions_csv.csv"
-        ) from error
+                yield name, row[o.caption_column] or "", label or None
+        except csv.Error as error:
+            raise KdeovError(
+                f"{table}: line {reader.reader.line_num}: {error}; mend the quotes"
+            ) from error

@@ -12,6 +12,7 @@ from kdeov.errors import KdeovError
 from pipeline.dataset import SPLITS
 from pipeline.pictures import UnusablePicture, read_picture
 from pipeline.sources.base import Rejected, Sample, Source
+from pipeline.sources.boxes import Boxes
 from pipeline.sources.captions import clean_captions, is_unicode
 from pipeline.sources.naming import unique_keys
 
@@ -24,11 +25,13 @@ class PictureFile:
         name: Path within the folder of pictures.
         captions: As they were found.
         label: Class name, or None where the source has no classes.
+        boxes: Marked objects, or None where the source has none.
     """
 
     name: str
     captions: list[str]
     label: str | None = None
+    boxes: Boxes | None = None
 
 
 @dataclass(frozen=True)
@@ -105,9 +108,11 @@ class FileReader:
         try:
             captions = clean_captions(item.file.captions)
             picture = read_picture(self._locate(name), self.max_side)
+            boxes = item.file.boxes
+            extra = {} if boxes is None else {"objects": boxes.within(picture.size)}
         except UnusablePicture as why:
             return Rejected(name, str(why))
-        return Sample(item.key, picture.jpeg, captions, name, item.label)
+        return Sample(item.key, picture.jpeg, captions, name, item.label, extra)
 
     def _locate(self, name: str) -> Path:
         if "\0" in name:
