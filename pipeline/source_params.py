@@ -69,12 +69,27 @@ class CocoParams(SourceSection):
     """Share of the training pictures."""
 
 
+class ImageFolderParams(SourceSection):
+    example = "{templates: plain, class_names: null, val: 0.1, test: 0.1}"
+
+    templates: str
+    """Set of `kdeov.prompts` that makes captions of class names."""
+    class_names: str | None
+    """JSON file within `prepare.path` that maps folders to names; null takes the folders' names,
+    with spaces for underscores."""
+    val: Share
+    """Where there is no folder `val`."""
+    test: Share
+    """Where there is no folder `test`."""
+
+
 class SourceSections(Section):
     """The part of `prepare` that holds the sections of sources."""
 
     scenes: ScenesParams | None = None
     captions_csv: CaptionsCsvParams | None = None
     coco: CocoParams | None = None
+    image_folder: ImageFolderParams | None = None
 
 
 SOURCES: dict[str, type[SourceSection]] = {

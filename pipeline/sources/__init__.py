@@ -8,6 +8,7 @@ from pipeline.params import PrepareParams
 from pipeline.sources.base import Source
 from pipeline.sources.captions_csv import captions_csv
 from pipeline.sources.coco import coco
+from pipeline.sources.image_folder import image_folder
 from pipeline.sources.scenes import scenes
 
 # each is called with path, options, seed and the longest side of a picture
@@ -15,6 +16,7 @@ OPENERS: dict[str, Callable[..., Source]] = {
     "scenes": scenes,
     "captions_csv": captions_csv,
     "coco": coco,
+    "image_folder": image_folder,
 }
 
 

@@ -17,7 +17,7 @@ from pipeline.sources.captions import clean_captions, is_unicode
 from pipeline.sources.naming import unique_keys
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class PictureFile:
     """One picture as a source lists it.
 
@@ -34,7 +34,7 @@ class PictureFile:
     boxes: Boxes | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Input:
     """One picture on its way to a worker process.
 
