@@ -7,6 +7,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 ORIENTATION = 0x0112  # EXIF
@@ -92,9 +93,19 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return upright.convert("RGB")
 
 
-def _encode(rgb: Image.Image, max_side: int | None) -> Picture:
+def encode_pixels(pixels: np.ndarray, max_side: int | None) -> Picture:
+    """A JPEG that hardly differs from pixels that were never compressed.
+
+    Args:
+        pixels: uint8 [height, width, 3], or [height, width] in grey.
+        max_side: See `decode_picture`.
+    """
+    return _encode(Image.fromarray(pixels).convert("RGB"), max_side, quality=100, subsampling=0)
+
+
+def _encode(rgb: Image.Image, max_side: int | None, **options: int) -> Picture:
     if max_side is not None and max(rgb.size) > max_side:
         rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    rgb.save(buffer, "JPEG", quality=QUALITY)
+    rgb.save(buffer, "JPEG", **{"quality": QUALITY} | options)
     return Picture(buffer.getvalue(), rgb.size)

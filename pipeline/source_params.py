@@ -83,6 +83,45 @@ class ImageFolderParams(SourceSection):
     """Where there is no folder `test`."""
 
 
+class ArrayPart(Section):
+    images: str
+    """Array of uint8 [N, height, width, 3], or [N, height, width] in grey."""
+    labels: str
+    """Array of N numbers of classes."""
+
+
+class ArraySplits(Section):
+    train: ArrayPart
+    val: ArrayPart | None
+    test: ArrayPart | None
+
+
+class ArraysParams(SourceSection):
+    example = (
+        "{splits: {train: {images: train_x, labels: train_y}, val: null, "
+        "test: {images: test_x, labels: test_y}}, class_names: classes, templates: plain, "
+        "val: 0.1, test: 0.1}"
+    )
+
+    splits: ArraySplits
+    """Names of the arrays; a split of null takes its share of the training pictures."""
+    class_names: str
+    """Array of texts."""
+    templates: str
+    """Set of `kdeov.prompts` that makes captions of class names."""
+    val: Share
+    test: Share
+
+
+class CifarParams(SourceSection):
+    example = "{templates: plain, val: 0.1}"
+
+    templates: str
+    """Set of `kdeov.prompts` that makes captions of class names."""
+    val: Share
+    """Share of the training pictures."""
+
+
 class SourceSections(Section):
     """The part of `prepare` that holds the sections of sources."""
 
@@ -90,6 +129,9 @@ class SourceSections(Section):
     captions_csv: CaptionsCsvParams | None = None
     coco: CocoParams | None = None
     image_folder: ImageFolderParams | None = None
+    arrays: ArraysParams | None = None
+    cifar10: CifarParams | None = None
+    cifar100: CifarParams | None = None
 
 
 SOURCES: dict[str, type[SourceSection]] = {

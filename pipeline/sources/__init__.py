@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipeline.params import PrepareParams
+from pipeline.sources.arrays import arrays
 from pipeline.sources.base import Source
 from pipeline.sources.captions_csv import captions_csv
+from pipeline.sources.cifar import cifar10, cifar100
 from pipeline.sources.coco import coco
 from pipeline.sources.image_folder import image_folder
 from pipeline.sources.scenes import scenes
@@ -17,6 +19,9 @@ OPENERS: dict[str, Callable[..., Source]] = {
     "captions_csv": captions_csv,
     "coco": coco,
     "image_folder": image_folder,
+    "arrays": arrays,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
 }
 
 
