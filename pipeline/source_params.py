@@ -122,12 +122,29 @@ class CifarParams(SourceSection):
     """Share of the training pictures."""
 
 
+class Shares(Section):
+    val: Share
+    test: Share
+
+
+class FlickrParams(SourceSection):
+    example = "{images: Images, captions: dataset_flickr8k.json, shares: null}"
+
+    images: str
+    """Folder of the pictures, within `prepare.path`."""
+    captions: str
+    """Token file, or Karpathy's JSON, within `prepare.path`."""
+    shares: Shares | None
+    """Null takes the splits of Karpathy's JSON; a token file has none."""
+
+
 class SourceSections(Section):
     """The part of `prepare` that holds the sections of sources."""
 
     scenes: ScenesParams | None = None
     captions_csv: CaptionsCsvParams | None = None
     coco: CocoParams | None = None
+    flickr: FlickrParams | None = None
     image_folder: ImageFolderParams | None = None
     arrays: ArraysParams | None = None
     cifar10: CifarParams | None = None

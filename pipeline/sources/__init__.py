@@ -10,6 +10,7 @@ from pipeline.sources.base import Source
 from pipeline.sources.captions_csv import captions_csv
 from pipeline.sources.cifar import cifar10, cifar100
 from pipeline.sources.coco import coco
+from pipeline.sources.flickr import flickr
 from pipeline.sources.image_folder import image_folder
 from pipeline.sources.scenes import scenes
 
@@ -18,6 +19,7 @@ OPENERS: dict[str, Callable[..., Source]] = {
     "scenes": scenes,
     "captions_csv": captions_csv,
     "coco": coco,
+    "flickr": flickr,
     "image_folder": image_folder,
     "arrays": arrays,
     "cifar10": cifar10,
