@@ -30,14 +30,14 @@ class ScenesParams(SourceSection):
 
 class CaptionsCsvParams(SourceSection):
     example = (
-        "{images: images, csv: captions.csv, image_column: image, caption_column: caption, "
+        "{images: images, table: captions.csv, image_column: image, caption_column: caption, "
         "label_column: null, val: 0.1, test: 0.1}"
     )
 
     images: str
     """Folder of the pictures, within `prepare.path`."""
-    csv: str
-    """The table, within `prepare.path`: one row a caption."""
+    table: str
+    """A .csv, .tsv or .parquet file within `prepare.path`: one row a caption."""
     image_column: str
     caption_column: str
     label_column: str | None

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pyarrow import parquet
 
 from pipeline.pictures import UnusablePicture
 from pipeline.source_params import CaptionsCsvParams
@@ -43,7 +45,7 @@ def source(folder: Path, rows: Iterable[tuple[str, ...]] | bytes, **options: Any
         with open(folder / "captions.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("image", "caption", "label"), *rows])
     values = {
-        "images": "images", "csv": "captions.csv", "image_column": "image",
+        "images": "images", "table": "captions.csv", "image_column": "image",
         "caption_column": "caption", "label_column": None, "val": 0.1, "test": 0.1,
     }  # fmt: skip
     return captions_csv(folder, CaptionsCsvParams(**values | options), 0, 64)
@@ -92,6 +94,45 @@ def test_a_table_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
     assert isinstance(sample, Sample) and sample.captions == ['a dog, a "cat"']
 
 
+def test_a_tsv_has_no_quotes(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg")
+    (tmp_path / "t.tsv").write_text('image\tcaption\na.jpg\t"Stop", it says\n')
+    sample = made(source(tmp_path, [], table="t.tsv"))["a.jpg"]
+    assert isinstance(sample, Sample) and sample.captions == ['"Stop", it says']
+
+
+def test_a_parquet_table_gives_what_the_same_csv_gives(tmp_path: Path) -> None:
+    names = [f"{n}.jpg" for n in range(20)]
+    put(tmp_path, *names)
+    rows = [(name, f"a dog, {name}", "dog") for name in names] + [(names[0], "", "dog")]
+    columns = dict(zip(("image", "caption", "label"), zip(*rows, strict=True), strict=True))
+    table = pyarrow.table({name: list(column) for name, column in columns.items()})
+    parquet.write_table(table, tmp_path / "t.parquet", row_group_size=7)
+    from_parquet = source(tmp_path, rows, table="t.parquet", label_column="label")
+    from_csv = source(tmp_path, rows, label_column="label")
+    assert made(from_parquet) == made(from_csv)
+    assert split_of(from_parquet) == split_of(from_csv)
+
+
+def test_a_parquet_table_that_cannot_be_read_is_told_in_one_line(
+    tmp_path: Path, complains: Any
+) -> None:
+    path = tmp_path / "t.parquet"
+    with complains(path, "No such file", "prepare.captions_csv.table"):
+        source(tmp_path, [], table="t.parquet")
+    path.write_bytes(b"words")
+    with complains(path, "no Parquet"):
+        source(tmp_path, [], table="t.parquet")
+    parquet.write_table(pyarrow.table({"image": [1], "caption": ["x"]}), path)
+    with complains(path, "column 'image' holds int64; store texts"):
+        source(tmp_path, [], table="t.parquet")
+    parquet.write_table(pyarrow.table({"image": ["a"], "text": ["x"]}), path)
+    with complains(path, "no column 'caption', its columns are image, text"):
+        source(tmp_path, [], table="t.parquet")
+    with complains("t.xlsx: is no .csv, .tsv or .parquet"):
+        source(tmp_path, [], table="t.xlsx")
+
+
 @pytest.mark.parametrize(
     ("table", "words"),
     [
@@ -115,8 +156,8 @@ def test_a_missing_folder_a_missing_table_and_a_missing_label_column_are_named(
 ) -> None:
     with complains(tmp_path / "photos", "prepare.captions_csv.images"):
         source(tmp_path, [], images="photos")
-    with complains(tmp_path / "texts.csv", "No such file", "prepare.captions_csv.csv"):
-        source(tmp_path, [], csv="texts.csv")
+    with complains(tmp_path / "texts.csv", "No such file", "prepare.captions_csv.table"):
+        source(tmp_path, [], table="texts.csv")
     with complains("no column 'kind'", "its columns are image, caption, label"):
         source(tmp_path, [], label_column="kind")
 
@@ -171,6 +212,13 @@ def test_a_picture_without_a_class_is_rejected_where_the_others_have_one(tmp_pat
     results = made(source(tmp_path, rows, label_column="label"))
     assert isinstance(results["a.jpg"], Sample)
     assert isinstance(results["b.jpg"], Rejected) and "label" in results["b.jpg"].reason
+
+
+def test_a_picture_of_two_classes_is_rejected(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg")
+    rows = [("a.jpg", "x", "dog"), ("a.jpg", "y", "cat")]
+    result = made(source(tmp_path, rows, label_column="label"))["a.jpg"]
+    assert result == Rejected("a.jpg", "several labels (cat, dog)")
 
 
 def test_space_around_a_class_name_makes_no_other_class(tmp_path: Path) -> None:
