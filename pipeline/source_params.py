@@ -138,6 +138,15 @@ class FlickrParams(SourceSection):
     """Null takes the splits of Karpathy's JSON; a token file has none."""
 
 
+class ShardsParams(SourceSection):
+    example = "{val: 0.01, test: 0.01}"
+
+    val: Share
+    """Where there is no folder `val`."""
+    test: Share
+    """Where there is no folder `test`."""
+
+
 class SourceSections(Section):
     """The part of `prepare` that holds the sections of sources."""
 
@@ -149,6 +158,7 @@ class SourceSections(Section):
     arrays: ArraysParams | None = None
     cifar10: CifarParams | None = None
     cifar100: CifarParams | None = None
+    shards: ShardsParams | None = None
 
 
 SOURCES: dict[str, type[SourceSection]] = {

@@ -13,6 +13,7 @@ from pipeline.sources.coco import coco
 from pipeline.sources.flickr import flickr
 from pipeline.sources.image_folder import image_folder
 from pipeline.sources.scenes import scenes
+from pipeline.sources.shards import shards
 
 # each is called with path, options, seed and the longest side of a picture
 OPENERS: dict[str, Callable[..., Source]] = {
@@ -24,6 +25,7 @@ OPENERS: dict[str, Callable[..., Source]] = {
     "arrays": arrays,
     "cifar10": cifar10,
     "cifar100": cifar100,
+    "shards": shards,
 }
 
 
