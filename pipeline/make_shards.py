@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
@@ -24,10 +25,17 @@ POLL_S = 0.5
 
 @dataclass
 class Made:
-    """What became of the inputs of one shard; `shard` is None where none of them can be used."""
+    """What became of the inputs of one shard.
+
+    Attributes:
+        shard: What was written, or None where no input can be used.
+        rejected: Inputs that were left out.
+        hashes: Of the pictures that are compared between splits.
+    """
 
     shard: Shard | None = None
     rejected: list[Rejected] = field(default_factory=list)
+    hashes: array[int] = field(default_factory=lambda: array("Q"))
 
 
 def make_shard(
@@ -46,6 +54,8 @@ def make_shard(
             if isinstance(result, Rejected):
                 made.rejected.append(result)
             else:
+                if result.hash is not None:
+                    made.hashes.append(result.hash)
                 yield _members(result)
 
     usable = samples()

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
+from itertools import combinations
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from kdeov.errors import KdeovError
 from pipeline.console import progress
 from pipeline.dataset import SPLITS, Dataset
 from pipeline.files import writing_folder
 from pipeline.make_shards import ShardMaker
+from pipeline.near_duplicates import near_duplicates
 from pipeline.params import PrepareParams
-from pipeline.shards import Manifest
+from pipeline.shards import Manifest, read_shard, sample_json
 from pipeline.sources import open_source
 from pipeline.sources.base import Inputs
 
 logger = logging.getLogger(__name__)
 
 PER_PROCESS = 64  # inputs for which starting a process is worth its while
+EXAMPLES = 3
 
 
 def prepare(params: PrepareParams, out: Path, processes: int | None = None) -> None:
@@ -44,20 +50,27 @@ def prepare(params: PrepareParams, out: Path, processes: int | None = None) -> N
     processes = processes or min(os.cpu_count() or 1, -(-total // PER_PROCESS))
     with writing_folder(out) as folder:
         with ShardMaker(source.make, processes) as maker:
-            manifests = {
-                split: _write_split(maker, source.inputs[split], split, params, folder / split)
-                for split in SPLITS
-            }
+            manifests: dict[str, Manifest] = {}
+            hashes: dict[str, np.ndarray] = {}
+            for split in SPLITS:
+                manifests[split], hashes[split] = _write_split(
+                    maker, source.inputs[split], split, params, folder / split
+                )
         _check_rejected(manifests, params.max_rejected)
-        samples = {split: manifest.samples for split, manifest in manifests.items()}
-        Dataset(params.dataset, params.source, source.classes, source.held_out, samples).write(
-            folder
-        )
+        Dataset(
+            name=params.dataset,
+            source=params.source,
+            classes=source.classes,
+            held_out=source.held_out,
+            samples={split: manifest.samples for split, manifest in manifests.items()},
+            near_duplicates=_near_duplicates(folder, manifests, hashes),
+        ).write(folder)
 
 
 def _write_split(
     maker: ShardMaker, inputs: Inputs, split: str, params: PrepareParams, folder: Path
-) -> Manifest:
+) -> tuple[Manifest, np.ndarray]:
+    """The manifest, and the hashes of the pictures."""
     with progress(f"prepare {split}", len(inputs)) as meter:
         made = list(maker.make(folder, inputs, params.samples_per_shard, meter.advance))
     manifest = Manifest(
@@ -75,7 +88,7 @@ def _write_split(
         len(manifest.shards),
         len(manifest.rejected),
     )
-    return manifest
+    return manifest, np.concatenate([np.asarray(part.hashes) for part in made])
 
 
 def _check_rejected(manifests: dict[str, Manifest], limit: float) -> None:
@@ -95,3 +108,38 @@ def _check_rejected(manifests: dict[str, Manifest], limit: float) -> None:
     for split, manifest in manifests.items():
         if not manifest.samples:
             raise KdeovError(f"no picture of the {split} split can be used; mend the data set")
+
+
+def _near_duplicates(
+    folder: Path, manifests: dict[str, Manifest], hashes: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """What `Dataset.near_duplicates` says; it is logged, and nothing is removed."""
+    found: dict[str, Any] = {}
+    for other, split in combinations(SPLITS, 2):
+        if not (pairs := near_duplicates(hashes[split], hashes[other])):
+            continue
+        examples = [
+            [
+                _source_name(folder / split, manifests[split], number),
+                _source_name(folder / other, manifests[other], other_number),
+            ]
+            for number, other_number in pairs[:EXAMPLES]
+        ]
+        found[f"{split} in {other}"] = {"pictures": len(pairs), "examples": examples}
+        logger.warning(
+            "%d of %d pictures of %s nearly occur in %s (%s); metrics of %s may be too good",
+            len(pairs), manifests[split].samples, split, other,
+            "; ".join(" as ".join(names) for names in examples), split,
+        )  # fmt: skip
+    return found
+
+
+def _source_name(folder: Path, manifest: Manifest, number: int) -> str:
+    """What the source calls a sample, by its number in the split."""
+    for shard in manifest.shards:
+        if number < shard.samples:
+            break
+        number -= shard.samples
+    place = number
+    ((_, sample),) = read_shard(folder / shard.name, None, lambda n: n == place, place + 1)
+    return sample_json(sample)["source"]

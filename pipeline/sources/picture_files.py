@@ -112,7 +112,7 @@ class FileReader:
             extra = {} if boxes is None else {"objects": boxes.within(picture.size)}
         except UnusablePicture as why:
             return Rejected(name, str(why))
-        return Sample(item.key, picture.jpeg, captions, name, item.label, extra)
+        return Sample(item.key, picture.jpeg, captions, name, item.label, extra, picture.hash)
 
     def _locate(self, name: str) -> Path:
         if "\0" in name:

@@ -86,7 +86,8 @@ class RowReader:
             return Rejected(name, f"label {row.label} of {len(self.classes)} classes")
         picture = encode_pixels(row.pixels, self.max_side)
         captions = [prompt.format(self.classes[row.label]) for prompt in self.prompts]
-        return Sample(f"{row.table}-{row.number:07d}", picture.jpeg, captions, name, row.label)
+        key = f"{row.table}-{row.number:07d}"
+        return Sample(key, picture.jpeg, captions, name, row.label, hash=picture.hash)
 
 
 def pixel_rows(

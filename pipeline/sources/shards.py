@@ -133,7 +133,7 @@ class MemberReader:
             picture = decode_picture(data, self.max_side)
         except UnusablePicture as why:
             return Rejected(name, str(why))
-        return Sample(member.key, picture.jpeg, captions, name)
+        return Sample(member.key, picture.jpeg, captions, name, hash=picture.hash)
 
 
 def _index(path: Path, name: str) -> Iterator[tuple[str, list[int]]]:
