@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, UnidentifiedImageError
 
 from kdeov.student import VisualStudent
-from pipeline.pictures import ORIENTATION, UnusablePicture, read_picture
+from pipeline.pictures import ORIENTATION, UnusablePicture, decode_picture, read_picture
 
 SIZE = (40, 24)
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -179,6 +179,22 @@ def test_a_decompression_bomb_is_refused(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(UnusablePicture, match=f"more than {limit:,} pixels"):
         read_picture(path, None)
+
+
+def test_a_small_file_of_200_megapixels_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("1", (20_000, 10_000)).save(path)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(UnusablePicture, match="pixels"):
+        read_picture(path, None)
+
+
+def test_a_truncated_photograph_is_refused_wherever_it_ends(shared_data: Path) -> None:
+    data = next((shared_data / "coco_mini" / "val2017").iterdir()).read_bytes()
+    assert decode_picture(data, None).jpeg == data
+    for share in (0.1, 0.5, 0.9, 0.99):
+        with pytest.raises(UnusablePicture, match="truncated"):
+            decode_picture(data[: int(len(data) * share)], None)
 
 
 KINDS = {
