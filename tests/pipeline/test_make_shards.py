@@ -62,3 +62,8 @@ def test_every_input_is_told_and_a_shard_of_nothing_is_not_written(tmp_path: Pat
 def test_a_process_that_was_killed_is_told_in_one_line(tmp_path: Path, complains: Any) -> None:
     with complains("was killed; free memory"), ShardMaker(die, 2) as maker:
         list(maker.make(tmp_path, Numbers(20), 10, lambda _: None))
+
+
+def test_a_process_that_makes_shards_does_not_wait_for_torch(run_python: Any) -> None:
+    script = "import sys, pipeline.prepare; print('torch' in sys.modules)"
+    assert run_python("-c", script).stdout.split() == ["False"]
