@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipeline.files import read_json, write_json
 
@@ -21,6 +22,8 @@ class Dataset:
         classes: Names of the labels; empty where pictures have none.
         held_out: Those of the classes that never occur in training.
         samples: Pictures of each split.
+        near_duplicates: By split and other split, as in `test in train`: how many pictures of the
+            one nearly occur in the other, and examples, each with the names in both.
     """
 
     name: str
@@ -28,6 +31,7 @@ class Dataset:
     classes: list[str]
     held_out: list[str]
     samples: dict[str, int]
+    near_duplicates: dict[str, Any] = field(default_factory=dict)
 
     @property
     def held_out_labels(self) -> list[int]:

@@ -1,55 +1,28 @@
 """The schema of `params.yaml`: one section a stage, and two that say only where things run.
 
 The sections of stages have no defaults: every value that a number depends on stands in the file,
-where DVC sees it.
+where DVC sees it. Of the sections of sources, only the one that is used must stand there.
 """
 
 from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from kdeov.errors import KdeovError
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Seed = Annotated[int, Field(ge=0)]
+from pipeline.schema import Count, NonNegative, Section, Seed, Share
+from pipeline.source_params import SOURCES, SourceSections
 
 
-class Section(BaseModel):
-    """A mapping that refuses unknown keys and never changes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class ScenesParams(Section):
-    train: Count
-    val: Count
-    test: Count
-
-
-class CaptionsCsvParams(Section):
-    images: str
-    """Folder of the pictures, within `prepare.path`."""
-    csv: str
-    """The table, within `prepare.path`: one row a caption."""
-    image_column: str
-    caption_column: str
-    label_column: str | None
-    """Column of class names, where pictures have them."""
-    val: Share
-    test: Share
-
-
-class PrepareParams(Section):
+class PrepareParams(SourceSections):
     dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     """What metrics and reports call the data."""
-    source: Literal["scenes", "captions_csv"]
+    source: str
     path: Path
     """What the source reads; DVC watches it."""
     seed: Seed
@@ -58,8 +31,22 @@ class PrepareParams(Section):
     """Pictures whose longer side exceeds it are reduced; others keep their bytes where they can."""
     max_rejected: Share
     """Share of unusable inputs above which the stage fails."""
-    scenes: ScenesParams
-    captions_csv: CaptionsCsvParams
+
+    @model_validator(mode="after")
+    def _source_is_there(self) -> PrepareParams:
+        if self.source not in SOURCES:
+            raise PydanticCustomError(
+                "source",
+                "source: choose from {sources}, not {source}",
+                {"sources": ", ".join(SOURCES), "source": repr(self.source)},
+            )
+        if getattr(self, self.source) is None:
+            raise PydanticCustomError(
+                "source",
+                "{source} is missing; add to this section `{source}: {example}`",
+                {"source": self.source, "example": SOURCES[self.source].example},
+            )
+        return self
 
 
 class TinyTeacherParams(Section):
@@ -224,6 +211,8 @@ def _explain(error: ValidationError) -> str:
         return f"{where} is not a key{' of ' + '.'.join(section) if section else ''}; {hint}{more}"
     if fault["type"] == "missing":
         return f"{where} is missing; every key of a stage must be given{more}"
+    if fault["type"] == "source":
+        return f"{where}.{fault['msg']}{more}"
     message = fault["msg"][0].lower() + fault["msg"][1:]
     return f"{where or 'the file'}: {message}, not {fault['input']!r}{more}"
 
@@ -231,7 +220,8 @@ def _explain(error: ValidationError) -> str:
 def _section(names: list[str]) -> type[BaseModel]:
     model: Any = Params
     for name in names:
-        model = model.model_fields[name].annotation
+        annotation = model.model_fields[name].annotation
+        model = next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)
     return model
 
 

@@ -2,120 +2,93 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import multiprocessing
 import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from itertools import islice
+from itertools import combinations
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from kdeov.errors import KdeovError
 from pipeline.console import progress
 from pipeline.dataset import SPLITS, Dataset
 from pipeline.files import writing_folder
+from pipeline.make_shards import ShardMaker
+from pipeline.near_duplicates import near_duplicates
 from pipeline.params import PrepareParams
-from pipeline.shards import Manifest, shard_name, write_shard
-from pipeline.sources import Rejected, Sample, Source, open_source
+from pipeline.shards import Manifest, read_shard, sample_json
+from pipeline.sources import open_source
+from pipeline.sources.base import Inputs
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 32  # inputs that a worker process takes at once
+PER_PROCESS = 64  # inputs for which starting a process is worth its while
+EXAMPLES = 3
 
 
-def prepare(params: PrepareParams, out: Path) -> None:
+def prepare(params: PrepareParams, out: Path, processes: int | None = None) -> None:
     """Writes `out/<split>/*.tar`, a manifest for each split, and `dataset.json`.
+
+    Args:
+        params: The section of the stage.
+        out: The folder of image shards.
+        processes: How many read pictures; by default one a core. Nothing else depends on it.
 
     Raises:
         KdeovError: The source cannot be used, a split is empty, or too many inputs were rejected.
     """
     source = open_source(params)
-    inputs = {split: source.inputs(split) for split in SPLITS}
-    if not any(inputs.values()):
+    total = sum(len(source.inputs[split]) for split in SPLITS)
+    if not total:
         raise KdeovError(f"{params.path}: the data set is empty; check prepare.path")
-    for split, items in inputs.items():
-        if not items:
+    for split in SPLITS:
+        if not len(source.inputs[split]):
             raise KdeovError(
                 f"{params.path}: the {split} split is empty; give it a larger share in prepare"
             )
+    processes = processes or min(os.cpu_count() or 1, -(-total // PER_PROCESS))
     with writing_folder(out) as folder:
-        manifests = {split: _write_split(source, split, params, folder / split) for split in SPLITS}
+        with ShardMaker(source.make, processes) as maker:
+            manifests: dict[str, Manifest] = {}
+            hashes: dict[str, np.ndarray] = {}
+            for split in SPLITS:
+                manifests[split], hashes[split] = _write_split(
+                    maker, source.inputs[split], split, params, folder / split
+                )
         _check_rejected(manifests, params.max_rejected)
-        samples = {split: manifest.samples for split, manifest in manifests.items()}
-        Dataset(params.dataset, params.source, source.classes, source.held_out, samples).write(
-            folder
-        )
+        Dataset(
+            name=params.dataset,
+            source=params.source,
+            classes=source.classes,
+            held_out=source.held_out,
+            samples={split: manifest.samples for split, manifest in manifests.items()},
+            near_duplicates=_near_duplicates(folder, manifests, hashes),
+        ).write(folder)
 
 
-def _write_split(source: Source, split: str, params: PrepareParams, folder: Path) -> Manifest:
-    rejected: list[Rejected] = []
-    items = source.inputs(split)
-    with progress(f"prepare {split}", len(items)) as meter:
-        made = _make(source, items)
-        usable = _usable(made, rejected, meter.advance)
-        shards = [
-            write_shard(folder / shard_name(index), map(_members, chunk))
-            for index, chunk in enumerate(_chunks(usable, params.samples_per_shard))
-        ]
+def _write_split(
+    maker: ShardMaker, inputs: Inputs, split: str, params: PrepareParams, folder: Path
+) -> tuple[Manifest, np.ndarray]:
+    """The manifest, and the hashes of the pictures."""
+    with progress(f"prepare {split}", len(inputs)) as meter:
+        made = list(maker.make(folder, inputs, params.samples_per_shard, meter.advance))
     manifest = Manifest(
         kind="images",
         split=split,
-        shards=shards,
+        shards=[part.shard for part in made if part.shard is not None],
         identity={"dataset": params.dataset, "source": params.source},
-        rejected=[{"name": r.name, "reason": r.reason} for r in rejected],
+        rejected=[{"name": r.name, "reason": r.reason} for part in made for r in part.rejected],
     )
     manifest.write(folder)
     logger.info(
         "%s: %d pictures in %d shards, %d rejected",
         split,
         manifest.samples,
-        len(shards),
-        len(rejected),
+        len(manifest.shards),
+        len(manifest.rejected),
     )
-    return manifest
-
-
-def _make(source: Source, items: Any) -> Iterator[Sample | Rejected]:
-    """Samples in the order of the inputs, made by one process a core."""
-    workers = min(os.cpu_count() or 1, -(-len(items) // CHUNK))
-    if workers == 1:
-        yield from map(source.make, items)
-        return
-    # spawned, not forked: a fork of a process with threads may hang
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(source.make, items, chunksize=CHUNK)
-
-
-def _usable(
-    made: Iterable[Sample | Rejected], rejected: list[Rejected], advance: Any
-) -> Iterator[Sample]:
-    for result in made:
-        advance()
-        if isinstance(result, Rejected):
-            rejected.append(result)
-        else:
-            yield result
-
-
-def _chunks(samples: Iterator[Sample], size: int) -> Iterator[list[Sample]]:
-    while chunk := list(islice(samples, size)):
-        yield chunk
-
-
-def _members(sample: Sample) -> dict[str, Any]:
-    description = {
-        "captions": sample.captions,
-        "label": sample.label,
-        "source": sample.source,
-        **sample.extra,
-    }
-    return {
-        "__key__": sample.key,
-        "jpg": sample.jpeg,
-        "json": json.dumps(description, sort_keys=True, ensure_ascii=False).encode(),
-    }
+    return manifest, np.concatenate([np.asarray(part.hashes) for part in made])
 
 
 def _check_rejected(manifests: dict[str, Manifest], limit: float) -> None:
@@ -135,3 +108,38 @@ def _check_rejected(manifests: dict[str, Manifest], limit: float) -> None:
     for split, manifest in manifests.items():
         if not manifest.samples:
             raise KdeovError(f"no picture of the {split} split can be used; mend the data set")
+
+
+def _near_duplicates(
+    folder: Path, manifests: dict[str, Manifest], hashes: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """What `Dataset.near_duplicates` says; it is logged, and nothing is removed."""
+    found: dict[str, Any] = {}
+    for other, split in combinations(SPLITS, 2):
+        if not (pairs := near_duplicates(hashes[split], hashes[other])):
+            continue
+        examples = [
+            [
+                _source_name(folder / split, manifests[split], number),
+                _source_name(folder / other, manifests[other], other_number),
+            ]
+            for number, other_number in pairs[:EXAMPLES]
+        ]
+        found[f"{split} in {other}"] = {"pictures": len(pairs), "examples": examples}
+        logger.warning(
+            "%d of %d pictures of %s nearly occur in %s (%s); metrics of %s may be too good",
+            len(pairs), manifests[split].samples, split, other,
+            "; ".join(" as ".join(names) for names in examples), split,
+        )  # fmt: skip
+    return found
+
+
+def _source_name(folder: Path, manifest: Manifest, number: int) -> str:
+    """What the source calls a sample, by its number in the split."""
+    for shard in manifest.shards:
+        if number < shard.samples:
+            break
+        number -= shard.samples
+    place = number
+    ((_, sample),) = read_shard(folder / shard.name, None, lambda n: n == place, place + 1)
+    return sample_json(sample)["source"]

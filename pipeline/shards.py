@@ -4,6 +4,7 @@ for them.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import tarfile
@@ -11,9 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
-
-import webdataset as wds
-from webdataset.tariterators import group_by_keys
 
 from kdeov.errors import KdeovError
 from pipeline.files import digest, read_json, sha256_file, write_json, writing
@@ -107,8 +105,8 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> Shard:
         KdeovError: A key is unusable or occurs twice, or the disk is full.
     """
     keys: set[str] = set()
-    # mtime=0 and sorted members make equal samples equal bytes; gzip would not
-    with writing(path) as file, wds.TarWriter(file, encoder=False, mtime=0) as tar:
+    # no times and sorted members make equal samples equal bytes; gzip would not
+    with writing(path) as file, tarfile.open(fileobj=file, mode="w") as tar:
         for sample in samples:
             key = sample["__key__"]
             if not KEY.match(key):
@@ -118,7 +116,10 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> Shard:
                     f"{path}: key {key!r} occurs twice; make the names in the source unique"
                 )
             keys.add(key)
-            tar.write(sample)
+            for extension in sorted(sample.keys() - {"__key__"}):
+                member = tarfile.TarInfo(f"{key}.{extension}")
+                member.size = len(sample[extension])
+                tar.addfile(member, io.BytesIO(sample[extension]))
     return Shard(path.name, len(keys), path.stat().st_size, sha256_file(path))
 
 
@@ -142,6 +143,9 @@ def read_shard(
     Raises:
         KdeovError: The shard is missing, damaged, or holds something other than plain files.
     """
+    # imports torch, for which processes that only write shards need not wait
+    from webdataset.tariterators import group_by_keys
+
     numbers: dict[str, int] = {}
     try:
         with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:

@@ -23,6 +23,8 @@ SHOWN_NOT_COUNTED = {
         "tracking",
         "publish",
         "params",
+        "schema",
+        "source_params",
         "cli",
     )
 } | {"kdeov/__init__.py", "kdeov/errors.py", "pipeline/sources/base.py"}

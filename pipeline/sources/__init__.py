@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from pipeline.dataset import SPLITS
-from pipeline.params import PrepareParams
-from pipeline.sources.base import Rejected, Sample, Source
-from pipeline.sources.captions_csv import CaptionsCsv
-from pipeline.sources.scenes import Scenes
+from collections.abc import Callable
 
-__all__ = ["Rejected", "Sample", "Source", "open_source"]
+from pipeline.params import PrepareParams
+from pipeline.sources.arrays import arrays
+from pipeline.sources.base import Source
+from pipeline.sources.captions_csv import captions_csv
+from pipeline.sources.cifar import cifar10, cifar100
+from pipeline.sources.coco import coco
+from pipeline.sources.flickr import flickr
+from pipeline.sources.image_folder import image_folder
+from pipeline.sources.scenes import scenes
+from pipeline.sources.shards import shards
+
+# each is called with path, options, seed and the longest side of a picture
+OPENERS: dict[str, Callable[..., Source]] = {
+    "scenes": scenes,
+    "captions_csv": captions_csv,
+    "coco": coco,
+    "flickr": flickr,
+    "image_folder": image_folder,
+    "arrays": arrays,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "shards": shards,
+}
 
 
 def open_source(params: PrepareParams) -> Source:
-    """The source that params name.
+    """Lists the source that params name.
 
     Raises:
         KdeovError: What the source reads is missing or malformed.
     """
-    if params.source == "scenes":
-        counts = {split: getattr(params.scenes, split) for split in SPLITS}
-        return Scenes(params.path, params.seed, counts)
-    return CaptionsCsv(params.path, params.captions_csv, params.seed, params.max_side)
+    options = getattr(params, params.source)
+    return OPENERS[params.source](params.path, options, params.seed, params.max_side)

@@ -1,10 +1,8 @@
-"""What a data source is: a list of inputs for each split, and a function that makes a sample of
-one.
-"""
+"""What a data source is: the inputs of each split, and a function that makes a sample of one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,9 +15,11 @@ class Sample:
         key: Name in the shard; letters, digits, - and _ alone, unique in its split.
         jpeg: The encoded picture.
         captions: At least one caption.
-        label: Index into the data set's classes, or None where the source has none.
         source: What a person would look for, such as a file name.
+        label: Index into the data set's classes, or None where the source has none.
         extra: Whatever else the source knows (boxes, say); JSON types only.
+        hash: See `pipeline.pictures.difference_hash`. A source gives it for all of its pictures, or
+            None for all to keep them from being compared between splits.
     """
 
     key: str
@@ -28,6 +28,7 @@ class Sample:
     source: str
     label: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    hash: int | None = None
 
 
 @dataclass(frozen=True)
@@ -38,21 +39,27 @@ class Rejected:
     reason: str
 
 
-class Source(Protocol):
-    """A data set. It is pickled into worker processes, which call `make`.
+class Inputs(Protocol):
+    """The inputs of a split, in an order that never changes: a list, or what is read as it goes."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that has been listed and not yet read.
 
     Attributes:
+        inputs: Of each split. What the listing already refused is a `Rejected` among them.
+        make: A sample of one input; the same whenever and wherever it is called. It is pickled
+            into worker processes, so it holds no list of inputs.
         classes: Names of the labels; empty where pictures have none.
         held_out: Those of the classes that never occur in training.
     """
 
-    classes: list[str]
-    held_out: list[str]
-
-    def inputs(self, split: str) -> Sequence[Any]:
-        """The inputs of a split, in an order that never changes."""
-        ...
-
-    def make(self, item: Any) -> Sample | Rejected:
-        """A sample of one input; the same whenever and wherever it is called."""
-        ...
+    inputs: Mapping[str, Inputs]
+    make: Callable[[Any], Sample | Rejected]
+    classes: list[str] = field(default_factory=list)
+    held_out: list[str] = field(default_factory=list)

@@ -19,7 +19,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from kdeov.errors import KdeovError
 from pipeline.dataset import SPLITS
-from pipeline.sources.base import Sample
+from pipeline.source_params import ScenesParams
+from pipeline.sources.base import Sample, Source
 
 KEYS = (
     "size", "jpeg_quality", "captions", "colours", "shapes", "textures", "backgrounds", "held_out",
@@ -37,8 +38,19 @@ class SceneObject:
     box: tuple[int, int, int, int]
 
 
+def scenes(path: Path, options: ScenesParams, seed: int, max_side: int | None) -> Source:
+    """The generated data set; its pictures have the size that its description says.
+
+    Raises:
+        KdeovError: The description is missing or malformed.
+    """
+    drawing = Scenes(path, seed, {split: getattr(options, split) for split in SPLITS})
+    inputs = {split: drawing.inputs(split) for split in SPLITS}
+    return Source(inputs, drawing.make, drawing.classes, drawing.held_out)
+
+
 class Scenes:
-    """The `scenes` source.
+    """Draws scenes.
 
     Args:
         path: The YAML file that names colours, shapes, textures and backgrounds.

@@ -6,18 +6,24 @@ import csv
 import io
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pyarrow import parquet
 
-from pipeline.params import CaptionsCsvParams
-from pipeline.sources.base import Rejected, Sample
-from pipeline.sources.captions_csv import CaptionsCsv
+from pipeline.pictures import UnusablePicture
+from pipeline.source_params import CaptionsCsvParams
+from pipeline.sources.base import Rejected, Sample, Source
+from pipeline.sources.captions import clean_captions
+from pipeline.sources.captions_csv import captions_csv
+from pipeline.sources.naming import unique_keys
 
 SPLITS = ("train", "val", "test")
 buffer = io.BytesIO()
@@ -30,7 +36,7 @@ FILES = st.builds("{}{}".format, STEMS, st.sampled_from([".jpg", ".png", ".JPG",
 )
 
 
-def source(folder: Path, rows: Iterable[tuple[str, ...]] | bytes, **options: Any) -> CaptionsCsv:
+def source(folder: Path, rows: Iterable[tuple[str, ...]] | bytes, **options: Any) -> Source:
     """The source of a folder with this table: `image, caption, label` rows, or its very bytes."""
     (folder / "images").mkdir(exist_ok=True)
     if isinstance(rows, bytes):
@@ -39,10 +45,10 @@ def source(folder: Path, rows: Iterable[tuple[str, ...]] | bytes, **options: Any
         with open(folder / "captions.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("image", "caption", "label"), *rows])
     values = {
-        "images": "images", "csv": "captions.csv", "image_column": "image",
+        "images": "images", "table": "captions.csv", "image_column": "image",
         "caption_column": "caption", "label_column": None, "val": 0.1, "test": 0.1,
     }  # fmt: skip
-    return CaptionsCsv(folder, CaptionsCsvParams(**values | options), 0, 64)
+    return captions_csv(folder, CaptionsCsvParams(**values | options), 0, 64)
 
 
 def put(folder: Path, *names: str, data: bytes = JPEG) -> None:
@@ -52,20 +58,34 @@ def put(folder: Path, *names: str, data: bytes = JPEG) -> None:
         path.write_bytes(data)
 
 
-def made(source: CaptionsCsv) -> dict[str, Sample | Rejected]:
+def listed(source: Source) -> dict[str, tuple[str, Any]]:
+    """Split and input of each picture."""
+    return {
+        item.name if isinstance(item, Rejected) else item.file.name: (split, item)
+        for split in SPLITS
+        for item in source.inputs[split]
+    }
+
+
+def made(source: Source) -> dict[str, Sample | Rejected]:
     """What becomes of each picture."""
-    return {item.name: source.make(item) for split in SPLITS for item in source.inputs(split)}
+    return {
+        name: item if isinstance(item, Rejected) else source.make(item)
+        for name, (_, item) in listed(source).items()
+    }
 
 
-def split_of(source: CaptionsCsv) -> dict[str, str]:
-    return {item.name: split for split in SPLITS for item in source.inputs(split)}
+def split_of(source: Source) -> dict[str, str]:
+    return {name: split for name, (split, _) in listed(source).items()}
 
 
 def test_a_picture_has_all_of_its_captions_in_their_order(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "sub/b.jpg")
     rows = [("a.jpg", "one"), ("sub/b.jpg", "a  spacious\ttext "), ("a.jpg", ""), ("a.jpg", "two")]
     samples = made(source(tmp_path, rows))
-    assert samples["a.jpg"] == Sample("a", JPEG, ["one", "two"], "a.jpg", None)
+    first = samples["a.jpg"]
+    assert isinstance(first, Sample) and (first.key, first.jpeg) == ("a", JPEG)
+    assert first.captions == ["one", "two"] and first.label is None
     assert samples["sub/b.jpg"].captions == ["a spacious text"]  # type: ignore[union-attr]
 
 
@@ -74,6 +94,45 @@ def test_a_table_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
     table = 'caption,image\r\n"a dog, a ""cat""",ä.jpg\r\n'
     sample = made(source(tmp_path, b"\xef\xbb\xbf" + table.encode()))["ä.jpg"]
     assert isinstance(sample, Sample) and sample.captions == ['a dog, a "cat"']
+
+
+def test_a_tsv_has_no_quotes(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg")
+    (tmp_path / "t.tsv").write_text('image\tcaption\na.jpg\t"Stop", it says\n')
+    sample = made(source(tmp_path, [], table="t.tsv"))["a.jpg"]
+    assert isinstance(sample, Sample) and sample.captions == ['"Stop", it says']
+
+
+def test_a_parquet_table_gives_what_the_same_csv_gives(tmp_path: Path) -> None:
+    names = [f"{n}.jpg" for n in range(20)]
+    put(tmp_path, *names)
+    rows = [(name, f"a dog, {name}", "dog") for name in names] + [(names[0], "", "dog")]
+    columns = dict(zip(("image", "caption", "label"), zip(*rows, strict=True), strict=True))
+    table = pyarrow.table({name: list(column) for name, column in columns.items()})
+    parquet.write_table(table, tmp_path / "t.parquet", row_group_size=7)
+    from_parquet = source(tmp_path, rows, table="t.parquet", label_column="label")
+    from_csv = source(tmp_path, rows, label_column="label")
+    assert made(from_parquet) == made(from_csv)
+    assert split_of(from_parquet) == split_of(from_csv)
+
+
+def test_a_parquet_table_that_cannot_be_read_is_told_in_one_line(
+    tmp_path: Path, complains: Any
+) -> None:
+    path = tmp_path / "t.parquet"
+    with complains(path, "No such file", "prepare.captions_csv.table"):
+        source(tmp_path, [], table="t.parquet")
+    path.write_bytes(b"words")
+    with complains(path, "no Parquet"):
+        source(tmp_path, [], table="t.parquet")
+    parquet.write_table(pyarrow.table({"image": [1], "caption": ["x"]}), path)
+    with complains(path, "column 'image' holds int64; store texts"):
+        source(tmp_path, [], table="t.parquet")
+    parquet.write_table(pyarrow.table({"image": ["a"], "text": ["x"]}), path)
+    with complains(path, "no column 'caption', its columns are image, text"):
+        source(tmp_path, [], table="t.parquet")
+    with complains("t.xlsx: is no .csv, .tsv or .parquet"):
+        source(tmp_path, [], table="t.xlsx")
 
 
 @pytest.mark.parametrize(
@@ -99,8 +158,8 @@ def test_a_missing_folder_a_missing_table_and_a_missing_label_column_are_named(
 ) -> None:
     with complains(tmp_path / "photos", "prepare.captions_csv.images"):
         source(tmp_path, [], images="photos")
-    with complains(tmp_path / "texts.csv", "No such file", "prepare.captions_csv.csv"):
-        source(tmp_path, [], csv="texts.csv")
+    with complains(tmp_path / "texts.csv", "No such file", "prepare.captions_csv.table"):
+        source(tmp_path, [], table="texts.csv")
     with complains("no column 'kind'", "its columns are image, caption, label"):
         source(tmp_path, [], label_column="kind")
 
@@ -157,6 +216,13 @@ def test_a_picture_without_a_class_is_rejected_where_the_others_have_one(tmp_pat
     assert isinstance(results["b.jpg"], Rejected) and "label" in results["b.jpg"].reason
 
 
+def test_a_picture_of_two_classes_is_rejected(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg")
+    rows = [("a.jpg", "x", "dog"), ("a.jpg", "y", "cat")]
+    result = made(source(tmp_path, rows, label_column="label"))["a.jpg"]
+    assert result == Rejected("a.jpg", "several labels (cat, dog)")
+
+
 def test_space_around_a_class_name_makes_no_other_class(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "b.jpg")
     rows = [("a.jpg", "x", "dog"), ("b.jpg", "y", " dog ")]
@@ -204,3 +270,16 @@ def test_splits_have_the_shares_that_were_asked_for(tmp_path: Path) -> None:
     counts = {split: list(splits.values()).count(split) for split in SPLITS}
     assert counts["val"] == pytest.approx(400, abs=60)
     assert counts["test"] == pytest.approx(200, abs=50)
+
+
+@pytest.mark.parametrize("caption", ["a caf\ufffd", "a \udcff"])
+def test_a_caption_in_the_wrong_encoding_is_rejected(caption: str) -> None:
+    with pytest.raises(UnusablePicture, match="wrong encoding"):
+        clean_captions(["a dog", caption])
+
+
+def test_keys_of_many_pictures_that_share_their_stems_are_made_in_time() -> None:
+    names = [f"{number}.{suffix}" for number in range(50_000) for suffix in ("jpg", "png")]
+    start = time.monotonic()
+    assert len(set(unique_keys(names).values())) == len(names)
+    assert time.monotonic() - start < 10

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from pipeline.params import Params, load_params
+from pipeline.source_params import SOURCES
 
 PLACES = {"cluster", "tracking"}  # sections that say only where things run
 
@@ -61,6 +62,7 @@ def load(folder: Path, values: Any) -> Params:
         ("distil", "distil is not a key; did you mean distill?"),
         ("distill.epoch", "distill.epoch is not a key of distill; did you mean epochs?"),
         ("distill.losses.fetaure", "not a key of distill.losses; did you mean feature?"),
+        ("prepare.captions_csv.imges", "key of prepare.captions_csv; did you mean images?"),
         ("teacher.tiny.widht", "not a key of teacher.tiny; did you mean width?"),
         ("cluster.worker", "cluster.worker is not a key of cluster; did you mean workers?"),
         ("report.zzz", "report.zzz is not a key of report; its keys are examples"),
@@ -89,8 +91,29 @@ def test_every_missing_key_of_a_stage_is_named(
 ) -> None:
     stages = {name: section for name, section in values.items() if name not in PLACES}
     for key in keys_of(stages):
-        with complains(f"params.yaml: {key} is missing"):
-            load(tmp_path, without(values, key))
+        if key != "prepare.captions_csv":  # of a source that is not used
+            with complains(f"params.yaml: {key} is missing"):
+                load(tmp_path, without(values, key))
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_source_whose_section_is_missing_says_what_to_add_and_that_is_enough(
+    tmp_path: Path, values: dict[str, Any], complains: Any, source: str
+) -> None:
+    example = f"{source}: {SOURCES[source].example}"
+    values = put(values, "prepare.source", source)
+    values["prepare"].pop(source, None)
+    with complains(f"prepare.{source} is missing", example):
+        load(tmp_path, values)
+    values["prepare"] |= yaml.safe_load(example)
+    assert load(tmp_path, values).prepare.source == source
+
+
+def test_a_source_that_does_not_exist_is_named_with_those_that_do(
+    tmp_path: Path, values: dict[str, Any], complains: Any
+) -> None:
+    with complains("prepare.source: choose from scenes, captions_csv", "not 'folder'"):
+        load(tmp_path, put(values, "prepare.source", "folder"))
 
 
 def test_the_sections_of_places_may_be_left_out(tmp_path: Path, values: dict[str, Any]) -> None:
@@ -103,7 +126,6 @@ def test_the_sections_of_places_may_be_left_out(tmp_path: Path, values: dict[str
     ("key", "value"),
     [
         ("prepare.dataset", "my/data"),
-        ("prepare.source", "folder"),
         ("prepare.samples_per_shard", 0),
         ("prepare.max_rejected", 1.5),
         ("prepare.scenes.train", "many"),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, UnidentifiedImageError
 
 from kdeov.student import VisualStudent
-from pipeline.pictures import ORIENTATION, UnusablePicture, to_jpeg
+from pipeline.pictures import ORIENTATION, UnusablePicture, decode_picture, read_picture
 
 SIZE = (40, 24)
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -66,8 +66,8 @@ def read(data: bytes) -> Image.Image:
 def test_an_upright_rgb_jpeg_keeps_its_bytes(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(encoded(halves(), "JPEG", quality=60))
-    assert to_jpeg(path, None) == path.read_bytes()
-    assert to_jpeg(path, SIZE[0]) == path.read_bytes()
+    assert read_picture(path, None).jpeg == path.read_bytes()
+    assert read_picture(path, SIZE[0]).jpeg == path.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_every_kind_of_picture_becomes_what_a_person_sees(
 ) -> None:
     path = tmp_path / name
     path.write_bytes(make())
-    image = read(to_jpeg(path, None))
+    image = read(read_picture(path, None).jpeg)
     assert image.size == SIZE
     for x, colour in ((8, left), (SIZE[0] - 8, right)):
         assert image.getpixel((x, 12)) == pytest.approx(colour, abs=12)
@@ -116,7 +116,7 @@ def test_every_kind_of_picture_becomes_what_a_person_sees(
 def test_a_rotated_photograph_stands_upright(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(rotated())
-    image = read(to_jpeg(path, None))
+    image = read(read_picture(path, None).jpeg)
     assert image.size == SIZE[::-1]
     assert image.getpixel((12, 6)) == pytest.approx(RED, abs=12)
     assert image.getpixel((12, 34)) == pytest.approx(BLUE, abs=12)
@@ -133,7 +133,7 @@ def test_no_side_is_longer_than_asked_for_and_the_shape_stays(
 ) -> None:
     path = tmp_path / "a"
     path.write_bytes(encoded(Image.new("RGB", size, RED), kind))
-    assert read(to_jpeg(path, max_side)).size == expected
+    assert read(read_picture(path, max_side).jpeg).size == expected
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_what_is_no_whole_picture_is_refused_with_the_reason(
     if data is not None:
         path.write_bytes(data)
     with pytest.raises(UnusablePicture, match=reason):
-        to_jpeg(path, None)
+        read_picture(path, None)
 
 
 def test_building_a_student_leaves_pillow_as_it_was(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_building_a_student_leaves_pillow_as_it_was(tmp_path: Path) -> None:
 
 def test_a_folder_is_no_picture(tmp_path: Path) -> None:
     with pytest.raises(UnusablePicture, match="unreadable"):
-        to_jpeg(tmp_path, None)
+        read_picture(tmp_path, None)
 
 
 @pytest.mark.parametrize("limit", [SIZE[0] * SIZE[1] - 1, SIZE[0] * SIZE[1] // 3])
@@ -178,7 +178,23 @@ def test_a_decompression_bomb_is_refused(
     path.write_bytes(encoded(halves(), "PNG"))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(UnusablePicture, match=f"more than {limit:,} pixels"):
-        to_jpeg(path, None)
+        read_picture(path, None)
+
+
+def test_a_small_file_of_200_megapixels_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("1", (20_000, 10_000)).save(path)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(UnusablePicture, match="pixels"):
+        read_picture(path, None)
+
+
+def test_a_truncated_photograph_is_refused_wherever_it_ends(shared_data: Path) -> None:
+    data = next((shared_data / "coco_mini" / "val2017").iterdir()).read_bytes()
+    assert decode_picture(data, None).jpeg == data
+    for share in (0.1, 0.5, 0.9, 0.99):
+        with pytest.raises(UnusablePicture, match="truncated"):
+            decode_picture(data[: int(len(data) * share)], None)
 
 
 KINDS = {
@@ -211,7 +227,7 @@ def test_damaged_bytes_give_a_picture_or_a_reason_and_nothing_else(
     path = tmp_path_factory.getbasetemp() / "damaged"
     path.write_bytes(bytes(data[:cut]))
     try:
-        jpeg = to_jpeg(path, 64)
+        jpeg = read_picture(path, 64).jpeg
     except UnusablePicture as why:
         assert str(why)
     else:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline import prepare as stage
 from pipeline.dataset import SPLITS, Dataset
 from pipeline.layout import Layout
 from pipeline.params import Params
@@ -95,13 +94,12 @@ def test_the_same_inputs_give_the_same_bytes(built: Layout, params: Params, tmp_
 
 
 def test_the_number_of_processes_does_not_matter(
-    tmp_path: Path, own: Callable[..., Params], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, own: Callable[..., Params]
 ) -> None:
-    params = own(broken=3, max_rejected=0.2)
-    for name, chunk in (("one", 100), ("many", 4)):
-        monkeypatch.setattr(stage, "CHUNK", chunk)
-        prepare(params.prepare, tmp_path / name)
-    assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "many")
+    params = own(broken=3, max_rejected=0.2, samples_per_shard=3)
+    for processes in (1, 2):
+        prepare(params.prepare, tmp_path / str(processes), processes)
+    assert bytes_of(tmp_path / "1") == bytes_of(tmp_path / "2")
 
 
 def test_rejected_inputs_are_listed_with_their_reasons(

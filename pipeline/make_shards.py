@@ -1,0 +1,174 @@
+"""Inputs into shards, one process a core. A shard is one task: pictures cross no process boundary,
+and no more than a few shards' worth of inputs and results are held, however large the data set.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from itertools import chain, count, islice
+from pathlib import Path
+from typing import Any
+
+from kdeov.errors import KdeovError
+from pipeline.shards import Shard, shard_name, write_shard
+from pipeline.sources.base import Inputs, Rejected, Sample
+
+POLL_S = 0.5
+
+
+@dataclass
+class Made:
+    """What became of the inputs of one shard.
+
+    Attributes:
+        shard: What was written, or None where no input can be used.
+        rejected: Inputs that were left out.
+        hashes: Of the pictures that are compared between splits.
+    """
+
+    shard: Shard | None = None
+    rejected: list[Rejected] = field(default_factory=list)
+    hashes: array[int] = field(default_factory=lambda: array("Q"))
+
+
+def make_shard(
+    path: Path,
+    inputs: Iterable[Any],
+    make: Callable[[Any], Sample | Rejected],
+    advance: Callable[[], None],
+) -> Made:
+    """Makes samples of inputs and writes them into a shard."""
+    made = Made()
+
+    def samples() -> Iterator[dict[str, Any]]:
+        for item in inputs:
+            result = item if isinstance(item, Rejected) else make(item)
+            advance()
+            if isinstance(result, Rejected):
+                made.rejected.append(result)
+            else:
+                if result.hash is not None:
+                    made.hashes.append(result.hash)
+                yield _members(result)
+
+    usable = samples()
+    first = next(usable, None)
+    if first is not None:
+        made.shard = write_shard(path, chain([first], usable))
+    return made
+
+
+class ShardMaker:
+    """Makes shards in several processes, which live as long as the `with` block.
+
+    Args:
+        make: Makes a sample of an input.
+        processes: How many; one makes them in this process.
+    """
+
+    def __init__(self, make: Callable[[Any], Sample | Rejected], processes: int) -> None:
+        self._make = make
+        self._limit = processes + 2  # a few are ready when a process becomes free
+        self._pool: ProcessPoolExecutor | None = None
+        if processes > 1:
+            # spawned, not forked: a fork of a process with threads may hang
+            context = multiprocessing.get_context("spawn")
+            self._done = context.Value("Q", 0)
+            self._pool = ProcessPoolExecutor(processes, context, _begin, (make, self._done))
+
+    def __enter__(self) -> ShardMaker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def make(
+        self, folder: Path, inputs: Inputs, size: int, advance: Callable[[int], None]
+    ) -> Iterator[Made]:
+        """Makes the shards of one split, in order.
+
+        Args:
+            folder: Where to.
+            inputs: Of the split.
+            size: Inputs a shard.
+            advance: Is told of inputs that are done, now and then.
+
+        Raises:
+            KdeovError: A process was killed, or the disk is full.
+        """
+        if self._pool is None:
+            for path, chunk in _chunks(folder, inputs, size):
+                yield make_shard(path, chunk, self._make, lambda: advance(1))
+            return
+        pending: deque[Future[Made]] = deque()
+        for path, chunk in _chunks(folder, inputs, size):
+            pending.append(self._pool.submit(_make_shard, path, chunk))
+            if len(pending) == self._limit:
+                yield self._result(pending.popleft(), advance)
+        while pending:
+            yield self._result(pending.popleft(), advance)
+
+    def _result(self, future: Future[Made], advance: Callable[[int], None]) -> Made:
+        try:
+            while True:
+                finished = wait([future], timeout=POLL_S).done
+                with self._done.get_lock():
+                    ready, self._done.value = self._done.value, 0
+                advance(ready)
+                if finished:
+                    return future.result()
+        except BrokenProcessPool as error:
+            raise KdeovError(
+                "a process that reads pictures was killed; free memory (dmesg tells whether it ran "
+                "out), then run the stage again"
+            ) from error
+
+
+def _chunks(folder: Path, inputs: Inputs, size: int) -> Iterator[tuple[Path, list[Any]]]:
+    iterator = iter(inputs)
+    for index in count():
+        chunk = list(islice(iterator, size))
+        if not chunk:
+            return
+        yield folder / shard_name(index), chunk
+
+
+# What a worker process got when it began.
+_make: Callable[[Any], Sample | Rejected]
+_done: Any
+
+
+def _begin(make: Callable[[Any], Sample | Rejected], done: Any) -> None:
+    global _make, _done
+    _make, _done = make, done
+
+
+def _make_shard(path: Path, inputs: list[Any]) -> Made:
+    return make_shard(path, inputs, _make, _advance)
+
+
+def _advance() -> None:
+    with _done.get_lock():
+        _done.value += 1
+
+
+def _members(sample: Sample) -> dict[str, Any]:
+    description = {
+        "captions": sample.captions,
+        "label": sample.label,
+        "source": sample.source,
+        **sample.extra,
+    }
+    return {
+        "__key__": sample.key,
+        "jpg": sample.jpeg,
+        "json": json.dumps(description, sort_keys=True, ensure_ascii=False).encode(),
+    }

@@ -1,0 +1,84 @@
+"""Rows of a table in CSV, TSV or Parquet, read as they go."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdeov.errors import KdeovError
+from pipeline.sources.tables import reading
+
+# tab-separated values have no quotes by their definition, and captions do have some
+DIALECTS: dict[str, dict[str, Any]] = {
+    ".csv": {},
+    ".tsv": {"delimiter": "\t", "quoting": csv.QUOTE_NONE},
+}
+
+
+def table_rows(path: Path, columns: Sequence[str], option: str, naming: str) -> Iterator[list[str]]:
+    """Some columns of each row, as texts; what is empty is the empty text.
+
+    Args:
+        path: The table; its suffix tells what it is.
+        columns: Names of the columns.
+        option: The keys of `params.yaml` that name the table.
+        naming: The section of `params.yaml` that names the columns.
+
+    Raises:
+        KdeovError: The table is missing, malformed or no UTF-8, or lacks a column.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return _parquet_rows(path, columns, option, naming)
+    if suffix in DIALECTS:
+        return _text_rows(path, columns, option, naming, DIALECTS[suffix])
+    raise KdeovError(f"{path}: is no .csv, .tsv or .parquet; check {option}")
+
+
+def _text_rows(
+    path: Path, columns: Sequence[str], option: str, naming: str, dialect: dict[str, Any]
+) -> Iterator[list[str]]:
+    with reading(path, option), open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, strict=True, **dialect)
+        try:
+            _check_columns(path, columns, reader.fieldnames or [], naming)
+            for row in reader:
+                yield [row[name] or "" for name in columns]
+        except csv.Error as error:
+            raise KdeovError(
+                f"{path}: line {reader.reader.line_num}: {error}; mend the quotes"
+            ) from error
+
+
+def _parquet_rows(
+    path: Path, columns: Sequence[str], option: str, naming: str
+) -> Iterator[list[str]]:
+    import pyarrow  # takes long to import, and only this needs it
+    from pyarrow import parquet
+
+    with reading(path, option):
+        try:
+            with parquet.ParquetFile(path) as table:
+                _check_columns(path, columns, table.schema_arrow.names, naming)
+                for name in columns:
+                    kind = table.schema_arrow.field(name).type
+                    if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+                        raise KdeovError(f"{path}: column {name!r} holds {kind}; store texts")
+                for batch in table.iter_batches(columns=list(columns)):
+                    values = [batch.column(name).to_pylist() for name in columns]
+                    for row in zip(*values, strict=True):
+                        yield [text or "" for text in row]
+        except pyarrow.ArrowException as error:
+            raise KdeovError(
+                f"{path}: no Parquet ({' '.join(str(error).split())}); check {option}"
+            ) from error
+
+
+def _check_columns(path: Path, columns: Sequence[str], found: Sequence[str], naming: str) -> None:
+    if missing := [name for name in columns if name not in found]:
+        raise KdeovError(
+            f"{path}: no column {missing[0]!r}, its columns are {', '.join(found) or 'none'}; "
+            f"name them in {naming}"
+        )
