@@ -28,7 +28,8 @@ def generator_states() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *map(float, rest)),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        # of this process' own GPU: others may not be there when it goes on
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }
 
 
@@ -40,8 +41,8 @@ def restore_generators(states: dict[str, Any]) -> None:
     numbers = keys.cpu().numpy().astype(np.uint32)
     np.random.set_state((name, numbers, int(position), int(has_gauss), cached))
     torch.set_rng_state(states["torch"].cpu())
-    if torch.cuda.is_available() and states["cuda"]:
-        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+    if torch.cuda.is_available() and states["cuda"] is not None:
+        torch.cuda.set_rng_state(states["cuda"].cpu())
 
 
 def states_of_all_ranks() -> list[dict[str, Any]]:

@@ -103,6 +103,7 @@ class JoinedStep:
             The named terms and their `total`, detached. Their mean over the ranks is that of the
             joined batch.
         """
+        self.statistics.reset()  # an earlier step may have ended amid its micro-batches
         size = self.micro_batch or len(pixels)
         micro = list(zip(pixels.split(size), teacher.split(size), texts.split(size), strict=True))
         bank = gather(texts) if self.coupled or self.fusion_weight else texts

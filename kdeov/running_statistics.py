@@ -25,6 +25,10 @@ class RunningStatistics:
         named = [(m.running_mean, m.running_var) for m in norms]
         self._buffers = [buffer for pair in named for buffer in pair if buffer is not None]
         self._counters = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
+        self.reset()
+
+    def reset(self) -> None:
+        """Before a step."""
         self._start: list[Tensor] = []
         self._sums: list[Tensor] = []
         self._batches = 0
@@ -53,4 +57,4 @@ class RunningStatistics:
         )
         for counter in self._counters:
             counter.fill_(0)  # only norms without momentum would read it
-        self._start, self._sums, self._batches = [], [], 0
+        self.reset()

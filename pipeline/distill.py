@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kdeov.errors import KdeovError
 from kdeov.fusion import FUSIONS
 from kdeov.model import KDEOVModel
@@ -58,9 +60,7 @@ def distill(params: Params, layout: Layout) -> None:
         checkpoint_every=params.cluster.checkpoint_every,
     )
     _check(config, params.cluster.workers if params.cluster.mode != "inline" else 1)
-    teacher = load_teacher(layout.teacher, pick_device(params.cluster.use_gpu))
-    for split in ("train", "val"):
-        verify_cache(config.shards(split), teacher, VERIFIED)
+    _verify(config, layout)
     record = _name(params, layout, identity)
     config = replace(config, run=layout.runs / record.fingerprint)
     config.run.mkdir(parents=True, exist_ok=True)
@@ -72,6 +72,16 @@ def distill(params: Params, layout: Layout) -> None:
     tracker.start()
     launch(config, params.cluster, record.name, tracker)
     _write(config, record, layout)
+
+
+def _verify(config: TrainConfig, layout: Layout) -> None:
+    """A sample of the cache against the live teacher, which leaves its device before training."""
+    teacher = load_teacher(layout.teacher, pick_device(config.use_gpu))
+    for split in ("train", "val"):
+        verify_cache(config.shards(split), teacher, VERIFIED)
+    del teacher
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def run_tags(layout: Layout, record: RunRecord) -> dict[str, str]:

@@ -18,7 +18,7 @@ from typing import Any
 from kdeov.errors import KdeovError
 from pipeline.console import progress
 from pipeline.dataset import SPLITS
-from pipeline.embed_workers import Job, make_shards
+from pipeline.embed_workers import Job, make_shards, note_path
 from pipeline.files import read_json, remove_partial, sha256_file
 from pipeline.identity import cache_identity, differences
 from pipeline.params import ClusterParams, EmbedParams
@@ -60,9 +60,7 @@ def embed(
         ]
     if jobs:
         with progress("embed", sum(job.shard.samples for job in jobs)) as meter:
-            for job, made in make_shards(
-                jobs, params, cluster, teacher, lambda done: meter.reach(sum(done.values()))
-            ):
+            for job, made in make_shards(jobs, params, cluster, teacher, meter.reach):
                 finished[job.split][made.name] = made
     for split, manifest in manifests.items():
         shards = [finished[split][shard.name] for shard in manifest.shards]
@@ -76,19 +74,24 @@ def _keep(out: Path, manifest: Manifest, identity: dict[str, Any]) -> dict[str, 
     out.mkdir(parents=True, exist_ok=True)
     remove_partial(out)
     (out / "manifest.json").unlink(missing_ok=True)
-    jobs = [Job(manifest.split, out, shard, out) for shard in manifest.shards]
-    listed = {name for job in jobs for name in (job.shard.name, job.note.name)}
+    listed = {n for s in manifest.shards for n in (s.name, note_path(out, s).name)}
     for path in out.iterdir():
         if path.name not in listed:
             logger.info("embed: %s is no longer listed and is deleted", path)
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(lambda job: _finished(job, identity), jobs))
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        progress(f"compare {manifest.split}", len(manifest.shards), "shards") as meter,
+    ):
+        found = []
+        for shard in pool.map(lambda shard: _finished(out, shard, identity), manifest.shards):
+            found.append(shard)
+            meter.advance()
     kept = {shard.name: shard for shard in found if isinstance(shard, Shard)}
     again = defaultdict(list)
-    for job, why in zip(jobs, found, strict=True):
+    for shard, why in zip(manifest.shards, found, strict=True):
         if isinstance(why, str):
-            again[why].append(job.shard.name)
+            again[why].append(shard.name)
     for why, names in again.items():
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         logger.info(
@@ -96,23 +99,25 @@ def _keep(out: Path, manifest: Manifest, identity: dict[str, Any]) -> dict[str, 
         )
     if kept:
         logger.info(
-            "embed %s: keeping %d of %d finished shards", manifest.split, len(kept), len(jobs)
+            "embed %s: keeping %d of %d finished shards", manifest.split, len(kept), len(found)
         )
     return kept
 
 
-def _finished(job: Job, identity: dict[str, Any]) -> Shard | str | None:
+def _finished(out: Path, shard: Shard, identity: dict[str, Any]) -> Shard | str | None:
     """What is known of a finished teacher shard, or why it does not fit; None where it is not."""
-    note, path = job.note, job.out / job.shard.name
-    if not note.is_file() or not path.is_file():
+    note, path = note_path(out, shard), out / shard.name
+    if not note.is_file():
         return None
     try:
         found = read_json(note, "embed")
         made = Shard(**found["shard"])
         why = differences(identity, found["identity"])
-        if not why and found["images_sha256"] != job.shard.sha256:
+        if not why and found["images_sha256"] != shard.sha256:
             why = ["its pictures changed"]
-        if not why and sha256_file(path) != made.sha256:
+        if not why and not path.is_file():
+            why = ["it is missing"]
+        if not why and (path.stat().st_size != made.bytes or sha256_file(path) != made.sha256):
             why = ["its bytes changed"]
     except (KdeovError, KeyError, TypeError):
         why = ["its note is damaged"]

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from kdeov.errors import KdeovError
 from kdeov.teacher import ClipTeacher
 from pipeline.device import pick_device
 from pipeline.embedder import ShardEmbedder, fitting_batch
@@ -42,9 +43,14 @@ class Job:
     out: Path
 
     @property
-    def note(self) -> Path:
-        """What says of the finished shard what it was made from."""
-        return self.out / f"{Path(self.shard.name).stem}.json"
+    def name(self) -> str:
+        """For progress."""
+        return f"{self.split}/{self.shard.name}"
+
+
+def note_path(out: Path, shard: Shard) -> Path:
+    """What says of a finished teacher shard what it was made from."""
+    return out / f"{Path(shard.name).stem}.json"
 
 
 @dataclass(frozen=True)
@@ -75,16 +81,19 @@ class EmbedWorker:
 
     def __init__(self, crew: Crew) -> None:
         self.crew = crew
-        self.device = pick_device(crew.use_gpu)
         if crew.threads is not None:
             torch.set_num_threads(crew.threads)
-        # a GPU is fed by all cores; a CPU decodes one batch while it embeds another
-        self.decoders = torch.get_num_threads() if self.device == "cuda" else 1
 
     @cached_property
     def teacher(self) -> ClipTeacher:
         """Loaded with the first shard."""
-        return load_teacher(self.crew.teacher, self.device)
+        return load_teacher(self.crew.teacher, pick_device(self.crew.use_gpu))
+
+    @property
+    def decoders(self) -> int:
+        """A GPU is fed by all cores; a CPU decodes one batch while it embeds another."""
+        on_gpu = next(self.teacher.parameters()).device.type == "cuda"
+        return torch.get_num_threads() if on_gpu else 1
 
     @cached_property
     def batch(self) -> int:
@@ -98,7 +107,7 @@ class EmbedWorker:
 
         Args:
             job: The shard.
-            told: Hears of the shard's name and how many of its pictures are done.
+            told: Hears the job's name and how many of its pictures are done.
         """
         verify_shard(job.images, job.shard, "prepare")
         plan = view_plan(self.crew.params, job.split)
@@ -110,13 +119,13 @@ class EmbedWorker:
         def advance(count: int) -> None:
             nonlocal done
             done += count
-            told(str(job.note), done)
+            told(job.name, done)
 
         samples = embedder.samples(job.images / job.shard.name, job.shard, advance)
         made = write_shard(job.out / job.shard.name, samples)
         identity = cache_identity(self.teacher.identity().to_dict(), self.crew.params, job.split)
         note = {"identity": identity, "images_sha256": job.shard.sha256, "shard": asdict(made)}
-        write_json(job.note, note)
+        write_json(note_path(job.out, job.shard), note)
         return made
 
 
@@ -125,7 +134,7 @@ def make_shards(
     params: EmbedParams,
     cluster: ClusterParams,
     teacher: Path,
-    told: Callable[[dict[str, int]], object],
+    told: Callable[[int], object],
 ) -> Iterator[tuple[Job, Shard]]:
     """Makes shards where `cluster.mode` says, in any order.
 
@@ -134,24 +143,25 @@ def make_shards(
         params: Views and precision.
         cluster: Where.
         teacher: Folder of the teacher.
-        told: Hears how many pictures of each shard are done.
+        told: Hears how many pictures are done in all.
 
     Yields:
         Each job with the shard that it made.
     """
     if cluster.mode == "inline":
-        progress: dict[str, int] = {}
+        finished = 0
         worker = EmbedWorker(Crew(params, teacher, cluster.use_gpu, cluster.embed_batch, None))
         for job in jobs:
-            yield job, worker.make(job, lambda name, n: told(progress | {name: n}))
-            progress[str(job.note)] = job.shard.samples
+            before = finished
+            yield job, worker.make(job, lambda _, done: told(before + done))  # noqa: B023
+            finished += job.shard.samples
         return
     with ray_session(cluster.workers), one_line_errors_of_ray():
         yield from _make_on_ray(jobs, params, cluster, teacher, told)
 
 
 class Progress:
-    """Counts the pictures of each shard; outlives the workers that tell it."""
+    """Counts the pictures of unfinished shards; outlives the workers that tell it."""
 
     def __init__(self) -> None:
         self._done: dict[str, int] = {}
@@ -160,8 +170,12 @@ class Progress:
         """A shard that is made a second time starts over."""
         self._done[name] = count
 
-    def get(self) -> dict[str, int]:
-        return self._done
+    def finish(self, name: str) -> None:
+        """Whoever asked for the shard has it."""
+        self._done.pop(name, None)
+
+    def total(self) -> int:
+        return sum(self._done.values())
 
 
 def _make_on_ray(
@@ -169,16 +183,18 @@ def _make_on_ray(
     params: EmbedParams,
     cluster: ClusterParams,
     teacher: Path,
-    told: Callable[[dict[str, int]], object],
+    told: Callable[[int], object],
 ) -> Iterator[tuple[Job, Shard]]:
     import ray
 
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0)) if cluster.use_gpu else 0
+    if cluster.use_gpu is True and not gpus:
+        raise KdeovError("cluster.use_gpu is true and Ray has no GPU; set it to auto or false")
     count = min(len(jobs), gpus or cluster.workers)
     cpus = max(1, int(resources["CPU"]) // count)
     logger.info("embedding on Ray, %s: %d", "one worker a GPU" if gpus else "workers", count)
-    crew = Crew(params, teacher, bool(gpus) or cluster.use_gpu, cluster.embed_batch, cpus)
+    crew = Crew(params, teacher, bool(gpus), cluster.embed_batch, cpus)
     actor = ray.remote(RayEmbedWorker).options(
         num_cpus=cpus,
         num_gpus=1 if gpus else 0,
@@ -189,16 +205,20 @@ def _make_on_ray(
     idle: list[Any] = [actor.remote(crew) for _ in range(count)]
     queue: deque[Job] = deque(jobs)
     busy: dict[Any, tuple[Any, Job]] = {}
+    finished = 0
     while queue or busy:
         while queue and idle:
             worker, job = idle.pop(), queue.popleft()
             busy[worker.make.remote(job, progress)] = (worker, job)
         done, _ = ray.wait(list(busy), timeout=1)
-        told(ray.get(progress.get.remote()))
+        told(finished + ray.get(progress.total.remote()))
         for reference in done:
             worker, job = busy.pop(reference)
             idle.append(worker)
-            yield job, ray.get(reference)
+            made = ray.get(reference)
+            progress.finish.remote(job.name)
+            finished += job.shard.samples
+            yield job, made
 
 
 class RayEmbedWorker(EmbedWorker):

@@ -17,6 +17,21 @@ TEMPORARY = ".partial"
 
 
 @contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Tells of a full disk, or a folder that cannot be written, in one line.
+
+    Raises:
+        KdeovError: Names the path.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise KdeovError(
+            f"{path}: cannot be written ({error.strerror or error}); free space or mend the folder"
+        ) from error
+
+
+@contextlib.contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
     """A binary file that gets its name when the block ends well, and leaves nothing when it does
     not.
@@ -26,16 +41,13 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise KdeovError(
-            f"{path}: cannot be written ({error.strerror or error}); free space or mend the folder"
-        ) from error
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(partial, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()

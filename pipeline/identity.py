@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from kdeov.errors import KdeovError
 from kdeov.views import ViewPlan
+from pipeline.files import digest, sha256_file
 from pipeline.params import EmbedParams
 
 DTYPE = "float16"
+# What vectors and their storage follow from, besides data and params. A reader with other code
+# refuses the cache, and `embed` makes it again.
+CODE = (
+    "kdeov/precision.py", "kdeov/teacher.py", "kdeov/text.py", "kdeov/transform.py",
+    "kdeov/views.py", "pipeline/cache.py", "pipeline/embedder.py",
+)  # fmt: skip
+
+
+@cache
+def embedding_code() -> str:
+    """A digest of the code that embeds."""
+    root = Path(__file__).resolve().parent.parent
+    return digest({name: sha256_file(root / name) for name in CODE})[:16]
 
 
 def view_plan(params: EmbedParams, split: str) -> ViewPlan:
@@ -32,6 +48,7 @@ def cache_identity(teacher: dict[str, Any], params: EmbedParams, split: str) -> 
         "precision": params.precision,
         "dtype": DTYPE,
         "normalised": True,
+        "code": embedding_code(),
     }
 
 
@@ -48,8 +65,10 @@ def differences(wanted: Any, found: Any, name: str = "") -> list[str]:
     return [] if wanted == found else [f"{name} is {found!r}, wanted {wanted!r}"]
 
 
-def require_identity(wanted: dict[str, Any], found: dict[str, Any], where: str) -> None:
-    """Refuses a cache that was made from something else.
+def require_identity(
+    wanted: dict[str, Any], found: dict[str, Any], where: str, made_by: str = "embed"
+) -> None:
+    """Refuses what was made from something else.
 
     Raises:
         KdeovError: They differ; names each difference.
@@ -57,5 +76,5 @@ def require_identity(wanted: dict[str, Any], found: dict[str, Any], where: str) 
     lines = differences(wanted, found)
     if lines:
         raise KdeovError(
-            f"{where}: made from something else ({'; '.join(lines)}); run `dvc repro embed`"
+            f"{where}: made from something else ({'; '.join(lines)}); run `dvc repro {made_by}`"
         )

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
 from pipeline.console import setup_logging
-from pipeline.on_ray import one_line_errors_of_ray, ray_session
+from pipeline.on_ray import one_line_errors_of_ray, person_error, ray_session
 from pipeline.params import ClusterParams
 from pipeline.tracking import LiveTracker
 from pipeline.train_loop import train
@@ -56,6 +57,14 @@ def _launch_ray(
             ) -> None:
                 tracker.log_epoch(metrics[0])
 
+            def after_exception(
+                self, run_context: Any, worker_exceptions: dict[int, Exception]
+            ) -> None:
+                """A person's mistake stays one however often it is tried."""
+                for error in worker_exceptions.values():
+                    if mistake := person_error(error):
+                        raise mistake
+
         use_gpu = cluster.use_gpu
         if use_gpu == "auto":
             use_gpu = ray.cluster_resources().get("GPU", 0) >= cluster.workers
@@ -64,7 +73,8 @@ def _launch_ray(
         )
         TorchTrainer(
             ray_worker,
-            train_loop_config={"config": config},
+            # decided here: Ray does not hide GPUs from workers that have none
+            train_loop_config={"config": replace(config, use_gpu=bool(use_gpu))},
             scaling_config=ScalingConfig(num_workers=cluster.workers, use_gpu=bool(use_gpu)),
             run_config=RunConfig(
                 # Ray takes up a run of the same name without a word; ours are taken up from our

@@ -67,17 +67,17 @@ def one_line_errors_of_ray() -> Iterator[None]:
         raise KeyboardInterrupt from stop
     except RayActorError as error:
         raise KdeovError(
-            f"a worker died more than cluster.max_failures times ({str(error).splitlines()[0]}); "
-            "Ray's logs are in /tmp/ray/session_latest/logs"
+            f"a worker of Ray died too often ({str(error).splitlines()[0]}); its last words are in "
+            "/tmp/ray/session_latest/logs; mend the cause or raise cluster.max_failures"
         ) from error
     except (RayError, TrainingFailedError) as error:
-        cause = _person_error(error)
+        cause = person_error(error)
         if cause is None:
             raise
         raise cause from error
 
 
-def _person_error(error: BaseException) -> KdeovError | None:
+def person_error(error: BaseException) -> KdeovError | None:
     """The `KdeovError` somewhere within what Ray wraps around it."""
     seen: set[int] = set()
     queue: list[Any] = [error]
@@ -89,5 +89,6 @@ def _person_error(error: BaseException) -> KdeovError | None:
         if type(current) is KdeovError:  # Ray's wrapping of one claims to be one, trace and all
             return current
         queue += [current.__cause__, current.__context__, getattr(current, "cause", None)]
+        queue.append(getattr(current, "controller_failure", None))
         queue += list(getattr(current, "worker_failures", {}).values())
     return None

@@ -147,7 +147,7 @@ class ClusterParams(Section):
     loader_workers: Annotated[int, Field(ge=0)] = 0
     """Processes that read data, a worker."""
     max_failures: Annotated[int, Field(ge=0)] = 3
-    """Workers that may die before a stage gives up."""
+    """How often training, or an embedding worker, is started again after a death."""
     checkpoint_every: Count = 500
     """Steps between checkpoints; each epoch ends with one too."""
     embed_batch: Count | Literal["auto"] = "auto"

@@ -45,8 +45,8 @@ class Block:
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """The samples of one training epoch: each one once, the first ones again where the last step is
-    short.
+    """The samples of one training epoch: each one once; where they do not fill the last step, the
+    last lanes go on with the first ones.
 
     Attributes:
         sizes: Samples of each shard.

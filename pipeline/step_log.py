@@ -11,6 +11,8 @@ import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.files import disk_errors
+
 
 class Step(NamedTuple):
     """Attributes: epoch and step, counted from 0; this rank's loss; the digest of its keys."""
@@ -30,20 +32,26 @@ class StepLog:
     """
 
     def __init__(self, folder: Path, rank: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"rank-{rank}.csv"
 
     def __enter__(self) -> StepLog:
-        # a line is written whole or, where the process is killed, not at all
-        self._file: Any = open(self.path, "a", buffering=1, newline="")
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # a line is written whole or, where the process is killed, not at all
+            self._file: Any = open(self.path, "a", buffering=1, newline="")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def write(self, epoch: int, step: int, loss: float, keys: list[str]) -> None:
-        """Adds a step."""
-        self._file.write(f"{epoch},{step},{loss!r},{keys_digest(keys)}\n")
+        """Adds a step.
+
+        Raises:
+            KdeovError: The disk is full.
+        """
+        with disk_errors(self.path):
+            self._file.write(f"{epoch},{step},{loss!r},{keys_digest(keys)}\n")
 
 
 def keys_digest(keys: list[str]) -> str:

@@ -164,29 +164,32 @@ class BatchLoader(DataLoader[Any]):
         stream: Of batches, or of parts of them.
         workers: Loader processes; 0 reads in this one.
         joined: How many parts in turn make up a batch.
+        pinned: Whether batches go to memory that a GPU copies from without waiting.
     """
 
-    def __init__(self, stream: IterableDataset, workers: int, joined: int = 1) -> None:
+    def __init__(
+        self, stream: IterableDataset, workers: int, joined: int = 1, pinned: bool = False
+    ) -> None:
         # the order is the plan's; what DataLoader draws must not move the run's own generators
         own = torch.Generator().manual_seed(0)
         super().__init__(stream, batch_size=None, num_workers=workers, generator=own)
-        self.joined = joined
+        self.joined, self.pinned = joined, pinned
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         try:
             parts = super().__iter__()
             while batch := list(islice(parts, self.joined)):
                 joined = Batch.join(batch)
-                yield _pinned(joined) if torch.cuda.is_available() else joined
+                yield _pin(joined) if self.pinned else joined
         except KdeovError as error:
             line = str(error).strip().splitlines()[-1]
             raise KdeovError(line.removeprefix("kdeov.errors.KdeovError: ")) from error
 
 
-def epoch_loader(stream: EpochStream, workers: int) -> BatchLoader:
+def epoch_loader(stream: EpochStream, workers: int, pinned: bool = False) -> BatchLoader:
     """A loader of a rank's batches; a worker more than lanes would have nothing to read."""
     workers = min(workers, len(stream.lanes))
-    return BatchLoader(stream, workers, joined=max(1, workers))
+    return BatchLoader(stream, workers, joined=max(1, workers), pinned=pinned)
 
 
 def caption_of_epoch(key: str, epoch: int, count: int) -> int:
@@ -239,6 +242,5 @@ def _loader_worker() -> tuple[int, int]:
     return (info.id, info.num_workers) if info else (0, 1)
 
 
-def _pinned(batch: Batch) -> Batch:
-    """In memory that a GPU copies from without waiting."""
+def _pin(batch: Batch) -> Batch:
     return Batch(batch.keys, *(tensor.pin_memory() for tensor in batch[1:]))

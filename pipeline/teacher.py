@@ -8,6 +8,7 @@ from typing import Any
 from kdeov.errors import KdeovError
 from kdeov.teacher import ClipTeacher
 from pipeline.files import read_json
+from pipeline.identity import require_identity
 
 WEIGHTS = "model.safetensors"
 IDENTITY = "identity.json"
@@ -22,7 +23,7 @@ def load_teacher(folder: Path, device: str = "cpu") -> ClipTeacher:
     """The teacher that `make_teacher` wrote.
 
     Raises:
-        KdeovError: Its weights are not those of its identity.
+        KdeovError: Its weights, tokenizer or transform are not those of its identity.
     """
     identity = read_teacher_identity(folder)
     teacher = ClipTeacher.load(folder / WEIGHTS, device, name=identity["name"])
@@ -30,4 +31,7 @@ def load_teacher(folder: Path, device: str = "cpu") -> ClipTeacher:
         raise KdeovError(
             f"{folder / WEIGHTS}: not the weights of {IDENTITY}; run `dvc repro -f teacher`"
         )
+    require_identity(
+        teacher.identity().to_dict(), identity, str(folder / IDENTITY), made_by="-f teacher"
+    )
     return teacher

@@ -163,9 +163,9 @@ class Trainer:
         )
         self.student.train()
         start, waited = time.perf_counter(), 0.0
-        log = StepLog(self.config.run / "steps", self.rank)
-        with log:
-            for batch, seconds in timed(epoch_loader(stream, self.config.loader_workers)):
+        batches = epoch_loader(stream, self.config.loader_workers, pinned=self.device == "cuda")
+        with StepLog(self.config.run / "steps", self.rank) as log:
+            for batch, seconds in timed(batches):
                 waited += seconds
                 log.write(self.epoch, self.step, self.train_step(batch), batch.keys)
                 self.step += 1

@@ -86,9 +86,13 @@ def _verify_bytes(shards: PairedShards, touched: Iterable[int]) -> None:
             (shards.embeddings, shards.cache.shards[place], "embed"),
         )
     ]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for checked in [pool.submit(verify_shard, *pair) for pair in pairs]:
-            checked.result()
+    label = f"verify bytes of {shards.embeddings.name}"
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        progress(label, len(pairs), "shards") as meter,
+    ):
+        for _ in pool.map(lambda pair: verify_shard(*pair), pairs):  # the first fault ends it
+            meter.advance()
 
 
 def _verify_samples(shards: PairedShards) -> None:

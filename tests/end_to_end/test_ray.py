@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,6 +118,17 @@ def test_a_worker_killed_amid_an_epoch_is_replaced_and_every_step_is_that_of_an_
             assert ours.loss == pytest.approx(step.loss, abs=1e-6)
         repeated = max(repeated, len(taken) - len(found))
     assert repeated <= run.config.checkpoint_every
+
+
+def test_a_loss_that_is_no_number_is_told_at_once_and_not_tried_again(
+    ray_cluster: None, reproduced: Checkout, tmp_path: Path, complains: Any
+) -> None:
+    run = new_run(reproduced, tmp_path)
+    wild = {"learning_rate": 1e20, "clip_norm": 1e20, "warmup": 0.0}
+    config = replace(run.config, params=run.config.params.model_copy(update=wild))
+    with complains("the loss is nan in epoch 1, step 2", "distill.learning_rate"):
+        launch(config, CLUSTER, "wild", run.tracker)
+    assert [step.step for step in read_steps(config.run / "steps", 0)] == [0]
 
 
 def kill_a_training_worker(config: TrainConfig, after: int) -> None:

@@ -164,7 +164,7 @@ def damage_pictures(folder: Path) -> None:
             "tar: its note is damaged",
         ),
         (lambda folder: (folder / "000001.json").unlink(), "keeping 2 of 3"),
-        (lambda folder: (folder / "000001.tar").unlink(), "keeping 2 of 3"),
+        (lambda folder: (folder / "000001.tar").unlink(), "000001.tar: it is missing"),
     ],
 )
 def test_only_the_shard_that_does_not_fit_is_made_again(
@@ -259,6 +259,7 @@ def test_a_flipped_bit_in_a_picture_is_never_embedded(
         ("", "precision", "bfloat16", "(precision is 'float32', wanted 'bfloat16')"),
         ("", "dtype", "float32", "(dtype is 'float16', wanted 'float32')"),
         ("", "normalised", False, "(normalised is True, wanted False)"),
+        ("", "code", "0" * 16, "wanted '0000000000000000')"),
     ],
 )
 def test_a_cache_of_something_else_is_refused_and_just_the_difference_named(
@@ -295,6 +296,32 @@ def test_teacher_shards_of_other_pictures_are_refused_with_both_keys(
     (folder / "x").rename(second)
     with complains(first, "train-0000010", "train-0000000", "run `dvc repro -f embed`"):
         list(paired(checkout, params))
+
+
+def test_a_change_of_the_code_that_embeds_makes_every_shard_again(
+    checkout: Layout, params: Params, log: Any
+) -> None:
+    for note in checkout.embeddings.rglob("0*.json"):
+        values = json.loads(note.read_text())
+        values["identity"]["code"] = "of yesterday"
+        note.write_text(json.dumps(values))
+    before, contents = ages(checkout.embeddings), files(checkout.embeddings)
+    run(params, checkout)
+    after = ages(checkout.embeddings)
+    assert all(after[name] != before[name] for name in before)
+    assert {n: b for n, b in files(checkout.embeddings).items() if n.endswith(".tar")} == {
+        n: b for n, b in contents.items() if n.endswith(".tar")
+    }
+    assert "made again: 000000.tar, 000001.tar, 000002.tar: code is 'of yesterday'" in log.text
+
+
+def test_a_teacher_that_is_not_its_identity_is_refused(
+    checkout: Layout, params: Params, complains: Any
+) -> None:
+    path = checkout.teacher / "identity.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer": "another"}))
+    with complains(path, "tokenizer is 'another', wanted 'clip-bpe-", "dvc repro -f teacher"):
+        load_teacher(checkout.teacher)
 
 
 def test_one_changed_weight_of_the_teacher_is_told_from_the_cache(
