@@ -26,7 +26,7 @@ class BenchSizes:
     """
 
     teacher: tuple[int, ...] = (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
-    embed_views: int = 128
+    embed_views: int = 96
     embed_batch: int = 16
     read_samples: int = 2000
     step_batch: int = 16
@@ -34,7 +34,7 @@ class BenchSizes:
     epoch_pictures: int = 960
     epochs: int = 3
     plan_samples: int = 1_000_000
-    repeats: int = 5
+    repeats: int = 8
 
     @property
     def dim(self) -> int:
