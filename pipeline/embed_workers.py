@@ -89,12 +89,6 @@ class EmbedWorker:
         """Loaded with the first shard."""
         return load_teacher(self.crew.teacher, pick_device(self.crew.use_gpu))
 
-    @property
-    def decoders(self) -> int:
-        """A GPU is fed by all cores; a CPU decodes one batch while it embeds another."""
-        on_gpu = next(self.teacher.parameters()).device.type == "cuda"
-        return torch.get_num_threads() if on_gpu else 1
-
     @cached_property
     def batch(self) -> int:
         """Views at once."""
@@ -112,7 +106,7 @@ class EmbedWorker:
         verify_shard(job.images, job.shard, "prepare")
         plan = view_plan(self.crew.params, job.split)
         embedder = ShardEmbedder(
-            self.teacher, plan, self.crew.params.precision, self.batch, self.decoders
+            self.teacher, plan, self.crew.params.precision, self.batch, torch.get_num_threads()
         )
         done = 0
 

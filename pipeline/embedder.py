@@ -36,7 +36,10 @@ class _Shown(NamedTuple):
 
 
 class ShardEmbedder:
-    """Embeds shards with a teacher; decoding overlaps with it.
+    """Embeds shards with a teacher.
+
+    On a GPU, the next batch is decoded meanwhile. On a CPU a decoding thread would take a core from
+    the teacher's, which wait for each other; there, all cores decode between two batches.
 
     Args:
         teacher: Frozen.
@@ -75,9 +78,10 @@ class ShardEmbedder:
                 upcoming = self._decode(pool, raw)
                 while upcoming:
                     batch = [future.result() for future in upcoming]
-                    upcoming = self._decode(pool, raw)
+                    upcoming = self._decode(pool, raw) if self.device.type == "cuda" else []
                     yield from self._encode(batch, path)
                     advance(len(batch))
+                    upcoming = upcoming or self._decode(pool, raw)
             finally:
                 pool.shutdown(cancel_futures=True)
 

@@ -189,7 +189,7 @@ def _members(
                 return
             numbers[key], current = len(numbers), key
         if wanted is None or wanted(numbers[key]):
-            # at half the cost of tarfile's own file object, of which each member would get one
+            # cheaper than a file object of tarfile for each member
             file.seek(member.offset_data)
             data = file.read(member.size)
             if len(data) != member.size:
