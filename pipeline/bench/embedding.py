@@ -33,8 +33,6 @@ def embedding_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Fi
     # training pictures have all views, validation pictures the plain one
     many = _job(folder, "train", sizes.embed_views // VIEWS)
     one = _job(folder, "val", sizes.embed_views)
-    # the first batch of a shard is decoded while the teacher has nothing to do: 96 views in batches
-    # of 16 pay for it what a shard of 400 in the usual batches of 64 pays
     crew = Crew(embed_params(VIEWS), teacher, False, sizes.embed_batch, os.cpu_count() or 1)
     worker = EmbedWorker(crew)
     pixels = torch.randn(sizes.embed_batch, 3, sizes.image_size, sizes.image_size)
