@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import statistics
@@ -75,8 +74,7 @@ def run_study(study: Study, layout: Layout) -> list[tuple[str, list[dict[str, fl
             f"{layout.root}: files differ from the last commit, and a study puts them back when it "
             "ends; commit them first"
         )
-    names = json.loads(_run(layout, "dvc", "exp", "list", "--json") or "{}")
-    known = {entry["name"] for entries in names.values() for entry in entries}
+    known = _run(layout, "dvc", "exp", "list", "--name-only").split()
     rows = []
     try:
         for variant, changes in study.variants.items():
