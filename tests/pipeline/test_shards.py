@@ -78,6 +78,9 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "a folder": lambda path: rewrite(path, lambda m: m + member("x/x.jpg")),
     "a link": lambda path: rewrite(path, lambda m: m + member("x.jpg", kind=tarfile.SYMTYPE)),
     "a hard link": lambda path: rewrite(path, lambda m: m + member("x.jpg", kind=tarfile.LNKTYPE)),
+    "a sparse file": lambda path: rewrite(
+        path, lambda m: m + member("x.jpg", kind=tarfile.GNUTYPE_SPARSE)
+    ),
     "a key twice": lambda path: rewrite(path, lambda m: m + m[:2]),
     "a member twice": lambda path: rewrite(path, lambda m: m[:1] + m),
     "swapped samples": lambda path: rewrite(path, lambda m: m[2:4] + m[:2] + m[4:]),
