@@ -252,7 +252,7 @@ def test_photographs_with_captions_go_all_the_way(
             "teacher": {"name": str(reproduced.path / "out" / "teacher" / "model.safetensors")},
             "distill": {
                 "backbone_weights": str(shared_data / "yolo" / "yolov8n_state_dict.pt"),
-                "epochs": 1, "global_batch": 8, "image_size": 64,
+                "epochs": 1, "global_batch": 8, "micro_batch": 4, "lanes": 8, "image_size": 64,
             },
         }
     )  # fmt: skip
