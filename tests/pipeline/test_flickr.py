@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from sampling import made
 
-from pipeline.dataset import SPLITS, Dataset
+from pipeline.dataset import Dataset
 from pipeline.params import Params
 from pipeline.prepare import prepare
 from pipeline.source_params import FlickrParams
@@ -29,15 +30,6 @@ def put(folder: Path, *names: str) -> None:
 
 def listed(folder: Path, captions: str, shares: Any = None) -> Source:
     return flickr(folder, FlickrParams(images="Images", captions=captions, shares=shares), 0, 64)
-
-
-def made(source: Source, *splits: str) -> dict[str, Sample | Rejected]:
-    results = [
-        item if isinstance(item, Rejected) else source.make(item)
-        for split in splits or SPLITS
-        for item in source.inputs[split]
-    ]
-    return {r.name if isinstance(r, Rejected) else r.source: r for r in results}
 
 
 def tokens(folder: Path, text: str | bytes) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from sampling import made
 
 from pipeline.dataset import SPLITS, Dataset
 from pipeline.params import Params
@@ -27,15 +28,6 @@ def put(folder: Path, *names: str) -> None:
 def listed(folder: Path, **options: Any) -> Source:
     values = {"templates": "simple", "class_names": None, "val": 0.2, "test": 0.2}
     return image_folder(folder, ImageFolderParams(**values | options), 0, 64)
-
-
-def made(source: Source, *splits: str) -> dict[str, Sample | Rejected]:
-    results = [
-        item if isinstance(item, Rejected) else source.make(item)
-        for split in splits or SPLITS
-        for item in source.inputs[split]
-    ]
-    return {r.name if isinstance(r, Rejected) else r.source: r for r in results}
 
 
 def test_a_folder_is_a_class_and_captions_follow_from_its_name(tmp_path: Path) -> None:

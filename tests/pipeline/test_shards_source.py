@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from sampling import made
 
-from pipeline.dataset import SPLITS, Dataset
+from pipeline.dataset import Dataset
 from pipeline.params import Params
 from pipeline.prepare import prepare
 from pipeline.shards import read_shard
@@ -54,15 +55,6 @@ def pair(key: str, caption: str = "a dog") -> list[tuple[str, bytes]]:
 
 def listed(folder: Path, val: float = 0.2, test: float = 0.2) -> Source:
     return shards(folder, ShardsParams(val=val, test=test), 0, 64)
-
-
-def made(source: Source, *splits: str) -> dict[str, Sample | Rejected]:
-    results = [
-        item if isinstance(item, Rejected) else source.make(item)
-        for split in splits or SPLITS
-        for item in source.inputs[split]
-    ]
-    return {r.name if isinstance(r, Rejected) else r.source: r for r in results}
 
 
 def test_samples_of_img2dataset_keep_key_caption_and_bytes(tmp_path: Path) -> None:
