@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kdeov.distributed import gather, world
 from kdeov.fusion import fusion_loss
-from kdeov.losses import COUPLED, FeatureAlignmentLoss
+from kdeov.losses import COUPLED, NEEDS_TEXT, FeatureAlignmentLoss
 from kdeov.precision import autocast
 from kdeov.running_statistics import RunningStatistics
 from kdeov.student import StudentOutput, VisualStudent
@@ -78,6 +78,7 @@ class JoinedStep:
         self.student, self.loss, self.fusion_weight = student, loss, fusion_weight
         self.micro_batch = micro_batch
         self.coupled = any(name in COUPLED for name in loss.weights)
+        self.needs_text = bool(fusion_weight) or any(name in NEEDS_TEXT for name in loss.weights)
         self.statistics = RunningStatistics(student)
         self.model: nn.Module = StudentPass(student, bool(fusion_weight))
         if world()[1] > 1:
@@ -97,7 +98,7 @@ class JoinedStep:
         Args:
             pixels: [B, 3, H, W], normalised; this rank's share of the joined batch.
             teacher: [B, D], the teacher's vectors of these pictures.
-            texts: [B, D], unit vectors of a text each.
+            texts: [B, D], unit vectors of a text each; [B, 0] where no loss needs them.
 
         Returns:
             The named terms and their `total`, detached. Their mean over the ranks is that of the
@@ -106,7 +107,7 @@ class JoinedStep:
         self.statistics.reset()  # an earlier step may have ended amid its micro-batches
         size = self.micro_batch or len(pixels)
         micro = list(zip(pixels.split(size), teacher.split(size), texts.split(size), strict=True))
-        bank = gather(texts) if self.coupled or self.fusion_weight else texts
+        bank = gather(texts) if self.needs_text else texts
         groups = [micro] if self.coupled else [[part] for part in micro]
         sums: dict[str, Tensor] = {}
         for number, group in enumerate(groups):

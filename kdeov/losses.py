@@ -131,12 +131,12 @@ class FeatureAlignmentLoss(nn.Module):
         Args:
             student: [B, D] student pictures.
             teacher: [B, D] teacher pictures.
-            texts: [B, D] teacher texts; may be None where no term needs them.
+            texts: [B, D] teacher texts; may be None or [B, 0] where no term needs them.
 
         Raises:
             KdeovError: A term needs texts and there are none, or the widths differ.
         """
-        if texts is None and any(name in self.weights for name in NEEDS_TEXT):
+        if (texts is None or not texts.shape[1]) and any(n in self.weights for n in NEEDS_TEXT):
             raise KdeovError(
                 "the affinity and contrastive losses need captions; set their weights to 0"
             )

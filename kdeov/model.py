@@ -20,11 +20,13 @@ from kdeov.fusion import fusion_scores
 from kdeov.prompts import TEMPLATES
 from kdeov.student import VisualStudent
 from kdeov.text import FrozenCLIPTextEncoder
+from kdeov.text_encoder import TextEncoder
+from kdeov.text_encoders import load_text_encoder
 from kdeov.transform import ImageTransform
 from kdeov.weights import write_tensors
 
 Images = Tensor | Image.Image | Sequence[Image.Image]
-FORMAT = 1
+FORMAT = 2
 
 
 class KDEOVModel(nn.Module):
@@ -68,7 +70,7 @@ class KDEOVModel(nn.Module):
     def from_parts(
         cls,
         student: VisualStudent,
-        text_encoder: FrozenCLIPTextEncoder,
+        text_encoder: TextEncoder,
         transform: ImageTransform,
         clip_model_name: str,
     ) -> KDEOVModel:
@@ -84,7 +86,7 @@ class KDEOVModel(nn.Module):
     def _assemble(
         self,
         student: VisualStudent,
-        text_encoder: FrozenCLIPTextEncoder,
+        text_encoder: TextEncoder,
         transform: ImageTransform,
         clip_model_name: str,
     ) -> None:
@@ -226,18 +228,13 @@ class KDEOVModel(nn.Module):
         }
 
     def save(self, folder: str | Path) -> None:
-        """Writes `config.json`, `student.safetensors` and `text_encoder.safetensors`: all that
-        `load` needs.
+        """Writes `config.json`, `student.safetensors` and the text encoder: all that `load`
+        needs.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_tensors(folder / "student.safetensors", self.student.state_dict())
-        # CLIP is published in half precision: half holds those weights exactly, at half the size
-        text = {
-            name: value.half() if torch.equal(value.half().float(), value) else value
-            for name, value in self.text_encoder.state_dict().items()
-        }
-        write_tensors(folder / "text_encoder.safetensors", text)
+        self.text_encoder.save(folder)
         (folder / "config.json").write_text(json.dumps(self.config(), indent=2) + "\n")
 
     @classmethod
@@ -251,10 +248,10 @@ class KDEOVModel(nn.Module):
         try:
             config = json.loads((folder / "config.json").read_text())
             student_state = load_file(folder / "student.safetensors")
-            text_state = load_file(folder / "text_encoder.safetensors")
+            text_encoder = load_text_encoder(folder)
             if not isinstance(config, dict):
                 raise ValueError("config.json holds no mapping")
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, LookupError, SafetensorError) as error:
             raise KdeovError(
                 f"{folder}: not a saved KDEOVModel ({error}); run `dvc repro distill`"
             ) from error
@@ -269,7 +266,7 @@ class KDEOVModel(nn.Module):
             student.load_state_dict(student_state)
             model = cls.from_parts(
                 student,
-                FrozenCLIPTextEncoder.from_state_dict(text_state),
+                text_encoder,
                 ImageTransform.from_dict(config["transform"]),
                 config["clip_model_name"],
             )

@@ -1,4 +1,4 @@
-"""The teacher: a frozen CLIP, with everything that its embeddings depend on."""
+"""Teachers: a frozen CLIP, with everything that its embeddings depend on."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kdeov.clip_loading import import_clip, load_clip_state_dict
 from kdeov.errors import KdeovError
 from kdeov.text import FrozenCLIPTextEncoder
+from kdeov.text_encoder import TextEncoder
 from kdeov.transform import ImageTransform
 from kdeov.weights import StateDict, state_dict_sha256
 
@@ -37,7 +38,51 @@ class TeacherIdentity:
         return asdict(self)
 
 
-class ClipTeacher(nn.Module):
+class TowerTeacher(nn.Module):
+    """A frozen teacher with both towers.
+
+    Attributes:
+        name: What to call it in tables and in its identity.
+        weights_sha256: The digest of its tensors.
+        visual: Normalised pixels [B, 3, size, size] to vectors [B, D].
+        text: Its vocabulary.
+        transform: How it sees pictures.
+    """
+
+    name: str
+    weights_sha256: str
+    visual: nn.Module
+    text: TextEncoder
+    transform: ImageTransform
+
+    def identity(self) -> TeacherIdentity:
+        """Library, weights, tokenizer and transform."""
+        raise NotImplementedError
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the joint embedding space."""
+        return self.text.embed_dim
+
+    def train(self, mode: bool = True) -> TowerTeacher:
+        """Stays in evaluation mode: the teacher is frozen."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Normalised pixels [B, 3, size, size] to vectors [B, D], not normalised."""
+        return self.visual(images)
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Texts to vectors [N, D], not normalised."""
+        return self.text(texts)
+
+    def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
+        """Pictures to normalised pixels [B, 3, size, size]."""
+        return torch.stack([self.transform(image) for image in images])
+
+
+class ClipTeacher(TowerTeacher):
     """A frozen CLIP of the `clip` package.
 
     Args:
@@ -60,8 +105,8 @@ class ClipTeacher(nn.Module):
             ) from error
         self.name = name
         self.weights_sha256 = state_dict_sha256(state)
-        self.visual: nn.Module = model.visual
-        self.text = FrozenCLIPTextEncoder.from_state_dict(model.state_dict())
+        self.visual = model.visual
+        self.text: FrozenCLIPTextEncoder = FrozenCLIPTextEncoder.from_state_dict(model.state_dict())
         self.transform = ImageTransform(size=int(model.visual.input_resolution))
         self.requires_grad_(False)
         self.eval()
@@ -74,11 +119,6 @@ class ClipTeacher(nn.Module):
         teacher = cls(load_clip_state_dict(name_or_path), name or Path(str(name_or_path)).name)
         return teacher.to(device)
 
-    @property
-    def embed_dim(self) -> int:
-        """Width of the joint embedding space."""
-        return self.text.embed_dim
-
     def identity(self) -> TeacherIdentity:
         """Library, weights, tokenizer and transform."""
         return TeacherIdentity(
@@ -90,23 +130,6 @@ class ClipTeacher(nn.Module):
             embed_dim=self.embed_dim,
             transform=self.transform.to_dict(),
         )
-
-    def train(self, mode: bool = True) -> ClipTeacher:
-        """Stays in evaluation mode: the teacher is frozen."""
-        return super().train(False)
-
-    @torch.no_grad()
-    def encode_image(self, images: Tensor) -> Tensor:
-        """Normalised pixels [B, 3, size, size] to vectors [B, D], not normalised."""
-        return self.visual(images)
-
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Texts to vectors [N, D], not normalised."""
-        return self.text(texts)
-
-    def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
-        """Pictures to normalised pixels [B, 3, size, size]."""
-        return torch.stack([self.transform(image) for image in images])
 
 
 def tokenizer_digest() -> str:

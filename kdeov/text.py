@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kdeov.clip_loading import import_clip, load_clip_state_dict
 from kdeov.errors import KdeovError
-from kdeov.weights import StateDict
+from kdeov.text_encoder import DESCRIPTION, TENSORS, TextEncoder
+from kdeov.weights import StateDict, write_tensors
 
 logger = logging.getLogger(__name__)
 
 
-class FrozenCLIPTextEncoder(nn.Module):
+class FrozenCLIPTextEncoder(TextEncoder):
     """CLIP's text transformer, never trained (Radford et al., 2021, arXiv:2103.00020).
 
     Args:
@@ -74,10 +76,6 @@ class FrozenCLIPTextEncoder(nn.Module):
         """Width of the joint embedding space."""
         return self.text_projection.shape[1]
 
-    def train(self, mode: bool = True) -> FrozenCLIPTextEncoder:
-        """Stays in evaluation mode: the encoder is frozen."""
-        return super().train(False)
-
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """CLIP's byte-pair tokens, [N, context]; longer texts are cut, which is said once."""
         clip = import_clip()
@@ -114,22 +112,17 @@ class FrozenCLIPTextEncoder(nn.Module):
         ends = tokens.argmax(dim=-1)  # the end-of-text token has the highest number
         return self.ln_final(x)[torch.arange(len(x), device=x.device), ends] @ self.text_projection
 
-    @torch.no_grad()
-    def class_vectors(self, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """Zero-shot classifier weights by prompt ensembling (CLIP, section 3.1.4).
+    def save(self, folder: Path) -> None:
+        """Writes `TENSORS` and `DESCRIPTION`."""
+        # CLIP is published in half precision: half holds those weights exactly, at half the size
+        state = {
+            name: value.half() if torch.equal(value.half().float(), value) else value
+            for name, value in self.state_dict().items()
+        }
+        write_tensors(folder / TENSORS, state)
+        (folder / DESCRIPTION).write_text(json.dumps({"kind": "clip"}) + "\n")
 
-        Args:
-            class_names: K names.
-            templates: T prompts with one `{}` each.
-
-        Returns:
-            [K, D] unit vectors: per class, the mean of its unit prompt vectors, normalised again.
-
-        Raises:
-            KdeovError: The names are one string.
-        """
-        if isinstance(class_names, str):  # a string is a sequence of letters, never meant as such
-            raise KdeovError(f"class names are {class_names!r}; give a list of names")
-        prompts = [template.format(name) for name in class_names for template in templates]
-        vectors = F.normalize(self(prompts), dim=-1).view(len(class_names), len(templates), -1)
-        return F.normalize(vectors.mean(dim=1), dim=-1)
+    @classmethod
+    def load(cls, folder: Path) -> FrozenCLIPTextEncoder:
+        """Reads what `save` wrote."""
+        return cls.from_state_dict(load_file(folder / TENSORS))

@@ -35,15 +35,17 @@ class CachedSample:
 
     Attributes:
         key: Of the sample.
+        source: Name of the picture in its source.
         jpeg: The encoded picture.
         label: Class number, or None.
-        captions: Texts, in the order of `text_vectors`.
-        views: What the teacher saw.
+        captions: Texts, in the order of `text_vectors`; none where they have no vectors.
+        views: What the teacher saw; none where it has no vectors of this split.
         view_vectors: float16 [views, D], unit length.
         text_vectors: float16 [captions, D], unit length.
     """
 
     key: str
+    source: str
     jpeg: bytes
     label: int | None
     captions: list[str]
@@ -180,6 +182,9 @@ class PairedShards:
         try:
             jpeg, description = image["jpg"], sample_json(image)
             label, captions = description["label"], description["captions"]
+            source = description["source"]
+            if not self.cache.identity.get("captions", True):
+                captions = []
             if image_crc(image) != checksums[0]:
                 raise ValueError("its bytes are not those that were embedded")
         except (KeyError, TypeError, ValueError) as error:
@@ -205,6 +210,7 @@ class PairedShards:
         parameters = np.frombuffer(views, dtype="<u2").reshape(count, VIEW_FIELDS)
         return CachedSample(
             key=image["__key__"],
+            source=source,
             jpeg=jpeg,
             label=label,
             captions=captions,

@@ -16,6 +16,7 @@ import torch
 
 from kdeov.errors import KdeovError
 from kdeov.fusion import FUSIONS
+from kdeov.losses import NEEDS_TEXT
 from kdeov.model import KDEOVModel
 from kdeov.student import VisualStudent
 from kdeov.transform import ImageTransform
@@ -106,7 +107,8 @@ def _check(config: TrainConfig, workers: int) -> None:
         raise KdeovError(
             f"distill.fusion {params.fusion!r} is unknown; choose one of {', '.join(FUSIONS)}"
         )
-    if not any(value for name, value in params.losses.model_dump().items() if name != "fusion"):
+    weights = params.losses.model_dump()
+    if not any(value for name, value in weights.items() if name != "fusion"):
         raise KdeovError("distill.losses: every weight is 0; give feature a positive one")
     for split in ("val", "train"):
         shards = config.shards(split)
@@ -114,6 +116,13 @@ def _check(config: TrainConfig, workers: int) -> None:
             raise KdeovError(
                 f"{shards.images}: the {split} split is empty; run `dvc repro prepare`"
             )
+    if not next(iter(shards)).captions:
+        for name in (*NEEDS_TEXT, "fusion"):
+            if weights[name]:
+                raise KdeovError(
+                    f"distill.losses.{name} is {weights[name]:g}, and these pictures have no "
+                    "captions with vectors; set it to 0"
+                )
     config.plan(shards.manifest.sizes, epoch=0)
     check_sharing(params.global_batch, params.lanes, params.micro_batch, workers, len(shards))
     VisualStudent(params.backbone, params.fusion, shards.dim, params.backbone_weights)
@@ -123,10 +132,7 @@ def _name(params: Params, layout: Layout, identity: dict[str, Any]) -> RunRecord
     """The record of the run that these params and files make; its fingerprint names the run."""
     weights = params.distill.backbone_weights
     sections = {"prepare", "teacher", "embed", "distill"}
-    used = params.model_dump(mode="json", include=sections)
-    used["distill"]["backbone_weights"] = weights.name if weights else None
-    used["prepare"]["path"] = params.prepare.path.name
-    used["teacher"]["name"] = identity["name"]
+    used = _without_folders(params.model_dump(mode="json", include=sections, exclude_none=True))
     ingredients = {
         "manifests": {
             f"{folder.name}/{split}": sha256_file(folder / split / "manifest.json")
@@ -146,6 +152,15 @@ def _name(params: Params, layout: Layout, identity: dict[str, Any]) -> RunRecord
         params=used,
         ingredients=ingredients,
     )
+
+
+def _without_folders(values: Any) -> Any:
+    """Files by their names alone: where they lie is no part of a run."""
+    if isinstance(values, dict):
+        return {key: _without_folders(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_without_folders(value) for value in values]
+    return Path(values).name if isinstance(values, str) and Path(values).is_absolute() else values
 
 
 def _write(config: TrainConfig, record: RunRecord, layout: Layout) -> None:

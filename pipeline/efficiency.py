@@ -16,11 +16,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from kdeov.clip_loading import import_clip
 from kdeov.deploy import ImageTower
 from kdeov.model import KDEOVModel
-from kdeov.teacher import ClipTeacher
+from kdeov.teacher import TowerTeacher
 from pipeline.files import write_json
 from pipeline.layout import Layout
 from pipeline.params import EfficiencyParams, Params
-from pipeline.teacher import load_teacher
+from pipeline.teacher import Teacher, load_teacher
 from pipeline.timing import interleaved
 
 logger = logging.getLogger(__name__)
@@ -54,13 +54,14 @@ def efficiency(params: Params, layout: Layout) -> None:
 
 
 def _own_sizes(
-    student: KDEOVModel, teacher: ClipTeacher, params: EfficiencyParams, layout: Layout
+    student: KDEOVModel, teacher: Teacher, params: EfficiencyParams, layout: Layout
 ) -> dict[str, Any]:
     """Student and teacher, each at its own resolution."""
-    towers = {
-        "student": (ImageTower(student.student), student.transform.size),
-        "teacher": (teacher.visual, teacher.transform.size),
+    towers: dict[str, tuple[nn.Module, int]] = {
+        "student": (ImageTower(student.student), student.transform.size)
     }
+    if isinstance(teacher, TowerTeacher):
+        towers["teacher"] = (teacher.visual, teacher.transform.size)
     single = latencies({n: _call(m, s, 1) for n, (m, s) in towers.items()}, params.repeats)
     batch = latencies(
         {n: _call(m, s, params.batch_size) for n, (m, s) in towers.items()},
@@ -77,6 +78,7 @@ def _own_sizes(
         }
         for name, (module, size) in towers.items()
     }
+    rows.setdefault("teacher", None)  # one whose vectors were computed elsewhere has no tower
     rows["student"]["file_bytes"] = (layout.student / "student.safetensors").stat().st_size
     return rows
 

@@ -22,6 +22,7 @@ from pipeline.embed_workers import Job, make_shards, note_path
 from pipeline.files import read_json, remove_partial, sha256_file
 from pipeline.identity import cache_identity, differences
 from pipeline.params import ClusterParams, EmbedParams
+from pipeline.precomputed import LIBRARY
 from pipeline.shards import Manifest, Shard
 from pipeline.teacher import read_teacher_identity
 
@@ -46,6 +47,11 @@ def embed(
         KdeovError: Images or teacher are missing or damaged, or the disk is full.
     """
     teacher_identity = read_teacher_identity(teacher)
+    if teacher_identity["library"] == LIBRARY and params.views != 1:
+        raise KdeovError(
+            f"embed.views is {params.views}, and the teacher's vectors are of one view a picture; "
+            "set it to 1"
+        )
     manifests = {split: Manifest.read(images / split, "prepare") for split in SPLITS}
     identities = {split: cache_identity(teacher_identity, params, split) for split in SPLITS}
     finished: dict[str, dict[str, Shard]] = {}

@@ -13,15 +13,17 @@ from typing import Any
 import torch
 
 from kdeov.errors import KdeovError
-from kdeov.teacher import ClipTeacher
+from kdeov.views import ViewPlan
 from pipeline.device import pick_device
 from pipeline.embedder import ShardEmbedder, fitting_batch
 from pipeline.files import write_json
 from pipeline.identity import cache_identity, view_plan
 from pipeline.on_ray import one_line_errors_of_ray, ray_session
 from pipeline.params import ClusterParams, EmbedParams
+from pipeline.precomputed import PrecomputedTeacher
 from pipeline.shards import Shard, verify_shard, write_shard
-from pipeline.teacher import load_teacher
+from pipeline.table_embedder import TableEmbedder
+from pipeline.teacher import Teacher, load_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -85,16 +87,23 @@ class EmbedWorker:
             torch.set_num_threads(crew.threads)
 
     @cached_property
-    def teacher(self) -> ClipTeacher:
+    def teacher(self) -> Teacher:
         """Loaded with the first shard."""
         return load_teacher(self.crew.teacher, pick_device(self.crew.use_gpu))
 
     @cached_property
     def batch(self) -> int:
-        """Views at once."""
-        if self.crew.batch == "auto":
+        """Views at once, for a teacher with towers."""
+        if self.crew.batch == "auto" and not isinstance(self.teacher, PrecomputedTeacher):
             return fitting_batch(self.teacher, self.crew.params.precision)
         return int(self.crew.batch)
+
+    def embedder(self, plan: ViewPlan) -> ShardEmbedder | TableEmbedder:
+        """What turns image samples into teacher samples."""
+        if isinstance(self.teacher, PrecomputedTeacher):
+            return TableEmbedder(self.teacher, plan)
+        precision, threads = self.crew.params.precision, torch.get_num_threads()
+        return ShardEmbedder(self.teacher, plan, precision, self.batch, threads)
 
     def make(self, job: Job, told: Callable[[str, int], object]) -> Shard:
         """Makes a shard, then its note. Killed before the note, the shard is made again.
@@ -104,10 +113,8 @@ class EmbedWorker:
             told: Hears the job's name and how many of its pictures are done.
         """
         verify_shard(job.images, job.shard, "prepare")
-        plan = view_plan(self.crew.params, job.split)
-        embedder = ShardEmbedder(
-            self.teacher, plan, self.crew.params.precision, self.batch, torch.get_num_threads()
-        )
+        identity = self.teacher.identity().to_dict()
+        embedder = self.embedder(view_plan(identity, self.crew.params, job.split))
         done = 0
 
         def advance(count: int) -> None:
@@ -117,8 +124,8 @@ class EmbedWorker:
 
         samples = embedder.samples(job.images / job.shard.name, job.shard, advance)
         made = write_shard(job.out / job.shard.name, samples)
-        identity = cache_identity(self.teacher.identity().to_dict(), self.crew.params, job.split)
-        note = {"identity": identity, "images_sha256": job.shard.sha256, "shard": asdict(made)}
+        made_from = cache_identity(identity, self.crew.params, job.split)
+        note = {"identity": made_from, "images_sha256": job.shard.sha256, "shard": asdict(made)}
         write_json(note_path(job.out, job.shard), note)
         return made
 

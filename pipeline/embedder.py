@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kdeov.errors import KdeovError
 from kdeov.precision import autocast
-from kdeov.teacher import ClipTeacher
+from kdeov.teacher import TowerTeacher
 from kdeov.views import View, ViewPlan, render
 from pipeline.cache import teacher_members
 from pipeline.shards import Shard, read_shard, sample_json
@@ -51,7 +51,7 @@ class ShardEmbedder:
 
     def __init__(
         self,
-        teacher: ClipTeacher,
+        teacher: TowerTeacher,
         plan: ViewPlan,
         precision: str = "float32",
         batch_size: int = CPU_BATCH,
@@ -114,7 +114,7 @@ class ShardEmbedder:
             yield teacher_members(shown.sample, block, shown.views)
 
 
-def unit_image_vectors(teacher: ClipTeacher, pixels: np.ndarray, precision: str) -> Tensor:
+def unit_image_vectors(teacher: TowerTeacher, pixels: np.ndarray, precision: str) -> Tensor:
     """uint8 [N, size, size, 3] to the teacher's float32 unit vectors [N, D], on the CPU."""
     device = next(teacher.parameters()).device
     shown = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
@@ -123,14 +123,14 @@ def unit_image_vectors(teacher: ClipTeacher, pixels: np.ndarray, precision: str)
     return F.normalize(vectors.float(), dim=-1).cpu()
 
 
-def unit_text_vectors(teacher: ClipTeacher, texts: list[str], precision: str) -> Tensor:
+def unit_text_vectors(teacher: TowerTeacher, texts: list[str], precision: str) -> Tensor:
     """N texts to the teacher's float32 unit vectors [N, D], on the CPU."""
     with autocast(next(teacher.parameters()).device, precision):
         vectors = teacher.encode_text(texts)
     return F.normalize(vectors.float(), dim=-1).cpu()
 
 
-def fitting_batch(teacher: ClipTeacher, precision: str) -> int:
+def fitting_batch(teacher: TowerTeacher, precision: str) -> int:
     """Views that the teacher's device embeds well at once: the same for equal devices."""
     device = next(teacher.parameters()).device
     if device.type != "cuda":

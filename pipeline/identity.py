@@ -17,7 +17,8 @@ DTYPE = "float16"
 # refuses the cache, and `embed` makes it again.
 CODE = (
     "kdeov/precision.py", "kdeov/teacher.py", "kdeov/text.py", "kdeov/transform.py",
-    "kdeov/views.py", "pipeline/cache.py", "pipeline/embedder.py",
+    "kdeov/views.py", "pipeline/cache.py", "pipeline/embedder.py", "pipeline/precomputed.py",
+    "pipeline/table_embedder.py",
 )  # fmt: skip
 
 
@@ -28,9 +29,13 @@ def embedding_code() -> str:
     return digest({name: sha256_file(root / name) for name in CODE})[:16]
 
 
-def view_plan(params: EmbedParams, split: str) -> ViewPlan:
-    """Training pictures have all views; validation and test pictures have the plain one."""
+def view_plan(teacher: dict[str, Any], params: EmbedParams, split: str) -> ViewPlan:
+    """Training pictures have all views; validation and test pictures have the plain one, or none
+    where the teacher has no vectors of them.
+    """
     count = params.views if split == "train" else 1
+    if split in teacher.get("without", ()):
+        count = 0
     return ViewPlan(count, params.seed, params.min_area, params.jitter, params.blur)
 
 
@@ -38,16 +43,17 @@ def cache_identity(teacher: dict[str, Any], params: EmbedParams, split: str) -> 
     """The identity of a split's teacher shards.
 
     Args:
-        teacher: `TeacherIdentity.to_dict()`.
+        teacher: `to_dict()` of the teacher's identity.
         params: Views and precision.
         split: Of the data.
     """
     return {
         "teacher": teacher,
-        "views": asdict(view_plan(params, split)),
+        "views": asdict(view_plan(teacher, params, split)),
         "precision": params.precision,
         "dtype": DTYPE,
         "normalised": True,
+        "captions": teacher.get("captions", True),
         "code": embedding_code(),
     }
 

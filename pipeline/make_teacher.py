@@ -6,44 +6,62 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from kdeov.clip_loading import load_clip_state_dict
 from kdeov.errors import KdeovError
 from kdeov.teacher import ClipTeacher
-from kdeov.weights import state_dict_sha256, write_tensors
+from kdeov.weights import write_tensors
 from pipeline.files import write_json, writing_folder
-from pipeline.params import TeacherParams
-from pipeline.teacher import IDENTITY, WEIGHTS
+from pipeline.make_precomputed import make_precomputed
+from pipeline.precomputed import IDENTITY
+from pipeline.teacher import WEIGHTS
+from pipeline.teacher_params import (
+    ClipParams,
+    EmbeddingsParams,
+    TeacherParams,
+    TeacherSection,
+    TinyTeacherParams,
+)
 from pipeline.tiny_teacher import train_tiny_teacher
 
 logger = logging.getLogger(__name__)
 
 
 def make_teacher(params: TeacherParams, images: Path, out: Path) -> None:
-    """Writes `model.safetensors` and `identity.json`.
+    """Writes the teacher's weights, or its vectors, and `identity.json`.
 
     Args:
-        params: `tiny`, a CLIP name or a weight file.
+        params: Which teacher.
         images: What `prepare` wrote; `tiny` learns from it.
         out: The teacher's folder.
 
     Raises:
-        KdeovError: The weights cannot be had, or are not those that `teacher.sha256` names.
+        KdeovError: Weights or vectors cannot be had, or are not those that `teacher.sha256` names.
     """
-    if params.name == "tiny":
-        state = train_tiny_teacher(images, params.tiny)
-    else:
-        state = load_clip_state_dict(params.name)
-    found = state_dict_sha256(state)
-    logger.info("teacher %s: sha256 of its tensors is %s", params.name, found)
-    if params.sha256 not in (None, found):
-        raise KdeovError(
-            f"{params.name}: the sha256 of its tensors is {found}, teacher.sha256 is "
-            f"{params.sha256}; "
-            "get the right weights or correct the params"
-        )
-    named_file = Path(params.name).is_file()
-    teacher = ClipTeacher(state, Path(params.name).name if named_file else params.name)
     with writing_folder(out) as folder:
-        write_tensors(folder / WEIGHTS, state)
-        write_json(folder / IDENTITY, teacher.identity().to_dict())
+        identity = _write(params.options, params.path, images, folder)
+        found = identity["weights_sha256"]
+        logger.info("teacher %s: sha256 of its tensors is %s", identity["name"], found)
+        if params.sha256 not in (None, found):
+            raise KdeovError(
+                f"{identity['name']}: the sha256 of its tensors is {found}, teacher.sha256 is "
+                f"{params.sha256}; get the right weights or correct the params"
+            )
+
+
+def _write(options: TeacherSection, path: Path, images: Path, folder: Path) -> dict[str, Any]:
+    """The teacher's files and its identity."""
+    if isinstance(options, EmbeddingsParams):
+        return make_precomputed(options, path, folder)
+    if isinstance(options, ClipParams):
+        name, state = options.model, load_clip_state_dict(options.model)
+    elif isinstance(options, TinyTeacherParams):
+        name, state = "tiny", train_tiny_teacher(images, options)
+    else:
+        raise KdeovError(f"teacher.source {type(options).__name__} cannot be made")
+    teacher = ClipTeacher(state, Path(name).name if Path(name).is_file() else name)
+    identity = teacher.identity().to_dict()
+    write_tensors(folder / WEIGHTS, state)
+    write_json(folder / IDENTITY, identity)
+    return identity

@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from kdeov.errors import KdeovError
 from pipeline.schema import Count, NonNegative, Section, Seed, Share
 from pipeline.source_params import SOURCES, SourceSections
+from pipeline.teacher_params import TeacherParams
 
 
 class PrepareParams(SourceSections):
@@ -47,25 +48,6 @@ class PrepareParams(SourceSections):
                 {"source": self.source, "example": SOURCES[self.source].example},
             )
         return self
-
-
-class TinyTeacherParams(Section):
-    """A small CLIP trained here on the training captions (see `pipeline.tiny_teacher`)."""
-
-    seed: Seed
-    epochs: Count
-    batch_size: Annotated[int, Field(ge=2)]
-    learning_rate: Annotated[float, Field(gt=0)]
-    width: Annotated[int, Field(ge=8, multiple_of=2)]
-    embed_dim: Count
-
-
-class TeacherParams(Section):
-    name: str
-    """`tiny`, a name of `clip.available_models()`, or a weight file."""
-    sha256: str | None
-    """Of the weights, where they must not change unnoticed; the stage prints it."""
-    tiny: TinyTeacherParams
 
 
 class EmbedParams(Section):
@@ -211,7 +193,7 @@ def _explain(error: ValidationError) -> str:
         return f"{where} is not a key{' of ' + '.'.join(section) if section else ''}; {hint}{more}"
     if fault["type"] == "missing":
         return f"{where} is missing; every key of a stage must be given{more}"
-    if fault["type"] == "source":
+    if fault["type"] in ("source", "part"):
         return f"{where}.{fault['msg']}{more}"
     message = fault["msg"][0].lower() + fault["msg"][1:]
     return f"{where or 'the file'}: {message}, not {fault['input']!r}{more}"
@@ -229,14 +211,15 @@ def _absolute(params: Params, root: Path) -> Params:
     def resolve(path: Path) -> Path:
         return (root / path.expanduser()).resolve()
 
-    teacher, distill = params.teacher, params.distill
-    named_file = resolve(Path(teacher.name)).is_file()
+    distill = params.distill
+    try:
+        teacher = params.teacher.absolute(resolve)
+    except ValueError as error:
+        raise KdeovError(f"params.yaml: {error}") from error
     return params.model_copy(
         update={
             "prepare": params.prepare.model_copy(update={"path": resolve(params.prepare.path)}),
-            "teacher": teacher.model_copy(update={"name": str(resolve(Path(teacher.name)))})
-            if named_file
-            else teacher,
+            "teacher": teacher,
             "distill": distill.model_copy(
                 update={"backbone_weights": resolve(distill.backbone_weights)}
             )

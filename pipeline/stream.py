@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from kdeov.errors import KdeovError
 from kdeov.transform import ImageTransform
-from kdeov.views import render, view_of_epoch
+from kdeov.views import center_view, render, view_of_epoch
 from pipeline.cache import CachedSample, PairedShards, first_not_unit
 from pipeline.plan import EpochPlan, rank_slice
 
@@ -29,8 +29,9 @@ class Batch(NamedTuple):
     Attributes:
         keys: B keys.
         pixels: uint8 [B, 3, S, S], the student's rendering of the views that the teacher saw.
-        teacher: float32 [B, D], the teacher's vectors of those views.
-        texts: float32 [B, D], the teacher's vectors of one caption each.
+        teacher: float32 [B, D], the teacher's vectors of those views; [B, 0] where it has none.
+        texts: float32 [B, D], the teacher's vectors of one caption each; [B, 0] where there are
+            none.
     """
 
     keys: list[str]
@@ -194,9 +195,8 @@ def epoch_loader(stream: EpochStream, workers: int, pinned: bool = False) -> Bat
 
 def caption_of_epoch(key: str, epoch: int, count: int) -> int:
     """The caption that an epoch uses: all in turn, out of step with the views."""
-    return (
-        epoch + int.from_bytes(hashlib.sha256(f"caption/{key}".encode()).digest()[:4], "little")
-    ) % count
+    turn = int.from_bytes(hashlib.sha256(f"caption/{key}".encode()).digest()[:4], "little")
+    return (epoch + turn) % max(1, count)
 
 
 def _collate(
@@ -204,22 +204,32 @@ def _collate(
 ) -> Batch:
     keys = [sample.key for sample in samples]
     pixels = [_render(s, view, transform) for s, view in zip(samples, views, strict=True)]
-    teacher = [s.view_vectors[view] for s, view in zip(samples, views, strict=True)]
-    texts = [s.text_vectors[caption] for s, caption in zip(samples, captions, strict=True)]
     return Batch(
         keys,
         torch.stack(pixels),
-        _unit_vectors(teacher, keys, "view", views),
-        _unit_vectors(texts, keys, "caption", captions),
+        _unit_vectors([s.view_vectors for s in samples], keys, "view", views),
+        _unit_vectors([s.text_vectors for s in samples], keys, "caption", captions),
     )
 
 
-def _unit_vectors(rows: list[np.ndarray], keys: list[str], what: str, numbers: list[int]) -> Tensor:
-    """Half-precision rows as float32 [B, D].
+def _unit_vectors(
+    blocks: list[np.ndarray], keys: list[str], what: str, numbers: list[int]
+) -> Tensor:
+    """One half-precision row of each block as float32 [B, D]; [B, 0] where all blocks are empty.
 
     Raises:
-        KdeovError: One is not of unit length: zero, NaN, or no embedding.
+        KdeovError: A row is not of unit length (zero, NaN, or no embedding), or some blocks are
+            empty and others are not.
     """
+    empty = [len(block) == 0 for block in blocks]
+    if all(empty):
+        return torch.empty(len(blocks), 0)
+    if any(empty):
+        raise KdeovError(
+            f"{keys[empty.index(True)]} has no {what}, and other pictures have some; give every "
+            "picture one, or none"
+        )
+    rows = [block[number] for block, number in zip(blocks, numbers, strict=True)]
     vectors = np.stack(rows).astype(np.float32)
     if wrong := first_not_unit(vectors):
         place, length = wrong
@@ -232,7 +242,8 @@ def _unit_vectors(rows: list[np.ndarray], keys: list[str], what: str, numbers: l
 
 def _render(sample: CachedSample, view: int, transform: ImageTransform) -> Tensor:
     image = Image.open(io.BytesIO(sample.jpeg)).convert("RGB")
-    shown = render(image, sample.views[view], transform.size, transform.resampling)
+    seen = sample.views[view] if sample.views else center_view(image.size)
+    shown = render(image, seen, transform.size, transform.resampling)
     return torch.from_numpy(shown.copy()).permute(2, 0, 1)
 
 

@@ -1,4 +1,4 @@
-"""The teacher that the stage `teacher` wrote: its weights and its identity."""
+"""The teacher that the stage `teacher` wrote: its weights or vectors, and its identity."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from kdeov.errors import KdeovError
-from kdeov.teacher import ClipTeacher
+from kdeov.teacher import ClipTeacher, TowerTeacher
 from pipeline.files import read_json
 from pipeline.identity import require_identity
+from pipeline.precomputed import IDENTITY, LIBRARY, PrecomputedTeacher
 
+Teacher = TowerTeacher | PrecomputedTeacher
 WEIGHTS = "model.safetensors"
-IDENTITY = "identity.json"
 
 
 def read_teacher_identity(folder: Path) -> dict[str, Any]:
@@ -19,19 +20,35 @@ def read_teacher_identity(folder: Path) -> dict[str, Any]:
     return read_json(folder / IDENTITY, "teacher")
 
 
-def load_teacher(folder: Path, device: str = "cpu") -> ClipTeacher:
+def load_teacher(folder: Path, device: str = "cpu") -> Teacher:
     """The teacher that `make_teacher` wrote.
 
     Raises:
         KdeovError: Its weights, tokenizer or transform are not those of its identity.
     """
     identity = read_teacher_identity(folder)
-    teacher = ClipTeacher.load(folder / WEIGHTS, device, name=identity["name"])
+    teacher: Teacher
+    if identity["library"] == LIBRARY:
+        teacher = PrecomputedTeacher(folder)
+    else:
+        teacher = ClipTeacher.load(folder / WEIGHTS, device, name=identity["name"])
     if teacher.weights_sha256 != identity["weights_sha256"]:
         raise KdeovError(
-            f"{folder / WEIGHTS}: not the weights of {IDENTITY}; run `dvc repro -f teacher`"
+            f"{folder}: its files are not those of {IDENTITY}; run `dvc repro -f teacher`"
         )
     require_identity(
         teacher.identity().to_dict(), identity, str(folder / IDENTITY), made_by="-f teacher"
     )
+    return teacher
+
+
+def load_towers(folder: Path, device: str = "cpu") -> TowerTeacher:
+    """The teacher that `make_teacher` wrote, which has towers.
+
+    Raises:
+        KdeovError: It has none, or see `load_teacher`.
+    """
+    teacher = load_teacher(folder, device)
+    if isinstance(teacher, PrecomputedTeacher):
+        raise KdeovError(f"{folder}: this teacher has vectors and no towers; choose another one")
     return teacher

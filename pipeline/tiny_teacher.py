@@ -23,8 +23,8 @@ from kdeov.optim import build_optimizer, build_schedule
 from kdeov.transform import ImageTransform
 from kdeov.weights import StateDict
 from pipeline.console import progress
-from pipeline.params import TinyTeacherParams
 from pipeline.shards import Manifest, read_shard, sample_json
+from pipeline.teacher_params import TinyTeacherParams
 
 logger = logging.getLogger(__name__)
 

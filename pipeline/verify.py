@@ -18,12 +18,13 @@ import torch.nn.functional as F
 from PIL import Image
 
 from kdeov.errors import KdeovError
-from kdeov.teacher import ClipTeacher
 from kdeov.views import ViewPlan, render
 from pipeline.cache import UNIT, CachedSample, PairedShards, first_not_unit
 from pipeline.console import progress
 from pipeline.embedder import unit_image_vectors, unit_text_vectors
+from pipeline.precomputed import PrecomputedTeacher
 from pipeline.shards import verify_shard
+from pipeline.teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Entry:
 
 
 def verify_cache(
-    shards: PairedShards, teacher: ClipTeacher, entries: int, whole: bool = False, seed: int = 0
+    shards: PairedShards, teacher: Teacher, entries: int, whole: bool = False, seed: int = 0
 ) -> float:
     """Checks one split.
 
@@ -126,38 +127,31 @@ def _read(shards: PairedShards, places: list[tuple[int, int]], seed: int) -> lis
         wanted = {number for shard, number in places if shard == place}
         path = shards.embeddings / shards.cache.shards[place].name
         for _, sample in shards.read(place, wanted.__contains__, max(wanted) + 1):
-            view, caption = rng.integers(len(sample.views)), rng.integers(len(sample.captions))
+            view = rng.integers(max(1, len(sample.views)))
+            caption = rng.integers(max(1, len(sample.captions)))
             chosen.append(Entry(path, sample, int(view), int(caption)))
     return chosen
 
 
-def _verify_entries(entries: list[Entry], shards: PairedShards, teacher: ClipTeacher) -> float:
-    identity, transform = shards.cache.identity, teacher.transform
-    plan = ViewPlan(**identity["views"])
-    pixels = []
-    for entry in entries:
-        picture = Image.open(io.BytesIO(entry.sample.jpeg)).convert("RGB")
-        view = entry.sample.views[entry.view]
-        if view != plan.draw(entry.sample.key, entry.view, picture.size):
-            raise _refusal(
-                entry, f"view {entry.view}", f"shows {view}, which is not the view that params draw"
-            )
-        pixels.append(render(picture, view, transform.size, transform.resampling))
-    precision = identity["precision"]
-    captions = [e.sample.captions[e.caption] for e in entries]
+def _verify_entries(entries: list[Entry], shards: PairedShards, teacher: Teacher) -> float:
+    pictures = [Image.open(io.BytesIO(e.sample.jpeg)).convert("RGB") for e in entries]
+    _verify_views(entries, pictures, ViewPlan(**shards.cache.identity["views"]))
+    precision = shards.cache.identity["precision"]
     lowest = 1.0
     for live, cached, names in (
         (
-            unit_image_vectors(teacher, np.stack(pixels), precision),
-            [e.sample.view_vectors[e.view] for e in entries],
-            [f"view {e.view}" for e in entries],
+            _live_views(entries, pictures, teacher, precision),
+            [e.sample.view_vectors[e.view] for e in entries if e.sample.views],
+            [f"view {e.view}" for e in entries if e.sample.views],
         ),
         (
-            unit_text_vectors(teacher, captions, precision),
-            [e.sample.text_vectors[e.caption] for e in entries],
-            [f"caption {e.caption}" for e in entries],
+            _live_captions(entries, teacher, precision),
+            [e.sample.text_vectors[e.caption] for e in entries if e.sample.captions],
+            [f"caption {e.caption}" for e in entries if e.sample.captions],
         ),
     ):
+        if not cached:  # this teacher has none here
+            continue
         vectors = torch.from_numpy(np.stack(cached).astype(np.float32))
         lengths, cosines = vectors.norm(dim=1), F.cosine_similarity(live, vectors, dim=-1)
         for entry, name, length, cosine in zip(
@@ -169,6 +163,43 @@ def _verify_entries(entries: list[Entry], shards: PairedShards, teacher: ClipTea
                 raise _refusal(entry, name, f"has cosine {cosine:.4f} with the live teacher")
             lowest = min(lowest, cosine)
     return lowest
+
+
+def _verify_views(entries: list[Entry], pictures: list[Image.Image], plan: ViewPlan) -> None:
+    for entry, picture in zip(entries, pictures, strict=True):
+        if not entry.sample.views:
+            continue
+        view = entry.sample.views[entry.view]
+        if view != plan.draw(entry.sample.key, entry.view, picture.size):
+            raise _refusal(
+                entry, f"view {entry.view}", f"shows {view}, which is not the view that params draw"
+            )
+
+
+def _live_views(
+    entries: list[Entry], pictures: list[Image.Image], teacher: Teacher, precision: str
+) -> torch.Tensor:
+    """The teacher's vectors of the entries' views, [N, D]."""
+    shown = [(e, picture) for e, picture in zip(entries, pictures, strict=True) if e.sample.views]
+    if not shown:
+        return torch.empty(0, teacher.embed_dim)
+    if isinstance(teacher, PrecomputedTeacher):
+        described = [{"key": e.sample.key, "source": e.sample.source} for e, _ in shown]
+        return torch.from_numpy(teacher.picture_vectors(described).astype(np.float32))
+    transform = teacher.transform
+    pixels = [
+        render(picture, e.sample.views[e.view], transform.size, transform.resampling)
+        for e, picture in shown
+    ]
+    return unit_image_vectors(teacher, np.stack(pixels), precision)
+
+
+def _live_captions(entries: list[Entry], teacher: Teacher, precision: str) -> torch.Tensor:
+    """The teacher's vectors of the entries' captions, [N, D]."""
+    captions = [e.sample.captions[e.caption] for e in entries if e.sample.captions]
+    if isinstance(teacher, PrecomputedTeacher):
+        return torch.from_numpy(teacher.caption_vectors(captions).astype(np.float32))
+    return unit_text_vectors(teacher, captions, precision)
 
 
 def _refusal(entry: Entry, which: str, what: str) -> KdeovError:

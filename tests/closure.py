@@ -25,6 +25,7 @@ SHOWN_NOT_COUNTED = {
         "params",
         "schema",
         "source_params",
+        "teacher_params",
         "cli",
     )
 } | {"kdeov/__init__.py", "kdeov/errors.py", "pipeline/sources/base.py"}

@@ -12,6 +12,7 @@ from pipeline.bench.figures import Figure
 from pipeline.bench.material import photographs, write_images
 from pipeline.bench.sizes import BenchSizes, embed_params
 from pipeline.embed_workers import Crew, EmbedWorker, Job
+from pipeline.teacher import load_towers
 from pipeline.timing import interleaved, median_ratio
 
 VIEWS = 4
@@ -34,12 +35,12 @@ def embedding_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Fi
     many = _job(folder, "train", sizes.embed_views // VIEWS)
     one = _job(folder, "val", sizes.embed_views)
     crew = Crew(embed_params(VIEWS), teacher, False, sizes.embed_batch, os.cpu_count() or 1)
-    worker = EmbedWorker(crew)
+    worker, bare_teacher = EmbedWorker(crew), load_towers(teacher)
     pixels = torch.randn(sizes.embed_batch, 3, sizes.image_size, sizes.image_size)
 
     def bare() -> None:
         for _ in range(sizes.embed_views // sizes.embed_batch):
-            worker.teacher.encode_image(pixels)
+            bare_teacher.encode_image(pixels)
 
     times = interleaved(
         {

@@ -21,8 +21,9 @@ from kdeov.views import ViewPlan
 from kdeov.weights import write_tensors
 from pipeline.cache import teacher_members
 from pipeline.files import write_json
+from pipeline.precomputed import IDENTITY
 from pipeline.shards import Manifest, read_shard, shard_name, write_shard
-from pipeline.teacher import IDENTITY, WEIGHTS
+from pipeline.teacher import WEIGHTS
 
 PICTURE = (640, 480)  # pixels, width and height
 QUALITY = 90  # of the JPEGs: with the noise below, about 90 kB each

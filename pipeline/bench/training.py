@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from kdeov.teacher import ClipTeacher
+from kdeov.teacher import TowerTeacher
 from pipeline.bench.figures import Figure
 from pipeline.bench.material import photographs, write_images
 from pipeline.bench.sizes import BenchSizes, distill_params, embed_params
@@ -18,7 +18,7 @@ from pipeline.embedder import unit_image_vectors, unit_text_vectors
 from pipeline.identity import cache_identity
 from pipeline.params import ClusterParams
 from pipeline.stream import Batch, EpochStream, caption_of_epoch, epoch_loader
-from pipeline.teacher import load_teacher, read_teacher_identity
+from pipeline.teacher import load_towers, read_teacher_identity
 from pipeline.timing import interleaved, median_ratio
 from pipeline.trainer import TrainConfig, Trainer
 
@@ -44,7 +44,7 @@ def step_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Figure]
     embed(params, cluster, images, teacher, embeddings)
     found = read_teacher_identity(teacher)
     identities = {split: cache_identity(found, params, split) for split in SPLITS}
-    live = load_teacher(teacher)
+    live = load_towers(teacher)
 
     def config(contrastive: float) -> TrainConfig:
         distill = distill_params(sizes, contrastive)
@@ -99,7 +99,7 @@ class LivePictures:
         teacher: Embeds the views of a batch.
     """
 
-    def __init__(self, teacher: ClipTeacher) -> None:
+    def __init__(self, teacher: TowerTeacher) -> None:
         self.teacher = teacher
 
     def __call__(self, batch: Batch) -> Batch:
@@ -115,7 +115,7 @@ class LiveCaptions(LivePictures):
         shards: Know the captions.
     """
 
-    def __init__(self, teacher: ClipTeacher, shards: PairedShards) -> None:
+    def __init__(self, teacher: TowerTeacher, shards: PairedShards) -> None:
         super().__init__(teacher)
         self.captions = {sample.key: sample.captions for sample in shards}
 

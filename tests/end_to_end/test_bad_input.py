@@ -88,6 +88,6 @@ def test_too_many_unusable_pictures_fail_the_stage(
 
 @pytest.mark.parametrize("name", ["ViT-B/99", "/no/such/weights.pt"])
 def test_a_teacher_that_does_not_exist_is_named(checkout: Checkout, params: Any, name: str) -> None:
-    params({"teacher": {"name": name}})
+    params({"teacher": {"source": "clip", "clip": {"model": name}}})
     line = complaint(checkout, "teacher")
     assert name in line and "ViT-B/32" in line

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from conftest_end_to_end import Checkout, environment
+from teachers import clip_file
 
 from pipeline.layout import Layout
 from pipeline.study import Study, run_study, study_table
@@ -249,7 +250,7 @@ def test_photographs_with_captions_go_all_the_way(
                 "dataset": "photographs", "source": "captions_csv", "path": str(tmp_path),
                 "captions_csv": {"val": 0.2, "test": 0.3},
             },
-            "teacher": {"name": str(reproduced.path / "out" / "teacher" / "model.safetensors")},
+            "teacher": clip_file(reproduced.path / "out" / "teacher" / "model.safetensors"),
             "distill": {
                 "backbone_weights": str(shared_data / "yolo" / "yolov8n_state_dict.pt"),
                 "epochs": 1, "global_batch": 8, "micro_batch": 4, "lanes": 8, "image_size": 64,

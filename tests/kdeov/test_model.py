@@ -18,7 +18,7 @@ from kdeov.text import FrozenCLIPTextEncoder
 from kdeov.transform import ImageTransform
 
 NAMES = ("cat", "dog", "traffic light")
-FILES = {"config.json", "student.safetensors", "text_encoder.safetensors"}
+FILES = {"text_encoder.json", "config.json", "student.safetensors", "text_encoder.safetensors"}
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from teachers import clip_file
 
 from kdeov.clip_loading import import_clip
 from kdeov.weights import write_tensors
@@ -114,7 +115,7 @@ def built(
     for package in ("kdeov", "pipeline", "stages"):
         (layout.root / package).symlink_to(ROOT / package)
     prepare(params.prepare, layout.images)
-    named = make_params(teacher={"name": str(weights)})
+    named = make_params(teacher=clip_file(weights))
     make_teacher(named.teacher, layout.images, layout.teacher)
     embed(params.embed, params.cluster, layout.images, layout.teacher, layout.embeddings)
     return layout

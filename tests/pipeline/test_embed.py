@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from PIL import Image
+from teachers import clip_file
 
 from kdeov.views import render
 from kdeov.weights import read_state_dict, write_tensors
@@ -110,7 +111,7 @@ def test_cached_vectors_are_the_live_teacher_on_the_very_views_and_captions(
 def test_views_of_a_picture_are_drawn_the_same_way_everywhere(
     built: Layout, params: Params
 ) -> None:
-    plan = view_plan(params.embed, "train")
+    plan = view_plan(read_teacher_identity(built.teacher), params.embed, "train")
     for sample in paired(built, params):
         size = Image.open(io.BytesIO(sample.jpeg)).size
         assert sample.views == plan.draw_all(sample.key, size)
@@ -332,7 +333,7 @@ def test_one_changed_weight_of_the_teacher_is_told_from_the_cache(
     write_tensors(tmp_path / "other.safetensors", state)
     name = read_teacher_identity(checkout.teacher)["name"]
     (tmp_path / "other.safetensors").rename(tmp_path / name)
-    other = make_params(teacher={"name": str(tmp_path / name)})
+    other = make_params(teacher=clip_file(tmp_path / name))
     make_teacher(other.teacher, checkout.images, checkout.teacher)
     with complains("(teacher.weights_sha256 is ", "run `dvc repro embed`"):
         paired(checkout, params)
@@ -345,7 +346,7 @@ def test_a_teacher_with_other_weights_than_its_identity_says_is_refused(
     state = read_state_dict(path)
     state["text_projection"] = state["text_projection"] + 1
     write_tensors(path, state)
-    with complains(path, "not the weights of identity.json", "dvc repro -f teacher"):
+    with complains(checkout.teacher, "not those of identity.json", "dvc repro -f teacher"):
         load_teacher(checkout.teacher)
 
 
@@ -353,10 +354,10 @@ def test_a_teacher_is_checked_against_the_digest_that_params_name(
     built: Layout, make_params: MakeParams, weights: Path, tmp_path: Path, complains: Any
 ) -> None:
     found = read_teacher_identity(built.teacher)["weights_sha256"]
-    right = make_params(teacher={"name": str(weights), "sha256": found})
+    right = make_params(teacher={**clip_file(weights), "sha256": found})
     make_teacher(right.teacher, built.images, tmp_path / "teacher")
     assert files(tmp_path / "teacher") == files(built.teacher)
-    wrong = make_params(teacher={"name": str(weights), "sha256": "0" * 64})
+    wrong = make_params(teacher={**clip_file(weights), "sha256": "0" * 64})
     with complains(found, "0" * 64):
         make_teacher(wrong.teacher, built.images, tmp_path / "other")
     assert not (tmp_path / "other").exists()
@@ -368,7 +369,7 @@ def test_vectors_that_are_no_numbers_are_refused(
     state = read_state_dict(checkout.teacher / "model.safetensors")
     state["visual.attnpool.c_proj.bias"] += float("nan")
     write_tensors(tmp_path / "broken.safetensors", state)
-    broken = make_params(teacher={"name": str(tmp_path / "broken.safetensors")})
+    broken = make_params(teacher=clip_file(tmp_path / "broken.safetensors"))
     make_teacher(broken.teacher, checkout.images, checkout.teacher)
     with complains("train-0000000 are not finite", "check its weights"):
         run(params, checkout)

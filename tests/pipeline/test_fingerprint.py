@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from teachers import clip_file
 
 from pipeline.distill import _name
 from pipeline.fingerprint import code_digest, fingerprint, git_state
@@ -129,7 +130,7 @@ def test_backbone_weights_count_by_their_contents(
 def test_a_record_names_no_folder_of_this_machine(
     built: Layout, make_params: MakeParams, weights: Path
 ) -> None:
-    params = make_params(teacher={"name": str(weights)})
+    params = make_params(teacher=clip_file(weights))
     record = _name(params, built, read_teacher_identity(built.teacher))
     assert str(weights.parent) not in json.dumps([record.params, record.ingredients])
 

@@ -191,13 +191,15 @@ def test_relative_paths_start_at_the_file_whatever_the_folder_one_is_in(
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "clip.pt").touch()
-    changed = put(put(values, "prepare.path", "data/../mine"), "teacher.name", "clip.pt")
+    changed = put(put(values, "prepare.path", "data/../mine"), "teacher.source", "clip")
+    changed = put(put(changed, "teacher.clip", {"model": "clip.pt"}), "teacher.path", "clip.pt")
     changed = put(changed, "distill.backbone_weights", "yolo.pt")
     for folder in (tmp_path, tmp_path / "elsewhere"):
         monkeypatch.chdir(folder)
         params = load(tmp_path, changed)
         assert params.prepare.path == tmp_path / "mine"
-        assert params.teacher.name == str(tmp_path / "clip.pt")
+        assert params.teacher.path == tmp_path / "clip.pt"
+        assert params.teacher.clip and params.teacher.clip.model == str(tmp_path / "clip.pt")
         assert params.distill.backbone_weights == tmp_path / "yolo.pt"
 
 
@@ -207,15 +209,34 @@ def test_the_home_folder_is_understood_in_every_path(
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "w.pt").touch()
     changed = put(put(values, "prepare.path", "~/data"), "distill.backbone_weights", "~/w.pt")
-    params = load(tmp_path, put(changed, "teacher.name", "~/w.pt"))
+    changed = put(put(changed, "teacher.source", "clip"), "teacher.clip", {"model": "~/w.pt"})
+    params = load(tmp_path, put(changed, "teacher.path", "~/w.pt"))
     assert params.prepare.path == tmp_path / "data"
     assert params.distill.backbone_weights == tmp_path / "w.pt"
-    assert params.teacher.name == str(tmp_path / "w.pt")
+    assert params.teacher.path == tmp_path / "w.pt"
+    assert params.teacher.clip and params.teacher.clip.model == str(tmp_path / "w.pt")
 
 
-@pytest.mark.parametrize("name", ["tiny", "ViT-B/32"])
-def test_names_of_teachers_stay_names(tmp_path: Path, values: dict[str, Any], name: str) -> None:
-    assert load(tmp_path, put(values, "teacher.name", name)).teacher.name == name
+def test_names_of_teachers_stay_names(tmp_path: Path, values: dict[str, Any]) -> None:
+    params = load(tmp_path, put(values, "teacher.clip", {"model": "ViT-B/32"}))
+    assert params.teacher.clip and params.teacher.clip.model == "ViT-B/32"
+
+
+def test_a_weight_file_that_dvc_does_not_watch_is_refused(
+    tmp_path: Path, values: dict[str, Any], complains: Any
+) -> None:
+    (tmp_path / "w.pt").touch()
+    changed = put(put(values, "teacher.source", "clip"), "teacher.clip", {"model": "w.pt"})
+    with complains("teacher.path: give it the weight file of teacher.clip.model"):
+        load(tmp_path, changed)
+
+
+@pytest.mark.parametrize("source", ["clip", "open_clip", "embeddings"])
+def test_the_part_of_a_teacher_that_is_missing_is_shown(
+    tmp_path: Path, values: dict[str, Any], complains: Any, source: str
+) -> None:
+    with complains(f"teacher.{source} is missing; add to this section `{source}: {{"):
+        load(tmp_path, put(values, "teacher.source", source))
 
 
 def test_every_section_belongs_to_a_stage_but_those_that_say_where_things_run(

@@ -26,7 +26,7 @@ def make_tiny(
     def make(**tiny: Any) -> Path:
         out = tmp_path_factory.mktemp("tiny") / "teacher"
         values = {"epochs": 1, "batch_size": 8, "embed_dim": 16, **tiny}
-        params = make_params(teacher={"name": "tiny", "tiny": values})
+        params = make_params(teacher={"source": "tiny", "tiny": values})
         make_teacher(params.teacher, built.images, out)
         return out
 

@@ -1,0 +1,47 @@
+"""Image samples into teacher samples, where the teacher's vectors are looked up."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from kdeov.views import ViewPlan
+from pipeline.cache import teacher_members
+from pipeline.precomputed import PrecomputedTeacher
+from pipeline.shards import Shard, read_shard, sample_json
+
+LOOKED_UP = 256  # pictures at once
+
+
+class TableEmbedder:
+    """Makes shards from a teacher's tables.
+
+    Args:
+        teacher: The tables.
+        plan: Of one view, or of none where pictures of this split have no vectors.
+    """
+
+    def __init__(self, teacher: PrecomputedTeacher, plan: ViewPlan) -> None:
+        self.teacher, self.plan = teacher, plan
+
+    def samples(
+        self, path: Path, shard: Shard, advance: Callable[[int], object]
+    ) -> Iterator[dict[str, Any]]:
+        """Teacher samples of an image shard, in its order (see `ShardEmbedder.samples`)."""
+        raw = (sample for _, sample in read_shard(path, shard))
+        while batch := list(islice(raw, LOOKED_UP)):
+            described = [{"key": s["__key__"], **sample_json(s)} for s in batch]
+            pictures = self.teacher.picture_vectors(described) if self.plan.count else None
+            for number, (sample, description) in enumerate(zip(batch, described, strict=True)):
+                captions = self.teacher.caption_vectors(description["captions"])
+                rows = [captions] if pictures is None else [pictures[number, None], captions]
+                size = Image.open(io.BytesIO(sample["jpg"])).size
+                views = self.plan.draw_all(sample["__key__"], size)
+                yield teacher_members(sample, np.concatenate(rows), views)
+            advance(len(batch))
