@@ -110,6 +110,45 @@ def study(name: Annotated[str, typer.Argument(help="Such as views.")]) -> None:
 
 
 @app.command()
+def recipes() -> None:
+    """Lists complete params files for known data sets."""
+    from rich.table import Table
+
+    from pipeline.console import stdout
+    from pipeline.recipe import Recipe
+
+    table = Table("recipe", "what it is", "reads", title="kdeov use NAME puts one in place")
+    for recipe in Recipe.all():
+        table.add_row(recipe.name, recipe.summary, "\n".join(recipe.needs))
+    stdout.print(table)
+
+
+@app.command()
+def use(
+    name: Annotated[str, typer.Argument(help="See `kdeov recipes`.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of your data, for ../shared/data in recipes.")
+    ] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value, as often as needed.")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Replace params.yaml with its changes.")] = False,
+) -> None:
+    """Puts a recipe in the place of params.yaml; `dvc repro` then follows it."""
+    from pipeline.layout import Layout
+    from pipeline.recipe import Recipe, use_recipe
+
+    with one_line_errors("use"):
+        recipe = Recipe.named(name).with_changes(data, change or [])
+        absent = use_recipe(recipe, Layout.here().params, force)
+        typer.echo(f"params.yaml is now {name}: {recipe.summary}")
+        for place in absent:
+            typer.echo(f"{place} is not here: put it there, or name another folder with --data")
+        if not absent:
+            typer.echo("run `dvc repro`")
+
+
+@app.command()
 def publish() -> None:
     """Brings the MLflow run up to date with the files of the current student."""
     from pipeline.console import setup_logging

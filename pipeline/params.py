@@ -172,6 +172,11 @@ def load_params(path: Path | str = "params.yaml") -> Params:
         raise KdeovError(f"{path}: {error.strerror}; run in the folder of params.yaml") from error
     except yaml.YAMLError as error:
         raise KdeovError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    return check_params(values, path)
+
+
+def check_params(values: Any, path: Path) -> Params:
+    """Params from what a file at `path` holds (see `load_params`)."""
     try:
         params = Params.model_validate(values)
     except ValidationError as error:

@@ -1,0 +1,142 @@
+"""Recipes: complete params files for known data sets, listed and put in place."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kdeov.errors import KdeovError
+from pipeline.files import write_text
+from pipeline.params import check_params
+
+RECIPES = Path(__file__).with_name("recipes")
+DATA = "../shared/data"  # where recipes look for data, beside the checkout
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One file of `pipeline/recipes/`.
+
+    Attributes:
+        name: Of the file, without its suffix.
+        text: All of it.
+        data: Folder of people's data in it.
+    """
+
+    name: str
+    text: str
+    data: str = DATA
+
+    @classmethod
+    def all(cls) -> list[Recipe]:
+        """Every recipe, by name."""
+        return [cls(path.stem, path.read_text()) for path in sorted(RECIPES.glob("*.yaml"))]
+
+    @classmethod
+    def named(cls, name: str) -> Recipe:
+        """The recipe of a name.
+
+        Raises:
+            KdeovError: There is none.
+        """
+        recipes = {recipe.name: recipe for recipe in cls.all()}
+        if name not in recipes:
+            raise KdeovError(f"no recipe is called {name!r}; choose from {', '.join(recipes)}")
+        return recipes[name]
+
+    @property
+    def summary(self) -> str:
+        """Its first line: what it is."""
+        return self.text.splitlines()[0].removeprefix("# ")
+
+    @property
+    def needs(self) -> list[str]:
+        """Files and folders of people's data that it reads, as it names them."""
+        places = _texts(yaml.safe_load(self.text))
+        return sorted(place for place in places if place.startswith(f"{self.data}/"))
+
+    def with_changes(self, data: Path | None, changes: Sequence[str]) -> Recipe:
+        """The recipe for other places and values, with its comments.
+
+        Args:
+            data: Folder that stands for `DATA`.
+            changes: `section.key=value`, the value as YAML.
+
+        Raises:
+            KdeovError: A change is no such pair, or its section does not exist.
+        """
+        from ruamel.yaml import YAML, YAMLError
+
+        folder = self.data if data is None else data.as_posix()
+        text = self.text.replace(self.data, folder)
+        if not changes:
+            return Recipe(self.name, text, folder)
+        editor = YAML()
+        editor.width, editor.preserve_quotes = 1000, True
+        values = editor.load(text)
+        for change in changes:
+            address, equals, value = change.partition("=")
+            *sections, key = address.split(".")
+            place: Any = values
+            for section in sections:
+                place = place.get(section) if isinstance(place, dict) else None
+            if not equals or not isinstance(place, dict):
+                raise KdeovError(f"--set {change}: give section.key=value of params.yaml")
+            try:
+                place[key] = editor.load(value)
+            except YAMLError as error:
+                raise KdeovError(f"--set {change}: the value is no YAML") from error
+        changed = io.StringIO()
+        editor.dump(values, changed)
+        return Recipe(self.name, changed.getvalue(), folder)
+
+
+def use_recipe(recipe: Recipe, params: Path, force: bool = False) -> list[str]:
+    """Puts a recipe in the place of `params.yaml`.
+
+    Args:
+        recipe: What to use.
+        params: The file.
+        force: Whether a file that a person has edited may be replaced.
+
+    Returns:
+        What the recipe reads and is not there.
+
+    Raises:
+        KdeovError: The recipe does not fit the schema, or `params.yaml` holds changes that would be
+            lost.
+    """
+    check_params(yaml.safe_load(recipe.text), params)
+    if not force and params.is_file() and not _can_be_had_again(params):
+        raise KdeovError(
+            f"{params}: holds changes that git does not have; commit them, or give --force to lose "
+            "them"
+        )
+    write_text(params, recipe.text)
+    return [place for place in recipe.needs if not (params.parent / place).exists()]
+
+
+def _can_be_had_again(params: Path) -> bool:
+    """Whether a file is in git as it is, or is one of the recipes."""
+    if any(recipe.text == params.read_text() for recipe in Recipe.all()):
+        return True
+    try:
+        command = ["git", "status", "--porcelain", "--", params.name]
+        done = subprocess.run(command, cwd=params.parent, capture_output=True, text=True)
+    except OSError:
+        return False
+    return done.returncode == 0 and not done.stdout
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [text for inner in value.values() for text in _texts(inner)]
+    if isinstance(value, list):
+        return [text for inner in value for text in _texts(inner)]
+    return [value] if isinstance(value, str) else []
