@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from kdeov.distributed import gather, world
+from kdeov.distributed import gather, sum_over_ranks, world
 from kdeov.fusion import fusion_loss
 from kdeov.losses import COUPLED, NEEDS_TEXT, FeatureAlignmentLoss
 from kdeov.precision import autocast
@@ -116,6 +116,7 @@ class JoinedStep:
             for name, value in terms.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + share * value
         self.statistics.join()
+        self._average_loss_gradients()
         return sums
 
     def _group(
@@ -159,12 +160,20 @@ class JoinedStep:
             found |= {"fusion": fusion, "total": found["total"] + self.fusion_weight * fusion}
         return found
 
+    def _average_loss_gradients(self) -> None:
+        """Temperatures of losses are outside of DDP, and each rank has seen its own rows alone."""
+        for parameter in self.loss.parameters():
+            if parameter.grad is not None and world()[1] > 1:
+                parameter.grad = sum_over_ranks(parameter.grad) / world()[1]
+
     def _losses(
         self, leaf: Tensor, group: list[tuple[Tensor, Tensor, Tensor]], bank: Tensor
     ) -> dict[str, Tensor]:
         teacher = torch.cat([part[1] for part in group])
         if self.coupled:
-            return self.loss(gather(leaf), gather(teacher), bank)
+            first = world()[0] * len(leaf)
+            rows = slice(first, first + len(leaf))
+            return self.loss(gather(leaf), gather(teacher), bank, rows)
         return self.loss(leaf, teacher)
 
     def _forward(self, pixels: Tensor, look: bool = False) -> StudentOutput:

@@ -1,8 +1,9 @@
 """Losses of distillation. Each takes tensors and compares unit vectors; teacher tensors never
 receive gradients.
 
-On several ranks the inputs are the joined batch (see `kdeov.distributed.gather`), so that a loss
-has the value and the gradient that one process would get.
+On several ranks the inputs are the joined batch (see `kdeov.distributed.gather`), and each rank
+answers for its own rows of it: the mean over the ranks is the value that one process would get, and
+no rank holds more similarities than its rows against all.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from kdeov.errors import KdeovError
 
 TERMS = ("feature", "affinity", "contrastive", "interactive")
 NEEDS_TEXT = ("affinity", "contrastive")
+ALL = slice(None)
 COUPLED = ("affinity", "contrastive", "interactive")  # compare a picture with others of the batch
 
 
@@ -40,9 +42,10 @@ class DistillationLoss(nn.Module):
             raise KdeovError(f"feature loss {kind!r} is unknown; choose cosine or l2")
         self.kind = kind
 
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """[B, D] and [B, D] to the scalar mean over the batch."""
-        student, teacher = F.normalize(student, dim=-1), F.normalize(teacher.detach(), dim=-1)
+    def forward(self, student: Tensor, teacher: Tensor, rows: slice = ALL) -> Tensor:
+        """[B, D] and [B, D] to the scalar mean over the rows."""
+        student = F.normalize(student[rows], dim=-1)
+        teacher = F.normalize(teacher.detach()[rows], dim=-1)
         if self.kind == "l2":
             return (student - teacher).square().sum(dim=-1).mean()
         return (1 - (student * teacher).sum(dim=-1)).mean()
@@ -60,12 +63,15 @@ class CrossModalAlignmentLoss(nn.Module):
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
 
-    def forward(self, images: Tensor, texts: Tensor) -> Tensor:
-        """[B, D] student pictures and [B, D] teacher vectors, row i of row i, to a scalar."""
+    def forward(self, images: Tensor, texts: Tensor, rows: slice = ALL) -> Tensor:
+        """[B, D] student pictures and [B, D] teacher vectors, row i of row i, to a scalar: the mean
+        over the rows, each against the whole batch in both directions.
+        """
         images, texts = F.normalize(images, dim=-1), F.normalize(texts.detach(), dim=-1)
-        logits = self.log_scale.exp().clamp(max=100) * images @ texts.T
-        target = torch.arange(len(logits), device=logits.device)
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        scale = self.log_scale.exp().clamp(max=100)
+        target = torch.arange(len(images), device=images.device)[rows]
+        pictures = F.cross_entropy(scale * images[rows] @ texts.T, target)
+        return (pictures + F.cross_entropy(scale * texts[rows] @ images.T, target)) / 2
 
 
 class AffinityDistillationLoss(nn.Module):
@@ -79,12 +85,14 @@ class AffinityDistillationLoss(nn.Module):
         super().__init__()
         self.temperature = temperature
 
-    def forward(self, student: Tensor, teacher: Tensor, texts: Tensor) -> Tensor:
-        """Student pictures, teacher pictures and teacher texts, [B, D] each, to a scalar."""
-        texts = F.normalize(texts.detach(), dim=-1)
-        ours = F.normalize(student, dim=-1) @ texts.T / self.temperature
-        theirs = F.normalize(teacher.detach(), dim=-1) @ texts.T / self.temperature
-        return (_kl(ours, theirs) + _kl(ours.T, theirs.T)) / 2
+    def forward(self, student: Tensor, teacher: Tensor, texts: Tensor, rows: slice = ALL) -> Tensor:
+        """Student pictures, teacher pictures and teacher texts, [B, D] each, to a scalar: the mean
+        over the rows, each against the whole batch in both directions.
+        """
+        texts = F.normalize(texts.detach(), dim=-1) / self.temperature
+        student, teacher = F.normalize(student, dim=-1), F.normalize(teacher.detach(), dim=-1)
+        pictures = _kl(student[rows] @ texts.T, teacher[rows] @ texts.T)
+        return (pictures + _kl(texts[rows] @ student.T, texts[rows] @ teacher.T)) / 2
 
 
 class FeatureAlignmentLoss(nn.Module):
@@ -124,7 +132,7 @@ class FeatureAlignmentLoss(nn.Module):
         self.terms = nn.ModuleDict({name: modules[name] for name in self.weights})
 
     def forward(
-        self, student: Tensor, teacher: Tensor, texts: Tensor | None = None
+        self, student: Tensor, teacher: Tensor, texts: Tensor | None = None, rows: slice = ALL
     ) -> dict[str, Tensor]:
         """The named terms, unweighted, and their weighted `total`.
 
@@ -132,6 +140,7 @@ class FeatureAlignmentLoss(nn.Module):
             student: [B, D] student pictures.
             teacher: [B, D] teacher pictures.
             texts: [B, D] teacher texts; may be None or [B, 0] where no term needs them.
+            rows: Which pictures of the joined batch to answer for; all of them by default.
 
         Raises:
             KdeovError: A term needs texts and there are none, or the widths differ.
@@ -151,7 +160,7 @@ class FeatureAlignmentLoss(nn.Module):
             "contrastive": (student, texts),
             "interactive": (student, teacher),
         }
-        terms = {name: term(*inputs[name]) for name, term in self.terms.items()}
+        terms = {name: term(*inputs[name], rows) for name, term in self.terms.items()}
         terms["total"] = sum(self.weights[name] * value for name, value in terms.items())
         return terms
 
