@@ -36,16 +36,21 @@ class CheckpointStore:
         for _, path in self._found()[:-KEPT]:
             path.unlink(missing_ok=True)
 
+    @property
+    def newest(self) -> Path | None:
+        """The file of the newest state, or None where there is none."""
+        found = self._found()
+        return found[-1][1] if found else None
+
     def latest(self, device: str = "cpu") -> dict[str, Any] | None:
         """The newest state, or None where there is none.
 
         Raises:
             KdeovError: The file is damaged.
         """
-        found = self._found()
-        if not found:
+        path = self.newest
+        if path is None:
             return None
-        path = found[-1][1]
         try:
             return torch.load(path, map_location=device, weights_only=True)
         except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:

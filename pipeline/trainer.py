@@ -28,6 +28,7 @@ from kdeov.transform import ImageTransform
 from pipeline.cache import PairedShards
 from pipeline.checkpoints import CheckpointStore
 from pipeline.device import pick_device
+from pipeline.files import write_json
 from pipeline.params import DistillParams
 from pipeline.plan import EpochPlan, check_sharing
 from pipeline.step_log import StepLog
@@ -236,11 +237,7 @@ class Trainer:
         terms = self.joined.backward(*self._inputs(batch))
         loss = terms["total"].item()
         if not math.isfinite(loss):
-            raise KdeovError(
-                f"the loss is {loss} in epoch {self.epoch + 1}, step {self.step + 1}, at the "
-                f"pictures {', '.join(batch.keys[:4])}...; lower distill.learning_rate, or look "
-                "at these pictures"
-            )
+            raise self._stopped(loss, batch.keys)
         nn.utils.clip_grad_norm_(self.trained.parameters(), self.params.clip_norm)
         self.optimizer.step()
         self.schedule.step()
@@ -249,6 +246,26 @@ class Trainer:
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, 0) + value.double()
         return loss
+
+    def _stopped(self, loss: float, keys: list[str]) -> KdeovError:
+        """The fault of a step, with all of its keys in a file."""
+        where = self.config.run / f"stopped-rank-{self.rank}.json"
+        good = self.config.checkpoints.newest
+        write_json(
+            where,
+            {
+                "loss": str(loss),
+                "epoch": self.epoch + 1,
+                "step": self.step + 1,
+                "keys": keys,
+                "last_good_checkpoint": good.name if good else None,
+            },
+        )
+        return KdeovError(
+            f"the loss is {loss} in epoch {self.epoch + 1}, step {self.step + 1}, at the pictures "
+            f"{', '.join(keys[:4])}... (all in {where}); the last good checkpoint is "
+            f"{good or 'none yet'}; lower distill.learning_rate, or look at these pictures"
+        )
 
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         pixels, teacher, texts = (t.to(self.device, non_blocking=True) for t in batch[1:])

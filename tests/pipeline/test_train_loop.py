@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -217,9 +219,14 @@ def test_a_loss_that_is_no_number_stops_training_and_names_the_step_and_its_pict
     built: Layout, make_params: MakeParams, tmp_path: Path, complains: Any
 ) -> None:
     params = make_params(distill={"learning_rate": 1e20, "clip_norm": 1e20, "warmup": 0.0})
-    settings = config(built, params, tmp_path / "run")
-    with complains("the loss is nan in epoch 1, step 2", "distill.learning_rate", "train-00000"):
+    settings = replace(config(built, params, tmp_path / "run"), checkpoint_every=1)
+    with complains(
+        "the loss is nan in epoch 1, step 2", "distill.learning_rate", "train-00000",
+        f"the last good checkpoint is {settings.checkpoints.folder / 'step-000000001.pt'}",
+    ):  # fmt: skip
         train(settings, lambda _: None)
+    stopped = json.loads((settings.run / "stopped-rank-0.json").read_text())
+    assert (stopped["step"], len(stopped["keys"])) == (2, params.distill.global_batch)
 
 
 def die_at(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int) -> None:
