@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from kdeov.errors import KdeovError
 
-TERMS = ("feature", "affinity", "contrastive", "interactive")
+TERMS = ("feature", "affinity", "relation", "contrastive", "interactive")
 NEEDS_TEXT = ("affinity", "contrastive")
 ALL = slice(None)
-COUPLED = ("affinity", "contrastive", "interactive")  # compare a picture with others of the batch
+COUPLED = ("affinity", "relation", "contrastive", "interactive")  # compare a picture with others of the batch
 
 
 class DistillationLoss(nn.Module):
@@ -75,7 +75,9 @@ class CrossModalAlignmentLoss(nn.Module):
 
 
 class AffinityDistillationLoss(nn.Module):
-    """KL of the picture-text similarity matrix, CKD in CLIP-KD (arXiv:2307.12732).
+    """KL of the teacher's similarity matrix: of pictures with texts, CKD in CLIP-KD
+    (arXiv:2307.12732); with the teacher's pictures in the place of texts, of pictures with
+    pictures, as in SEED (Fang et al., 2021, arXiv:2101.04731).
 
     Args:
         temperature: Of both softmaxes.
@@ -99,9 +101,11 @@ class FeatureAlignmentLoss(nn.Module):
     """The weighted sum of the terms that are asked for.
 
     Args:
-        weights: Weight of each term: `feature` (student to teacher picture), `affinity` (KL of
-            similarities), `contrastive` (student picture to teacher text), `interactive` (student
-            picture to teacher pictures, ICL in CLIP-KD). Terms of weight 0 are not computed.
+        weights: Weight of each term: `feature` (student to teacher picture), `affinity` (KL of the
+            similarities of pictures with texts), `relation` (the same with pictures),
+            `contrastive` (InfoNCE of student pictures with captions, whose vectors are the
+            teacher's: ICL of CLIP-KD from the side of pictures), `interactive` (InfoNCE of student
+            pictures with teacher pictures). Terms of weight 0 are not computed.
         kind: Kind of the feature term, `cosine` or `l2`.
 
     Raises:
@@ -125,6 +129,7 @@ class FeatureAlignmentLoss(nn.Module):
         modules: dict[str, nn.Module] = {
             "feature": DistillationLoss(kind),
             "affinity": AffinityDistillationLoss(),
+            "relation": AffinityDistillationLoss(),
             "contrastive": CrossModalAlignmentLoss(),
             "interactive": CrossModalAlignmentLoss(),
         }
@@ -157,6 +162,7 @@ class FeatureAlignmentLoss(nn.Module):
         inputs = {
             "feature": (student, teacher),
             "affinity": (student, teacher, texts),
+            "relation": (student, teacher, teacher),
             "contrastive": (student, texts),
             "interactive": (student, teacher),
         }

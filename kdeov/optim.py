@@ -10,15 +10,33 @@ from torch import nn
 
 
 def build_optimizer(
-    module: nn.Module, learning_rate: float, weight_decay: float
+    module: nn.Module,
+    learning_rate: float,
+    weight_decay: float,
+    apart: tuple[nn.Module, float] | None = None,
 ) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter, 2019, arXiv:1711.05101); norms, biases and temperatures do not
     decay.
+
+    Args:
+        module: Trained.
+        learning_rate: At its peak.
+        weight_decay: Of matrices and convolutions.
+        apart: A part of the module, and the learning rate of it alone.
     """
+    special = set() if apart is None else set(apart[0].parameters())
     trained = [p for p in module.parameters() if p.requires_grad]
+    rates = [(learning_rate, [p for p in trained if p not in special])]
+    if apart is not None:
+        rates.append((apart[1], [p for p in trained if p in special]))
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [p for p in parameters if (p.ndim > 1) == decays],
+            "lr": rate,
+            "weight_decay": weight_decay if decays else 0.0,
+        }
+        for rate, parameters in rates
+        for decays in (True, False)
     ]
     return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
 

@@ -37,6 +37,10 @@ class ProjectionNetwork(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Feature levels [B, C, h, w] to the image embedding [B, D], not normalised."""
+        return self.linear(self.pooled(features))
+
+    def pooled(self, features: Sequence[Tensor]) -> Tensor:
+        """What the linear map sees of pictures: hidden features [B, H], averaged over locations."""
         return self._pool(self._hidden(features))
 
     def dense(self, features: Sequence[Tensor]) -> Tensor:
@@ -50,13 +54,13 @@ class ProjectionNetwork(nn.Module):
         hidden = self._hidden(features)
         height, width = features[-1].shape[-2:]
         coarse = [F.adaptive_avg_pool2d(x, (height, width)) for x in hidden]
-        return self._pool(hidden), self._map(coarse)
+        return self.linear(self._pool(hidden)), self._map(coarse)
 
     def _hidden(self, features: Sequence[Tensor]) -> list[Tensor]:
         return [level(x) for level, x in zip(self.levels, features, strict=True)]
 
     def _pool(self, hidden: Sequence[Tensor]) -> Tensor:
-        return self.linear(torch.cat([x.mean(dim=(2, 3)) for x in hidden], dim=1))
+        return torch.cat([x.mean(dim=(2, 3)) for x in hidden], dim=1)
 
     def _map(self, hidden: Sequence[Tensor]) -> Tensor:
         weight = self.linear.weight[..., None, None]

@@ -66,6 +66,7 @@ class LossParams(Section):
 
     feature: NonNegative
     affinity: NonNegative
+    relation: NonNegative
     contrastive: NonNegative
     interactive: NonNegative
     fusion: NonNegative
@@ -89,6 +90,13 @@ class DistillParams(Section):
     shuffle_buffer: Count
     """Pictures, over all workers, that are in memory and shuffled together."""
     learning_rate: Annotated[float, Field(gt=0)]
+    backbone_learning_rate: NonNegative | None
+    """Of the backbone alone; 0 leaves it as it is, null trains it like the rest."""
+    freeze_batch_norm: bool
+    """Whether the backbone's batch norms keep their statistics, which pretrained weights bring."""
+    ridge_init: NonNegative | None
+    """Strength of the ridge regression that fits the last linear map before training; null starts
+    from random weights. See `kdeov.ridge`."""
     weight_decay: NonNegative
     warmup: Share
     """Share of all steps."""

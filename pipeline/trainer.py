@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from kdeov.generators import restore_generators, seed_generators, states_of_all_
 from kdeov.joined_step import JoinedStep
 from kdeov.losses import FeatureAlignmentLoss
 from kdeov.optim import ExponentialAverage, build_optimizer, build_schedule
+from kdeov.ridge import fit_projection
 from kdeov.student import VisualStudent
 from kdeov.transform import ImageTransform
 from pipeline.cache import PairedShards
@@ -36,6 +38,7 @@ from pipeline.stream import Batch, BatchLoader, EpochStream, EvaluationStream, e
 
 Row = dict[str, float]
 VALIDATION_BATCH = 64
+FITTED = 16_384  # pictures from which the last linear map is fitted before training
 
 
 @dataclass(frozen=True)
@@ -107,12 +110,22 @@ class Trainer:
         self.student = VisualStudent(
             p.backbone, p.fusion, self.train_shards.dim, p.backbone_weights
         ).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if p.freeze_batch_norm:
+            self.student.backbone.fix_statistics()
+        if p.backbone_learning_rate == 0:
+            self.student.backbone.freeze()
         weights = p.losses.model_dump()
         fusion_weight = weights.pop("fusion")
         loss = FeatureAlignmentLoss(weights, p.feature_loss).to(self.device)
         self.joined = JoinedStep(self.student, loss, fusion_weight, p.micro_batch)
         self.trained = nn.ModuleDict({"student": self.student, "loss": loss})
-        self.optimizer = build_optimizer(self.trained, p.learning_rate, p.weight_decay)
+        apart = (self.student.backbone, p.backbone_learning_rate)
+        self.optimizer = build_optimizer(
+            self.trained,
+            p.learning_rate,
+            p.weight_decay,
+            apart if p.backbone_learning_rate else None,  # type: ignore[arg-type]
+        )
         steps = self.plan.steps * p.epochs
         self.schedule = build_schedule(self.optimizer, steps, max(1, round(steps * p.warmup)))
         self.average = ExponentialAverage(self.student, p.ema) if p.ema else None
@@ -140,6 +153,7 @@ class Trainer:
             store.clean()
         state = store.latest(self.device)
         if state is None:
+            self._fit_projection()
             return
         self.epoch, self.step = state["epoch"], state["step"]
         self.history = state["history"]
@@ -155,6 +169,28 @@ class Trainer:
             self.average.updates = state["average_updates"]
         if self.rank < len(state["generators"]):  # a rank that is new has its own seed
             restore_generators(state["generators"][self.rank])
+
+    def _fit_projection(self) -> None:
+        """Before the first step, where params ask for it."""
+        if self.params.ridge_init is None:
+            return
+        steps = -(-FITTED // self.params.global_batch)
+
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            stream = EpochStream(
+                self.train_shards, self.plan, self.transform, self.rank, self.world
+            )
+            for batch in islice(BatchLoader(stream, 0), steps):
+                pixels, teacher, _ = self._inputs(batch)
+                yield from zip(
+                    pixels.split(self.params.micro_batch),
+                    teacher.split(self.params.micro_batch),
+                    strict=True,
+                )
+
+        fit_projection(self.student, batches, self.params.ridge_init)
+        if self.average is not None:
+            self.average.module.load_state_dict(self.student.state_dict())
 
     def train_epoch(self) -> Row:
         """What is left of the current epoch; returns the means of its loss terms, and the speed."""
