@@ -4,7 +4,9 @@ and the expectation of an error that a person can mend.
 
 from __future__ import annotations
 
+import copy
 import functools
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 
 from kdeov import KdeovError, KDEOVModel
 from kdeov.clip_loading import import_clip
+from kdeov.open_clip_towers import import_open_clip
 from kdeov.student import VisualStudent
 
 settings.register_profile("kdeov", deadline=None, max_examples=60, derandomize=True)
@@ -73,6 +76,22 @@ def clip_files(tiny_clips, tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def clip_file(clip_files) -> Path:
     return clip_files["vit"]
+
+
+@pytest.fixture(scope="session")
+def openai_archive() -> Callable[[nn.Module], torch.jit.ScriptModule]:
+    """Makes archives as OpenAI publishes them: the description lies among the weights."""
+
+    def trace(model: nn.Module) -> torch.jit.ScriptModule:
+        model = copy.deepcopy(model)
+        entries = {"input_resolution": 64, "context_length": 28, "vocab_size": 49408}
+        for name, value in entries.items():
+            vars(model).pop(name, None)
+            model.register_buffer(name, torch.tensor(value))
+        example = torch.zeros(1, 3, 64, 64), torch.zeros(1, 28, dtype=torch.long)
+        return torch.jit.trace(model, example, check_trace=False)
+
+    return trace
 
 
 @pytest.fixture(scope="session")
@@ -156,3 +175,90 @@ def yolo_file(shared_data) -> Callable[[str], Path]:
 def apart() -> Callable[[Tensor, Tensor], float]:
     """The largest difference of two tensors, as a share of the second one's largest value."""
     return lambda a, b: ((a - b).abs().max() / b.abs().max()).item()
+
+
+TINY_TEXT = {"context_length": 28, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1}
+# `tiny_clips` as open_clip describes them, and small relatives of SigLIP and MobileCLIP
+OPEN_CLIP = {
+    "tiny-vit": {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16},
+        "text_cfg": TINY_TEXT,
+    },
+    "tiny-resnet": {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None},
+        "text_cfg": TINY_TEXT,
+    },
+    "tiny-siglip": {
+        "embed_dim": 64,
+        "init_logit_bias": -10,
+        "custom_text": True,
+        "vision_cfg": {
+            "image_size": 160,
+            "timm_model_name": "test_vit",
+            "timm_pool": "map",
+            "timm_proj": "none",
+        },
+        "text_cfg": {
+            **TINY_TEXT,
+            "tokenizer_kwargs": {"clean": "canonicalize"},
+            "no_causal_mask": True,
+            "proj_bias": True,
+            "pool_type": "last",
+            "norm_kwargs": {"eps": 1e-6},
+            "act_kwargs": {"approximate": "tanh"},
+        },
+    },
+    "tiny-mobileclip": {
+        "embed_dim": 32,
+        "custom_text": True,
+        "vision_cfg": {
+            "image_size": 64,
+            "timm_model_name": "fastvit_t8",
+            "timm_pool": "avg",
+            "timm_proj": None,
+        },
+        "text_cfg": {**TINY_TEXT, "no_causal_mask": True},
+    },
+    "tiny-coca": {
+        "embed_dim": 32,
+        "custom_text": True,
+        "vision_cfg": {
+            "image_size": 64,
+            "layers": 1,
+            "width": 64,
+            "patch_size": 16,
+            "attentional_pool": True,
+            "attn_pooler_heads": 8,
+            "output_tokens": True,
+        },
+        "text_cfg": {**TINY_TEXT, "embed_cls": True, "output_tokens": True},
+        "multimodal_cfg": {**TINY_TEXT, "attn_pooler_heads": 8},
+    },
+}
+for _name in ("tiny-vit", "tiny-resnet"):
+    OPEN_CLIP[f"{_name}-quickgelu"] = {**OPEN_CLIP[_name], "quick_gelu": True}
+
+
+@pytest.fixture(scope="session")
+def open_clip(tmp_path_factory):
+    """The package, with the architectures of `OPEN_CLIP`."""
+    package = import_open_clip()
+    folder = tmp_path_factory.mktemp("open_clip")
+    for name, config in OPEN_CLIP.items():
+        (folder / f"{name}.json").write_text(json.dumps(config))
+    package.add_model_config(folder)
+    return package
+
+
+@pytest.fixture(scope="session")
+def open_clip_models(open_clip) -> Callable[[str], nn.Module]:
+    """Makes open_clip's own models of these architectures, with random weights, for reading."""
+
+    @functools.cache
+    def build(architecture: str) -> nn.Module:
+        torch.manual_seed(0)
+        return open_clip.create_model(architecture, load_weights=False).eval()
+
+    return build

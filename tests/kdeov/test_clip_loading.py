@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import urllib.error
 import urllib.request
@@ -18,27 +17,17 @@ from kdeov.weights import state_dict_sha256
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("family", ["resnet", "vit"])
-def test_every_file_type_gives_the_same_weights(tiny_clips, tmp_path, family):
+def test_every_file_type_gives_the_same_weights(tiny_clips, openai_archive, tmp_path, family):
     model = tiny_clips[family]
     save_file(model.state_dict(), tmp_path / "clip.safetensors")
     torch.save(model.state_dict(), tmp_path / "clip.pt")
-    _archive(model).save(tmp_path / "archive.pt")
+    openai_archive(model).save(tmp_path / "archive.pt")
     digests = {
         path.name: state_dict_sha256(load_clip_state_dict(path)) for path in tmp_path.iterdir()
     }
     assert digests == dict.fromkeys(
         ("clip.safetensors", "clip.pt", "archive.pt"), state_dict_sha256(model.state_dict())
     )
-
-
-def _archive(model):
-    """A TorchScript archive as OpenAI publishes them: the description lies among the weights."""
-    model = copy.deepcopy(model)
-    for name, value in (("input_resolution", 64), ("context_length", 28), ("vocab_size", 49408)):
-        vars(model).pop(name, None)
-        model.register_buffer(name, torch.tensor(value))
-    example = torch.zeros(1, 3, 64, 64), torch.zeros(1, 28, dtype=torch.long)
-    return torch.jit.trace(model, example, check_trace=False)
 
 
 def test_an_unknown_name_is_told_with_the_known_ones(clip, mistake):

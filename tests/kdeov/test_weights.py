@@ -11,7 +11,7 @@ import torch
 
 from kdeov.backbone import LightweightVisualBackbone
 from kdeov.clip_loading import load_clip_state_dict
-from kdeov.weights import read_state_dict, state_dict_sha256, write_tensors
+from kdeov.weights import halved_where_exact, read_state_dict, state_dict_sha256, write_tensors
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.tensor(2, dtype=torch.int64)}
 READERS = {
@@ -136,3 +136,16 @@ def test_a_zip_of_something_else_is_refused(tmp_path, mistake):
         archive.writestr("weights/constants.pkl", b"no archive of tensors")
     with mistake(tmp_path / "archive.pt"):
         read_state_dict(tmp_path / "archive.pt")
+
+
+def test_tensors_are_halved_only_where_nothing_is_lost():
+    state = {
+        "exact": torch.tensor([0.5, -2.0, 65504.0]),
+        "finer": torch.tensor([0.1]),
+        "larger": torch.tensor([1e6]),
+        "count": torch.tensor([3]),
+    }
+    halved = halved_where_exact(state)
+    assert {name for name, value in halved.items() if value.dtype == torch.float16} == {"exact"}
+    for name, value in halved.items():
+        assert torch.equal(value.to(state[name].dtype), state[name])
