@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kdeov.clip_loading import import_clip, load_clip_state_dict
 from kdeov.errors import KdeovError
 from kdeov.text_encoder import DESCRIPTION, TENSORS, TextEncoder
-from kdeov.weights import StateDict, write_tensors
+from kdeov.weights import StateDict, halved_where_exact, write_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -115,11 +115,7 @@ class FrozenCLIPTextEncoder(TextEncoder):
     def save(self, folder: Path) -> None:
         """Writes `TENSORS` and `DESCRIPTION`."""
         # CLIP is published in half precision: half holds those weights exactly, at half the size
-        state = {
-            name: value.half() if torch.equal(value.half().float(), value) else value
-            for name, value in self.state_dict().items()
-        }
-        write_tensors(folder / TENSORS, state)
+        write_tensors(folder / TENSORS, halved_where_exact(self.state_dict()))
         (folder / DESCRIPTION).write_text(json.dumps({"kind": "clip"}) + "\n")
 
     @classmethod

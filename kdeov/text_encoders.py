@@ -6,11 +6,16 @@ import json
 from pathlib import Path
 
 from kdeov.errors import KdeovError
+from kdeov.open_clip_text import OpenClipTextEncoder
 from kdeov.text import FrozenCLIPTextEncoder
 from kdeov.text_encoder import DESCRIPTION, TextEncoder
 from kdeov.text_table import TextTable
 
-KINDS: dict[str, type[TextEncoder]] = {"clip": FrozenCLIPTextEncoder, "table": TextTable}
+KINDS: dict[str, type[TextEncoder]] = {
+    "clip": FrozenCLIPTextEncoder,
+    "open_clip": OpenClipTextEncoder,
+    "table": TextTable,
+}
 
 
 def load_text_encoder(folder: Path) -> TextEncoder:

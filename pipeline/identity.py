@@ -16,8 +16,9 @@ DTYPE = "float16"
 # What vectors and their storage follow from, besides data and params. A reader with other code
 # refuses the cache, and `embed` makes it again.
 CODE = (
-    "kdeov/precision.py", "kdeov/teacher.py", "kdeov/text.py", "kdeov/transform.py",
-    "kdeov/views.py", "pipeline/cache.py", "pipeline/embedder.py", "pipeline/precomputed.py",
+    "kdeov/open_clip_teacher.py", "kdeov/open_clip_text.py", "kdeov/open_clip_tokenizer.py",
+    "kdeov/open_clip_towers.py", "kdeov/precision.py", "kdeov/teacher.py", "kdeov/text.py",
+    "kdeov/transform.py", "kdeov/views.py", "pipeline/cache.py", "pipeline/embedder.py", "pipeline/precomputed.py",
     "pipeline/table_embedder.py",
 )  # fmt: skip
 

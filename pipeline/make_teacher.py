@@ -10,7 +10,8 @@ from typing import Any
 
 from kdeov.clip_loading import load_clip_state_dict
 from kdeov.errors import KdeovError
-from kdeov.teacher import ClipTeacher
+from kdeov.open_clip_teacher import OpenClipTeacher
+from kdeov.teacher import ClipTeacher, TowerTeacher
 from kdeov.weights import write_tensors
 from pipeline.files import write_json, writing_folder
 from pipeline.make_precomputed import make_precomputed
@@ -19,6 +20,7 @@ from pipeline.teacher import WEIGHTS
 from pipeline.teacher_params import (
     ClipParams,
     EmbeddingsParams,
+    OpenClipParams,
     TeacherParams,
     TeacherSection,
     TinyTeacherParams,
@@ -54,14 +56,21 @@ def _write(options: TeacherSection, path: Path, images: Path, folder: Path) -> d
     """The teacher's files and its identity."""
     if isinstance(options, EmbeddingsParams):
         return make_precomputed(options, path, folder)
+    if isinstance(options, OpenClipParams):
+        theirs = OpenClipTeacher.load(options.architecture, options.pretrained)
+        theirs.save(folder)
+        return _write_identity(theirs, folder)
     if isinstance(options, ClipParams):
         name, state = options.model, load_clip_state_dict(options.model)
-    elif isinstance(options, TinyTeacherParams):
-        name, state = "tiny", train_tiny_teacher(images, options)
     else:
-        raise KdeovError(f"teacher.source {type(options).__name__} cannot be made")
+        assert isinstance(options, TinyTeacherParams)
+        name, state = "tiny", train_tiny_teacher(images, options)
     teacher = ClipTeacher(state, Path(name).name if Path(name).is_file() else name)
-    identity = teacher.identity().to_dict()
     write_tensors(folder / WEIGHTS, state)
+    return _write_identity(teacher, folder)
+
+
+def _write_identity(teacher: TowerTeacher, folder: Path) -> dict[str, Any]:
+    identity = teacher.identity().to_dict()
     write_json(folder / IDENTITY, identity)
     return identity

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeov.errors import KdeovError
+from kdeov.open_clip_teacher import OpenClipTeacher
 from kdeov.teacher import ClipTeacher, TowerTeacher
 from pipeline.files import read_json
 from pipeline.identity import require_identity
@@ -30,6 +31,8 @@ def load_teacher(folder: Path, device: str = "cpu") -> Teacher:
     teacher: Teacher
     if identity["library"] == LIBRARY:
         teacher = PrecomputedTeacher(folder)
+    elif identity["library"] == "open_clip":
+        teacher = OpenClipTeacher.open(folder, device)
     else:
         teacher = ClipTeacher.load(folder / WEIGHTS, device, name=identity["name"])
     if teacher.weights_sha256 != identity["weights_sha256"]:
