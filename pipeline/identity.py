@@ -18,8 +18,8 @@ DTYPE = "float16"
 CODE = (
     "kdeov/open_clip_teacher.py", "kdeov/open_clip_text.py", "kdeov/open_clip_tokenizer.py",
     "kdeov/open_clip_towers.py", "kdeov/precision.py", "kdeov/teacher.py", "kdeov/text.py",
-    "kdeov/transform.py", "kdeov/views.py", "pipeline/cache.py", "pipeline/embedder.py", "pipeline/precomputed.py",
-    "pipeline/table_embedder.py",
+    "kdeov/transform.py", "kdeov/views.py", "pipeline/cache.py", "pipeline/embedder.py",
+    "pipeline/precomputed.py", "pipeline/table_embedder.py",
 )  # fmt: skip
 
 

@@ -73,10 +73,15 @@ def distill_params(sizes: BenchSizes, contrastive: float = 0.0) -> DistillParams
         lanes=sizes.step_batch,
         shuffle_buffer=4 * sizes.step_batch,  # so that all steps read data, not the first alone
         learning_rate=2e-3,
+        backbone_learning_rate=None,
+        freeze_batch_norm=False,
+        ridge_init=None,
         weight_decay=0.05,
         warmup=0.1,
         clip_norm=1.0,
         ema=0.0,
         feature_loss="cosine",
-        losses=LossParams(feature=1, affinity=0, contrastive=contrastive, interactive=0, fusion=0),
+        losses=LossParams(
+            feature=1, affinity=0, relation=0, contrastive=contrastive, interactive=0, fusion=0
+        ),
     )

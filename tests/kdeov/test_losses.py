@@ -69,6 +69,22 @@ def test_affinity_loss_counts_both_directions():
     assert loss.item() == pytest.approx((rows + columns) / 2, rel=1e-5)
 
 
+def test_relation_loss_compares_pictures_with_pictures():
+    student, teacher, texts = _batch()
+    terms = FeatureAlignmentLoss({"relation": 1.0})(student, teacher)
+    affinity = AffinityDistillationLoss()
+    torch.testing.assert_close(terms["relation"], affinity(student, teacher, teacher))
+    assert terms["relation"] != affinity(student, teacher, texts)
+
+
+def test_rows_of_a_batch_share_its_loss_evenly():
+    batch, loss = _batch(), FeatureAlignmentLoss(EVERY)
+    whole = loss(*batch)
+    halves = [loss(*batch, rows=rows) for rows in (slice(0, 2), slice(2, 4))]
+    for name, value in whole.items():
+        torch.testing.assert_close((halves[0][name] + halves[1][name]) / 2, value)
+
+
 def test_interactive_loss_contrasts_pictures_with_pictures():
     student, teacher, texts = _batch()
     terms = FeatureAlignmentLoss({"interactive": 1.0})(student, teacher)
@@ -106,7 +122,7 @@ def test_gradients_never_reach_the_teacher(term, kind):
 
 
 def test_total_is_the_weighted_sum_of_the_named_terms():
-    weights = {"feature": 2.0, "affinity": 0.5, "contrastive": 0.25, "interactive": 3.0}
+    weights = dict(zip(TERMS, (2.0, 0.5, 1.5, 0.25, 3.0), strict=True))
     terms = FeatureAlignmentLoss(weights)(*_batch())
     assert terms.keys() == {*TERMS, "total"}
     torch.testing.assert_close(terms["total"], sum(weights[name] * terms[name] for name in TERMS))
