@@ -20,12 +20,7 @@ from kdeov.errors import KdeovError
 TERMS = ("feature", "affinity", "relation", "contrastive", "interactive")
 NEEDS_TEXT = ("affinity", "contrastive")
 ALL = slice(None)
-COUPLED = (
-    "affinity",
-    "relation",
-    "contrastive",
-    "interactive",
-)  # compare a picture with others of the batch
+COUPLED = ("affinity", "relation", "contrastive", "interactive")  # compare with others of the batch
 
 
 class DistillationLoss(nn.Module):
