@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +23,15 @@ class ImageTower(nn.Module):
         super().__init__()
         self.backbone = copy.deepcopy(student.backbone)
         self.projection = copy.deepcopy(student.projection)
-        self.requires_grad_(False)
         self.eval()
-        fold_batch_norm(self)
-        for module in self.modules():
+        self.backbone.trunk.simplify()
+        like, side = self.backbone.pixel_scale, self.backbone.strides[-1]
+        self.to(like.device, like.dtype)  # layers that were merged may be new ones
+        fold_batch_norm(self, like.new_zeros(1, 3, side, side))
+        for module in self.projection.modules():
             if isinstance(module, nn.SiLU):
                 module.inplace = True
+        self.requires_grad_(False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -35,16 +39,48 @@ class ImageTower(nn.Module):
         return nn.functional.normalize(self.projection(self.backbone(images)), dim=-1)
 
 
-def fold_batch_norm(module: nn.Module) -> None:
-    """Folds each batch norm into the convolution that stands before it, in place.
+@torch.no_grad()
+def fold_batch_norm(module: nn.Module, images: Tensor) -> None:
+    """Folds each batch norm into the convolution before it, in place.
 
     In evaluation mode a batch norm is an affine map of each channel, which the convolution can do
-    itself: the outputs stay the same up to rounding.
+    itself: the outputs stay the same up to rounding. Before means in what is computed: a pair is
+    folded where the norm was seen to take the very tensor that the convolution gave, as the order
+    of a module's layers does not tell (pre-activation, parallel branches).
+
+    Args:
+        module: In evaluation mode.
+        images: What the module takes, to watch it at work.
     """
-    for parent in module.modules():
-        previous: tuple[str, nn.Conv2d] | None = None
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.BatchNorm2d) and previous is not None:
-                setattr(parent, previous[0], fuse_conv_bn_eval(previous[1], child))
-                setattr(parent, name, nn.Identity())
-            previous = (name, child) if isinstance(child, nn.Conv2d) else None
+    given: dict[nn.Module, list[Tensor]] = {}
+    taken: dict[nn.Module, list[Tensor]] = {}
+
+    def after(conv: nn.Module, _: object, output: Tensor) -> None:
+        given.setdefault(conv, []).append(output)
+
+    def before(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        taken.setdefault(norm, []).append(inputs[0])
+
+    handles = [m.register_forward_hook(after) for m in module.modules() if _is_plain(m)]
+    handles += [
+        m.register_forward_pre_hook(before)
+        for m in module.modules()
+        if isinstance(m, nn.BatchNorm2d)
+    ]
+    module(images)
+    for handle in handles:
+        handle.remove()
+    for parent in list(module.modules()):
+        for (conv_name, conv), (name, norm) in pairwise(list(parent.named_children())):
+            outputs, inputs = given.get(conv, []), taken.get(norm, [])
+            if len(outputs) == len(inputs) == 1 and outputs[0] is inputs[0]:
+                fused = fuse_conv_bn_eval(conv, norm)  # type: ignore[type-var, arg-type]
+                setattr(parent, conv_name, fused)
+                # timm's batch norms end with an activation
+                rest = [getattr(norm, part) for part in ("drop", "act") if hasattr(norm, part)]
+                setattr(parent, name, nn.Sequential(*rest) if rest else nn.Identity())
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether a convolution uses its weights as they are; some standardise them first."""
+    return type(layer) is nn.Conv2d

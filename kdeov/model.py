@@ -39,7 +39,7 @@ class KDEOVModel(nn.Module):
     Args:
         clip_model_name: The CLIP whose text tower is used: a name of `clip.available_models()` or a
             weight file.
-        backbone_type: `yolov8n` or `yolov5s`.
+        backbone_type: See `LightweightVisualBackbone`.
         fusion_type: `film` or `cross_attention`.
         device: Where the model lives; CUDA where there is one, by default.
         backbone_weights: Pretrained weights of the backbone, or None for random ones.
@@ -141,8 +141,8 @@ class KDEOVModel(nn.Module):
         return F.normalize(embedding, dim=-1) if normalise else embedding
 
     def dense_features(self, images: Images) -> Tensor:
-        """Dense maps [B, D, H/8, W/8], whose mean over locations is
-        `encode_image(normalise=False)`.
+        """Dense maps [B, D, H/8, W/8] (or what stride the backbone's finest level has), whose mean
+        over locations is `encode_image(normalise=False)`.
         """
         return self.student.dense(self.preprocess(images))
 
@@ -154,7 +154,8 @@ class KDEOVModel(nn.Module):
         pixels = self.preprocess(images)
         dense = F.normalize(self.student.dense(pixels), dim=1)
         maps = torch.einsum("bdhw,td->bthw", dense, self.encode_text(texts))
-        stride = 8  # of P3; padding at the right and lower edges is cut off again
+        # padding at the right and lower edges is cut off again
+        stride = self.student.backbone.strides[0]
         full = F.interpolate(maps, scale_factor=stride, mode="bilinear", align_corners=False)
         return full[..., : pixels.shape[-2], : pixels.shape[-1]]
 

@@ -19,16 +19,18 @@ class RunningStatistics:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        norms = [
+        self._norms = [
             m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats
         ]
-        named = [(m.running_mean, m.running_var) for m in norms]
-        self._buffers = [buffer for pair in named for buffer in pair if buffer is not None]
-        self._counters = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
         self.reset()
 
     def reset(self) -> None:
         """Before a step."""
+        # a mean over micro-batches would move what is frozen by rounding
+        norms = [m for m in self._norms if m.training]
+        named = [(m.running_mean, m.running_var) for m in norms]
+        self._buffers = [buffer for pair in named for buffer in pair if buffer is not None]
+        self._counters = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
         self._start: list[Tensor] = []
         self._sums: list[Tensor] = []
         self._batches = 0

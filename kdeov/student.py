@@ -47,10 +47,14 @@ class VisualStudent(nn.Module):
         return self.projection(self.backbone(images))
 
     def dense(self, images: Tensor) -> Tensor:
-        """Normalised pixels [B, 3, H, W] to dense maps [B, D, H/8, W/8]."""
+        """Normalised pixels [B, 3, H, W] to dense maps [B, D, H/stride, W/stride] at the stride of
+        the finest level: 8 for most backbones.
+        """
         return self.projection.dense(self.backbone(images))
 
     def with_dense(self, images: Tensor) -> StudentOutput:
-        """Both, from one pass; the dense map [B, D, H/32, W/32] is averaged to the grid of P5."""
+        """Both, from one pass; the dense map is averaged to the grid of the coarsest level, whose
+        stride is 32 for most backbones.
+        """
         features = self.backbone(images)
         return StudentOutput(*self.projection.with_dense(features))

@@ -146,7 +146,7 @@ def _name(params: Params, layout: Layout, identity: dict[str, Any]) -> RunRecord
     value = fingerprint(distill=used["distill"], **ingredients)
     return RunRecord(
         fingerprint=value,
-        name=f"{params.distill.backbone}-{params.distill.fusion}-{value[:4]}",
+        name=f"{params.distill.backbone.removeprefix('timm:')}-{params.distill.fusion}-{value[:4]}",
         dataset=Dataset.read(layout.images).name,
         teacher=identity["name"],
         params=used,

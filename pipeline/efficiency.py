@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdeov.clip_loading import import_clip
@@ -126,11 +127,14 @@ def count_parameters(module: nn.Module) -> int:
 def count_macs(module: nn.Module, size: int) -> int:
     """Multiply-accumulates of one picture of `size` x `size` pixels."""
     fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(
-        False
-    )  # the counter does not see into the fused attention
+    # the counter sees into no fused attention
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with (
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+        ):
             module(torch.zeros(1, 3, size, size))
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

@@ -17,7 +17,8 @@ STATE = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.tensor(2, dtype=to
 READERS = {
     "plain": read_state_dict,
     "clip": load_clip_state_dict,
-    "backbone": lambda path: LightweightVisualBackbone("yolov8n", path),
+    "yolo": lambda path: LightweightVisualBackbone("yolov8n", path),
+    "timm": lambda path: LightweightVisualBackbone("timm:test_byobnet", path),
 }
 
 
