@@ -17,7 +17,7 @@ from pipeline.distill import run_tags
 from pipeline.files import digest, sha256_file, write_json
 from pipeline.layout import Layout
 from pipeline.params import Params
-from pipeline.results import Results
+from pipeline.results import GROUPS, Results, percent, score
 from pipeline.tracking import (
     TrackingTarget,
     find_or_create_run,
@@ -42,7 +42,7 @@ def publish(params: Params, layout: Layout) -> str:
     Raises:
         KdeovError: A result is missing, or MLflow cannot be reached.
     """
-    results = Results.read(layout)
+    results = Results.read(params, layout)
     target = TrackingTarget.of(params.tracking, layout)
     try:
         client = target.client()
@@ -61,6 +61,9 @@ def publish(params: Params, layout: Layout) -> str:
             _log_files(client, run_id, files, layout)
             _log_datasets(client, run_id, results, layout)
             _log_model(target, run_id, layout)
+            for name, scores in results.evaluations.items():
+                tag = f"{scores['protocol_id']} {scores['protocol']}"
+                client.set_tag(run_id, f"protocol.{GROUPS.get(name, name)}", tag)
             client.set_tag(run_id, "mlflow.note.content", _description(results))
             client.set_tag(run_id, PUBLISHED, state)
         client.set_terminated(run_id, "FINISHED")
@@ -168,9 +171,11 @@ def _description(results: Results) -> str:
         "| test split | teacher | student | retained |",
         "|---|---:|---:|---:|",
     ]
-    for label, teacher, student, share in results.comparison():
-        retained = "" if share is None else f"{100 * share:.1f}%"
-        lines.append(f"| {label} | {teacher:.3f} | {student:.3f} | {retained} |")
+    for row in results.comparison():
+        cells = [row.label, score(row.teacher), score(row.student), percent(row.retained)]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "In brackets: 95% bootstrap intervals. Protocols:", ""]
+    lines += [f"- `{line}`" for line in results.protocols()]
     lines += [
         "",
         f"Fingerprint `{results.run.fingerprint}`. Rebuild with `dvc repro`; the page is "
