@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PUBLISHED = "kdeov.published"
+ADDRESS = "MLFLOW_TRACKING_URI"
 VIEW = "workflowType=machine_learning"  # without it, the page opens on its GenAI side, empty
 
 
@@ -152,8 +156,7 @@ def _log_model(target: TrackingTarget, run_id: str, layout: Layout) -> None:
     example = torch.zeros(2, 3, size, size)
     with torch.no_grad():
         vectors = tower(example)
-    mlflow.set_tracking_uri(target.uri)
-    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+    with _fluent(target.uri), mlflow.start_run(run_id=run_id), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of torch.export's own serialisation
         mlflow.pytorch.log_model(
             tower,
@@ -162,6 +165,21 @@ def _log_model(target: TrackingTarget, run_id: str, layout: Layout) -> None:
             signature=infer_signature(example.numpy(), vectors.numpy()),
             pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],
         )
+
+
+@contextmanager
+def _fluent(uri: str) -> Iterator[None]:
+    """MLflow's fluent interface at an address, which it would leave behind in the environment."""
+    import mlflow
+
+    before = os.environ.get(ADDRESS)
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        os.environ.pop(ADDRESS, None)
+        if before is not None:
+            os.environ[ADDRESS] = before
 
 
 def _description(results: Results) -> str:

@@ -136,6 +136,13 @@ def trained(
 
 
 @pytest.fixture
+def copied(trained: tuple[Layout, Params], tmp_path: Path) -> tuple[Layout, Params]:
+    """A copy of `trained` that a test may damage."""
+    shutil.copytree(trained[0].root, tmp_path / "checkout", symlinks=True)
+    return Layout(tmp_path / "checkout"), trained[1]
+
+
+@pytest.fixture
 def checkout(built: Layout, tmp_path: Path) -> Layout:
     """A copy of `built` that a test may damage."""
     shutil.copytree(built.root, tmp_path / "checkout", symlinks=True)
