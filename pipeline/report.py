@@ -154,41 +154,21 @@ def _cards(results: Results) -> list[dict[str, str]]:
         (results.retrieval, "i2t_r5", "picture to text R@5"),
         (results.retrieval, "t2i_r5", "text to picture R@5"),
     ):
-        if not scores:
+        if (own := Value.of(scores.get("student"), key)) is None:
             continue
-        note = ""
-        if "teacher" in scores:
-            share = scores["retained"][key]
-            note = f"teacher {scores['teacher'][key]:.3f}"
-            note += "" if share is None else f", {100 * share:.0f}% retained"
-        bounds = Value.of(scores["student"], key)
-        low_high = bounds.bounds if bounds else None
-        cards.append(
-            {
-                "value": f"{scores['student'][key]:.3f}",
-                "bounds": f"95%: {low_high[0]:.3f} to {low_high[1]:.3f}" if low_high else "",
-                "label": label,
-                "note": note,
-            }
-        )
+        value, _, bounds = score(own).partition(" ")
+        teacher, share = (Value.of(scores.get(who), key) for who in ("teacher", "retained"))
+        notes = [f"teacher {teacher.value:.3f}"] if teacher else []
+        notes += [f"{share.value:.0%} retained"] if share else []
+        cards.append({"value": value, "bounds": bounds, "label": label, "note": ", ".join(notes)})
     reference = results.efficiency["reference"]
     millions = results.efficiency["student"]["parameters"] / 1e6
-    cards.append(
-        {
-            "value": f"{millions:.2f} M",
-            "bounds": "",
-            "label": "parameters",
-            "note": "of the picture tower",
-        }
-    )
-    cards.append(
-        {
-            "value": f"{reference['speedup']:.1f}×",
-            "bounds": "",
-            "label": "faster than ViT-B/32",
-            "note": f"one picture of {reference['image_size']} px, this CPU",
-        }
-    )
+    speed = f"one picture of {reference['image_size']} px, this CPU"
+    for value, label, note in (
+        (f"{millions:.2f} M", "parameters", "of the picture tower"),
+        (f"{reference['speedup']:.1f}×", f"faster than {reference['name']}", speed),
+    ):
+        cards.append({"value": value, "bounds": "", "label": label, "note": note})
     return cards
 
 

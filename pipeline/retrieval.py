@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -91,6 +90,6 @@ def _similarity(pictures: Tensor, texts: Tensor) -> Tensor:
 def _write_hits(layout: Layout, hits: Tensor, image_of_text: Tensor) -> None:
     write_arrays(
         layout.evaluation / "retrieval" / "hits.npz",
-        hits=hits.to(torch.int32).numpy().astype(np.int32),
+        hits=hits.to(torch.int32),
         image_of_text=image_of_text,
     )

@@ -73,7 +73,7 @@ def _remarks(results: Results) -> list[str]:
     if results.retrieval and not results.run.fusion_is_trained:
         remarks.append("Nothing is re-ranked: fusion was not trained (distill.losses.fusion is 0).")
     if left_out := results.zero_shot.get("left_out"):
-        remarks.append(f"zero_shot.class_names leaves out {left_out} pictures.")
+        remarks.append(f"Pictures of classes that zero_shot.class_names leaves out: {left_out}.")
     return remarks
 
 
