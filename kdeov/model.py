@@ -147,13 +147,17 @@ class KDEOVModel(nn.Module):
         return self.student.dense(self.preprocess(images))
 
     @torch.no_grad()
-    def heatmap(self, images: Images, texts: Sequence[str]) -> Tensor:
+    def heatmap(self, images: Images, texts: Sequence[str] | Tensor) -> Tensor:
         """Cosine of every location with every text, [B, T, H, W], at the size of the (preprocessed)
-        pictures.
+        pictures. Texts may be given as their vectors, float [T, D], such as class vectors.
         """
         pixels = self.preprocess(images)
         dense = F.normalize(self.student.dense(pixels), dim=1)
-        maps = torch.einsum("bdhw,td->bthw", dense, self.encode_text(texts))
+        if isinstance(texts, Tensor) and texts.is_floating_point():
+            vectors = F.normalize(texts.to(dense), dim=-1)
+        else:
+            vectors = self.encode_text(texts)
+        maps = torch.einsum("bdhw,td->bthw", dense, vectors)
         # padding at the right and lower edges is cut off again
         stride = self.student.backbone.strides[0]
         full = F.interpolate(maps, scale_factor=stride, mode="bilinear", align_corners=False)

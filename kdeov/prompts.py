@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
 from kdeov.errors import KdeovError
 
 # `simple` is the single prompt of CLIP's paper; `openai-7` is the short ensemble that its authors
 # found to do nearly as well as their 80 on ImageNet (openai/CLIP,
-# notebooks/Prompt_Engineering_for_ImageNet.ipynb, MIT).
+# notebooks/Prompt_Engineering_for_ImageNet.ipynb, MIT); `detic` is the prompt of the class vectors
+# that Detic and YOLO-World are published with.
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "simple": ("a photo of a {}.",),
     "plain": ("{}", "a {}", "a photo of a {}.", "a picture of a {}.", "there is a {}."),
+    "detic": ("a {}",),
     "openai-7": (
         "itap of a {}.",
         "a bad photo of the {}.",
@@ -22,6 +28,17 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "a photo of the small {}.",
     ),
 }
+PUBLISHED = Path(__file__).with_name("templates.json")
+
+
+@cache
+def published_templates() -> dict[str, tuple[str, ...]]:
+    """The sets that benchmarks of CLIP use: `openai-80` for ImageNet, and one a data set, such as
+    `cifar10` (see `templates.json` for where they come from).
+    """
+    return {
+        name: tuple(prompts) for name, prompts in json.loads(PUBLISHED.read_text())["sets"].items()
+    }
 
 
 def templates(name: str) -> tuple[str, ...]:
@@ -30,11 +47,12 @@ def templates(name: str) -> tuple[str, ...]:
     Raises:
         KdeovError: Unknown set.
     """
-    if name not in TEMPLATES:
-        raise KdeovError(f"template set {name!r} is unknown; choose one of {', '.join(TEMPLATES)}")
-    return TEMPLATES[name]
+    known = TEMPLATES | published_templates()
+    if name not in known:
+        raise KdeovError(f"template set {name!r} is unknown; choose one of {', '.join(known)}")
+    return known[name]
 
 
-def templates_digest(prompts: tuple[str, ...]) -> str:
+def templates_digest(prompts: Sequence[str]) -> str:
     """Eight hexadecimal digits that name a list of templates in a protocol."""
     return hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:8]

@@ -28,41 +28,20 @@ def main() -> None:
 @app.command()
 def summary() -> None:
     """Shows teacher against student, and where to look further."""
-    from rich.table import Table
-
     from pipeline.console import stdout
     from pipeline.layout import Layout
     from pipeline.params import load_params
     from pipeline.publish import run_address
     from pipeline.results import Results
+    from pipeline.summary import print_summary
     from pipeline.tracking import TrackingTarget
 
     with one_line_errors("summary"):
         layout = Layout.here()
         params = load_params(layout.params)
-        results = Results.read(layout)
+        results = Results.read(params, layout)
         target = TrackingTarget.of(params.tracking, layout)
-        table = Table(title=f"{results.run.name} on {results.dataset.name}")
-        table.add_column("test split")
-        for column in ("teacher", "student", "retained"):
-            table.add_column(column, justify="right")
-        for label, teacher, student, retained in results.comparison():
-            share = "" if retained is None else f"{100 * retained:.1f}%"
-            table.add_row(label, f"{teacher:.3f}", f"{student:.3f}", share)
-        ours, theirs = results.efficiency["student"], results.efficiency["teacher"]
-        reference = results.efficiency["reference"]
-        table.add_section()
-        table.add_row("parameters", f"{theirs['parameters']:,}", f"{ours['parameters']:,}", "")
-        table.add_row(
-            "one picture", f"{theirs['latency_ms']:.1f} ms", f"{ours['latency_ms']:.1f} ms", ""
-        )
-        table.add_row(
-            f"one picture at {reference['image_size']} px, ViT-B/32",
-            f"{reference['latency_ms']:.1f} ms",
-            f"{reference['student_latency_ms']:.1f} ms",
-            f"{reference['speedup']:.1f}x faster",
-        )
-        stdout.print(table)
+        print_summary(results)
         lines = [f"Report:  {layout.report}"]
         if target.uri.startswith("sqlite:"):
             lines.append(f"MLflow:  {Path(sys.argv[0]).absolute()} ui")

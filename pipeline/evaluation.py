@@ -1,8 +1,9 @@
-"""What evaluation stages share: the test split under both models, and files for the report."""
+"""What evaluation stages share: a split under both models, and files for the report."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,71 +27,109 @@ BATCH = 64
 
 
 @dataclass(frozen=True)
-class TestEmbeddings:
-    """The test split: N pictures and M captions, in the order of the shards.
+class CachedSplit:
+    """What shards know of a split: N pictures and M captions, in the order of the shards.
 
     Attributes:
-        keys: N keys.
-        labels: [N] class numbers, or None where pictures have none.
-        teacher: [N, D] unit vectors of the pictures.
-        student: [N, D] unit vectors of the pictures.
-        texts: [M, D] unit vectors of the captions.
+        labels: [N] class numbers, or None where a picture has none.
+        teacher: [N, D] unit vectors of the pictures' plain views, or None where the teacher has
+            not seen this split.
         captions: M captions.
+        texts: [M, D] unit vectors of the captions.
         image_of_text: [M] the picture of each caption.
-        dense: [N, D, h, w] half-precision dense maps of the student on the grid of P5; None unless
-            asked for.
+        size: N.
     """
 
-    __test__ = False  # no test class, whatever its name
-
-    keys: list[str]
     labels: Tensor | None
-    teacher: Tensor
-    student: Tensor
-    texts: Tensor
+    teacher: Tensor | None
     captions: list[str]
+    texts: Tensor
     image_of_text: Tensor
+    size: int
+
+    @classmethod
+    def of(cls, samples: Iterable[CachedSample], dim: int, captions: bool) -> CachedSplit:
+        """What is known of samples, whose pictures do not stay in memory.
+
+        Args:
+            samples: N of them.
+            dim: Width of the vectors, D.
+            captions: Whether captions and their vectors are wanted; else M is 0.
+        """
+        labels: list[int | None] = []
+        teacher: list[np.ndarray] = []
+        texts: list[np.ndarray] = []
+        words: list[str] = []
+        owners: list[int] = []
+        for number, sample in enumerate(samples):
+            labels.append(sample.label)
+            teacher.append(sample.view_vectors[:1])
+            if captions:
+                words += sample.captions
+                owners += [number] * len(sample.captions)
+                texts.append(sample.text_vectors)
+        vectors = _unit(teacher, dim)
+        return cls(
+            labels=None if None in labels else torch.tensor(labels),
+            teacher=vectors if len(vectors) == len(labels) else None,
+            captions=words,
+            texts=_unit(texts, dim),
+            image_of_text=torch.tensor(owners, dtype=torch.long),
+            size=len(labels),
+        )
+
+
+@dataclass(frozen=True)
+class StudentVectors:
+    """What the student makes of N pictures.
+
+    Attributes:
+        embedding: [N, D] unit vectors.
+        dense: [N, D, h, w] half-precision dense maps on the grid of P5; None unless asked for.
+    """
+
+    embedding: Tensor
     dense: Tensor | None
 
 
-@torch.no_grad()
-def embed_test_split(
-    params: Params, layout: Layout, model: KDEOVModel, dense: bool = False
-) -> TestEmbeddings:
-    """Runs the student over the test split and reads the teacher's vectors of it.
+def read_split(params: Params, layout: Layout, split: str, captions: bool = False) -> CachedSplit:
+    """What the shards of a split know of it.
 
     Raises:
         KdeovError: Shards are missing, damaged, or made from another teacher.
     """
-    shards = open_cache(params.embed, layout, "test")
+    shards = open_cache(params.embed, layout, split)
+    return CachedSplit.of(shards, shards.dim, captions)
+
+
+@torch.no_grad()
+def run_student(
+    params: Params, layout: Layout, model: KDEOVModel, split: str, dense: bool = False
+) -> StudentVectors:
+    """Runs the student over a split.
+
+    Raises:
+        KdeovError: Shards are missing, damaged, or made from another teacher.
+    """
+    shards = open_cache(params.embed, layout, split)
     if model.embed_dim != shards.dim:
         raise KdeovError(
             f"{layout.student}: the student's vectors have {model.embed_dim} dimensions, "
             f"the teacher's have {shards.dim}; run `dvc repro distill`"
         )
-    samples: list[CachedSample] = list(shards)
-    student, maps = [], []
-    with progress("embed test with the student", len(samples)) as meter:
+    vectors, maps = [], []
+    with progress(f"embed {split} with the student", len(shards)) as meter:
         for batch in EvaluationStream(shards, model.transform, BATCH):
             pixels = model.transform.normalise(batch.pixels.to(model.device))
             if dense:
                 output = model.student.with_dense(pixels)
-                student.append(output.embedding)
+                vectors.append(output.embedding)
                 maps.append(output.dense.half().cpu())
             else:
-                student.append(model.student(pixels))
+                vectors.append(model.student(pixels))
             meter.advance(len(batch.keys))
-    labels = [sample.label for sample in samples]
-    return TestEmbeddings(
-        keys=[sample.key for sample in samples],
-        labels=None if None in labels else torch.tensor(labels),
-        teacher=_unit(np.stack([sample.view_vectors[0] for sample in samples])),
-        student=F.normalize(torch.cat(student).float().cpu(), dim=-1),
-        texts=_unit(np.concatenate([sample.text_vectors for sample in samples])),
-        captions=[caption for sample in samples for caption in sample.captions],
-        image_of_text=torch.tensor(
-            [n for n, sample in enumerate(samples) for _ in sample.captions]
-        ),
+    return StudentVectors(
+        embedding=F.normalize(torch.cat(vectors).float().cpu(), dim=-1),
         dense=torch.cat(maps) if dense else None,
     )
 
@@ -114,5 +153,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-def _unit(vectors: np.ndarray) -> Tensor:
-    return F.normalize(torch.from_numpy(vectors.astype(np.float32)), dim=-1)
+def _unit(blocks: list[np.ndarray], dim: int) -> Tensor:
+    """Blocks of rows [n, dim] as one of float32 unit rows."""
+    rows = np.concatenate([np.empty((0, dim), np.float32), *blocks])
+    return F.normalize(torch.from_numpy(rows.astype(np.float32)), dim=-1)

@@ -59,5 +59,10 @@ class Layout:
         return self.root / "work" / "runs"
 
     @property
+    def heads(self) -> Path:
+        """Text heads of zero-shot classification, by their content."""
+        return self.root / "work" / "heads"
+
+    @property
     def tracking_database(self) -> Path:
         return self.root / "work" / "mlflow" / "mlflow.db"

@@ -109,11 +109,24 @@ class DistillParams(Section):
 
 class ZeroShotParams(Section):
     templates: str
+    """Set of `kdeov.prompts`."""
+    class_names: dict[str, str | None] | Path | None
+    """What prompts call classes, null leaving one out: a mapping, or a JSON file with one. DVC
+    watches a mapping; of a file, results state the digest, which whoever shows them compares."""
+    resamples: Count
+    """Of the bootstrap that gives the 95% intervals."""
+
+
+class LinearProbeParams(Section):
+    inverse_regularisation: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    """Values of C among which the validation split chooses."""
+    resamples: Count
 
 
 class RetrievalParams(Section):
     rerank: Annotated[int, Field(ge=0)]
     """First hits that fusion re-orders, as a row of its own; 0 leaves the row out."""
+    resamples: Count
 
 
 class EfficiencyParams(Section):
@@ -159,6 +172,7 @@ class Params(Section):
     embed: EmbedParams
     distill: DistillParams
     zero_shot: ZeroShotParams
+    linear_probe: LinearProbeParams
     retrieval: RetrievalParams
     efficiency: EfficiencyParams
     report: ReportParams
@@ -224,7 +238,7 @@ def _absolute(params: Params, root: Path) -> Params:
     def resolve(path: Path) -> Path:
         return (root / path.expanduser()).resolve()
 
-    distill = params.distill
+    distill, names = params.distill, params.zero_shot.class_names
     try:
         teacher = params.teacher.absolute(resolve)
     except ValueError as error:
@@ -238,5 +252,8 @@ def _absolute(params: Params, root: Path) -> Params:
             )
             if distill.backbone_weights
             else distill,
+            "zero_shot": params.zero_shot.model_copy(
+                update={"class_names": resolve(names) if isinstance(names, Path) else names}
+            ),
         }
     )

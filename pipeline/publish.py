@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +20,7 @@ from pipeline.distill import run_tags
 from pipeline.files import digest, sha256_file, write_json
 from pipeline.layout import Layout
 from pipeline.params import Params
-from pipeline.results import Results
+from pipeline.results import GROUPS, Results, percent, score
 from pipeline.tracking import (
     TrackingTarget,
     find_or_create_run,
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PUBLISHED = "kdeov.published"
+ADDRESS = "MLFLOW_TRACKING_URI"
 VIEW = "workflowType=machine_learning"  # without it, the page opens on its GenAI side, empty
 
 
@@ -42,7 +46,7 @@ def publish(params: Params, layout: Layout) -> str:
     Raises:
         KdeovError: A result is missing, or MLflow cannot be reached.
     """
-    results = Results.read(layout)
+    results = Results.read(params, layout)
     target = TrackingTarget.of(params.tracking, layout)
     try:
         client = target.client()
@@ -61,6 +65,9 @@ def publish(params: Params, layout: Layout) -> str:
             _log_files(client, run_id, files, layout)
             _log_datasets(client, run_id, results, layout)
             _log_model(target, run_id, layout)
+            for name, scores in results.evaluations.items():
+                tag = f"{scores['protocol_id']} {scores['protocol']}"
+                client.set_tag(run_id, f"protocol.{GROUPS.get(name, name)}", tag)
             client.set_tag(run_id, "mlflow.note.content", _description(results))
             client.set_tag(run_id, PUBLISHED, state)
         client.set_terminated(run_id, "FINISHED")
@@ -149,8 +156,7 @@ def _log_model(target: TrackingTarget, run_id: str, layout: Layout) -> None:
     example = torch.zeros(2, 3, size, size)
     with torch.no_grad():
         vectors = tower(example)
-    mlflow.set_tracking_uri(target.uri)
-    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+    with _fluent(target.uri), mlflow.start_run(run_id=run_id), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of torch.export's own serialisation
         mlflow.pytorch.log_model(
             tower,
@@ -161,6 +167,21 @@ def _log_model(target: TrackingTarget, run_id: str, layout: Layout) -> None:
         )
 
 
+@contextmanager
+def _fluent(uri: str) -> Iterator[None]:
+    """MLflow's fluent interface at an address, which it would leave behind in the environment."""
+    import mlflow
+
+    before = os.environ.get(ADDRESS)
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        os.environ.pop(ADDRESS, None)
+        if before is not None:
+            os.environ[ADDRESS] = before
+
+
 def _description(results: Results) -> str:
     lines = [
         f"**{results.run.name}**, a student of {results.run.teacher} on {results.run.dataset}.",
@@ -168,9 +189,11 @@ def _description(results: Results) -> str:
         "| test split | teacher | student | retained |",
         "|---|---:|---:|---:|",
     ]
-    for label, teacher, student, share in results.comparison():
-        retained = "" if share is None else f"{100 * share:.1f}%"
-        lines.append(f"| {label} | {teacher:.3f} | {student:.3f} | {retained} |")
+    for row in results.comparison():
+        cells = [row.label, score(row.teacher), score(row.student), percent(row.retained)]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "In brackets: 95% bootstrap intervals. Protocols:", ""]
+    lines += [f"- `{line}`" for line in results.protocols()]
     lines += [
         "",
         f"Fingerprint `{results.run.fingerprint}`. Rebuild with `dvc repro`; the page is "

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import base64
-import io
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 import yaml
-from PIL import Image
 
-from kdeov.model import KDEOVModel
-from pipeline.cache import open_cache
 from pipeline.evaluation import load_student, read_arrays
-from pipeline.figures import (
-    confusion_matrix,
-    heat_overlay,
-    picture_jpeg,
-    picture_png,
-    training_curves,
-)
+from pipeline.figures import confusion_matrix, training_curves
 from pipeline.files import write_text, writing, writing_folder
+from pipeline.gallery import Gallery, examples, queries
 from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.publish import publish_or_warn
-from pipeline.results import Results
-
-SIDE = 160  # pixels of the pictures on the page
-THUMBNAIL = 96
+from pipeline.reranking import gain_verdict
+from pipeline.results import RERANKED, Results, Value, gain, percent, score
 
 
 def report(params: Params, layout: Layout) -> None:
@@ -38,21 +26,26 @@ def report(params: Params, layout: Layout) -> None:
     Raises:
         KdeovError: A result is missing.
     """
-    results = Results.read(layout)
-    arrays = layout.evaluation
-    hits = read_arrays(arrays / "retrieval" / "hits.npz")
+    results = Results.read(params, layout)
     predictions = (
-        read_arrays(arrays / "zero_shot" / "predictions.npz") if results.zero_shot else None
+        read_arrays(layout.evaluation / "zero_shot" / "predictions.npz")
+        if results.zero_shot
+        else None
     )
-    gallery = _Gallery(params, layout)
+    gallery = Gallery(params, layout)
     figures = {"training_curves": training_curves(results.history)}
     if predictions is not None:
         figures["confusion_matrix"] = confusion_matrix(
-            predictions["labels"], predictions["student"], results.dataset.classes
+            predictions["labels"], predictions["student"], predictions["names"].tolist()
         )
-    examples = _examples(params, results, predictions, gallery, load_student(params, layout))
-    figures |= {f"heat_map_{n}": e["heat"] for n, e in enumerate(examples)}
-    page = _page(results, figures, examples, _queries(params, hits, gallery))
+    count = params.report.examples
+    seen = examples(count, predictions, gallery, load_student(params, layout))
+    figures |= {f"heat_map_{n}": example["heat"] for n, example in enumerate(seen)}
+    found = []
+    if results.retrieval:
+        hits = read_arrays(layout.evaluation / "retrieval" / "hits.npz")
+        found = queries(max(2, count // 2), hits, gallery)
+    page = _page(results, figures, seen, found)
     with writing_folder(layout.report.parent) as folder:
         write_text(folder / layout.report.name, page)
         for name, png in figures.items():
@@ -61,100 +54,11 @@ def report(params: Params, layout: Layout) -> None:
     publish_or_warn(params, layout)
 
 
-class _Gallery:
-    """Pictures, all captions, and each picture's first caption, of the test split."""
-
-    def __init__(self, params: Params, layout: Layout) -> None:
-        self.captions: list[str] = []
-        self.first_captions: list[str] = []
-        self._jpegs: list[bytes] = []
-        for sample in open_cache(params.embed, layout, "test"):
-            self.captions += sample.captions
-            self.first_captions.append(sample.captions[0])
-            self._jpegs.append(sample.jpeg)
-
-    def __getitem__(self, number: int) -> Image.Image:
-        """The centred square that both models see."""
-        picture = Image.open(io.BytesIO(self._jpegs[number])).convert("RGB")
-        side = min(picture.size)
-        left, top = (picture.width - side) // 2, (picture.height - side) // 2
-        return picture.crop((left, top, left + side, top + side))
-
-    def __len__(self) -> int:
-        return len(self._jpegs)
-
-
-def _examples(
-    params: Params,
-    results: Results,
-    predictions: dict[str, np.ndarray] | None,
-    gallery: _Gallery,
-    model: KDEOVModel,
-) -> list[dict[str, Any]]:
-    """Pictures with the heat map of their class or caption: half of them right, half wrong where
-    there are such.
-    """
-    count = min(params.report.examples, len(gallery))
-    numbers: list[int]
-    if predictions is None:
-        numbers = [int(n) for n in np.linspace(0, len(gallery) - 1, count)]
-    else:
-        right = np.flatnonzero(predictions["student"] == predictions["labels"])
-        wrong = np.flatnonzero(predictions["student"] != predictions["labels"])
-        numbers = _spread(wrong, min(len(wrong), count // 2))
-        numbers = _spread(right, min(len(right), count - len(numbers))) + numbers
-    examples = []
-    for number in numbers:
-        picture = gallery[number]
-        example: dict[str, Any] = {}
-        if predictions is None:
-            example["text"] = gallery.first_captions[number]
-        else:
-            classes = results.dataset.classes
-            example["text"] = classes[predictions["labels"][number]]
-            example |= {who: classes[predictions[who][number]] for who in ("teacher", "student")}
-        heat = model.heatmap(picture, [example["text"]])[0, 0].cpu().numpy()
-        example["picture"] = picture_png(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-        example["heat"] = heat_overlay(picture, heat, SIDE)
-        examples.append(example)
-    return examples
-
-
-def _queries(
-    params: Params, hits: dict[str, np.ndarray], gallery: _Gallery
-) -> list[dict[str, Any]]:
-    """Captions with their first hits: half found at the first place, half not among the shown."""
-    own, found = hits["image_of_text"], hits["hits"]
-    first = np.flatnonzero(found[:, 0] == own)
-    missed = np.flatnonzero((found != own[:, None]).all(axis=1))
-    count = max(2, params.report.examples // 2)
-    texts = _spread(first, min(len(first), count)) + _spread(missed, min(len(missed), count))
-    return [
-        {
-            "caption": gallery.captions[t],
-            "hit": bool(found[t, 0] == own[t]),
-            "hits": [
-                {"picture": picture_jpeg(gallery[int(n)], THUMBNAIL), "right": bool(n == own[t])}
-                for n in found[t]
-            ],
-        }
-        for t in texts
-    ]
-
-
-def _spread(numbers: np.ndarray, count: int) -> list[int]:
-    return (
-        [int(numbers[i]) for i in np.linspace(0, len(numbers) - 1, count).astype(int)]
-        if count
-        else []
-    )
-
-
 def _page(
     results: Results,
     figures: dict[str, bytes],
-    examples: list[dict[str, Any]],
-    queries: list[dict[str, Any]],
+    seen: list[dict[str, Any]],
+    found: list[dict[str, Any]],
 ) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -162,65 +66,74 @@ def _page(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    reranked = results.retrieval.get("reranked", {})
-    rows = [
-        {
-            "label": f"R@{k}",
-            "before": results.retrieval["student"][f"t2i_r{k}"],
-            "after": reranked[f"t2i_r{k}"],
-            "gain": reranked[f"gain_t2i_r{k}"],
-        }
-        for k in (1, 5, 10)
-        if reranked
-    ]
-    efficiency = results.efficiency
-    reference = efficiency["reference"]
-    size = reference["image_size"]
-    towers = [
-        _tower("student", efficiency["student"]),
-        _tower(f"teacher, {results.run.teacher}", efficiency["teacher"]),
-        _tower(
-            "student",
-            efficiency["student"]
-            | {"image_size": size, "macs": reference["student_macs"]}
-            | {"latency_ms": reference["student_latency_ms"], "batch_latency_ms_per_image": None},
-        ),
-        _tower(reference["name"], reference | {"batch_latency_ms_per_image": None}),
-    ]
+    environment.filters |= {"score": score, "percent": percent, "gain": gain}
     return environment.get_template("report.html.j2").render(
         run=results.run,
         dataset=results.dataset,
+        zero_shot=results.zero_shot,
+        retrieval=results.retrieval,
         cards=_cards(results),
         comparison=results.comparison(),
-        protocols=[s["protocol"] for s in (results.zero_shot, results.retrieval) if s],
-        reranked=rows,
-        rerank_count=reranked.get("count"),
-        rerank_verdict=_verdict([row["gain"] for row in rows]),
-        efficiency=towers,
-        threads=efficiency["threads"],
-        file_bytes=efficiency["student"]["file_bytes"],
+        protocols=results.protocols(),
+        reranked=_reranked(results),
+        rerank_count=results.reranked.get("count"),
+        rerank_verdict=results.reranked.get("verdict"),
+        efficiency=_towers(results),
+        threads=results.efficiency["threads"],
+        file_bytes=results.efficiency["student"]["file_bytes"],
         curves=_inline(figures["training_curves"]),
         confusion=_inline(figures["confusion_matrix"]) if "confusion_matrix" in figures else None,
         examples=[
-            {
-                "teacher": None,
-                "student": None,
-                **e,
-                "picture": _inline(e["picture"]),
-                "heat": _inline(e["heat"]),
-            }
-            for e in examples
+            {"said": {}, **e, "picture": _inline(e["picture"]), "heat": _inline(e["heat"])}
+            for e in seen
         ],
         queries=[
             {**q, "hits": [{**h, "picture": _inline(h["picture"], "jpeg")} for h in q["hits"]]}
-            for q in queries
+            for q in found
         ],
         params=yaml.safe_dump(results.run.params, sort_keys=False),
-        number=lambda value: (
-            f"{value:.3f}" if isinstance(value, float) and value < 1.5 else f"{value:,.0f}"
-        ),
-        percent=lambda value: "" if value is None else f"{100 * value:.1f}%",
     )
+
+
+def _reranked(results: Results) -> list[dict[str, Any]]:
+    scores = results.reranked
+    rows = []
+    for key, label in RERANKED.items():
+        if (change := Value.of(scores, f"gain_{key}")) is not None:
+            before = Value.of(results.retrieval["student"], key)
+            verdict = gain_verdict(change.bounds) if change.bounds else ""
+            rows.append(
+                {
+                    "label": label,
+                    "before": before,
+                    "after": Value.of(scores, key),
+                    "gain": change,
+                    "verdict": verdict,
+                }
+            )
+    return rows
+
+
+def _towers(results: Results) -> list[dict[str, Any]]:
+    """Rows of the table of size and speed: each model at its own resolution, then the student
+    against the reference.
+    """
+    student, teacher = results.efficiency["student"], results.efficiency["teacher"]
+    reference = results.efficiency["reference"]
+    again = student | {
+        "image_size": reference["image_size"],
+        "macs": reference["student_macs"],
+        "latency_ms": reference["student_latency_ms"],
+        "batch_latency_ms_per_image": None,
+    }
+    towers = [_tower("student", student)]
+    if teacher is not None:
+        towers.append(_tower(f"teacher, {results.run.teacher}", teacher))
+    return [
+        *towers,
+        _tower("student", again),
+        _tower(reference["name"], reference | {"batch_latency_ms_per_image": None}),
+    ]
 
 
 def _tower(name: str, row: dict[str, Any]) -> dict[str, Any]:
@@ -234,12 +147,6 @@ def _tower(name: str, row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _verdict(gains: list[float]) -> str:
-    if any(gain > 0 for gain in gains):
-        return "It helps." if min(gains) >= 0 else "It helps at one depth and hurts at another."
-    return "It does not help here."
-
-
 def _cards(results: Results) -> list[dict[str, str]]:
     cards = []
     for scores, key, label in (
@@ -247,23 +154,21 @@ def _cards(results: Results) -> list[dict[str, str]]:
         (results.retrieval, "i2t_r5", "picture to text R@5"),
         (results.retrieval, "t2i_r5", "text to picture R@5"),
     ):
-        if scores:
-            share = scores["retained"][key]
-            note = f"teacher {scores['teacher'][key]:.3f}"
-            note += "" if share is None else f", {100 * share:.0f}% retained"
-            cards.append({"value": f"{scores['student'][key]:.3f}", "label": label, "note": note})
+        if (own := Value.of(scores.get("student"), key)) is None:
+            continue
+        value, _, bounds = score(own).partition(" ")
+        teacher, share = (Value.of(scores.get(who), key) for who in ("teacher", "retained"))
+        notes = [f"teacher {teacher.value:.3f}"] if teacher else []
+        notes += [f"{share.value:.0%} retained"] if share else []
+        cards.append({"value": value, "bounds": bounds, "label": label, "note": ", ".join(notes)})
     reference = results.efficiency["reference"]
     millions = results.efficiency["student"]["parameters"] / 1e6
-    cards.append(
-        {"value": f"{millions:.2f} M", "label": "parameters", "note": "of the picture tower"}
-    )
-    cards.append(
-        {
-            "value": f"{reference['speedup']:.1f}×",
-            "label": "faster than ViT-B/32",
-            "note": f"one picture of {reference['image_size']} px, this CPU",
-        }
-    )
+    speed = f"one picture of {reference['image_size']} px, this CPU"
+    for value, label, note in (
+        (f"{millions:.2f} M", "parameters", "of the picture tower"),
+        (f"{reference['speedup']:.1f}×", f"faster than {reference['name']}", speed),
+    ):
+        cards.append({"value": value, "bounds": "", "label": label, "note": note})
     return cards
 
 

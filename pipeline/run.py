@@ -33,6 +33,11 @@ class RunRecord:
     params: dict[str, Any]
     ingredients: dict[str, Any]
 
+    @property
+    def fusion_is_trained(self) -> bool:
+        """Whether a loss trained the fusion module, so that there is something to re-rank with."""
+        return self.params["distill"]["losses"]["fusion"] > 0
+
     def write(self, student: Path) -> None:
         """Beside the student's weights."""
         write_json(student / RUN, asdict(self))

@@ -7,16 +7,27 @@ from __future__ import annotations
 import csv
 import io
 import logging
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from kdeov.metrics import classification, retained
+from kdeov.metrics import classification, compare
 from kdeov.prompts import templates, templates_digest
+from pipeline.class_names import PromptClasses, prompt_classes
 from pipeline.dataset import Dataset
-from pipeline.evaluation import embed_test_split, load_student, write_arrays
-from pipeline.files import digest, write_json, write_text
+from pipeline.evaluation import (
+    CachedSplit,
+    load_student,
+    read_split,
+    run_student,
+    write_arrays,
+)
+from pipeline.files import write_json, write_text
+from pipeline.heads import class_vectors
 from pipeline.layout import Layout
 from pipeline.params import Params
+from pipeline.protocol import classes_part, protocol
 
 logger = logging.getLogger(__name__)
 
@@ -27,44 +38,94 @@ def zero_shot(params: Params, layout: Layout) -> None:
     A data set without labels has nothing to classify; its metrics are empty, and the log says so.
 
     Raises:
-        KdeovError: Unknown templates, or inputs that do not fit together.
+        KdeovError: Unknown templates or classes, or inputs that do not fit together.
     """
-    prompts = templates(params.zero_shot.templates)
+    options = params.zero_shot
+    prompts = templates(options.templates)
     dataset = Dataset.read(layout.images)
-    out = layout.evaluation / "zero_shot"
-    if not dataset.classes:
+    classes = prompt_classes(dataset.classes, options.class_names) if dataset.classes else None
+    cached = read_split(params, layout, "test")
+    if classes is None or cached.labels is None:
         logger.warning("%s has no labels: nothing to classify", dataset.name)
-        write_json(layout.metrics / "zero_shot.json", {})
-        write_text(out / "confusion.csv", "actual,predicted\n")
+        _write_nothing(layout)
+        return
+    labels, rows = _relabel(cached.labels, classes)
+    if not len(rows):
+        logger.warning("no test picture of %s is of a class that is kept", dataset.name)
+        _write_nothing(layout)
         return
     model = load_student(params, layout)
-    test = embed_test_split(params, layout, model)
-
-    assert test.labels is not None  # a source with classes labels every picture
-    vectors = model.text_encoder.class_vectors(dataset.classes, prompts).cpu()
-    logits = {"teacher": test.teacher @ vectors.T, "student": test.student @ vectors.T}
-    scores = {
-        name: classification(values, test.labels, dataset.held_out_labels)
-        for name, values in logits.items()
-    }
-    protocol = (
-        f"zero-shot/{len(dataset.classes)} classes {digest(dataset.classes)[:8]}/"
-        f"{params.zero_shot.templates} {templates_digest(prompts)}/{model.transform.size} px center"
-    )
+    vectors = class_vectors(model.text_encoder, classes.names, prompts, layout.heads)
+    embeddings = {"student": run_student(params, layout, model, "test").embedding}
+    if cached.teacher is not None:
+        embeddings["teacher"] = cached.teacher
+    logits = {who: pictures[rows] @ vectors.T for who, pictures in embeddings.items()}
+    held_out = [n for n, label in enumerate(classes.labels) if label in dataset.held_out_labels]
+    scores = {who: classification(values, labels, held_out) for who, values in logits.items()}
     result = {
-        **scores,
-        "retained": retained(scores["teacher"], scores["student"]),
-        "protocol": protocol,
-    }
+        **compare(
+            scores.get("teacher"), scores["student"], len(rows), options.resamples,
+            counts={"count": len(rows)},
+        ),
+        "left_out": cached.size - len(rows),
+        "class_names": classes.digest,
+        **protocol(
+            "zero-shot", *_parts(classes, options.templates, prompts),
+            transform=model.transform, resamples=options.resamples,
+        ),
+    }  # fmt: skip
+    if cached.teacher is None:
+        result |= _teacher_elsewhere(params, layout, classes, vectors)
     write_json(layout.metrics / "zero_shot.json", {dataset.name: result})
-    predicted = {name: values.argmax(dim=1) for name, values in logits.items()}
-    write_arrays(out / "predictions.npz", labels=test.labels, **predicted)
+    predicted = {who: values.argmax(dim=1) for who, values in logits.items()}
+    write_arrays(
+        layout.evaluation / "zero_shot" / "predictions.npz",
+        pictures=rows, labels=labels, names=classes.names, vectors=vectors, **predicted,
+    )  # fmt: skip
     write_text(
-        out / "confusion.csv", _confusion(dataset.classes, test.labels, predicted["student"])
+        layout.evaluation / "zero_shot" / "confusion.csv",
+        _confusion(classes.names, labels, predicted["student"]),
     )
     logger.info(
-        "top-1: teacher %.3f, student %.3f", scores["teacher"]["top1"], scores["student"]["top1"]
+        "top-1: %s", ", ".join(f"{who} {result[who]['top1']:.3f}" for who in sorted(embeddings))
     )
+
+
+def _relabel(labels: Tensor, classes: PromptClasses) -> tuple[Tensor, Tensor]:
+    """The numbers of the pictures whose class is kept, and their labels among the kept classes."""
+    place = torch.full((int(labels.max()) + 1,), -1)
+    for new, old in enumerate(classes.labels):
+        if old < len(place):
+            place[old] = new
+    rows = torch.nonzero(place[labels] >= 0).flatten()
+    return place[labels][rows], rows
+
+
+def _parts(classes: PromptClasses, set_name: str, prompts: tuple[str, ...]) -> list[str]:
+    parts = [classes_part(classes.names), f"{set_name} {templates_digest(prompts)}"]
+    return [*parts, f"class names {classes.digest[:8]}"] if classes.digest else parts
+
+
+def _teacher_elsewhere(
+    params: Params, layout: Layout, classes: PromptClasses, vectors: Tensor
+) -> dict[str, Any]:
+    """The teacher's own accuracy on a split that it has seen, where there is one with labels."""
+    for split in ("val", "train"):
+        cached: CachedSplit = read_split(params, layout, split)
+        if cached.teacher is None or cached.labels is None:
+            continue
+        labels, rows = _relabel(cached.labels, classes)
+        if len(rows):
+            scores = classification(cached.teacher[rows] @ vectors.T, labels)
+            own = compare(None, scores, len(rows), params.zero_shot.resamples)["student"]
+            return {"teacher_on": {"split": split, **own, "count": len(rows)}}
+    return {}
+
+
+def _write_nothing(layout: Layout) -> None:
+    write_json(layout.metrics / "zero_shot.json", {})
+    out = layout.evaluation / "zero_shot"
+    write_text(out / "confusion.csv", "actual,predicted\n")
 
 
 def _confusion(classes: list[str], labels: torch.Tensor, predicted: torch.Tensor) -> str:

@@ -28,13 +28,16 @@ def metrics(checkout: Checkout, name: str) -> dict[str, Any]:
 def test_metrics_stand_where_scripts_look_for_them(reproduced: Checkout) -> None:
     zero_shot = metrics(reproduced, "zero_shot")["scenes"]
     retrieval = metrics(reproduced, "retrieval")["scenes"]
+    probe = metrics(reproduced, "linear_probe")["scenes"]
     for who in ("teacher", "student", "retained"):
         assert {"top1", "top5", "mean_per_class", "seen_top1", "heldout_top1"} <= zero_shot[
             who
         ].keys()
         assert {"i2t_r1", "i2t_r5", "t2i_r10", "t2i_median_rank"} <= retrieval[who].keys()
+        assert {"top1", "mean_per_class"} <= probe[who].keys()
+        assert all("interval" in scores[who] for scores in (zero_shot, retrieval, probe))
     assert zero_shot["student"]["count"] == 64
-    assert retrieval["reranked"].keys() >= {"t2i_r1", "gain_t2i_r1"}
+    assert retrieval["reranked"].keys() >= {"t2i_r1", "gain_t2i_r1", "verdict"}
     assert metrics(reproduced, "efficiency")["student"]["parameters"] > 1_000_000
     assert metrics(reproduced, "distill")["epochs"] == 3
 
@@ -54,6 +57,9 @@ def test_only_the_stages_that_read_a_param_are_changed_by_it(reproduced: Checkou
         reproduced.change({"retrieval": {"rerank": 3}, "cluster": {"workers": 5}})
         changed = json.loads(reproduced.run("dvc", "status", "--json").stdout)
         assert set(changed) == {"retrieval"}
+        reproduced.change({"zero_shot": {"class_names": {"red circle": "a red disc"}}})
+        changed = json.loads(reproduced.run("dvc", "status", "--json").stdout)
+        assert set(changed) == {"retrieval", "zero_shot"}
     finally:
         (reproduced.path / "params.yaml").write_text(params)
 
@@ -136,14 +142,15 @@ def test_same_params_give_the_same_shards_and_numbers(
     reproduced: Checkout, new_checkout: Callable[[], Checkout]
 ) -> None:
     again = new_checkout()
-    for stage in ("prepare", "teacher", "embed", "distill", "zero_shot", "retrieval"):
+    evaluations = "zero_shot", "linear_probe", "retrieval"
+    for stage in ("prepare", "teacher", "embed", "distill", *evaluations):
         again.stage(stage)
     for folder in ("images", "embeddings"):
         tars = sorted((reproduced.path / "out" / folder).rglob("*.tar"))
         assert tars
         for tar in tars:
             assert tar.read_bytes() == (again.path / tar.relative_to(reproduced.path)).read_bytes()
-    for name in ("zero_shot", "retrieval", "distill"):
+    for name in (*evaluations, "distill"):
         close(metrics(again, name), metrics(reproduced, name))
 
 
@@ -223,7 +230,7 @@ def close(ours: Any, theirs: Any) -> None:
         assert ours.keys() == theirs.keys()
         for key in theirs:
             close(ours[key], theirs[key])
-    elif isinstance(theirs, float):
+    elif isinstance(theirs, float | list):
         assert ours == pytest.approx(theirs, abs=1e-6)
     else:
         assert ours == theirs
@@ -258,7 +265,7 @@ def test_photographs_with_captions_go_all_the_way(
         }
     )  # fmt: skip
     checkout.run("dvc", "repro")
-    assert metrics(checkout, "zero_shot") == {}
+    assert metrics(checkout, "zero_shot") == metrics(checkout, "linear_probe") == {}
     assert metrics(checkout, "retrieval")["photographs"]["student"]["images"] > 5
     manifests = (checkout.path / "out" / "images").glob("*/manifest.json")
     assert all(json.loads(m.read_text())["rejected"] == [] for m in manifests)

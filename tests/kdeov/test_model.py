@@ -105,6 +105,12 @@ def test_heat_map_of_a_pil_picture_has_the_size_of_the_transform(model_of, pictu
     assert model_of().heatmap(picture((80, 60)), NAMES).shape == (1, 3, 64, 64)
 
 
+def test_heat_map_takes_vectors_of_any_length_for_texts(model_of):
+    model, pixels = model_of(), torch.randn(1, 3, 64, 64)
+    vectors = model.encode_text(NAMES, normalise=False)
+    torch.testing.assert_close(model.heatmap(pixels, 3 * vectors), model.heatmap(pixels, NAMES))
+
+
 @pytest.mark.parametrize("size", [(64, 64), (90, 90), (96, 64), (50, 120)])
 def test_a_picture_looks_alike_as_pil_and_as_tensor(model_of, picture, size):
     image = picture(size)

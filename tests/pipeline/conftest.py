@@ -25,6 +25,7 @@ from pipeline.distill import distill
 from pipeline.efficiency import efficiency
 from pipeline.embed import embed
 from pipeline.layout import Layout
+from pipeline.linear_probe import linear_probe
 from pipeline.make_teacher import make_teacher
 from pipeline.params import Params, load_params
 from pipeline.prepare import prepare
@@ -130,9 +131,16 @@ def trained(
     shutil.copytree(built.root, layout.root, symlinks=True)
     quick = {"threads": 1, "batch_size": 1, "repeats": 1, "reference_size": 32}
     params = make_params(efficiency=quick)
-    for stage in (distill, zero_shot, retrieval, efficiency):
+    for stage in (distill, zero_shot, linear_probe, retrieval, efficiency):
         stage(params, layout)
     return layout, params
+
+
+@pytest.fixture
+def copied(trained: tuple[Layout, Params], tmp_path: Path) -> tuple[Layout, Params]:
+    """A copy of `trained` that a test may damage."""
+    shutil.copytree(trained[0].root, tmp_path / "checkout", symlinks=True)
+    return Layout(tmp_path / "checkout"), trained[1]
 
 
 @pytest.fixture
