@@ -5,7 +5,9 @@ A section is needed where `prepare.source` names it, and may be left out elsewhe
 
 from __future__ import annotations
 
-from typing import ClassVar, get_args
+from typing import Annotated, ClassVar, get_args
+
+from pydantic import Field, NonNegativeInt
 
 from pipeline.schema import Count, Section, Share
 
@@ -86,8 +88,10 @@ class ImageFolderParams(SourceSection):
 class ArrayPart(Section):
     images: str
     """Array of uint8 [N, height, width, 3], or [N, height, width] in grey."""
-    labels: str
-    """Array of N numbers of classes."""
+    labels: str | None
+    """Array of N numbers of classes; null where labels are not to be seen."""
+    rows: Annotated[list[NonNegativeInt], Field(min_length=2, max_length=2)] | None
+    """First row, and the one behind the last; null takes all."""
 
 
 class ArraySplits(Section):
@@ -98,17 +102,17 @@ class ArraySplits(Section):
 
 class ArraysParams(SourceSection):
     example = (
-        "{splits: {train: {images: train_x, labels: train_y}, val: null, "
-        "test: {images: test_x, labels: test_y}}, class_names: classes, templates: plain, "
-        "val: 0.1, test: 0.1}"
+        "{splits: {train: {images: train_x, labels: train_y, rows: null}, val: null, "
+        "test: {images: test_x, labels: test_y, rows: null}}, class_names: classes, "
+        "templates: plain, val: 0.1, test: 0.1}"
     )
 
     splits: ArraySplits
     """Names of the arrays; a split of null takes its share of the training pictures."""
     class_names: str
     """Array of texts."""
-    templates: str
-    """Set of `kdeov.prompts` that makes captions of class names."""
+    templates: str | None
+    """Set of `kdeov.prompts` that makes captions of class names; null leaves captions out."""
     val: Share
     test: Share
 

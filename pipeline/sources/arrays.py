@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ def arrays(path: Path, options: ArraysParams, seed: int, max_side: int | None) -
     file = ArrayFile(path)
     parts = {split: getattr(options.splits, split) for split in SPLITS}
     tables = {split: _table(file, part) for split, part in parts.items() if part is not None}
+    _check_apart(tables)
     classes = file.load(options.class_names)
     if classes.ndim != 1 or classes.dtype.kind not in "US":
         raise KdeovError(
@@ -48,6 +50,14 @@ def _table(file: ArrayFile, part: ArrayPart) -> Table:
             f"{file.path}: {part.images} is {list(shape)}; pictures are [N, height, width, 3], or "
             "[N, height, width] in grey"
         )
+    start, stop = part.rows or (0, shape[0])
+    if not start < stop <= shape[0]:
+        raise KdeovError(
+            f"{file.path}: {part.images} has {shape[0]} rows, and prepare.arrays asks for "
+            f"{start} to {stop}; give [first, last + 1]"
+        )
+    if part.labels is None:
+        return Table(part.images, range(start, stop), None, partial(file.rows, part.images))
     labels = file.load(part.labels)
     if labels.shape == (len(labels), 1):
         labels = labels[:, 0]
@@ -56,4 +66,14 @@ def _table(file: ArrayFile, part: ArrayPart) -> Table:
             f"{file.path}: {part.labels} is {labels.dtype} {list(labels.shape)}, and {part.images} "
             f"has {shape[0]} pictures; give one whole number each"
         )
-    return Table(labels, partial(file.rows, part.images))
+    return Table(part.images, range(start, stop), labels, partial(file.rows, part.images))
+
+
+def _check_apart(tables: dict[str, Table]) -> None:
+    for (split, one), (other, two) in combinations(tables.items(), 2):
+        first, last = max(one.span[0], two.span[0]), min(one.span[-1], two.span[-1])
+        if one.name == two.name and first <= last:
+            raise KdeovError(
+                f"prepare.arrays: row {first} of {one.name} is in {split} and in {other}; give "
+                "each split rows of its own"
+            )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -25,11 +26,15 @@ class Table:
     """Pictures of an official split.
 
     Attributes:
-        labels: Numbers of the classes, [N].
-        rows: Reads the pictures in order: uint8 [height, width, 3], or [height, width] in grey.
+        name: Of the array that holds them.
+        span: Which of its rows they are.
+        labels: Numbers of the classes of all of its rows; None where labels are not to be seen.
+        rows: Reads all rows in order: uint8 [height, width, 3], or [height, width] in grey.
     """
 
-    labels: np.ndarray
+    name: str
+    span: range
+    labels: np.ndarray | None
     rows: Callable[[], Iterator[np.ndarray]]
 
 
@@ -39,7 +44,7 @@ class Row:
 
     table: str
     number: int
-    label: int
+    label: int | None
     pixels: np.ndarray
 
 
@@ -48,12 +53,10 @@ class Rows:
     """The rows of a table that belong to a split, read as they go.
 
     Attributes:
-        name: Of the table.
         table: All rows.
-        chosen: Which of them, boolean [N].
+        chosen: Which of the span, boolean [N].
     """
 
-    name: str
     table: Table
     chosen: np.ndarray
 
@@ -61,9 +64,11 @@ class Rows:
         return int(self.chosen.sum())
 
     def __iter__(self) -> Iterator[Row]:
-        for number, pixels in enumerate(self.table.rows()):
-            if self.chosen[number]:
-                yield Row(self.name, number, int(self.table.labels[number]), pixels)
+        table = self.table
+        for number, pixels in enumerate(islice(table.rows(), table.span.stop)):
+            if number in table.span and self.chosen[number - table.span.start]:
+                label = None if table.labels is None else int(table.labels[number])
+                yield Row(table.name, number, label, pixels)
 
 
 @dataclass(frozen=True)
@@ -82,10 +87,14 @@ class RowReader:
 
     def __call__(self, row: Row) -> Sample | Rejected:
         name = f"{row.table}/{row.number}"
-        if not 0 <= row.label < len(self.classes):
+        if row.label is not None and not 0 <= row.label < len(self.classes):
             return Rejected(name, f"label {row.label} of {len(self.classes)} classes")
         picture = encode_pixels(row.pixels, self.max_side)
-        captions = [prompt.format(self.classes[row.label]) for prompt in self.prompts]
+        captions = (
+            []
+            if row.label is None
+            else [prompt.format(self.classes[row.label]) for prompt in self.prompts]
+        )
         key = f"{row.table}-{row.number:07d}"
         return Sample(key, picture.jpeg, captions, name, row.label, hash=picture.hash)
 
@@ -93,7 +102,7 @@ class RowReader:
 def pixel_rows(
     tables: Mapping[str, Table],
     classes: list[str],
-    template_set: str,
+    template_set: str | None,
     shares: Mapping[str, float],
     seed: int,
     max_side: int | None,
@@ -103,7 +112,8 @@ def pixel_rows(
     Args:
         tables: Of the official splits, `train` among them.
         classes: Names by number.
-        template_set: Set of `kdeov.prompts` that makes captions of class names.
+        template_set: Set of `kdeov.prompts` that makes captions of class names; None leaves
+            captions out, as pictures without labels need.
         shares: Of the training table, for splits that have no table of their own.
         seed: Picks their rows.
         max_side: See `pipeline.pictures.encode_pixels`.
@@ -118,12 +128,16 @@ def pixel_rows(
     val, test = (0.0 if split in tables else shares[split] for split in ("val", "test"))
     train = tables["train"]
     drawn = np.array(
-        [hash_split(f"train/{number}", seed, val, test) for number in range(len(train.labels))]
+        [hash_split(f"{train.name}/{number}", seed, val, test) for number in train.span]
     )
-    inputs = {split: Rows("train", train, drawn == split) for split in SPLITS}
+    inputs = {split: Rows(train, drawn == split) for split in SPLITS}
     for split, table in tables.items():
         if split != "train":
-            inputs[split] = Rows(split, table, np.ones(len(table.labels), dtype=bool))
-    trained = set(np.unique(train.labels[inputs["train"].chosen]))
-    held_out = [name for number, name in enumerate(names) if number not in trained]
-    return Source(inputs, RowReader(names, templates(template_set), max_side), names, held_out)
+            inputs[split] = Rows(table, np.ones(len(table.span), dtype=bool))
+    held_out = []
+    if train.labels is not None:
+        labels = train.labels[train.span.start : train.span.stop]
+        trained = set(np.unique(labels[inputs["train"].chosen]))
+        held_out = [name for number, name in enumerate(names) if number not in trained]
+    prompts = templates(template_set) if template_set else ()
+    return Source(inputs, RowReader(names, prompts, max_side), names, held_out)

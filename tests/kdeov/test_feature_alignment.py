@@ -83,8 +83,8 @@ def test_training_never_touches_the_text_encoder(model, batches):
 def test_weights_choose_the_terms(model, batches):
     weights = {**dict.fromkeys(TERMS, 0.5), "contrastive": 0.0, "fusion": 0.0}
     (epoch,) = train_feature_alignment(model, batches, num_epochs=1, weights=weights)
-    assert epoch.keys() == {"feature", "affinity", "interactive", "total"}
-    shares = (epoch["feature"], epoch["affinity"], epoch["interactive"])
+    assert epoch.keys() == {"feature", "affinity", "relation", "interactive", "total"}
+    shares = (epoch[name] for name in ("feature", "affinity", "relation", "interactive"))
     assert epoch["total"] == pytest.approx(sum(shares) / 2, rel=1e-5)
 
 

@@ -61,10 +61,10 @@ def test_rows_become_pictures_with_class_and_captions(tmp_path: Path) -> None:
     samples = made(source, "test")
     assert [s.label for s in samples if isinstance(s, Sample)] == [0, 1, 2, 0]
     assert isinstance(samples[1], Sample)
-    assert samples[1].key == "test-0000001"
+    assert samples[1].key == "test_x-0000001"
     assert samples[1].captions == ["a photo of a polar bear."]
     train = [s.key for s in made(source, "train", "val") if isinstance(s, Sample)]
-    assert sorted(train) == [f"train-{n:07d}" for n in range(10)]
+    assert sorted(train) == [f"train_x-{n:07d}" for n in range(10)]
 
 
 def test_real_pictures_hardly_change(shared_data: Path) -> None:
@@ -106,7 +106,7 @@ def test_grey_pictures_and_labels_in_a_column_are_read(tmp_path: Path) -> None:
 def test_a_label_without_a_class_is_rejected(tmp_path: Path) -> None:
     results = made(listed(saved(tmp_path, test_y=np.array([0, 3, -1, 2]))), "test")
     reasons = {r.name: r.reason for r in results if isinstance(r, Rejected)}
-    assert reasons == {"test/1": "label 3 of 3 classes", "test/2": "label -1 of 3 classes"}
+    assert reasons == {"test_x/1": "label 3 of 3 classes", "test_x/2": "label -1 of 3 classes"}
 
 
 @pytest.mark.parametrize(
