@@ -33,12 +33,14 @@ class Study:
         seeds: Of training; each variant runs with each.
         variants: Name of each, and its params as `dvc exp run -S` takes them.
         metrics: Name of each column, and where in the metrics it stands: file, who, which.
+        stages: That are run, with all that they need.
     """
 
     question: str
     seeds: list[int]
     variants: dict[str, list[str]]
     metrics: dict[str, str]
+    stages: list[str]
 
     @classmethod
     def named(cls, name: str) -> Study:
@@ -87,7 +89,8 @@ def run_study(study: Study, layout: Layout) -> list[tuple[str, list[dict[str, fl
                 else:
                     logger.info("running %s", name)
                     settings = [f"-S{change}" for change in (*changes, f"{SEED}={seed}")]
-                    _run(layout, "dvc", "exp", "run", "--quiet", "-n", name, *settings)
+                    command = ["dvc", "exp", "run", "--quiet", "-n", name, *settings]
+                    _run(layout, *command, *study.stages)
                 found.append(read_metrics(study, layout))
             rows.append((variant, found))
     finally:
