@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kdeov.fusion import CrossModalFusionModule
     from kdeov.losses import CrossModalAlignmentLoss, DistillationLoss, FeatureAlignmentLoss
     from kdeov.model import KDEOVModel
+    from kdeov.open_clip_teacher import OpenClipTeacher
     from kdeov.projection import ProjectionNetwork
     from kdeov.teacher import ClipTeacher
     from kdeov.text import FrozenCLIPTextEncoder
@@ -32,6 +33,7 @@ _HOMES = {
     "KDEOVModel": "model",
     "KdeovError": "errors",
     "LightweightVisualBackbone": "backbone",
+    "OpenClipTeacher": "open_clip_teacher",
     "ProjectionNetwork": "projection",
     "train_feature_alignment": "training",
 }
@@ -46,6 +48,7 @@ __all__ = [
     "KDEOVModel",
     "KdeovError",
     "LightweightVisualBackbone",
+    "OpenClipTeacher",
     "ProjectionNetwork",
     "train_feature_alignment",
 ]
