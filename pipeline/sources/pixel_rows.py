@@ -87,7 +87,7 @@ class RowReader:
         picture = encode_pixels(row.pixels, self.max_side)
         captions = [prompt.format(self.classes[row.label]) for prompt in self.prompts]
         key = f"{row.table}-{row.number:07d}"
-        return Sample(key, picture.jpeg, captions, name, row.label, hash=picture.hash)
+        return Sample(key, picture.jpeg, captions, name, row.label, grid=picture.grid)
 
 
 def pixel_rows(

@@ -96,6 +96,23 @@ def test_a_table_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
     assert isinstance(sample, Sample) and sample.captions == ['a dog, a "cat"']
 
 
+def test_lines_within_quotes_and_cells_that_are_missing_or_empty_are_read(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "b.jpg")
+    table = 'image,caption\n\na.jpg,"a dog\r\n  on grass"\nb.jpg\na.jpg,two dogs,,\n'
+    results = made(source(tmp_path, table.encode()))
+    first = results["a.jpg"]
+    assert isinstance(first, Sample) and first.captions == ["a dog on grass", "two dogs"]
+    assert results["b.jpg"] == Rejected("b.jpg", "no caption")
+
+
+def test_rows_of_one_name_make_one_picture_and_keep_their_captions(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg")
+    source_of_two = source(tmp_path, [("a.jpg", "a dog"), ("a.jpg ", "a dog"), ("a.jpg", "b")])
+    assert sum(len(source_of_two.inputs[split]) for split in SPLITS) == 1
+    (sample,) = made(source_of_two).values()
+    assert isinstance(sample, Sample) and sample.captions == ["a dog", "a dog", "b"]
+
+
 def test_a_tsv_has_no_quotes(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg")
     (tmp_path / "t.tsv").write_text('image\tcaption\na.jpg\t"Stop", it says\n')
@@ -141,7 +158,15 @@ def test_a_parquet_table_that_cannot_be_read_is_told_in_one_line(
         (b"file,text\na,b\n", ["no column 'image'", "its columns are file, text"]),
         (b"image\na.jpg\n", ["no column 'caption'", "its columns are image"]),
         (b"", ["no column 'image'", "its columns are none"]),
-        ("image,caption\na.jpg,Löwe\n".encode("latin-1"), ["not UTF-8", "byte 21"]),
+        ("image,caption\na.jpg,Löwe\n".encode("latin-1"), ["not UTF-8 (line 2, byte 21)"]),
+        (
+            b"image,caption\n" + b"a.jpg,x\n" * 5000 + b"a.jpg,\xff\n",
+            ["not UTF-8 (line 5002, byte 40020)"],
+        ),
+        ("image,caption\na.jpg,x\n".encode("utf-16"), ["not UTF-8 (line 1, byte 0)"]),
+        ("image,caption\n".encode("utf-16-le"), ["no column 'image'", r"'i\x00m\x00"]),
+        (b"image,caption,caption\na,b,c\n", ["several columns are called 'caption'"]),
+        (b"image,caption\na,x\na,a dog, a cat\n", ["line 3 has 3 cells, the header 2", "quotes"]),
         (b'image,caption\na.jpg,"open\n', ["line", "mend the quotes"]),
         (b'image,caption\na.jpg,"x" y\n', ["line 2", "mend the quotes"]),
     ],

@@ -96,7 +96,11 @@ def test_a_picture_that_is_listed_twice_is_rejected_once(tmp_path: Path) -> None
     ("text", "words"),
     [
         ("a.jpg#0\tfine\na.jpg A dog\n", "line 2 is no `name#number<tab>caption`"),
-        ("a.jpg#0\tLöwe\n".encode("latin-1"), "not UTF-8 (byte"),
+        (
+            ("b.jpg#0\tx\n" * 9999 + "a.jpg#0\tLöwe\n").encode("latin-1"),
+            "not UTF-8 (line 10000, byte 99999)",
+        ),
+        ("a.jpg#0\tx\n".encode("utf-16"), "not UTF-8 (line 1, byte 0)"),
     ],
 )
 def test_a_token_file_that_is_none_is_told_in_one_line(
