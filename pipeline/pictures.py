@@ -14,6 +14,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM
 WIDENED = ("PNG", "PPM")
 ORIENTATION = 0x0112  # EXIF
 QUALITY = 95
+LONGEST = 65_500  # pixels of a side that a JPEG can have
 GRID = (9, 8)
 ENOUGH = (64, 64)  # pixels for a grid
 
@@ -119,6 +120,9 @@ def encode_pixels(pixels: np.ndarray, max_side: int | None) -> Picture:
     Args:
         pixels: uint8 [height, width, 3], or [height, width] in grey.
         max_side: See `decode_picture`.
+
+    Raises:
+        UnusablePicture: A side is longer than that of any JPEG.
     """
     return _encode(Image.fromarray(pixels).convert("RGB"), max_side, quality=100, subsampling=0)
 
@@ -136,6 +140,8 @@ def _encode(rgb: Image.Image, max_side: int | None, **options: int) -> Picture:
     if max_side is not None and max(rgb.size) > max_side:
         rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
+    if max(rgb.size) > LONGEST:
+        raise UnusablePicture(f"longer than {LONGEST:,} pixels; set prepare.max_side")
     # without what somebody once wrote into the file, which may be too long for a JPEG
     rgb.save(buffer, "JPEG", comment=b"", **{"quality": QUALITY} | options)
     return Picture(buffer.getvalue(), rgb.size, grey_grid(rgb))

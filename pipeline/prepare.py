@@ -18,6 +18,7 @@ from pipeline.near_duplicates import near_duplicates
 from pipeline.params import PrepareParams
 from pipeline.shards import Manifest, read_shard, sample_json
 from pipeline.sources import open_source
+from pipeline.sources.naming import printable
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,13 @@ def prepare(params: PrepareParams, out: Path, processes: int | None = None) -> N
         manifests = {split: _manifest(folder, made[split], split, params) for split in SPLITS}
         hashes = {split: np.concatenate([part.hashes for part in made[split]]) for split in SPLITS}
         _check_rejected(manifests, params.max_rejected)
+        if source.held_out:
+            logger.info(
+                "%d of %d classes do not occur in training: %s%s",
+                len(source.held_out), len(source.classes),
+                ", ".join(map(printable, source.held_out[:EXAMPLES])),
+                ", ..." if len(source.held_out) > EXAMPLES else "",
+            )  # fmt: skip
         Dataset(
             name=params.dataset,
             source=params.source,
@@ -95,7 +103,7 @@ def _check_rejected(manifests: dict[str, Manifest], limit: float) -> None:
             "rejected %d of %d inputs; the manifests list all of them", len(rejected), total
         )
     if len(rejected) > limit * total:
-        named = "; ".join(f"{r['name']}: {r['reason']}" for r in rejected[:3])
+        named = "; ".join(f"{printable(r['name'])}: {r['reason']}" for r in rejected[:3])
         raise KdeovError(
             f"{len(rejected)} of {total} inputs cannot be used, more than "
             f"prepare.max_rejected = {limit:g} "
@@ -125,7 +133,7 @@ def _near_duplicates(
         logger.warning(
             "%d of %d pictures of %s nearly occur in %s (%s); metrics of %s may be too good",
             len(pairs), manifests[split].samples, split, other,
-            "; ".join(" as ".join(names) for names in examples), split,
+            "; ".join(" as ".join(map(printable, names)) for names in examples), split,
         )  # fmt: skip
     return found
 

@@ -14,7 +14,7 @@ class Sample:
     Attributes:
         key: Name in the shard; letters, digits, - and _ alone, unique in its split.
         jpeg: The encoded picture.
-        captions: At least one caption.
+        captions: At least one, or none in all pictures of the data set.
         source: What a person would look for, such as a file name.
         label: Index into the data set's classes, or None where the source has none.
         extra: Whatever else the source knows (boxes, say); JSON types only.

@@ -26,6 +26,8 @@ def read_within(root: Path, name: str) -> bytes:
     Raises:
         UnusablePicture: Missing, unreadable, or anything but a plain file within the folder.
     """
+    if not name:
+        raise UnusablePicture("has no name")
     if "\0" in name:
         raise UnusablePicture("its name holds a null")
     if not is_unicode(name):

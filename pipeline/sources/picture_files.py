@@ -24,13 +24,13 @@ class PictureFile:
 
     Attributes:
         name: Path within the folder of pictures.
-        captions: As they were found.
+        captions: As they were found, or None where the source has none.
         label: Class name, or None where the source has no classes.
         boxes: Marked objects, or None where the source has none.
     """
 
     name: str
-    captions: list[str]
+    captions: list[str] | None
     label: str | None = None
     boxes: Boxes | None = None
 
@@ -107,7 +107,8 @@ class FileReader:
     def __call__(self, item: Input) -> Sample | Rejected:
         name = item.file.name
         try:
-            captions = clean_captions(item.file.captions)
+            found = item.file.captions
+            captions = [] if found is None else clean_captions(found)
             picture = decode_picture(read_within(self.root, name), self.max_side)
             boxes = item.file.boxes
             extra = {} if boxes is None else {"objects": boxes.within(picture.size)}

@@ -1,5 +1,5 @@
 """What sources share whose pictures are rows of pixels in one file, each with the number of its
-class.
+class or without.
 
 Such pictures are small and lossless, and a shard holds JPEGs: they are stored at quality 100 with
 full colour resolution, which changes the pixels of CIFAR-10 by 0.4 of 255 on average and 4 at most.
@@ -15,9 +15,9 @@ import numpy as np
 from kdeov.errors import KdeovError
 from kdeov.prompts import templates
 from pipeline.dataset import SPLITS
-from pipeline.pictures import encode_pixels
+from pipeline.pictures import UnusablePicture, encode_pixels
 from pipeline.sources.base import Rejected, Sample, Source
-from pipeline.sources.naming import hash_split
+from pipeline.sources.naming import hash_split, unique_keys
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,18 @@ class Table:
     """Pictures of an official split.
 
     Attributes:
-        labels: Numbers of the classes, [N].
+        name: What its rows are called after.
+        count: How many there are, N.
+        labels: Numbers of the classes, [N], or None where the split has none.
         rows: Reads the pictures in order: uint8 [height, width, 3], or [height, width] in grey.
+        first: Number of the first row.
     """
 
-    labels: np.ndarray
+    name: str
+    count: int
+    labels: np.ndarray | None
     rows: Callable[[], Iterator[np.ndarray]]
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class Row:
 
     table: str
     number: int
-    label: int
+    label: int | None
     pixels: np.ndarray
 
 
@@ -48,12 +54,10 @@ class Rows:
     """The rows of a table that belong to a split, read as they go.
 
     Attributes:
-        name: Of the table.
         table: All rows.
         chosen: Which of them, boolean [N].
     """
 
-    name: str
     table: Table
     chosen: np.ndarray
 
@@ -61,9 +65,11 @@ class Rows:
         return int(self.chosen.sum())
 
     def __iter__(self) -> Iterator[Row]:
-        for number, pixels in enumerate(self.table.rows()):
-            if self.chosen[number]:
-                yield Row(self.name, number, int(self.table.labels[number]), pixels)
+        labels = self.table.labels
+        for place, pixels in enumerate(self.table.rows()):
+            if self.chosen[place]:
+                label = None if labels is None else int(labels[place])
+                yield Row(self.table.name, self.table.first + place, label, pixels)
 
 
 @dataclass(frozen=True)
@@ -71,29 +77,36 @@ class RowReader:
     """Makes samples of rows.
 
     Attributes:
+        keys: What the keys of each table begin with.
         classes: Their names.
         prompts: Templates of captions.
         max_side: Longest side.
     """
 
+    keys: dict[str, str]
     classes: list[str]
     prompts: tuple[str, ...]
     max_side: int | None
 
     def __call__(self, row: Row) -> Sample | Rejected:
         name = f"{row.table}/{row.number}"
-        if not 0 <= row.label < len(self.classes):
-            return Rejected(name, f"label {row.label} of {len(self.classes)} classes")
-        picture = encode_pixels(row.pixels, self.max_side)
-        captions = [prompt.format(self.classes[row.label]) for prompt in self.prompts]
-        key = f"{row.table}-{row.number:07d}"
+        captions: list[str] = []
+        if row.label is not None:
+            if not 0 <= row.label < len(self.classes):
+                return Rejected(name, f"label {row.label} of {len(self.classes)} classes")
+            captions = [prompt.format(self.classes[row.label]) for prompt in self.prompts]
+        try:
+            picture = encode_pixels(row.pixels, self.max_side)
+        except UnusablePicture as why:
+            return Rejected(name, str(why))
+        key = f"{self.keys[row.table]}-{row.number:07d}"
         return Sample(key, picture.jpeg, captions, name, row.label, grid=picture.grid)
 
 
 def pixel_rows(
     tables: Mapping[str, Table],
     classes: list[str],
-    template_set: str,
+    template_set: str | None,
     shares: Mapping[str, float],
     seed: int,
     max_side: int | None,
@@ -103,7 +116,7 @@ def pixel_rows(
     Args:
         tables: Of the official splits, `train` among them.
         classes: Names by number.
-        template_set: Set of `kdeov.prompts` that makes captions of class names.
+        template_set: Set of `kdeov.prompts` that makes captions of class names; None makes none.
         shares: Of the training table, for splits that have no table of their own.
         seed: Picks their rows.
         max_side: See `pipeline.pictures.encode_pixels`.
@@ -117,13 +130,16 @@ def pixel_rows(
         raise KdeovError(f"two classes are called {twice!r}; rename one")
     val, test = (0.0 if split in tables else shares[split] for split in ("val", "test"))
     train = tables["train"]
-    drawn = np.array(
-        [hash_split(f"train/{number}", seed, val, test) for number in range(len(train.labels))]
-    )
-    inputs = {split: Rows("train", train, drawn == split) for split in SPLITS}
+    numbers = range(train.first, train.first + train.count)
+    drawn = np.array([hash_split(f"{train.name}/{n}", seed, val, test) for n in numbers])
+    inputs = {split: Rows(train, drawn == split) for split in SPLITS}
     for split, table in tables.items():
         if split != "train":
-            inputs[split] = Rows(split, table, np.ones(len(table.labels), dtype=bool))
-    trained = set(np.unique(train.labels[inputs["train"].chosen]))
-    held_out = [name for number, name in enumerate(names) if number not in trained]
-    return Source(inputs, RowReader(names, templates(template_set), max_side), names, held_out)
+            inputs[split] = Rows(table, np.ones(table.count, dtype=bool))
+    held_out = []
+    if train.labels is not None:
+        trained = set(np.unique(train.labels[inputs["train"].chosen]))
+        held_out = [name for number, name in enumerate(names) if number not in trained]
+    keys = unique_keys(table.name for table in tables.values())
+    prompts = () if template_set is None else templates(template_set)
+    return Source(inputs, RowReader(keys, names, prompts, max_side), names, held_out)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeov.errors import KdeovError
+from pipeline.sources.naming import printable
 from pipeline.sources.tables import reading
 
 # tab-separated values have no quotes by their definition, and captions do have some
@@ -86,7 +87,7 @@ def _parquet_rows(
 
 
 def _check_columns(path: Path, columns: Sequence[str], found: list[str], naming: str) -> None:
-    known = ", ".join(name if name.isprintable() else ascii(name) for name in found) or "none"
+    known = ", ".join(map(printable, found)) or "none"
     for name in columns:
         if name not in found:
             raise KdeovError(

@@ -133,6 +133,16 @@ def test_a_parquet_table_gives_what_the_same_csv_gives(tmp_path: Path) -> None:
     assert split_of(from_parquet) == split_of(from_csv)
 
 
+def test_nulls_of_a_parquet_table_are_empty_texts(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "b.jpg")
+    columns = {"image": ["a.jpg", "a.jpg", "b.jpg", None], "caption": [None, "a dog", None, "x"]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+    results = made(source(tmp_path, [], table="t.parquet"))
+    assert isinstance(results["a.jpg"], Sample) and results["a.jpg"].captions == ["a dog"]
+    assert results["b.jpg"] == Rejected("b.jpg", "no caption")
+    assert results[""] == Rejected("", "has no name")
+
+
 def test_a_parquet_table_that_cannot_be_read_is_told_in_one_line(
     tmp_path: Path, complains: Any
 ) -> None:
@@ -203,7 +213,7 @@ def truncated(path: Path) -> None:
         ("../x.jpg", "a dog", lambda _: None, "outside the folder"),
         ("/etc/hostname", "a dog", lambda _: None, "outside the folder"),
         ("a\0b.jpg", "a dog", lambda _: None, "null"),
-        ("", "a dog", lambda _: None, "unreadable"),
+        ("", "a dog", lambda _: None, "has no name"),
         ("a" * 300 + ".jpg", "a dog", lambda _: None, "unreadable"),
     ],
 )
@@ -301,6 +311,17 @@ def test_splits_have_the_shares_that_were_asked_for(tmp_path: Path) -> None:
 def test_a_caption_in_the_wrong_encoding_is_rejected(caption: str) -> None:
     with pytest.raises(UnusablePicture, match="wrong encoding"):
         clean_captions(["a dog", caption])
+
+
+def test_a_name_that_is_the_key_of_another_is_told(complains: Any) -> None:
+    key = unique_keys(["a.jpg", "a.png"])["a.jpg"]
+    with complains(f"a.jpg and {key}.jpg would both have the key {key}"):
+        unique_keys(["a.jpg", "a.png", f"{key}.jpg"])
+
+
+def test_keys_of_many_names_in_another_script_differ() -> None:
+    names = [f"{chr(0x4E00 + n // 500)}{chr(0x4E00 + n % 500)}.jpg" for n in range(200_000)]
+    assert len(set(unique_keys(names).values())) == len(names)
 
 
 def test_keys_of_many_pictures_that_share_their_stems_are_made_in_time() -> None:

@@ -77,6 +77,13 @@ def test_karpathys_splits_are_the_official_ones(tmp_path: Path) -> None:
     assert all(isinstance(sample, Sample) for sample in made(source).values())
 
 
+def test_a_sentence_of_null_is_no_caption(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg")
+    karpathy(tmp_path, entry("a.jpg", "train", sentences=[{"raw": None}, {"raw": "x"}]))
+    (sample,) = made(listed(tmp_path, "dataset.json")).values()
+    assert isinstance(sample, Sample) and sample.captions == ["x"]
+
+
 def test_shares_replace_the_splits_of_the_file(tmp_path: Path) -> None:
     karpathy(tmp_path, *(entry(f"{n}.jpg", "train") for n in range(200)))
     (tmp_path / "Images").mkdir()
