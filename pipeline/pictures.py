@@ -48,6 +48,8 @@ def decode_picture(data: bytes, max_side: int | None) -> Picture:
     Raises:
         UnusablePicture: Unreadable, truncated or implausibly large.
     """
+    if not data:
+        raise UnusablePicture("an empty file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -180,7 +180,7 @@ def test_a_photograph_is_reduced_as_well_as_by_all_of_its_pixels(shared_data: Pa
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "not a picture"),
+        (b"", "an empty file"),
         (b"just some words", "not a picture"),
         (encoded(halves(), "JPEG")[:-200], "(?i)truncated"),
         (encoded(halves(), "PNG")[:-40], "unreadable"),
