@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from kdeov.errors import KdeovError
 
 TEMPORARY = ".partial"
+BUFFER = 1 << 20  # bytes; small ones would cost a shard a system call a picture
 
 
 @contextlib.contextmanager
@@ -43,7 +44,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     try:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(partial, "wb") as file:
+            with open(partial, "wb", buffering=BUFFER) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from array import array
+import os
+import statistics
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -16,11 +18,16 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kdeov.errors import KdeovError
+from pipeline.near_duplicates import difference_hashes
 from pipeline.shards import Shard, shard_name, write_shard
 from pipeline.sources.base import Inputs, Rejected, Sample
 
 POLL_S = 0.5
+START_S = 0.5  # until a process that has started makes its first sample
+PROBES = 9  # inputs that tell how long one takes
 
 
 @dataclass
@@ -30,12 +37,12 @@ class Made:
     Attributes:
         shard: What was written, or None where no input can be used.
         rejected: Inputs that were left out.
-        hashes: Of the pictures that are compared between splits.
+        hashes: Of the pictures that are compared between splits, uint64.
     """
 
     shard: Shard | None = None
     rejected: list[Rejected] = field(default_factory=list)
-    hashes: array[int] = field(default_factory=lambda: array("Q"))
+    hashes: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
 
 
 def make_shard(
@@ -45,7 +52,7 @@ def make_shard(
     advance: Callable[[], None],
 ) -> Made:
     """Makes samples of inputs and writes them into a shard."""
-    made = Made()
+    made, grids = Made(), bytearray()
 
     def samples() -> Iterator[dict[str, Any]]:
         for item in inputs:
@@ -54,15 +61,38 @@ def make_shard(
             if isinstance(result, Rejected):
                 made.rejected.append(result)
             else:
-                if result.hash is not None:
-                    made.hashes.append(result.hash)
+                if result.grid is not None:
+                    grids.extend(result.grid)
                 yield _members(result)
 
     usable = samples()
     first = next(usable, None)
     if first is not None:
         made.shard = write_shard(path, chain([first], usable))
+        made.hashes = difference_hashes(grids)
     return made
+
+
+def worthwhile(
+    make: Callable[[Any], Sample | Rejected], splits: Mapping[str, Inputs], size: int
+) -> int:
+    """How many processes save time: each has as much to do as its start takes, and one a shard.
+
+    Args:
+        make: Makes a sample of an input.
+        splits: Inputs of each.
+        size: Inputs a shard.
+    """
+    total = sum(map(len, splits.values()))
+    shards = sum(-(-len(inputs) // size) for inputs in splits.values())
+    seconds = []
+    for item in islice(chain.from_iterable(splits.values()), PROBES):
+        start = time.perf_counter()
+        if not isinstance(item, Rejected):
+            make(item)
+        seconds.append(time.perf_counter() - start)
+    work = total * statistics.median(seconds)
+    return max(1, min(os.cpu_count() or 1, shards, int(work / START_S)))
 
 
 class ShardMaker:
@@ -91,30 +121,35 @@ class ShardMaker:
             self._pool.shutdown(cancel_futures=True)
 
     def make(
-        self, folder: Path, inputs: Inputs, size: int, advance: Callable[[int], None]
-    ) -> Iterator[Made]:
-        """Makes the shards of one split, in order.
+        self, out: Path, splits: Mapping[str, Inputs], size: int, advance: Callable[[int], None]
+    ) -> Iterator[tuple[str, Made]]:
+        """Makes the shards of all splits, in order, each split in a folder of its name.
 
         Args:
-            folder: Where to.
-            inputs: Of the split.
+            out: Where to.
+            splits: Inputs of each.
             size: Inputs a shard.
             advance: Is told of inputs that are done, now and then.
+
+        Yields:
+            The split, and what became of the inputs of a shard.
 
         Raises:
             KdeovError: A process was killed, or the disk is full.
         """
         if self._pool is None:
-            for path, chunk in _chunks(folder, inputs, size):
-                yield make_shard(path, chunk, self._make, lambda: advance(1))
+            for split, path, chunk in _chunks(out, splits, size):
+                yield split, make_shard(path, chunk, self._make, lambda: advance(1))
             return
-        pending: deque[Future[Made]] = deque()
-        for path, chunk in _chunks(folder, inputs, size):
-            pending.append(self._pool.submit(_make_shard, path, chunk))
+        pending: deque[tuple[str, Future[Made]]] = deque()
+        for split, path, chunk in _chunks(out, splits, size):
+            pending.append((split, self._pool.submit(_make_shard, path, chunk)))
             if len(pending) == self._limit:
-                yield self._result(pending.popleft(), advance)
+                split, future = pending.popleft()
+                yield split, self._result(future, advance)
         while pending:
-            yield self._result(pending.popleft(), advance)
+            split, future = pending.popleft()
+            yield split, self._result(future, advance)
 
     def _result(self, future: Future[Made], advance: Callable[[int], None]) -> Made:
         try:
@@ -132,13 +167,16 @@ class ShardMaker:
             ) from error
 
 
-def _chunks(folder: Path, inputs: Inputs, size: int) -> Iterator[tuple[Path, list[Any]]]:
-    iterator = iter(inputs)
-    for index in count():
-        chunk = list(islice(iterator, size))
-        if not chunk:
-            return
-        yield folder / shard_name(index), chunk
+def _chunks(
+    out: Path, splits: Mapping[str, Inputs], size: int
+) -> Iterator[tuple[str, Path, list[Any]]]:
+    for split, inputs in splits.items():
+        iterator = iter(inputs)
+        for index in count():
+            chunk = list(islice(iterator, size))
+            if not chunk:
+                break
+            yield split, out / split / shard_name(index), chunk
 
 
 # What a worker process got when it began.

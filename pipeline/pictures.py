@@ -5,14 +5,18 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
+# Pillow decodes these itself or by a library; it would hand others, EPS say, to a program
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM")
+WIDENED = ("PNG", "PPM")
 ORIENTATION = 0x0112  # EXIF
 QUALITY = 95
-ENOUGH = (64, 64)  # pixels for a difference hash
+LONGEST = 65_500  # pixels of a side that a JPEG can have
+GRID = (9, 8)
+ENOUGH = (64, 64)  # pixels for a grid
 
 
 class UnusablePicture(Exception):
@@ -26,43 +30,30 @@ class Picture:
     Attributes:
         jpeg: The file: RGB and upright.
         size: Width and height in pixels.
-        hash: See `difference_hash`.
+        grid: See `grey_grid`.
     """
 
     jpeg: bytes
     size: tuple[int, int]
-    hash: int
-
-
-def read_picture(path: Path, max_side: int | None) -> Picture:
-    """Reads a picture file; see `decode_picture`.
-
-    Raises:
-        UnusablePicture: Missing, unreadable, truncated or implausibly large.
-    """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UnusablePicture("no such file") from None
-    except (OSError, ValueError) as error:
-        raise UnusablePicture(f"unreadable ({error})") from error
-    return decode_picture(data, max_side)
+    grid: bytes
 
 
 def decode_picture(data: bytes, max_side: int | None) -> Picture:
     """Reads all of a picture. A JPEG that is RGB, upright and small enough keeps its bytes.
 
     Args:
-        data: A file of any format that Pillow reads.
+        data: A file of one of `FORMATS`.
         max_side: Longest side; larger pictures are reduced. None keeps every size.
 
     Raises:
         UnusablePicture: Unreadable, truncated or implausibly large.
     """
+    if not data:
+        raise UnusablePicture("an empty file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if (
                     image.format == "JPEG"
                     and image.mode == "RGB"
@@ -70,11 +61,11 @@ def decode_picture(data: bytes, max_side: int | None) -> Picture:
                     and (max_side is None or max(image.size) <= max_side)
                 ):
                     size = image.size
-                    # libjpeg still reads every coefficient, and computes as many pixels as a hash
-                    # needs, which takes half the time
-                    image.draft("RGB", ENOUGH)
-                    image.load()
-                    return Picture(data, size, difference_hash(image))
+                    _load_small(image)
+                    return Picture(data, size, grey_grid(image))
+                if max_side is not None:
+                    # libjpeg reduces on its way, to twice what is wanted at least
+                    image.draft(None, (2 * max_side, 2 * max_side))
                 image.load()
                 return _encode(to_rgb(image), max_side)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -85,20 +76,44 @@ def decode_picture(data: bytes, max_side: int | None) -> Picture:
         raise UnusablePicture(f"unreadable ({error})") from error
 
 
+def _load_small(image: Image.Image) -> None:
+    """Reads every coefficient of a JPEG, which proves it whole, and computes as few pixels as a
+    grid needs: that takes half the time.
+    """
+    # libjpeg cannot enlarge the colours of a few odd kinds, and in grey it would not try
+    usual = JpegImagePlugin.get_sampling(image) != -1
+    image.draft("L" if usual else "RGB", ENOUGH)
+    image.load()
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """The picture as a person sees it: upright, transparency on white, 16 bits scaled to 8, first
     frame.
+
+    Raises:
+        UnusablePicture: Its pixels are 32-bit numbers, and no one says what white is.
     """
+    # Pillow reads grey of 16 bits into 32 where a format is read by its older code
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in WIDENED)
+    if image.mode in ("I", "F") and not sixteen:
+        raise UnusablePicture("pixels of 32 bits; save it with 8 or 16")
     upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I") or upright.mode == "F":
-        _, high = upright.getextrema()
-        top = 65535 if isinstance(high, int) and high > 255 else 255
-        upright = upright.convert("F").point(lambda v: v * (255 / top)).convert("L")
+    if sixteen:
+        upright = _eight_bits(upright)
     if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
         upright = upright.convert("RGBA")
         white = Image.new("RGBA", upright.size, "white")
         upright = Image.alpha_composite(white, upright)
     return upright.convert("RGB")
+
+
+def _eight_bits(grey: Image.Image) -> Image.Image:
+    values = np.asarray(grey)
+    eight = Image.fromarray((values >> 8).astype(np.uint8))
+    clear = grey.info.get("transparency")
+    if isinstance(clear, int):
+        eight.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return eight
 
 
 def encode_pixels(pixels: np.ndarray, max_side: int | None) -> Picture:
@@ -107,22 +122,28 @@ def encode_pixels(pixels: np.ndarray, max_side: int | None) -> Picture:
     Args:
         pixels: uint8 [height, width, 3], or [height, width] in grey.
         max_side: See `decode_picture`.
+
+    Raises:
+        UnusablePicture: A side is longer than that of any JPEG.
     """
     return _encode(Image.fromarray(pixels).convert("RGB"), max_side, quality=100, subsampling=0)
 
 
-def difference_hash(rgb: Image.Image) -> int:
-    """64 bits that compression and scaling hardly change: whether the picture gets brighter from
-    each cell of a 9 x 8 grid to the one on its right.
+def grey_grid(image: Image.Image) -> bytes:
+    """The grey levels of 9 x 8 cells, float32 row by row, from which
+    `pipeline.near_duplicates.difference_hashes` follow.
     """
+    grey = image if image.mode == "L" else image.convert("L")
     # fractions of a grey level decide wherever neighbours are alike
-    grey = np.asarray(rgb.convert("L").convert("F").resize((9, 8), Image.Resampling.BILINEAR))
-    return int.from_bytes(np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes(), "big")
+    return grey.convert("F").resize(GRID, Image.Resampling.BILINEAR).tobytes()
 
 
 def _encode(rgb: Image.Image, max_side: int | None, **options: int) -> Picture:
     if max_side is not None and max(rgb.size) > max_side:
         rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    rgb.save(buffer, "JPEG", **{"quality": QUALITY} | options)
-    return Picture(buffer.getvalue(), rgb.size, difference_hash(rgb))
+    if max(rgb.size) > LONGEST:
+        raise UnusablePicture(f"longer than {LONGEST:,} pixels; set prepare.max_side")
+    # without what somebody once wrote into the file, which may be too long for a JPEG
+    rgb.save(buffer, "JPEG", comment=b"", **{"quality": QUALITY} | options)
+    return Picture(buffer.getvalue(), rgb.size, grey_grid(rgb))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,15 @@ from kdeov.errors import KdeovError
 from pipeline.console import progress
 from pipeline.dataset import SPLITS, Dataset
 from pipeline.files import writing_folder
-from pipeline.make_shards import ShardMaker
+from pipeline.make_shards import Made, ShardMaker, worthwhile
 from pipeline.near_duplicates import near_duplicates
 from pipeline.params import PrepareParams
 from pipeline.shards import Manifest, read_shard, sample_json
 from pipeline.sources import open_source
-from pipeline.sources.base import Inputs
+from pipeline.sources.naming import printable
 
 logger = logging.getLogger(__name__)
 
-PER_PROCESS = 64  # inputs for which starting a process is worth its while
 EXAMPLES = 3
 
 
@@ -33,7 +31,8 @@ def prepare(params: PrepareParams, out: Path, processes: int | None = None) -> N
     Args:
         params: The section of the stage.
         out: The folder of image shards.
-        processes: How many read pictures; by default one a core. Nothing else depends on it.
+        processes: How many read pictures; by default as many as save time, one a core at most.
+            Nothing else depends on it.
 
     Raises:
         KdeovError: The source cannot be used, a split is empty, or too many inputs were rejected.
@@ -47,16 +46,26 @@ def prepare(params: PrepareParams, out: Path, processes: int | None = None) -> N
             raise KdeovError(
                 f"{params.path}: the {split} split is empty; give it a larger share in prepare"
             )
-    processes = processes or min(os.cpu_count() or 1, -(-total // PER_PROCESS))
+    size = params.samples_per_shard
+    processes = processes or worthwhile(source.make, source.inputs, size)
+    made: dict[str, list[Made]] = {split: [] for split in SPLITS}
     with writing_folder(out) as folder:
-        with ShardMaker(source.make, processes) as maker:
-            manifests: dict[str, Manifest] = {}
-            hashes: dict[str, np.ndarray] = {}
-            for split in SPLITS:
-                manifests[split], hashes[split] = _write_split(
-                    maker, source.inputs[split], split, params, folder / split
-                )
+        with (
+            ShardMaker(source.make, processes) as maker,
+            progress("prepare", total) as meter,
+        ):
+            for split, part in maker.make(folder, source.inputs, size, meter.advance):
+                made[split].append(part)
+        manifests = {split: _manifest(folder, made[split], split, params) for split in SPLITS}
+        hashes = {split: np.concatenate([part.hashes for part in made[split]]) for split in SPLITS}
         _check_rejected(manifests, params.max_rejected)
+        if source.held_out:
+            logger.info(
+                "%d of %d classes do not occur in training: %s%s",
+                len(source.held_out), len(source.classes),
+                ", ".join(map(printable, source.held_out[:EXAMPLES])),
+                ", ..." if len(source.held_out) > EXAMPLES else "",
+            )  # fmt: skip
         Dataset(
             name=params.dataset,
             source=params.source,
@@ -67,12 +76,7 @@ def prepare(params: PrepareParams, out: Path, processes: int | None = None) -> N
         ).write(folder)
 
 
-def _write_split(
-    maker: ShardMaker, inputs: Inputs, split: str, params: PrepareParams, folder: Path
-) -> tuple[Manifest, np.ndarray]:
-    """The manifest, and the hashes of the pictures."""
-    with progress(f"prepare {split}", len(inputs)) as meter:
-        made = list(maker.make(folder, inputs, params.samples_per_shard, meter.advance))
+def _manifest(folder: Path, made: list[Made], split: str, params: PrepareParams) -> Manifest:
     manifest = Manifest(
         kind="images",
         split=split,
@@ -80,7 +84,7 @@ def _write_split(
         identity={"dataset": params.dataset, "source": params.source},
         rejected=[{"name": r.name, "reason": r.reason} for part in made for r in part.rejected],
     )
-    manifest.write(folder)
+    manifest.write(folder / split)
     logger.info(
         "%s: %d pictures in %d shards, %d rejected",
         split,
@@ -88,7 +92,7 @@ def _write_split(
         len(manifest.shards),
         len(manifest.rejected),
     )
-    return manifest, np.concatenate([np.asarray(part.hashes) for part in made])
+    return manifest
 
 
 def _check_rejected(manifests: dict[str, Manifest], limit: float) -> None:
@@ -99,7 +103,7 @@ def _check_rejected(manifests: dict[str, Manifest], limit: float) -> None:
             "rejected %d of %d inputs; the manifests list all of them", len(rejected), total
         )
     if len(rejected) > limit * total:
-        named = "; ".join(f"{r['name']}: {r['reason']}" for r in rejected[:3])
+        named = "; ".join(f"{printable(r['name'])}: {r['reason']}" for r in rejected[:3])
         raise KdeovError(
             f"{len(rejected)} of {total} inputs cannot be used, more than "
             f"prepare.max_rejected = {limit:g} "
@@ -129,7 +133,7 @@ def _near_duplicates(
         logger.warning(
             "%d of %d pictures of %s nearly occur in %s (%s); metrics of %s may be too good",
             len(pairs), manifests[split].samples, split, other,
-            "; ".join(" as ".join(names) for names in examples), split,
+            "; ".join(" as ".join(map(printable, names)) for names in examples), split,
         )  # fmt: skip
     return found
 

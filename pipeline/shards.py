@@ -4,7 +4,7 @@ for them.
 
 from __future__ import annotations
 
-import io
+import hashlib
 import json
 import re
 import tarfile
@@ -19,6 +19,12 @@ from pipeline.files import digest, read_json, sha256_file, write_json, writing
 MANIFEST = "manifest.json"
 FORMAT = 2
 KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
+
+BLOCK = tarfile.BLOCKSIZE
+NAME, SIZE, CHECKSUM = slice(0, 100), slice(124, 136), slice(148, 156)  # of a tar header
+BLANK = tarfile.TarInfo().tobuf()
+# without the digits of the size; the checksum counts as spaces in its own sum
+BLANK_SUM = sum(BLANK) - sum(BLANK[SIZE]) - sum(BLANK[CHECKSUM]) + sum(b" " * 8)
 
 
 @dataclass(frozen=True)
@@ -105,8 +111,8 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> Shard:
         KdeovError: A key is unusable or occurs twice, or the disk is full.
     """
     keys: set[str] = set()
-    # no times and sorted members make equal samples equal bytes; gzip would not
-    with writing(path) as file, tarfile.open(fileobj=file, mode="w") as tar:
+    hashed, size = hashlib.sha256(), 0
+    with writing(path) as file:
         for sample in samples:
             key = sample["__key__"]
             if not KEY.match(key):
@@ -116,11 +122,36 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> Shard:
                     f"{path}: key {key!r} occurs twice; make the names in the source unique"
                 )
             keys.add(key)
-            for extension in sorted(sample.keys() - {"__key__"}):
-                member = tarfile.TarInfo(f"{key}.{extension}")
-                member.size = len(sample[extension])
-                tar.addfile(member, io.BytesIO(sample[extension]))
-    return Shard(path.name, len(keys), path.stat().st_size, sha256_file(path))
+            blocks = _blocks(sample)
+            file.write(blocks)
+            hashed.update(blocks)
+            size += len(blocks)
+        end = bytes(2 * BLOCK + -(size + 2 * BLOCK) % tarfile.RECORDSIZE)
+        file.write(end)
+        hashed.update(end)
+    return Shard(path.name, len(keys), size + len(end), hashed.hexdigest())
+
+
+def _blocks(sample: dict[str, Any]) -> bytes:
+    """A sample as it lies in a tar: the bytes of `tarfile` in a tenth of its time, which thumbnails
+    and vectors notice. No times and sorted members make equal samples equal bytes; gzip would not.
+    """
+    parts = []
+    for extension in sorted(sample.keys() - {"__key__"}):
+        data = sample[extension]
+        name, size = f"{sample['__key__']}.{extension}".encode(), b"%011o\0" % len(data)
+        if len(name) <= NAME.stop and len(size) == SIZE.stop - SIZE.start:
+            total = BLANK_SUM + sum(name) + sum(size)
+            parts += [
+                name.ljust(NAME.stop, b"\0"), BLANK[NAME.stop : SIZE.start], size,
+                BLANK[SIZE.stop : CHECKSUM.start], b"%06o\0 " % total, BLANK[CHECKSUM.stop :],
+            ]  # fmt: skip
+        else:
+            member = tarfile.TarInfo(name.decode())
+            member.size = len(data)
+            parts.append(member.tobuf())
+        parts += [data, bytes(-len(data) % BLOCK)]
+    return b"".join(parts)
 
 
 def read_shard(

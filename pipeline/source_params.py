@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, get_args
 
-from pydantic import Field, NonNegativeInt
+from pydantic import AfterValidator, NonNegativeInt
+from pydantic_core import PydanticCustomError
 
 from pipeline.schema import Count, Section, Share
 
@@ -20,6 +21,12 @@ class SourceSection(Section):
     """
 
     example: ClassVar[str]
+
+
+def _rising(rows: tuple[int, int]) -> tuple[int, int]:
+    if rows[0] >= rows[1]:
+        raise PydanticCustomError("rows", "the row behind the last must come after the first")
+    return rows
 
 
 class ScenesParams(SourceSection):
@@ -74,8 +81,8 @@ class CocoParams(SourceSection):
 class ImageFolderParams(SourceSection):
     example = "{templates: plain, class_names: null, val: 0.1, test: 0.1}"
 
-    templates: str
-    """Set of `kdeov.prompts` that makes captions of class names."""
+    templates: str | None
+    """Set of `kdeov.prompts` that makes captions of class names; null makes none."""
     class_names: str | None
     """JSON file within `prepare.path` that maps folders to names; null takes the folders' names,
     with spaces for underscores."""
@@ -89,9 +96,9 @@ class ArrayPart(Section):
     images: str
     """Array of uint8 [N, height, width, 3], or [N, height, width] in grey."""
     labels: str | None
-    """Array of N numbers of classes; null where labels are not to be seen."""
-    rows: Annotated[list[NonNegativeInt], Field(min_length=2, max_length=2)] | None
-    """First row, and the one behind the last; null takes all."""
+    """Array of N numbers of classes; null where the pictures of the split have none."""
+    rows: Annotated[tuple[NonNegativeInt, Count], AfterValidator(_rising)] | None
+    """First row of the split, and the one behind its last; null takes all."""
 
 
 class ArraySplits(Section):
@@ -109,10 +116,10 @@ class ArraysParams(SourceSection):
 
     splits: ArraySplits
     """Names of the arrays; a split of null takes its share of the training pictures."""
-    class_names: str
-    """Array of texts."""
+    class_names: str | None
+    """Array of texts; null where no split has labels."""
     templates: str | None
-    """Set of `kdeov.prompts` that makes captions of class names; null leaves captions out."""
+    """Set of `kdeov.prompts` that makes captions of class names; null makes none."""
     val: Share
     test: Share
 

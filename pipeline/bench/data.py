@@ -14,6 +14,7 @@ from pipeline.bench.embedding import embedding_figures
 from pipeline.bench.figures import Figure
 from pipeline.bench.material import write_teacher
 from pipeline.bench.planning import planning_figures
+from pipeline.bench.preparing import prepare_figures
 from pipeline.bench.reading import reading_figures
 from pipeline.bench.sizes import BenchSizes
 from pipeline.bench.training import step_figures
@@ -42,6 +43,7 @@ def _measure(folder: Path, sizes: BenchSizes) -> list[Figure]:
     teacher = folder / "teacher"
     write_teacher(teacher, sizes.teacher)
     parts: dict[str, Callable[[], list[Figure]]] = {
+        "preparing": lambda: prepare_figures(folder / "preparing", sizes),
         "embedding": lambda: embedding_figures(folder / "embedding", teacher, sizes),
         "reading": lambda: reading_figures(folder / "reading", sizes),
         "training steps": lambda: step_figures(folder / "steps", teacher, sizes),

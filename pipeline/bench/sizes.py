@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from pipeline.params import DistillParams, EmbedParams, LossParams
+from pipeline.params import DistillParams, EmbedParams, LossParams, PrepareParams
+from pipeline.source_params import CaptionsCsvParams
 
 
 @dataclass(frozen=True)
@@ -14,6 +16,7 @@ class BenchSizes:
     Attributes:
         teacher: Arguments of `clip.model.CLIP`, those of ViT-B/32 by default; the second is the
             resolution, at which the student is trained too.
+        prepare_pictures: Pictures that are prepared a run.
         embed_views: Views that are embedded a run.
         embed_batch: Views a forward pass of the teacher.
         read_samples: Samples that are read a run.
@@ -22,10 +25,11 @@ class BenchSizes:
         epoch_pictures: Pictures of an epoch in which waiting is measured.
         epochs: That are trained for that.
         plan_samples: Samples of the manifest of which an epoch is planned.
-        repeats: Rounds of what is embedded, read and planned.
+        repeats: Rounds of what is prepared, embedded, read and planned.
     """
 
     teacher: tuple[int, ...] = (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
+    prepare_pictures: int = 256
     embed_views: int = 96
     embed_batch: int = 16
     read_samples: int = 2000
@@ -45,6 +49,33 @@ class BenchSizes:
     def image_size(self) -> int:
         """Side of what teacher and student see, pixels."""
         return self.teacher[1]
+
+
+def captions_csv_params(path: Path) -> PrepareParams:
+    """Those of `params.yaml` for one's own pictures.
+
+    Args:
+        path: Folder of `images` and `captions.csv`.
+    """
+    section = CaptionsCsvParams(
+        images="images",
+        table="captions.csv",
+        image_column="image",
+        caption_column="caption",
+        label_column=None,
+        val=0.1,
+        test=0.1,
+    )
+    return PrepareParams(
+        dataset="bench",
+        source="captions_csv",
+        path=path,
+        seed=0,
+        samples_per_shard=500,
+        max_side=640,
+        max_rejected=0,
+        captions_csv=section,
+    )
 
 
 def embed_params(views: int) -> EmbedParams:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -43,16 +44,22 @@ class ArrayFile:
         with self._reading(name) as file:
             return self._header(file, name)
 
-    def rows(self, name: str) -> Iterator[np.ndarray]:
-        """The rows of an array of uint8, one after the other.
+    def rows(self, name: str, start: int, stop: int) -> Iterator[np.ndarray]:
+        """Some rows of an array of uint8, one after the other.
+
+        Args:
+            name: Of the array.
+            start: The first.
+            stop: The one behind the last.
 
         Raises:
-            KdeovError: See `shape`.
+            KdeovError: See `shape`; or the array is truncated.
         """
         with self._reading(name) as file:
             count, *shape = self._header(file, name)
             size = math.prod(shape)
-            for number in range(count):
+            file.seek(start * size, os.SEEK_CUR)
+            for number in range(start, stop):
                 data = file.read(size)
                 if len(data) != size:
                     raise KdeovError(
@@ -93,9 +100,11 @@ class ArrayFile:
                     file = stack.enter_context(archive.open(f"{name}.npy"))
                 yield file
             except OSError as error:
+                archives = ", ".join(sorted(path.name for path in self.path.glob("*.npz")))
+                inside = f" (name the archive, {archives}, itself)" if archives else ""
                 raise KdeovError(
-                    f"{error.filename or self.path}: {error.strerror or error}; check prepare.path "
-                    "and the names in prepare.arrays"
+                    f"{error.filename or self.path}: {error.strerror or error}; check prepare.path"
+                    f"{inside} and the names in prepare.arrays"
                 ) from error
             except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
                 if isinstance(error, KdeovError):

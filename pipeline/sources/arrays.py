@@ -1,4 +1,4 @@
-"""The `arrays` source: pictures as uint8 arrays with labels, in an `.npz` file or `.npy` files."""
+"""The `arrays` source: uint8 arrays, labelled or not, in an `.npz` file or `.npy` files."""
 
 from __future__ import annotations
 
@@ -26,54 +26,83 @@ def arrays(path: Path, options: ArraysParams, seed: int, max_side: int | None) -
         max_side: See `pipeline.pictures.encode_pixels`.
 
     Raises:
-        KdeovError: An array is missing or has another shape or type.
+        KdeovError: An array is missing or has another shape or type, splits share rows, or what
+            needs labels has none.
     """
     file = ArrayFile(path)
     parts = {split: getattr(options.splits, split) for split in SPLITS}
-    tables = {split: _table(file, part) for split, part in parts.items() if part is not None}
-    _check_apart(tables)
-    classes = file.load(options.class_names)
-    if classes.ndim != 1 or classes.dtype.kind not in "US":
-        raise KdeovError(
-            f"{path}: {options.class_names} is {classes.dtype} {list(classes.shape)}; save the "
-            "names of classes as np.array of texts"
-        )
-    names = [n.decode() if isinstance(n, bytes) else str(n) for n in classes]
+    tables = {split: _table(file, part, split) for split, part in parts.items() if part is not None}
+    for one, other in combinations(tables, 2):
+        _check_apart(one, tables[one], other, tables[other])
     shares = {"val": options.val, "test": options.test}
-    return pixel_rows(tables, names, options.templates, shares, seed, max_side)
+    classes = _classes(file, options, tables)
+    return pixel_rows(tables, classes, options.templates, shares, seed, max_side)
 
 
-def _table(file: ArrayFile, part: ArrayPart) -> Table:
+def _table(file: ArrayFile, part: ArrayPart, split: str) -> Table:
     shape = file.shape(part.images)
-    if not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)):
+    if not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)) or 0 in shape[1:]:
         raise KdeovError(
             f"{file.path}: {part.images} is {list(shape)}; pictures are [N, height, width, 3], or "
             "[N, height, width] in grey"
         )
     start, stop = part.rows or (0, shape[0])
-    if not start < stop <= shape[0]:
+    if stop > shape[0]:
         raise KdeovError(
-            f"{file.path}: {part.images} has {shape[0]} rows, and prepare.arrays asks for "
-            f"{start} to {stop}; give [first, last + 1]"
+            f"{file.path}: {part.images} has {shape[0]} rows, and prepare.arrays.splits.{split}."
+            f"rows ends at {stop}; correct it"
         )
-    if part.labels is None:
-        return Table(part.images, range(start, stop), None, partial(file.rows, part.images))
-    labels = file.load(part.labels)
+    labels = None if part.labels is None else _labels(file, part.labels, part.images, shape[0])
+    return Table(
+        part.images,
+        stop - start,
+        None if labels is None else labels[start:stop],
+        partial(file.rows, part.images, start, stop),
+        start,
+    )
+
+
+def _labels(file: ArrayFile, name: str, images: str, pictures: int) -> np.ndarray:
+    labels = file.load(name)
     if labels.shape == (len(labels), 1):
         labels = labels[:, 0]
-    if labels.shape != shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+    if labels.shape != (pictures,) or not np.issubdtype(labels.dtype, np.integer):
         raise KdeovError(
-            f"{file.path}: {part.labels} is {labels.dtype} {list(labels.shape)}, and {part.images} "
-            f"has {shape[0]} pictures; give one whole number each"
+            f"{file.path}: {name} is {labels.dtype} {list(labels.shape)}, and {images} has "
+            f"{pictures} pictures; give one whole number each"
         )
-    return Table(part.images, range(start, stop), labels, partial(file.rows, part.images))
+    return labels
 
 
-def _check_apart(tables: dict[str, Table]) -> None:
-    for (split, one), (other, two) in combinations(tables.items(), 2):
-        first, last = max(one.span[0], two.span[0]), min(one.span[-1], two.span[-1])
-        if one.name == two.name and first <= last:
+def _check_apart(one: str, table: Table, other: str, other_table: Table) -> None:
+    start = max(table.first, other_table.first)
+    stop = min(part.first + part.count for part in (table, other_table))
+    if table.name == other_table.name and start < stop:
+        raise KdeovError(
+            f"prepare.arrays.splits: {one} and {other} both take rows {start} to {stop - 1} of "
+            f"{table.name}; give them other rows"
+        )
+
+
+def _classes(file: ArrayFile, options: ArraysParams, tables: dict[str, Table]) -> list[str]:
+    unlabelled = [split for split, table in tables.items() if table.labels is None]
+    if unlabelled and options.templates is not None:
+        raise KdeovError(
+            f"prepare.arrays.templates makes captions of classes, and {unlabelled[0]} has no "
+            "labels; name its labels, or set templates to null"
+        )
+    if len(unlabelled) == len(tables):
+        if options.class_names is not None:
             raise KdeovError(
-                f"prepare.arrays: row {first} of {one.name} is in {split} and in {other}; give "
-                "each split rows of its own"
+                "prepare.arrays.class_names is of no use where no split has labels; set it to null"
             )
+        return []
+    if options.class_names is None:
+        raise KdeovError("prepare.arrays.class_names is null; name the array of class names")
+    classes = file.load(options.class_names)
+    if classes.ndim != 1 or classes.dtype.kind not in "US":
+        raise KdeovError(
+            f"{file.path}: {options.class_names} is {classes.dtype} {list(classes.shape)}; save "
+            "the names of classes as np.array of texts"
+        )
+    return [n.decode() if isinstance(n, bytes) else str(n) for n in classes]

@@ -14,12 +14,12 @@ class Sample:
     Attributes:
         key: Name in the shard; letters, digits, - and _ alone, unique in its split.
         jpeg: The encoded picture.
-        captions: Captions; none where the whole data set has none.
+        captions: At least one, or none in all pictures of the data set.
         source: What a person would look for, such as a file name.
         label: Index into the data set's classes, or None where the source has none.
         extra: Whatever else the source knows (boxes, say); JSON types only.
-        hash: See `pipeline.pictures.difference_hash`. A source gives it for all of its pictures, or
-            None for all to keep them from being compared between splits.
+        grid: See `pipeline.pictures.grey_grid`. A source gives it for all of its pictures, or None
+            for all to keep them from being compared between splits.
     """
 
     key: str
@@ -28,7 +28,7 @@ class Sample:
     source: str
     label: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
-    hash: int | None = None
+    grid: bytes | None = None
 
 
 @dataclass(frozen=True)

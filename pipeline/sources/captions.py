@@ -24,6 +24,19 @@ def clean_captions(texts: Iterable[str]) -> list[str]:
     return captions
 
 
+def caption_text(value: object) -> str:
+    """A caption as JSON has it; null is the empty one.
+
+    Raises:
+        TypeError: It is no text.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise TypeError(f"the caption {value!r} is no text")
+    return value
+
+
 def is_unicode(text: str) -> bool:
     """Whether a text can be written as UTF-8: lone surrogates cannot."""
     try:

@@ -35,8 +35,10 @@ def cifar10(path: Path, options: CifarParams, seed: int, max_side: int | None) -
     """
     names = _names(path / "batches.meta.txt", "cifar-10-binary.tar.gz")
     train = [path / f"data_batch_{number}.bin" for number in range(1, 6)]
-    test = [path / "test_batch.bin"]
-    tables = {"train": _table("train", train, 1), "test": _table("test", test, 1)}
+    tables = {
+        "train": _table("train", train, 1),
+        "test": _table("test", [path / "test_batch.bin"], 1),
+    }
     return pixel_rows(tables, names, options.templates, {"val": options.val}, seed, max_side)
 
 
@@ -66,11 +68,11 @@ def _names(path: Path, archive: str) -> list[str]:
         return path.read_text(encoding="utf-8").split()
 
 
-def _table(split: str, files: list[Path], label_bytes: int) -> Table:
+def _table(name: str, files: list[Path], label_bytes: int) -> Table:
     """Records of a few label bytes, the last of which counts, and the pixels by channel."""
     records = [_records(path, label_bytes + PIXELS) for path in files]
     labels = np.concatenate([part[:, label_bytes - 1] for part in records])
-    return Table(split, range(len(labels)), labels, partial(_rows, files, label_bytes))
+    return Table(name, len(labels), labels, partial(_rows, files, label_bytes))
 
 
 def _rows(files: list[Path], label_bytes: int) -> Iterator[np.ndarray]:

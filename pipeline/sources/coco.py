@@ -13,6 +13,7 @@ from kdeov.errors import KdeovError
 from pipeline.source_params import CocoParams, CocoPart
 from pipeline.sources.base import Rejected, Source
 from pipeline.sources.boxes import Boxes
+from pipeline.sources.captions import caption_text
 from pipeline.sources.naming import hash_split
 from pipeline.sources.picture_files import PictureFile, picture_files
 from pipeline.sources.tables import read_json_table
@@ -52,7 +53,8 @@ def _read_part(path: Path, part: CocoPart, option: str) -> Iterator[PictureFile 
     try:
         captions: dict[int, list[str]] = {}
         for annotation in values["annotations"]:
-            captions.setdefault(annotation["image_id"], []).append(str(annotation["caption"]))
+            text = caption_text(annotation["caption"])
+            captions.setdefault(annotation["image_id"], []).append(text)
         names: set[str] = set()
         for image in values["images"]:
             name = f"{part.images}/{image['file_name']}"

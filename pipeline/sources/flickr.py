@@ -13,6 +13,7 @@ from kdeov.errors import KdeovError
 from pipeline.dataset import SPLITS
 from pipeline.source_params import FlickrParams
 from pipeline.sources.base import Rejected, Source
+from pipeline.sources.captions import caption_text
 from pipeline.sources.naming import hash_split
 from pipeline.sources.picture_files import PictureFile, picture_files
 from pipeline.sources.tables import read_json_table, reading
@@ -71,7 +72,7 @@ def _karpathy(table: Path) -> Iterator[tuple[PictureFile | Rejected, str | None]
     try:
         for image in read_json_table(table, OPTION)["images"]:
             name = "/".join(filter(None, (image.get("filepath"), image["filename"])))
-            captions = [str(sentence["raw"]) for sentence in image["sentences"]]
+            captions = [caption_text(sentence["raw"]) for sentence in image["sentences"]]
             split = KARPATHY[image["split"]]
             if name in names:
                 yield Rejected(name, f"listed twice in {table.name}"), split

@@ -43,8 +43,10 @@ def image_folder(path: Path, options: ImageFolderParams, seed: int, max_side: in
     if official and (others := sorted(set(_folders(path)) - set(official))):
         logger.warning("%s: left out, as they are no splits: %s", path, ", ".join(others))
     names = _class_names(path, official, options.class_names)
-    prompts = templates(options.templates)
-    captions = {name: [prompt.format(name) for prompt in prompts] for name in names.values()}
+    captions: dict[str, list[str] | None] = dict.fromkeys(names.values())
+    if options.templates is not None:
+        prompts = templates(options.templates)
+        captions = {name: [prompt.format(name) for prompt in prompts] for name in captions}
     val, test = (0.0 if s in official else getattr(options, s) for s in ("val", "test"))
     splits: dict[str, list[PictureFile | Rejected]] = {split: [] for split in SPLITS}
     counts = Counter(dict.fromkeys(captions, 0))

@@ -7,6 +7,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
+from kdeov.errors import KdeovError
+
 
 def hash_split(name: str, seed: int, val: float, test: float) -> str:
     """The split of a name, by a hash of name and seed: adding others moves none.
@@ -27,14 +29,29 @@ def hash_split(name: str, seed: int, val: float, test: float) -> str:
 def unique_keys(names: Iterable[str]) -> dict[str, str]:
     """Names of files to keys of letters, digits, - and _: the name without its suffix, and a hash
     of the whole name behind it where names would share a key.
+
+    Raises:
+        KdeovError: A name is another's key with its hash.
     """
     keys = {name: re.sub(r"[^A-Za-z0-9_-]", "_", name.rsplit(".", 1)[0]) for name in names}
     shared = Counter(keys.values())
-    return {
-        name: key if key and shared[key] == 1 else f"{key}-{_short_hash(name)}"
-        for name, key in keys.items()
-    }
+    made: dict[str, str] = {}  # to their names
+    for name, key in keys.items():
+        if not key or shared[key] > 1:
+            keys[name] = key = f"{key}-{_short_hash(name)}"
+        if (other := made.setdefault(key, name)) != name:
+            raise KdeovError(
+                f"{printable(other)} and {printable(name)} would both have the key {key}; "
+                "rename one"
+            )
+    return keys
+
+
+def printable(text: str) -> str:
+    """A text from outside as it may stand in a line that a person reads."""
+    return text if text.isprintable() else ascii(text)
 
 
 def _short_hash(name: str) -> str:
-    return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+    # names that are not in Latin script share their keys in great numbers
+    return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:16]

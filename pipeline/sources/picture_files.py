@@ -10,10 +10,11 @@ from pathlib import Path
 
 from kdeov.errors import KdeovError
 from pipeline.dataset import SPLITS
-from pipeline.pictures import UnusablePicture, read_picture
+from pipeline.pictures import UnusablePicture, decode_picture
 from pipeline.sources.base import Rejected, Sample, Source
 from pipeline.sources.boxes import Boxes
-from pipeline.sources.captions import clean_captions, is_unicode
+from pipeline.sources.captions import clean_captions
+from pipeline.sources.folder_files import read_within
 from pipeline.sources.naming import unique_keys
 
 
@@ -23,13 +24,13 @@ class PictureFile:
 
     Attributes:
         name: Path within the folder of pictures.
-        captions: As they were found.
+        captions: As they were found, or None where the source has none.
         label: Class name, or None where the source has no classes.
         boxes: Marked objects, or None where the source has none.
     """
 
     name: str
-    captions: list[str]
+    captions: list[str] | None
     label: str | None = None
     boxes: Boxes | None = None
 
@@ -106,20 +107,11 @@ class FileReader:
     def __call__(self, item: Input) -> Sample | Rejected:
         name = item.file.name
         try:
-            captions = clean_captions(item.file.captions)
-            picture = read_picture(self._locate(name), self.max_side)
+            found = item.file.captions
+            captions = [] if found is None else clean_captions(found)
+            picture = decode_picture(read_within(self.root, name), self.max_side)
             boxes = item.file.boxes
             extra = {} if boxes is None else {"objects": boxes.within(picture.size)}
         except UnusablePicture as why:
             return Rejected(name, str(why))
-        return Sample(item.key, picture.jpeg, captions, name, item.label, extra, picture.hash)
-
-    def _locate(self, name: str) -> Path:
-        if "\0" in name:
-            raise UnusablePicture("its name holds a null")
-        if not is_unicode(name):
-            raise UnusablePicture("its name is not UTF-8")
-        path = (self.root / name).resolve()
-        if not path.is_relative_to(self.root):
-            raise UnusablePicture("lies outside the folder of pictures")
-        return path
+        return Sample(item.key, picture.jpeg, captions, name, item.label, extra, picture.grid)

@@ -1,5 +1,5 @@
 """What sources share whose pictures are rows of pixels in one file, each with the number of its
-class.
+class or without.
 
 Such pictures are small and lossless, and a shard holds JPEGs: they are stored at quality 100 with
 full colour resolution, which changes the pixels of CIFAR-10 by 0.4 of 255 on average and 4 at most.
@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
 from kdeov.errors import KdeovError
 from kdeov.prompts import templates
 from pipeline.dataset import SPLITS
-from pipeline.pictures import encode_pixels
+from pipeline.pictures import UnusablePicture, encode_pixels
 from pipeline.sources.base import Rejected, Sample, Source
-from pipeline.sources.naming import hash_split
+from pipeline.sources.naming import hash_split, unique_keys
 
 
 @dataclass(frozen=True)
@@ -26,16 +25,18 @@ class Table:
     """Pictures of an official split.
 
     Attributes:
-        name: Of the array that holds them.
-        span: Which of its rows they are.
-        labels: Numbers of the classes of all of its rows; None where labels are not to be seen.
-        rows: Reads all rows in order: uint8 [height, width, 3], or [height, width] in grey.
+        name: What its rows are called after.
+        count: How many there are, N.
+        labels: Numbers of the classes, [N], or None where the split has none.
+        rows: Reads the pictures in order: uint8 [height, width, 3], or [height, width] in grey.
+        first: Number of the first row.
     """
 
     name: str
-    span: range
+    count: int
     labels: np.ndarray | None
     rows: Callable[[], Iterator[np.ndarray]]
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Rows:
 
     Attributes:
         table: All rows.
-        chosen: Which of the span, boolean [N].
+        chosen: Which of them, boolean [N].
     """
 
     table: Table
@@ -64,11 +65,11 @@ class Rows:
         return int(self.chosen.sum())
 
     def __iter__(self) -> Iterator[Row]:
-        table = self.table
-        for number, pixels in enumerate(islice(table.rows(), table.span.stop)):
-            if number in table.span and self.chosen[number - table.span.start]:
-                label = None if table.labels is None else int(table.labels[number])
-                yield Row(table.name, number, label, pixels)
+        labels = self.table.labels
+        for place, pixels in enumerate(self.table.rows()):
+            if self.chosen[place]:
+                label = None if labels is None else int(labels[place])
+                yield Row(self.table.name, self.table.first + place, label, pixels)
 
 
 @dataclass(frozen=True)
@@ -76,27 +77,30 @@ class RowReader:
     """Makes samples of rows.
 
     Attributes:
+        keys: What the keys of each table begin with.
         classes: Their names.
         prompts: Templates of captions.
         max_side: Longest side.
     """
 
+    keys: dict[str, str]
     classes: list[str]
     prompts: tuple[str, ...]
     max_side: int | None
 
     def __call__(self, row: Row) -> Sample | Rejected:
         name = f"{row.table}/{row.number}"
-        if row.label is not None and not 0 <= row.label < len(self.classes):
-            return Rejected(name, f"label {row.label} of {len(self.classes)} classes")
-        picture = encode_pixels(row.pixels, self.max_side)
-        captions = (
-            []
-            if row.label is None
-            else [prompt.format(self.classes[row.label]) for prompt in self.prompts]
-        )
-        key = f"{row.table}-{row.number:07d}"
-        return Sample(key, picture.jpeg, captions, name, row.label, hash=picture.hash)
+        captions: list[str] = []
+        if row.label is not None:
+            if not 0 <= row.label < len(self.classes):
+                return Rejected(name, f"label {row.label} of {len(self.classes)} classes")
+            captions = [prompt.format(self.classes[row.label]) for prompt in self.prompts]
+        try:
+            picture = encode_pixels(row.pixels, self.max_side)
+        except UnusablePicture as why:
+            return Rejected(name, str(why))
+        key = f"{self.keys[row.table]}-{row.number:07d}"
+        return Sample(key, picture.jpeg, captions, name, row.label, grid=picture.grid)
 
 
 def pixel_rows(
@@ -112,8 +116,7 @@ def pixel_rows(
     Args:
         tables: Of the official splits, `train` among them.
         classes: Names by number.
-        template_set: Set of `kdeov.prompts` that makes captions of class names; None leaves
-            captions out, as pictures without labels need.
+        template_set: Set of `kdeov.prompts` that makes captions of class names; None makes none.
         shares: Of the training table, for splits that have no table of their own.
         seed: Picks their rows.
         max_side: See `pipeline.pictures.encode_pixels`.
@@ -127,17 +130,16 @@ def pixel_rows(
         raise KdeovError(f"two classes are called {twice!r}; rename one")
     val, test = (0.0 if split in tables else shares[split] for split in ("val", "test"))
     train = tables["train"]
-    drawn = np.array(
-        [hash_split(f"{train.name}/{number}", seed, val, test) for number in train.span]
-    )
+    numbers = range(train.first, train.first + train.count)
+    drawn = np.array([hash_split(f"{train.name}/{n}", seed, val, test) for n in numbers])
     inputs = {split: Rows(train, drawn == split) for split in SPLITS}
     for split, table in tables.items():
         if split != "train":
-            inputs[split] = Rows(table, np.ones(len(table.span), dtype=bool))
+            inputs[split] = Rows(table, np.ones(table.count, dtype=bool))
     held_out = []
     if train.labels is not None:
-        labels = train.labels[train.span.start : train.span.stop]
-        trained = set(np.unique(labels[inputs["train"].chosen]))
+        trained = set(np.unique(train.labels[inputs["train"].chosen]))
         held_out = [name for number, name in enumerate(names) if number not in trained]
-    prompts = templates(template_set) if template_set else ()
-    return Source(inputs, RowReader(names, prompts, max_side), names, held_out)
+    keys = unique_keys(table.name for table in tables.values())
+    prompts = () if template_set is None else templates(template_set)
+    return Source(inputs, RowReader(keys, names, prompts, max_side), names, held_out)

@@ -7,12 +7,11 @@ A sample is `KEY.jpg` (or .jpeg, .png, .webp) with its caption in `KEY.txt`, or 
 from __future__ import annotations
 
 import json
-import tarfile
+import os
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from kdeov.errors import KdeovError
 from pipeline.dataset import SPLITS
@@ -22,6 +21,7 @@ from pipeline.source_params import ShardsParams
 from pipeline.sources.base import Rejected, Sample, Source
 from pipeline.sources.captions import clean_captions
 from pipeline.sources.naming import hash_split
+from pipeline.sources.tar_members import plain_members, refused
 
 KINDS = {"jpg": 0, "jpeg": 0, "png": 0, "webp": 0, "txt": 1, "json": 2}
 NOWHERE = (-1, -1) * 3  # offset and size of picture, text and description
@@ -125,15 +125,12 @@ class MemberReader:
     def __call__(self, member: Member) -> Sample | Rejected:
         name = f"{member.tar}/{member.key}"
         try:
-            with open(self.root / member.tar, "rb") as file:
-                data, text, description = (
-                    _read(file, *member.places[start : start + 2]) for start in (0, 2, 4)
-                )
+            data, text, description = _read(f"{self.root}/{member.tar}", member.places)
             captions = clean_captions(_captions(text, description))
             picture = decode_picture(data, self.max_side)
         except UnusablePicture as why:
             return Rejected(name, str(why))
-        return Sample(member.key, picture.jpeg, captions, name, hash=picture.hash)
+        return Sample(member.key, picture.jpeg, captions, name, grid=picture.grid)
 
 
 def _index(path: Path, name: str) -> Iterator[tuple[str, list[int]]]:
@@ -143,30 +140,18 @@ def _index(path: Path, name: str) -> Iterator[tuple[str, list[int]]]:
         KdeovError: The tar is damaged, or a member is no plain file beside the others.
     """
     key, places = "", list(NOWHERE)
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                stem, _, suffix = member.name.partition(".")
-                if not member.isreg() or member.issparse() or not KEY.match(stem):
-                    raise KdeovError(
-                        f"{path}: member {member.name!r} is refused: not a plain file beside the "
-                        "others"
-                    )
-                if stem != key:
-                    if key:
-                        yield key, places
-                    key, places = stem, list(NOWHERE)
-                kind = KINDS.get(suffix.lower())
-                if kind is not None:
-                    again = places[2 * kind] >= 0
-                    places[2 * kind : 2 * kind + 2] = (
-                        member.offset_data,
-                        -2 if again else member.size,
-                    )
-    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
-        if isinstance(error, KdeovError):
-            raise
-        raise KdeovError(f"{path}: damaged tar ({error}); get it again") from error
+    for member, offset, size in plain_members(path):
+        stem, _, suffix = member.partition(".")
+        if not KEY.match(stem):
+            raise refused(path, member)
+        if stem != key:
+            if key:
+                yield key, places
+            key, places = stem, list(NOWHERE)
+        kind = KINDS.get(suffix.lower())
+        if kind is not None:
+            again = places[2 * kind] >= 0
+            places[2 * kind : 2 * kind + 2] = offset, -2 if again else size
     if key:
         yield key, places
 
@@ -180,11 +165,16 @@ def _problem(places: list[int]) -> str | None:
     return None
 
 
-def _read(file: BinaryIO, offset: int, size: int) -> bytes:
-    if offset < 0:
-        return b""
-    file.seek(offset)
-    return file.read(size)
+def _read(path: str, places: Sequence[int]) -> list[bytes]:
+    """Picture, text and description, which lie side by side, in one system call."""
+    spans = [(at, at + size) for at, size in zip(places[::2], places[1::2], strict=True)]
+    start = min(at for at, _ in spans if at >= 0)
+    number = os.open(path, os.O_RDONLY)
+    try:
+        data = os.pread(number, max(end for _, end in spans) - start, start)
+    finally:
+        os.close(number)
+    return [data[at - start : end - start] if at >= 0 else b"" for at, end in spans]
 
 
 def _captions(text: bytes, description: bytes) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeov.errors import KdeovError
+from pipeline.sources.naming import printable
 from pipeline.sources.tables import reading
 
 # tab-separated values have no quotes by their definition, and captions do have some
@@ -41,15 +42,24 @@ def _text_rows(
     path: Path, columns: Sequence[str], option: str, naming: str, dialect: dict[str, Any]
 ) -> Iterator[list[str]]:
     with reading(path, option), open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, strict=True, **dialect)
+        reader = csv.reader(file, strict=True, **dialect)
         try:
-            _check_columns(path, columns, reader.fieldnames or [], naming)
+            header = next(reader, [])
+            _check_columns(path, columns, header, naming)
+            places, width = [header.index(name) for name in columns], len(header)
             for row in reader:
-                yield [row[name] or "" for name in columns]
+                if not row:
+                    continue
+                if len(row) != width:
+                    if any(row[width:]):  # the end of a text, and nobody would miss it
+                        raise KdeovError(
+                            f"{path}: line {reader.line_num} has {len(row)} cells, the header "
+                            f"{width}; put quotes around texts that hold a separator"
+                        )
+                    row += [""] * (width - len(row))
+                yield [row[place] for place in places]
         except csv.Error as error:
-            raise KdeovError(
-                f"{path}: line {reader.reader.line_num}: {error}; mend the quotes"
-            ) from error
+            raise KdeovError(f"{path}: line {reader.line_num}: {error}; mend the quotes") from error
 
 
 def _parquet_rows(
@@ -76,9 +86,12 @@ def _parquet_rows(
             ) from error
 
 
-def _check_columns(path: Path, columns: Sequence[str], found: Sequence[str], naming: str) -> None:
-    if missing := [name for name in columns if name not in found]:
-        raise KdeovError(
-            f"{path}: no column {missing[0]!r}, its columns are {', '.join(found) or 'none'}; "
-            f"name them in {naming}"
-        )
+def _check_columns(path: Path, columns: Sequence[str], found: list[str], naming: str) -> None:
+    known = ", ".join(map(printable, found)) or "none"
+    for name in columns:
+        if name not in found:
+            raise KdeovError(
+                f"{path}: no column {name!r}, its columns are {known}; name them in {naming}"
+            )
+        if found.count(name) > 1:
+            raise KdeovError(f"{path}: several columns are called {name!r}; rename all but one")

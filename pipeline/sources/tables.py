@@ -25,9 +25,22 @@ def reading(path: Path, option: str) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
-        raise KdeovError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
+        raise KdeovError(f"{path}: not UTF-8 ({_undecodable(path)}); save it as UTF-8") from error
     except OSError as error:
         raise KdeovError(f"{path}: {error.strerror}; check {option}") from error
+
+
+def _undecodable(path: Path) -> str:
+    """Where a file stops to be UTF-8; what reads it in pieces knows only the place in a piece."""
+    start = 0
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return f"line {number}, byte {start + error.start}"
+            start += len(line)
+    return "at its end"
 
 
 def read_json_table(path: Path, option: str, without: str | None = None) -> dict[str, Any]:
@@ -41,10 +54,15 @@ def read_json_table(path: Path, option: str, without: str | None = None) -> dict
     Raises:
         KdeovError: The file is missing, no UTF-8, or no JSON mapping.
     """
-    hook = None if without is None else lambda pairs: {k: v for k, v in pairs if k != without}
+
+    def drop(values: dict[str | None, Any]) -> dict[str | None, Any]:
+        values.pop(without, None)
+        return values
+
+    hook = None if without is None else drop
     with reading(path, option):
         try:
-            values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=hook)
+            values = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=hook)
         except (json.JSONDecodeError, RecursionError) as error:
             raise KdeovError(f"{path}: no JSON ({error}); check {option}") from error
     if not isinstance(values, dict):

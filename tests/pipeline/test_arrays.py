@@ -17,6 +17,7 @@ from PIL import Image
 from pipeline.dataset import SPLITS, Dataset
 from pipeline.params import Params
 from pipeline.prepare import prepare
+from pipeline.shards import KEY, read_shard, sample_json
 from pipeline.source_params import ArraysParams, CifarParams
 from pipeline.sources.arrays import arrays
 from pipeline.sources.base import Rejected, Sample, Source
@@ -49,6 +50,13 @@ def saved(folder: Path, **changes: Any) -> Path:
     return folder / "data.npz"
 
 
+def unpacked(folder: Path) -> Path:
+    folder.mkdir()
+    for name, values in given().items():
+        np.save(folder / f"{name}.npy", values)
+    return folder
+
+
 def made(source: Source, *splits: str) -> list[Sample | Rejected]:
     return [source.make(item) for split in splits or SPLITS for item in source.inputs[split]]
 
@@ -61,10 +69,118 @@ def test_rows_become_pictures_with_class_and_captions(tmp_path: Path) -> None:
     samples = made(source, "test")
     assert [s.label for s in samples if isinstance(s, Sample)] == [0, 1, 2, 0]
     assert isinstance(samples[1], Sample)
-    assert samples[1].key == "test_x-0000001"
+    assert (samples[1].key, samples[1].source) == ("test_x-0000001", "test_x/1")
     assert samples[1].captions == ["a photo of a polar bear."]
     train = [s.key for s in made(source, "train", "val") if isinstance(s, Sample)]
     assert sorted(train) == [f"train_x-{n:07d}" for n in range(10)]
+
+
+def part(images: str, labels: str | None, rows: Any = None) -> dict[str, Any]:
+    return {"images": images, "labels": labels, "rows": rows}
+
+
+def test_splits_may_take_rows_of_one_array(tmp_path: Path) -> None:
+    splits = {
+        "train": part("train_x", "train_y", [2, 7]),
+        "val": part("train_x", "train_y", [0, 2]),
+        "test": part("train_x", "train_y", [8, 10]),
+    }
+    for path in (saved(tmp_path), unpacked(tmp_path / "folder")):
+        source = listed(path, splits=splits)
+        samples = {split: made(source, split) for split in SPLITS}
+        numbers = {"train": range(2, 7), "val": range(2), "test": range(8, 10)}
+        for split, rows in numbers.items():
+            for row, sample in zip(rows, samples[split], strict=True):
+                assert isinstance(sample, Sample)
+                assert (sample.key, sample.source) == (f"train_x-{row:07d}", f"train_x/{row}")
+                assert sample.label == row % 2
+                stored = np.asarray(Image.open(io.BytesIO(sample.jpeg)), int)
+                assert np.abs(stored - given()["train_x"][row]).mean() < 3
+
+
+def test_rows_that_are_split_by_hash_stay_where_they_are_when_others_are_taken(
+    tmp_path: Path,
+) -> None:
+    pixels = {"train_x": random_pixels(200, 4, 4, 3), "train_y": np.zeros(200, int)}
+    path = saved(tmp_path, **pixels)
+    found = []
+    for rows in (None, [50, 150]):
+        splits = EXAMPLE["splits"] | {"train": part("train_x", "train_y", rows)}
+        source = listed(path, splits=splits, val=0.3)
+        found.append({s: {r.number for r in source.inputs[s]} for s in ("train", "val")})
+    assert found[1] == {s: {n for n in found[0][s] if 50 <= n < 150} for s in found[0]}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "words"),
+    [
+        (None, [3, 4], "train and test both take rows 3 to 3 of train_x"),
+        ([0, 5], [4, 10], "both take rows 4 to 4 of train_x"),
+        ([0, 5], [5, 11], "train_x has 10 rows, and prepare.arrays.splits.test.rows ends at 11"),
+    ],
+)
+def test_rows_of_two_splits_and_rows_of_none_are_refused(
+    tmp_path: Path, complains: Any, one: Any, other: Any, words: str
+) -> None:
+    splits = {
+        "train": part("train_x", "train_y", one), "val": None,
+        "test": part("train_x", "train_y", other),
+    }  # fmt: skip
+    with complains(words):
+        listed(saved(tmp_path), splits=splits)
+
+
+@pytest.mark.parametrize("rows", [[5, 5], [-1, 5], [3], "all"])
+def test_rows_that_are_none_are_named(
+    tmp_path: Path, make_params: Callable[..., Params], complains: Any, rows: Any
+) -> None:
+    splits = EXAMPLE["splits"] | {"train": part("train_x", "train_y", rows)}
+    section = {"source": "arrays", "path": "x.npz", "arrays": EXAMPLE | {"splits": splits}}
+    with complains("prepare.arrays.splits.train.rows"):
+        make_params(prepare=section)
+
+
+def test_pictures_without_labels_have_no_captions(tmp_path: Path) -> None:
+    splits = EXAMPLE["splits"] | {"train": part("train_x", None)}
+    source = listed(saved(tmp_path), splits=splits, templates=None)
+    train, test = made(source, "train", "val"), made(source, "test")
+    assert {(s.label, *s.captions) for s in train if isinstance(s, Sample)} == {(None,)}
+    assert [s.label for s in test if isinstance(s, Sample)] == [0, 1, 2, 0]
+    assert all(isinstance(s, Sample) and s.captions == [] for s in test)
+    assert (source.classes, source.held_out) == (["cat", "polar bear", "dog"], [])
+    splits = {"train": part("train_x", None), "val": None, "test": None}
+    options = {"splits": splits, "templates": None, "class_names": None, "test": 0.3}
+    bare = listed(saved(tmp_path), **options)
+    assert (len(made(bare)), bare.classes, bare.held_out) == (10, [], [])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "prepare.arrays.templates makes captions of classes, and train has no labels"),
+        ({"templates": None, "class_names": None}, "prepare.arrays.class_names is null; name"),
+        ({"templates": None, "test": None}, "prepare.arrays.class_names is of no use"),
+    ],
+)
+def test_what_needs_labels_and_has_none_is_named(
+    tmp_path: Path, complains: Any, options: dict[str, Any], words: str
+) -> None:
+    test = EXAMPLE["splits"]["test"] if "test" not in options else None
+    splits = {"train": part("train_x", None), "val": None, "test": test}
+    changes = {name: value for name, value in options.items() if name != "test"}
+    with complains(words):
+        listed(saved(tmp_path), splits=splits, **changes)
+
+
+def test_names_of_arrays_that_are_no_keys_give_some(tmp_path: Path) -> None:
+    pixels = {"a b": random_pixels(3, 4, 4, 3), "a/b": random_pixels(3, 4, 4, 3)}
+    splits = {"train": part("a b", None), "val": None, "test": part("a/b", None)}
+    options = {"splits": splits, "templates": None, "class_names": None}
+    np.savez(tmp_path / "data.npz", **pixels)
+    samples = [s for s in made(listed(tmp_path / "data.npz", **options)) if isinstance(s, Sample)]
+    assert {s.source for s in samples} == {f"a{c}b/{n}" for c in " /" for n in range(3)}
+    keys = {s.key for s in samples}
+    assert len(keys) == 6 and all(KEY.match(key) for key in keys)
 
 
 def test_real_pictures_hardly_change(shared_data: Path) -> None:
@@ -82,9 +198,15 @@ def test_real_pictures_hardly_change(shared_data: Path) -> None:
 
 
 def test_a_folder_of_arrays_is_the_same_as_an_archive(tmp_path: Path) -> None:
-    for name, values in given().items():
-        np.save(tmp_path / f"{name}.npy", values)
-    assert made(listed(tmp_path)) == made(listed(saved(tmp_path)))
+    assert made(listed(unpacked(tmp_path / "folder"))) == made(listed(saved(tmp_path)))
+
+
+def test_a_folder_that_holds_an_archive_is_not_taken_for_one_of_arrays(
+    tmp_path: Path, complains: Any
+) -> None:
+    saved(tmp_path)
+    with complains(tmp_path / "train_x.npy", "No such file", "name the archive, data.npz, itself"):
+        listed(tmp_path)
 
 
 def test_a_split_without_arrays_takes_its_share_of_the_training_pictures(tmp_path: Path) -> None:
@@ -113,6 +235,7 @@ def test_a_label_without_a_class_is_rejected(tmp_path: Path) -> None:
     ("changes", "words"),
     [
         ({"train_x": random_pixels(10, 3, 6, 8)}, "train_x is [10, 3, 6, 8]; pictures are"),
+        ({"train_x": random_pixels(10, 0, 8, 3)}, "train_x is [10, 0, 8, 3]; pictures are"),
         ({"train_x": np.zeros((10, 6, 8, 3))}, "train_x is float64 [10, 6, 8, 3]"),
         ({"train_x": np.asfortranarray(random_pixels(10, 6, 8, 3))}, "stored by column"),
         ({"train_y": np.arange(9)}, "train_y is int64 [9], and train_x has 10 pictures"),
@@ -230,3 +353,22 @@ def test_arrays_go_through_prepare_in_any_number_of_processes(
         )
     assert found[0] == found[1]
     assert sum(Dataset.read(tmp_path / "1").samples.values()) == 64
+
+
+def test_a_shard_says_that_there_is_no_caption_and_no_label(
+    tmp_path: Path, make_params: Callable[..., Params]
+) -> None:
+    splits = {
+        "train": part("train_x", None, [0, 6]), "val": part("train_x", None, [6, 8]),
+        "test": part("train_x", "train_y", [8, 10]),
+    }  # fmt: skip
+    section = EXAMPLE | {"splits": splits, "templates": None}
+    path = str(saved(tmp_path))
+    params = make_params(prepare={"source": "arrays", "path": path, "arrays": section})
+    prepare(params.prepare, tmp_path / "out")
+    ((_, sample),) = read_shard(tmp_path / "out" / "val" / "000000.tar", stop=1)
+    assert sample_json(sample) == {"captions": [], "label": None, "source": "train_x/6"}
+    ((_, sample),) = read_shard(tmp_path / "out" / "test" / "000000.tar", stop=1)
+    assert sample_json(sample) == {"captions": [], "label": 0, "source": "train_x/8"}
+    dataset = Dataset.read(tmp_path / "out")
+    assert (dataset.classes[:1], dataset.held_out) == (["cat"], [])

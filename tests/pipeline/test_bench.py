@@ -27,6 +27,7 @@ from pipeline.cli import app
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = BenchSizes(
     teacher=(64, 64, 1, 64, 32, 77, 49408, 64, 1, 1),
+    prepare_pictures=8,
     embed_views=8,
     embed_batch=4,
     read_samples=20,
@@ -38,6 +39,7 @@ SMALL = BenchSizes(
     repeats=1,
 )
 FLOORS = {
+    "prepare_speed": 0.80,
     "embedding_share": 0.90,
     "embedding_share_4_views": 0.93,
     "teacher_read_samples_per_s": 4000,

@@ -96,6 +96,23 @@ def test_a_table_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
     assert isinstance(sample, Sample) and sample.captions == ['a dog, a "cat"']
 
 
+def test_lines_within_quotes_and_cells_that_are_missing_or_empty_are_read(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "b.jpg")
+    table = 'image,caption\n\na.jpg,"a dog\r\n  on grass"\nb.jpg\na.jpg,two dogs,,\n'
+    results = made(source(tmp_path, table.encode()))
+    first = results["a.jpg"]
+    assert isinstance(first, Sample) and first.captions == ["a dog on grass", "two dogs"]
+    assert results["b.jpg"] == Rejected("b.jpg", "no caption")
+
+
+def test_rows_of_one_name_make_one_picture_and_keep_their_captions(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg")
+    source_of_two = source(tmp_path, [("a.jpg", "a dog"), ("a.jpg ", "a dog"), ("a.jpg", "b")])
+    assert sum(len(source_of_two.inputs[split]) for split in SPLITS) == 1
+    (sample,) = made(source_of_two).values()
+    assert isinstance(sample, Sample) and sample.captions == ["a dog", "a dog", "b"]
+
+
 def test_a_tsv_has_no_quotes(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg")
     (tmp_path / "t.tsv").write_text('image\tcaption\na.jpg\t"Stop", it says\n')
@@ -114,6 +131,16 @@ def test_a_parquet_table_gives_what_the_same_csv_gives(tmp_path: Path) -> None:
     from_csv = source(tmp_path, rows, label_column="label")
     assert made(from_parquet) == made(from_csv)
     assert split_of(from_parquet) == split_of(from_csv)
+
+
+def test_nulls_of_a_parquet_table_are_empty_texts(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "b.jpg")
+    columns = {"image": ["a.jpg", "a.jpg", "b.jpg", None], "caption": [None, "a dog", None, "x"]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+    results = made(source(tmp_path, [], table="t.parquet"))
+    assert isinstance(results["a.jpg"], Sample) and results["a.jpg"].captions == ["a dog"]
+    assert results["b.jpg"] == Rejected("b.jpg", "no caption")
+    assert results[""] == Rejected("", "has no name")
 
 
 def test_a_parquet_table_that_cannot_be_read_is_told_in_one_line(
@@ -141,7 +168,15 @@ def test_a_parquet_table_that_cannot_be_read_is_told_in_one_line(
         (b"file,text\na,b\n", ["no column 'image'", "its columns are file, text"]),
         (b"image\na.jpg\n", ["no column 'caption'", "its columns are image"]),
         (b"", ["no column 'image'", "its columns are none"]),
-        ("image,caption\na.jpg,Löwe\n".encode("latin-1"), ["not UTF-8", "byte 21"]),
+        ("image,caption\na.jpg,Löwe\n".encode("latin-1"), ["not UTF-8 (line 2, byte 21)"]),
+        (
+            b"image,caption\n" + b"a.jpg,x\n" * 5000 + b"a.jpg,\xff\n",
+            ["not UTF-8 (line 5002, byte 40020)"],
+        ),
+        ("image,caption\na.jpg,x\n".encode("utf-16"), ["not UTF-8 (line 1, byte 0)"]),
+        ("image,caption\n".encode("utf-16-le"), ["no column 'image'", r"'i\x00m\x00"]),
+        (b"image,caption,caption\na,b,c\n", ["several columns are called 'caption'"]),
+        (b"image,caption\na,x\na,a dog, a cat\n", ["line 3 has 3 cells, the header 2", "quotes"]),
         (b'image,caption\na.jpg,"open\n', ["line", "mend the quotes"]),
         (b'image,caption\na.jpg,"x" y\n', ["line 2", "mend the quotes"]),
     ],
@@ -178,7 +213,7 @@ def truncated(path: Path) -> None:
         ("../x.jpg", "a dog", lambda _: None, "outside the folder"),
         ("/etc/hostname", "a dog", lambda _: None, "outside the folder"),
         ("a\0b.jpg", "a dog", lambda _: None, "null"),
-        ("", "a dog", lambda _: None, "unreadable"),
+        ("", "a dog", lambda _: None, "has no name"),
         ("a" * 300 + ".jpg", "a dog", lambda _: None, "unreadable"),
     ],
 )
@@ -276,6 +311,17 @@ def test_splits_have_the_shares_that_were_asked_for(tmp_path: Path) -> None:
 def test_a_caption_in_the_wrong_encoding_is_rejected(caption: str) -> None:
     with pytest.raises(UnusablePicture, match="wrong encoding"):
         clean_captions(["a dog", caption])
+
+
+def test_a_name_that_is_the_key_of_another_is_told(complains: Any) -> None:
+    key = unique_keys(["a.jpg", "a.png"])["a.jpg"]
+    with complains(f"a.jpg and {key}.jpg would both have the key {key}"):
+        unique_keys(["a.jpg", "a.png", f"{key}.jpg"])
+
+
+def test_keys_of_many_names_in_another_script_differ() -> None:
+    names = [f"{chr(0x4E00 + n // 500)}{chr(0x4E00 + n % 500)}.jpg" for n in range(200_000)]
+    assert len(set(unique_keys(names).values())) == len(names)
 
 
 def test_keys_of_many_pictures_that_share_their_stems_are_made_in_time() -> None:

@@ -167,6 +167,12 @@ def test_missing_and_repeated_entries_are_rejected_by_name(tmp_path: Path) -> No
     ]
 
 
+def test_a_caption_of_null_is_none_at_all(tmp_path: Path) -> None:
+    captions = ONE | {"annotations": [{"image_id": 7, "caption": None}]}
+    write(tmp_path, captions)
+    assert made(listed(tmp_path)) == [Rejected("train/a.jpg", "no caption")]
+
+
 def test_a_picture_without_an_entry_among_the_instances_is_rejected(tmp_path: Path) -> None:
     write(tmp_path)
     (result,) = made(listed(tmp_path, instances(tmp_path, images=[])))
@@ -180,6 +186,10 @@ def test_a_picture_without_an_entry_among_the_instances_is_rejected(tmp_path: Pa
         (b"[1]", "no JSON mapping"),
         (b'{"images": []}', "no captions as COCO writes them (no 'annotations')"),
         (b'{"images": [1], "annotations": []}', "no captions as COCO writes them"),
+        (
+            b'{"images": [], "annotations": [{"image_id": 1, "caption": 5}]}',
+            "no captions as COCO writes them (the caption 5 is no text)",
+        ),
         ('{"images": "Löwe"}'.encode("latin-1"), "not UTF-8"),
         (b"[" * 100_000, "no JSON"),
     ],

@@ -77,6 +77,13 @@ def test_karpathys_splits_are_the_official_ones(tmp_path: Path) -> None:
     assert all(isinstance(sample, Sample) for sample in made(source).values())
 
 
+def test_a_sentence_of_null_is_no_caption(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg")
+    karpathy(tmp_path, entry("a.jpg", "train", sentences=[{"raw": None}, {"raw": "x"}]))
+    (sample,) = made(listed(tmp_path, "dataset.json")).values()
+    assert isinstance(sample, Sample) and sample.captions == ["x"]
+
+
 def test_shares_replace_the_splits_of_the_file(tmp_path: Path) -> None:
     karpathy(tmp_path, *(entry(f"{n}.jpg", "train") for n in range(200)))
     (tmp_path / "Images").mkdir()
@@ -96,7 +103,11 @@ def test_a_picture_that_is_listed_twice_is_rejected_once(tmp_path: Path) -> None
     ("text", "words"),
     [
         ("a.jpg#0\tfine\na.jpg A dog\n", "line 2 is no `name#number<tab>caption`"),
-        ("a.jpg#0\tLöwe\n".encode("latin-1"), "not UTF-8 (byte"),
+        (
+            ("b.jpg#0\tx\n" * 9999 + "a.jpg#0\tLöwe\n").encode("latin-1"),
+            "not UTF-8 (line 10000, byte 99999)",
+        ),
+        ("a.jpg#0\tx\n".encode("utf-16"), "not UTF-8 (line 1, byte 0)"),
     ],
 )
 def test_a_token_file_that_is_none_is_told_in_one_line(

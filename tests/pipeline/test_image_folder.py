@@ -43,6 +43,12 @@ def test_a_folder_is_a_class_and_captions_follow_from_its_name(tmp_path: Path) -
     assert isinstance(plain, Sample) and len(plain.captions) == 5
 
 
+def test_without_templates_pictures_have_a_class_and_no_captions(tmp_path: Path) -> None:
+    put(tmp_path, "cat/a.jpg")
+    (sample,) = made(listed(tmp_path, templates=None)).values()
+    assert isinstance(sample, Sample) and (sample.label, sample.captions) == (0, [])
+
+
 def test_folders_of_splits_are_the_official_ones(tmp_path: Path) -> None:
     put(tmp_path, "train/cat/a.jpg", "train/dog/a.jpg", "val/cat/b.jpg", "test/bird/c.jpg")
     source = listed(tmp_path)

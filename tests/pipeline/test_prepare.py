@@ -125,6 +125,29 @@ def test_too_many_rejected_inputs_fail_the_stage_and_leave_no_folder(
     assert [path.name for path in tmp_path.iterdir()] == ["own"]
 
 
+def test_names_that_break_lines_are_told_in_one(
+    tmp_path: Path, own: Callable[..., Params], complains: Any
+) -> None:
+    params = own(max_rejected=0)
+    with open(params.prepare.path / "captions.csv", "a") as file:
+        file.write('"two\nlines.png",a dog\n')
+    with complains("1 of 41 inputs cannot be used", r"'two\nlines.png': no such file"):
+        prepare(params.prepare, tmp_path / "out")
+
+
+def test_classes_that_do_not_occur_in_training_are_told(
+    tmp_path: Path, make_params: MakeParams, log: Any
+) -> None:
+    for name in ("train/cat", "val/cat", "test/cat", "test/dog"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "own" / name / "a.jpg")
+    section = {"templates": "plain", "class_names": None, "val": 0, "test": 0}
+    changes = {"source": "image_folder", "image_folder": section}
+    params = make_params(prepare=changes | {"path": str(tmp_path / "own")})
+    prepare(params.prepare, tmp_path / "out")
+    assert "1 of 2 classes do not occur in training: dog" in log.text
+
+
 def test_a_failed_stage_keeps_the_shards_that_were_there(
     tmp_path: Path, own: Callable[..., Params], complains: Any
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
@@ -297,6 +298,28 @@ def test_a_shard_gives_back_what_was_put_in_and_is_the_same_every_time(
             for number, sample in read_shard(one, shard)
         ]
     assert found == list(enumerate(samples))
+
+
+def packed_by_tarfile(samples: list[dict[str, Any]]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for sample in samples:
+            for extension in sorted(sample.keys() - {"__key__"}):
+                info = tarfile.TarInfo(f"{sample['__key__']}.{extension}")
+                info.size = len(sample[extension])
+                tar.addfile(info, io.BytesIO(sample[extension]))
+    return file.getvalue()
+
+
+@settings(max_examples=50, deadline=None)
+@given(samples=SAMPLES)
+def test_a_shard_is_what_tarfile_would_write(samples: list[dict[str, Any]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "000000.tar"
+        shard = write_shard(path, samples)
+        data = path.read_bytes()
+    assert data == packed_by_tarfile(samples)
+    assert (shard.bytes, shard.sha256) == (len(data), hashlib.sha256(data).hexdigest())
 
 
 @settings(max_examples=20, deadline=None)

@@ -98,7 +98,7 @@ def test_captions_come_from_text_or_description(
         ([("a.jpg", JPEG), ("a.json", b'{"caption": 5}')], "a caption that is no text"),
         ([("a.jpg", JPEG), ("a.json", b'{"captions": [5]}')], "a caption that is no text"),
         ([("a.jpg", b"words"), ("a.txt", b"x")], "not a picture"),
-        ([("a.jpg", b""), ("a.txt", b"x")], "not a picture"),
+        ([("a.jpg", b""), ("a.txt", b"x")], "an empty file"),
         ([("a.jpg", JPEG), ("a.png", JPEG), ("a.txt", b"x")], "two files of one kind"),
     ],
 )
