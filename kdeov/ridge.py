@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdeov.distributed import sum_over_ranks, world
+from kdeov.errors import KdeovError
 from kdeov.student import VisualStudent
 
 Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
@@ -31,7 +32,11 @@ def fit_projection(student: VisualStudent, batches: Batches, strength: float) ->
         student: Changed in place, the same on all ranks; its backbone stays as it is.
         batches: Starts a pass over this rank's share of the pictures: normalised pixels
             [B, 3, H, W] and teacher vectors [B, D]. There are two passes.
-        strength: Of the ridge, relative to the mean squared length of the centred features.
+        strength: Of the ridge, relative to the mean squared length of the centred features;
+            positive.
+
+    Raises:
+        KdeovError: The pictures' features are all alike, or not finite.
     """
     training = student.training
     student.eval()
@@ -50,6 +55,11 @@ def fit_projection(student: VisualStudent, batches: Batches, strength: float) ->
     centred = sums[:-1] - count * torch.outer(means[:hidden], means)
     products, targets = centred.split([hidden, width], dim=1)
     ridge = strength * products.diagonal().sum() / count
+    if not (ridge.isfinite() and ridge > 0):
+        raise KdeovError(
+            "the backbone's features of all pictures are alike or not finite, and no linear map "
+            "can be fitted; check its weights, or set distill.ridge_init to null"
+        )
     weight = torch.linalg.solve(products + ridge * torch.eye(hidden, dtype=torch.float64), targets)
     projection.linear.weight.copy_(weight.T)
     projection.linear.bias.copy_(means[hidden:] - means[:hidden] @ weight)

@@ -58,7 +58,8 @@ class TextTable(TextEncoder):
         Raises:
             KdeovError: One of the texts is not in the table.
         """
-        if unknown := next((text for text in texts if text not in self._rows), None):
+        unknown = next((text for text in texts if text not in self._rows), None)
+        if unknown is not None:
             known = ", ".join(repr(text) for text in self.texts[:EXAMPLES]) or "none"
             raise KdeovError(
                 f"there is no vector of the text {unknown!r}: this teacher has no text tower and "

@@ -80,6 +80,16 @@ class TimmTrunk(Trunk):
         reparameterize_model(self.network, inplace=True)
 
     def _features(self, levels: int) -> Any:
+        network = self._create(levels)
+        # a micro-batch may be passed twice in a step (see `kdeov.joined_step`) and must then give
+        # the same: nothing is dropped at random
+        for module in network.modules():
+            for name in ("p", "drop_prob"):
+                if isinstance(getattr(module, name, None), float):
+                    setattr(module, name, 0.0)
+        return network
+
+    def _create(self, levels: int) -> Any:
         import timm
 
         fixed = self._config is not None and self._config.fixed_input_size

@@ -48,8 +48,9 @@ def read_state_dict(path: str | Path) -> StateDict:
             f"{path}: refused, since it holds more than tensors ({_first_line(error)}); "
             "save its state_dict as safetensors and name that file"
         ) from error
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
+    for name in ("state_dict", "model"):  # as open_clip, and as timm and DeiT save
+        if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
+            loaded = loaded[name]
     if not isinstance(loaded, dict) or not all(
         isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in loaded.items()
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -119,9 +120,15 @@ def _read(path: Path) -> StateDict:
             raise
         try:
             checkpoint, _ = _ultralytics().torch_safe_load(str(path.resolve()), safe_only=True)
-        except (AttributeError, TypeError, RuntimeError, ModuleNotFoundError) as error:
+        except (
+            AttributeError, TypeError, RuntimeError, ModuleNotFoundError, OSError, LookupError,
+            ValueError, EOFError, pickle.UnpicklingError,
+        ) as error:  # fmt: skip
             raise plain from error
-        model = checkpoint.get("ema") or checkpoint.get("model")
+        if not isinstance(checkpoint, dict):
+            raise plain
+        named = (checkpoint.get(name) for name in ("ema", "model"))
+        model = next((value for value in named if value is not None), None)
         if not isinstance(model, nn.Module):
             raise plain
         return model.float().state_dict()

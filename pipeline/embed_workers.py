@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from kdeov.errors import KdeovError
+from kdeov.teacher import TowerTeacher
 from kdeov.views import ViewPlan
 from pipeline.device import pick_device
 from pipeline.embedder import ShardEmbedder, fitting_batch
@@ -94,9 +95,15 @@ class EmbedWorker:
     @cached_property
     def batch(self) -> int:
         """Views at once, for a teacher with towers."""
-        if self.crew.batch == "auto" and not isinstance(self.teacher, PrecomputedTeacher):
+        if self.crew.batch == "auto":
+            assert isinstance(self.teacher, TowerTeacher)
             return fitting_batch(self.teacher, self.crew.params.precision)
         return int(self.crew.batch)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """The teacher's."""
+        return self.teacher.identity().to_dict()
 
     def embedder(self, plan: ViewPlan) -> ShardEmbedder | TableEmbedder:
         """What turns image samples into teacher samples."""
@@ -113,8 +120,7 @@ class EmbedWorker:
             told: Hears the job's name and how many of its pictures are done.
         """
         verify_shard(job.images, job.shard, "prepare")
-        identity = self.teacher.identity().to_dict()
-        embedder = self.embedder(view_plan(identity, self.crew.params, job.split))
+        embedder = self.embedder(view_plan(self.identity, self.crew.params, job.split))
         done = 0
 
         def advance(count: int) -> None:
@@ -124,7 +130,7 @@ class EmbedWorker:
 
         samples = embedder.samples(job.images / job.shard.name, job.shard, advance)
         made = write_shard(job.out / job.shard.name, samples)
-        made_from = cache_identity(identity, self.crew.params, job.split)
+        made_from = cache_identity(self.identity, self.crew.params, job.split)
         note = {"identity": made_from, "images_sha256": job.shard.sha256, "shard": asdict(made)}
         write_json(note_path(job.out, job.shard), note)
         return made

@@ -19,7 +19,7 @@ CODE = (
     "kdeov/open_clip_teacher.py", "kdeov/open_clip_text.py", "kdeov/open_clip_tokenizer.py",
     "kdeov/open_clip_towers.py", "kdeov/precision.py", "kdeov/teacher.py", "kdeov/text.py",
     "kdeov/transform.py", "kdeov/views.py", "pipeline/cache.py", "pipeline/embedder.py",
-    "pipeline/precomputed.py", "pipeline/table_embedder.py",
+    "pipeline/precomputed.py", "pipeline/table_embedder.py", "pipeline/vector_table.py",
 )  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def cache_identity(teacher: dict[str, Any], params: EmbedParams, split: str) -> 
         "precision": params.precision,
         "dtype": DTYPE,
         "normalised": True,
-        "captions": teacher.get("captions", True),
+        "captions": teacher.get("captions", True) and split not in teacher.get("without", ()),
         "code": embedding_code(),
     }
 

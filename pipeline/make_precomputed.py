@@ -48,13 +48,14 @@ def make_precomputed(params: EmbeddingsParams, path: Path, folder: Path) -> dict
     Raises:
         KdeovError: Files are missing or do not fit together, or a vector is zero or not finite.
     """
-    metadata = [] if params.metadata is None else numbered_files(path, params.metadata, OPTION)
+    metadata = {} if params.metadata is None else numbered_files(path, params.metadata, OPTION)
     example = "0"
     parts = _parts(path, params.pictures, metadata)
     dim = parts[0].shape[1]
     if metadata:
-        keys = _column(metadata, params.key_column or "", parts, params.prefix)
-        example = next(_column(metadata, params.key_column or "", parts, params.prefix), "")
+        tables = list(metadata.values())
+        keys = _column(tables, params.key_column or "", parts, params.prefix)
+        example = next(_column(tables, params.key_column or "", parts, params.prefix), "")
     else:
         keys = iter(map(str, range(sum(map(len, parts)))))
     repeated = write_table(folder, PICTURES, keys, _blocks(PICTURES, parts), _count(parts), dim)
@@ -66,7 +67,7 @@ def make_precomputed(params: EmbeddingsParams, path: Path, folder: Path) -> dict
                 f"{path / params.captions}: {texts[0].shape[1]} dimensions, the pictures have "
                 f"{dim}; take both from one model"
             )
-        captions = _column(metadata, params.caption_column or "", texts, "")
+        captions = _column(list(metadata.values()), params.caption_column or "", texts, "")
         captions = (" ".join(caption.split()) for caption in captions)  # as sources clean them
         write_table(folder, CAPTIONS, captions, _blocks(CAPTIONS, texts), _count(texts), dim)
     _text_table(params.texts, path, dim).save(folder)
@@ -77,6 +78,7 @@ def make_precomputed(params: EmbeddingsParams, path: Path, folder: Path) -> dict
         embed_dim=dim,
         captions=params.captions is not None,
         match=params.match,
+        prefix=params.prefix,
         example=example,
         without=sorted(params.without),
     ).to_dict()
@@ -84,13 +86,12 @@ def make_precomputed(params: EmbeddingsParams, path: Path, folder: Path) -> dict
     return identity
 
 
-def _parts(path: Path, pattern: str, metadata: list[Path]) -> list[np.ndarray]:
-    files = numbered_files(path, pattern, OPTION)
-    if metadata and len(files) != len(metadata):
-        raise KdeovError(
-            f"{path / pattern}: {len(files)} files, and {len(metadata)} of metadata; each part "
-            "needs both"
-        )
+def _parts(path: Path, pattern: str, metadata: dict[str, Path]) -> list[np.ndarray]:
+    named = numbered_files(path, pattern, OPTION)
+    if metadata and named.keys() != metadata.keys():
+        alone = {**metadata, **named}[min(named.keys() ^ metadata.keys())]
+        raise KdeovError(f"{alone}: is vectors without metadata, or metadata without vectors")
+    files = list(named.values())
     parts = [read_vectors(file) for file in files]
     for file, part in zip(files, parts, strict=True):
         if part.shape[1] != parts[0].shape[1]:
@@ -160,7 +161,7 @@ def _names(file: Path) -> list[str]:
             names = json.loads(text)
             if isinstance(names, list) and names and isinstance(names[0], dict):
                 names = [entry["name"] for entry in sorted(names, key=lambda entry: entry["id"])]
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise KdeovError(f"{file}: no list of names ({error}); check {OPTION}.texts") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise KdeovError(f"{file}: no list of names; check {OPTION}.texts")

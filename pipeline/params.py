@@ -94,7 +94,7 @@ class DistillParams(Section):
     """Of the backbone alone; 0 leaves it as it is, null trains it like the rest."""
     freeze_batch_norm: bool
     """Whether the backbone's batch norms keep their statistics, which pretrained weights bring."""
-    ridge_init: NonNegative | None
+    ridge_init: Annotated[float, Field(gt=0)] | None
     """Strength of the ridge regression that fits the last linear map before training; null starts
     from random weights. See `kdeov.ridge`."""
     weight_decay: NonNegative

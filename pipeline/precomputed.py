@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from kdeov.errors import KdeovError
+from kdeov.text_encoder import DESCRIPTION, TENSORS
 from kdeov.text_table import TextTable
 from pipeline.files import digest, read_json, sha256_file
 from pipeline.vector_table import VectorTable
@@ -34,6 +37,7 @@ class PrecomputedIdentity:
         embed_dim: Their width.
         captions: Whether captions have vectors too.
         match: See `EmbeddingsParams`.
+        prefix: The same.
         example: A key, for messages.
         without: Splits whose pictures have no vectors.
     """
@@ -44,6 +48,7 @@ class PrecomputedIdentity:
     embed_dim: int
     captions: bool
     match: str
+    prefix: str
     example: str
     without: list[str]
 
@@ -64,10 +69,15 @@ class PrecomputedTeacher:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._identity = PrecomputedIdentity(**read_json(folder / IDENTITY, "teacher"))
-        self._pictures = VectorTable(folder, PICTURES)
-        self._captions = VectorTable(folder, CAPTIONS) if self._identity.captions else None
-        self.text = TextTable.load(folder)
+        try:
+            self._identity = PrecomputedIdentity(**read_json(folder / IDENTITY, "teacher"))
+            self._pictures = VectorTable(folder, PICTURES)
+            self._captions = VectorTable(folder, CAPTIONS) if self._identity.captions else None
+            self.text = TextTable.load(folder)
+        except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
+            raise KdeovError(
+                f"{folder}: no teacher of given vectors ({error}); run `dvc repro -f teacher`"
+            ) from error
 
     @property
     def name(self) -> str:
@@ -79,13 +89,13 @@ class PrecomputedTeacher:
         """Width of the joint embedding space."""
         return self._pictures.dim
 
-    @property
+    @cached_property
     def weights_sha256(self) -> str:
         """The digest of all vectors and keys."""
         return tables_digest(self.folder)
 
     def identity(self) -> PrecomputedIdentity:
-        """What its vectors depend on; the files are digested anew."""
+        """What its vectors depend on; the digest is of the files as they are."""
         return replace(self._identity, weights_sha256=self.weights_sha256)
 
     def picture_vectors(self, samples: Sequence[dict[str, Any]]) -> np.ndarray:
@@ -101,7 +111,7 @@ class PrecomputedTeacher:
             KdeovError: Pictures have no vector; counts them and names the first.
         """
         match = self._identity.match
-        names = [_row_name(sample) if match == "row" else sample[match] for sample in samples]
+        names = [self._row(sample) if match == "row" else sample[match] for sample in samples]
         rows = self._pictures.rows(names)
         if (missing := np.flatnonzero(rows < 0)).size:
             first = samples[int(missing[0])]
@@ -112,6 +122,18 @@ class PrecomputedTeacher:
                 "or list the split in `without`"
             )
         return self._pictures.vectors[rows]
+
+    def _row(self, sample: dict[str, Any]) -> str:
+        """The number of the row that a picture is, as its source names it: `test_x/503`."""
+        source, prefix = str(sample["source"]), self._identity.prefix
+        row = source.removeprefix(prefix)
+        if not source.startswith(prefix) or not row.isdigit():
+            raise KdeovError(
+                f"teacher.embeddings.match is `row` and prefix is {prefix!r}: the picture {source} "
+                "is no such row; set prefix to the name of the array, `test_x/` say, list the "
+                "split in `without`, or match by key or source"
+            )
+        return str(int(row))
 
     def caption_vectors(self, captions: Sequence[str]) -> np.ndarray:
         """The unit vectors of captions, float16 [N, D]; N is 0 for a teacher without captions.
@@ -133,15 +155,6 @@ class PrecomputedTeacher:
 
 def tables_digest(folder: Path) -> str:
     """The digest of the files of a teacher's tables."""
-    files = sorted(path for path in folder.iterdir() if path.name != IDENTITY)
-    return digest({path.name: sha256_file(path) for path in files})
-
-
-def _row_name(sample: dict[str, Any]) -> str:
-    row = str(sample["source"]).rpartition("/")[2]
-    if not row.isdigit():
-        raise KdeovError(
-            f"teacher.embeddings.match is `row`, and the picture {sample['source']} is no row of "
-            "an array; match by key or source, with metadata"
-        )
-    return str(int(row))
+    names = [f"{table}{end}" for table in (PICTURES, CAPTIONS) for end in (".npy", ".index.npy")]
+    files = [folder / name for name in (*names, TENSORS, DESCRIPTION)]
+    return digest({path.name: sha256_file(path) for path in files if path.is_file()})

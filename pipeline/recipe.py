@@ -73,13 +73,13 @@ class Recipe:
         """
         from ruamel.yaml import YAML, YAMLError
 
-        folder = self.data if data is None else data.as_posix()
-        text = self.text.replace(self.data, folder)
-        if not changes:
-            return Recipe(self.name, text, folder)
+        if data is None and not changes:
+            return self
         editor = YAML()
         editor.width, editor.preserve_quotes = 1000, True
-        values = editor.load(text)
+        values = editor.load(self.text)
+        folder = self.data if data is None else data.as_posix()
+        _move(values, f"{self.data}/", f"{folder}/")
         for change in changes:
             address, equals, value = change.partition("=")
             *sections, key = address.split(".")
@@ -90,7 +90,7 @@ class Recipe:
                 raise KdeovError(f"--set {change}: give section.key=value of params.yaml")
             try:
                 place[key] = editor.load(value)
-            except YAMLError as error:
+            except (YAMLError, ValueError) as error:
                 raise KdeovError(f"--set {change}: the value is no YAML") from error
         changed = io.StringIO()
         editor.dump(values, changed)
@@ -132,6 +132,15 @@ def _can_be_had_again(params: Path) -> bool:
     except OSError:
         return False
     return done.returncode == 0 and not done.stdout
+
+
+def _move(value: Any, old: str, new: str) -> None:
+    """Changes what all texts begin with."""
+    for key in value if isinstance(value, dict) else range(len(value)):
+        if isinstance(value[key], dict | list):
+            _move(value[key], old, new)
+        elif isinstance(value[key], str) and value[key].startswith(old):
+            value[key] = new + value[key].removeprefix(old)
 
 
 def _texts(value: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import statistics
@@ -15,7 +16,6 @@ import yaml
 from rich.table import Table
 
 from kdeov.errors import KdeovError
-from pipeline.files import read_json
 from pipeline.layout import Layout
 
 logger = logging.getLogger(__name__)
@@ -85,31 +85,34 @@ def run_study(study: Study, layout: Layout) -> list[tuple[str, list[dict[str, fl
                 name = f"{variant}-seed-{seed}"
                 if name in known:
                     logger.info("%s is there already", name)
-                    _run(layout, "dvc", "exp", "apply", name)
                 else:
                     logger.info("running %s", name)
+                    # an experiment begins with the workspace, which the one before it has changed
+                    _run(layout, "git", "reset", "--quiet", "--hard")
                     settings = [f"-S{change}" for change in (*changes, f"{SEED}={seed}")]
                     command = ["dvc", "exp", "run", "--quiet", "-n", name, *settings]
                     _run(layout, *command, *study.stages)
-                found.append(read_metrics(study, layout))
+                found.append(read_metrics(study, layout, name))
             rows.append((variant, found))
     finally:
-        _run(layout, "git", "checkout", "--quiet", "--", ".")
+        _run(layout, "git", "reset", "--quiet", "--hard")
         # what stages that were not run would make may be nowhere
         _run(layout, "dvc", "checkout", "--quiet", "--allow-missing")
     return rows
 
 
-def read_metrics(study: Study, layout: Layout) -> dict[str, float]:
-    """The columns of the table, from the metrics in the workspace.
+def read_metrics(study: Study, layout: Layout, experiment: str) -> dict[str, float]:
+    """The columns of the table, from the metrics that git keeps of an experiment.
 
     Raises:
         KdeovError: A metric is not there.
     """
+    head = _run(layout, "git", "rev-parse", "HEAD").strip()
+    commit = f"refs/exps/{head[:2]}/{head[2:]}/{experiment}"  # where DVC keeps it
     values = {}
     for column, address in study.metrics.items():
         file, *path = address.split(".")
-        found: Any = read_json(layout.metrics / f"{file}.json", file)
+        found: Any = json.loads(_run(layout, "git", "show", f"{commit}:metrics/{file}.json"))
         (found,) = found.values() or [{}]  # one data set
         try:
             for name in path:

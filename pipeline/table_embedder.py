@@ -39,8 +39,11 @@ class TableEmbedder:
             described = [{"key": s["__key__"], **sample_json(s)} for s in batch]
             pictures = self.teacher.picture_vectors(described) if self.plan.count else None
             for number, (sample, description) in enumerate(zip(batch, described, strict=True)):
-                captions = self.teacher.caption_vectors(description["captions"])
-                rows = [captions] if pictures is None else [pictures[number, None], captions]
+                if pictures is None:
+                    rows = [np.empty((0, self.teacher.embed_dim), np.float16)]
+                else:
+                    captions = self.teacher.caption_vectors(description["captions"])
+                    rows = [pictures[number, None], captions]
                 size = Image.open(io.BytesIO(sample["jpg"])).size
                 views = self.plan.draw_all(sample["__key__"], size)
                 yield teacher_members(sample, np.concatenate(rows), views)

@@ -6,13 +6,15 @@ A part is needed where `teacher.source` names it, and may be left out elsewhere.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from pipeline.schema import Count, Section, Seed
+
+LEARNT_FROM = Path("out/images")
 
 
 class TeacherSection(Section):
@@ -60,12 +62,28 @@ class OpenClipParams(TeacherSection):
     """One of its tags, or a weight file."""
 
 
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts:
+        raise ValueError("give a file within teacher.path, which DVC watches")
+    return name
+
+
+def _one_place(template: str) -> str:
+    if template.count("{}") != 1 or template.count("{") + template.count("}") != 2:
+        raise ValueError("give a text with one {} for the name")
+    return template
+
+
+Inside = Annotated[str, AfterValidator(_inside)]
+
+
 class TextVectorsParams(Section):
-    vectors: str
+    vectors: Inside
     """A file within `teacher.path`, a row a text."""
-    names: str
+    names: Inside
     """A .json or .txt file within `teacher.path`: names in the order of the rows."""
-    template: Annotated[str, Field(pattern=r"\{\}")]
+    template: Annotated[str, AfterValidator(_one_place)]
     """What was embedded of each name, such as `a {}`."""
 
 
@@ -80,23 +98,24 @@ class EmbeddingsParams(TeacherSection):
 
     name: str
     """Of the model that made them."""
-    pictures: str
+    pictures: Inside
     """A .npy, .safetensors or .pt file within `teacher.path`, or a pattern of several; a row a
     picture."""
-    captions: str | None
+    captions: Inside | None
     """The same of captions, a row for each of `metadata`; null trains and tests without them."""
-    metadata: str | None
+    metadata: Inside | None
     """A .csv, .tsv or .parquet file within `teacher.path`, or a pattern of several."""
     match: Literal["key", "source", "row"]
     """How a picture finds its vector: `key_column` holds its key in the shards, or its name in the
     source; or its row in the source's array is the row of its vector."""
     key_column: str | None
     prefix: str
-    """Is cut off at the front of what `key_column` holds: the folder of the pictures, say."""
+    """Is cut off at the front of what `key_column` holds: the folder of the pictures, say. For
+    `row`, the name of the array: `test_x/`."""
     caption_column: str | None
     texts: list[TextVectorsParams]
     """Of class names: what zero-shot classification can name."""
-    without: list[Literal["val", "test"]]
+    without: list[Literal["test"]]
     """Splits whose pictures have no vectors; there, the student is measured alone."""
 
     @model_validator(mode="after")
@@ -140,6 +159,10 @@ class TeacherParams(Section):
                 "{source} is missing; add to this section `{source}: {example}`",
                 {"source": self.source, "example": kind.example},
             )
+        if self.source == "tiny" and self.path != LEARNT_FROM:
+            raise PydanticCustomError(
+                "part", "path: give `out/images`, from which the source `tiny` learns"
+            )
         return self
 
     def absolute(self, resolve: Callable[[Path], Path]) -> TeacherParams:
@@ -154,9 +177,11 @@ class TeacherParams(Section):
             if options is None or not (file := resolve(Path(getattr(options, key)))).is_file():
                 continue
             changes[part] = options.model_copy(update={key: str(file)})
-            if self.source == part and changes["path"] != file:
+            described = part == "open_clip" and (file.parent / "open_clip_config.json").is_file()
+            watched = [file.parent] if described else [file, file.parent]
+            if self.source == part and changes["path"] not in watched:
+                what = "the folder" if described else "the weight file"
                 raise ValueError(
-                    f"teacher.path: give it the weight file of teacher.{part}.{key}, so that DVC "
-                    "watches it"
+                    f"teacher.path: give it {what} of teacher.{part}.{key}, so that DVC watches it"
                 )
         return self.model_copy(update=changes)

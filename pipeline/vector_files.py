@@ -17,21 +17,26 @@ SUFFIXES = (".npy", ".safetensors", ".pt")
 LARGEST = 1e3  # no embedding is longer; a sum of so many squares cannot overflow
 
 
-def numbered_files(folder: Path, pattern: str, option: str) -> list[Path]:
-    """The files of a pattern, `part_2` before `part_10`.
+def numbered_files(folder: Path, pattern: str, option: str) -> dict[str, Path]:
+    """The files of a pattern by what its `*` stand for, `part_2` before `part_10`.
 
     Args:
         folder: Where they are.
-        pattern: A name, or a pattern with `*`.
+        pattern: A name, or a pattern with `*`, within the folder.
         option: The key of `params.yaml` that gives it.
 
     Raises:
         KdeovError: There is none.
     """
-    found = [path for path in folder.glob(pattern) if path.is_file()]
+    found = {
+        path.relative_to(folder).as_posix(): path for path in folder.glob(pattern) if path.is_file()
+    }
     if not found:
         raise KdeovError(f"{folder / pattern}: no such file; check {option}")
-    return sorted(found, key=lambda path: [_number(part) for part in re.split(r"(\d+)", path.name)])
+    stars = re.compile(re.escape(pattern).replace(r"\*", "(.*)"))
+    names = sorted(found, key=lambda name: [_number(part) for part in re.split(r"(\d+)", name)])
+    matches = {name: stars.fullmatch(name) for name in names}
+    return {" ".join(m.groups()) if m else name: found[name] for name, m in matches.items()}
 
 
 def read_vectors(path: Path) -> np.ndarray:
@@ -51,9 +56,11 @@ def read_vectors(path: Path) -> np.ndarray:
         raise KdeovError(f"{path}: vectors are read from {', '.join(SUFFIXES)}; convert it")
     try:
         vectors = readers[path.suffix](path)
-    except (OSError, ValueError, EOFError, RuntimeError, SafetensorError) as error:
+    except (
+        OSError, ValueError, EOFError, RuntimeError, TypeError, AttributeError, SafetensorError,
+    ) as error:  # fmt: skip
         raise KdeovError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
-    if vectors.ndim != 2 or vectors.dtype.kind != "f":
+    if vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.size:
         raise KdeovError(
             f"{path}: holds {vectors.dtype} {list(vectors.shape)}; save floating-point numbers "
             "[vectors, dimensions]"
@@ -82,8 +89,8 @@ def unit_rows(vectors: np.ndarray, where: object) -> Iterator[np.ndarray]:
         yield (block / np.where(good, lengths, 1)).astype(np.float16)
     if wrong:
         raise KdeovError(
-            f"{where}: {len(wrong)} of {len(vectors)} vectors are zero or not finite, the first in "
-            f"row {wrong[0]}; compute them again"
+            f"{where}: {len(wrong)} of {len(vectors)} vectors are zero, not finite or longer than "
+            f"{LARGEST:g}, the first in row {wrong[0]}; compute them again"
         )
 
 
