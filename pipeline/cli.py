@@ -98,7 +98,7 @@ def recipes() -> None:
 
     table = Table("recipe", "what it is", "reads", title="kdeov use NAME puts one in place")
     for recipe in Recipe.all():
-        table.add_row(recipe.name, recipe.summary, "\n".join(recipe.needs))
+        table.add_row(recipe.name, recipe.summary, "\n".join(recipe.needs.values()))
     stdout.print(table)
 
 
@@ -118,11 +118,14 @@ def use(
     from pipeline.recipe import Recipe, use_recipe
 
     with one_line_errors("use"):
+        layout = Layout.here()
+        if not (layout.root / "dvc.yaml").is_file():
+            raise typer.Exit(_complain("use", "no dvc.yaml here; run in a checkout of KDEOV"))
         recipe = Recipe.named(name).with_changes(data, change or [])
-        absent = use_recipe(recipe, Layout.here().params, force)
+        absent = use_recipe(recipe, layout.params, force)
         typer.echo(f"params.yaml is now {name}: {recipe.summary}")
-        for place in absent:
-            typer.echo(f"{place} is not here: put it there, or name another folder with --data")
+        for key, place in absent.items():
+            typer.echo(f"{place} is not here: put it there, or give --set {key}=PATH")
         if not absent:
             typer.echo("run `dvc repro`")
 

@@ -75,8 +75,9 @@ class LossParams(Section):
 
 class DistillParams(Section):
     seed: Seed
-    backbone: str
-    fusion: str
+    backbone: Annotated[str, Field(pattern=r"^(yolo(v5|v8|11)[nsmlx]|timm:.+)$")]
+    """`yolov5`, `yolov8` or `yolo11` with a size n, s, m, l or x; or `timm:` and a name of timm."""
+    fusion: Literal["film", "cross_attention"]
     backbone_weights: Path | None
     image_size: Annotated[int, Field(ge=32)]
     epochs: Count
@@ -105,6 +106,24 @@ class DistillParams(Section):
     """Decay of the weight average that is evaluated and saved; 0 keeps the plain weights."""
     feature_loss: Literal["cosine", "l2"]
     losses: LossParams
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> DistillParams:
+        """What would otherwise be told after hours of embedding."""
+        for key in ("lanes", "micro_batch"):
+            if self.global_batch % getattr(self, key):
+                raise PydanticCustomError(
+                    "part",
+                    "global_batch: {batch} is no multiple of distill.{key} = {value}",
+                    {"batch": self.global_batch, "key": key, "value": getattr(self, key)},
+                )
+        if self.backbone_weights is None and (
+            self.freeze_batch_norm or self.backbone_learning_rate == 0
+        ):
+            raise PydanticCustomError(
+                "part", "backbone_weights: null are random weights, which are not worth freezing"
+            )
+        return self
 
 
 class ZeroShotParams(Section):

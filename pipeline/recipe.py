@@ -12,8 +12,10 @@ from typing import Any
 import yaml
 
 from kdeov.errors import KdeovError
-from pipeline.files import write_text
+from kdeov.prompts import templates
+from pipeline.files import digest, write_text
 from pipeline.params import check_params
+from pipeline.tracking import flatten
 
 RECIPES = Path(__file__).with_name("recipes")
 DATA = "../shared/data"  # where recipes look for data, beside the checkout
@@ -56,10 +58,10 @@ class Recipe:
         return self.text.splitlines()[0].removeprefix("# ")
 
     @property
-    def needs(self) -> list[str]:
-        """Files and folders of people's data that it reads, as it names them."""
-        places = _texts(yaml.safe_load(self.text))
-        return sorted(place for place in places if place.startswith(f"{self.data}/"))
+    def needs(self) -> dict[str, str]:
+        """Files and folders of people's data that it reads, by the key that names each."""
+        places = flatten(yaml.safe_load(self.text))
+        return {k: v for k, v in places.items() if str(v).startswith(f"{self.data}/")}
 
     def with_changes(self, data: Path | None, changes: Sequence[str]) -> Recipe:
         """The recipe for other places and values, with its comments.
@@ -77,8 +79,11 @@ class Recipe:
             return self
         editor = YAML()
         editor.width, editor.preserve_quotes = 1000, True
+        editor.representer.add_representer(
+            type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null")
+        )
         values = editor.load(self.text)
-        folder = self.data if data is None else data.as_posix()
+        folder = self.data if data is None else data.expanduser().as_posix()
         _move(values, f"{self.data}/", f"{folder}/")
         for change in changes:
             address, equals, value = change.partition("=")
@@ -97,7 +102,7 @@ class Recipe:
         return Recipe(self.name, changed.getvalue(), folder)
 
 
-def use_recipe(recipe: Recipe, params: Path, force: bool = False) -> list[str]:
+def use_recipe(recipe: Recipe, params: Path, force: bool = False) -> dict[str, str]:
     """Puts a recipe in the place of `params.yaml`.
 
     Args:
@@ -106,32 +111,41 @@ def use_recipe(recipe: Recipe, params: Path, force: bool = False) -> list[str]:
         force: Whether a file that a person has edited may be replaced.
 
     Returns:
-        What the recipe reads and is not there.
+        What the recipe reads and is not there, by the key that names it.
 
     Raises:
         KdeovError: The recipe does not fit the schema, or `params.yaml` holds changes that would be
             lost.
     """
-    check_params(yaml.safe_load(recipe.text), params)
+    templates(check_params(yaml.safe_load(recipe.text), params).zero_shot.templates)
     if not force and params.is_file() and not _can_be_had_again(params):
         raise KdeovError(
             f"{params}: holds changes that git does not have; commit them, or give --force to lose "
             "them"
         )
     write_text(params, recipe.text)
-    return [place for place in recipe.needs if not (params.parent / place).exists()]
+    write_text(_written(params), digest(recipe.text))
+    return {k: place for k, place in recipe.needs.items() if not (params.parent / place).exists()}
 
 
 def _can_be_had_again(params: Path) -> bool:
-    """Whether a file is in git as it is, or is one of the recipes."""
-    if any(recipe.text == params.read_text() for recipe in Recipe.all()):
+    """Whether a file is in git as it is, is one of the recipes, or is what was put here last."""
+    text, last = params.read_text(), _written(params)
+    if any(recipe.text == text for recipe in Recipe.all()):
+        return True
+    if last.is_file() and last.read_text() == digest(text):
         return True
     try:
-        command = ["git", "status", "--porcelain", "--", params.name]
+        command = ["git", "show", f"HEAD:./{params.name}"]
         done = subprocess.run(command, cwd=params.parent, capture_output=True, text=True)
     except OSError:
         return False
-    return done.returncode == 0 and not done.stdout
+    return done.returncode == 0 and done.stdout == text
+
+
+def _written(params: Path) -> Path:
+    """Holds the digest of the recipe that was put in place last."""
+    return params.parent / "work" / "recipe.sha256"
 
 
 def _move(value: Any, old: str, new: str) -> None:
@@ -141,11 +155,3 @@ def _move(value: Any, old: str, new: str) -> None:
             _move(value[key], old, new)
         elif isinstance(value[key], str) and value[key].startswith(old):
             value[key] = new + value[key].removeprefix(old)
-
-
-def _texts(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        return [text for inner in value.values() for text in _texts(inner)]
-    if isinstance(value, list):
-        return [text for inner in value for text in _texts(inner)]
-    return [value] if isinstance(value, str) else []

@@ -32,7 +32,7 @@ def read_within(root: Path, name: str) -> bytes:
         raise UnusablePicture("its name holds a null")
     if not is_unicode(name):
         raise UnusablePicture("its name is not UTF-8")
-    outside = "lies outside the folder of pictures"
+    outside = "lies outside the folder of pictures (by .. or a link); name the real one in prepare"
     # one look at a folder is enough for all of its files
     if not _lies_in(root, name[: name.rfind("/") + 1]):
         raise UnusablePicture(outside)

@@ -229,6 +229,14 @@ def test_a_weight_file_that_dvc_does_not_watch_is_refused(
     changed = put(put(values, "teacher.source", "clip"), "teacher.clip", {"model": "w.pt"})
     with complains("teacher.path: give it the weight file of teacher.clip.model"):
         load(tmp_path, changed)
+    load(tmp_path, put(changed, "teacher.path", "."))  # its folder is watched whole
+
+
+def test_the_teacher_that_is_trained_here_learns_from_what_was_prepared(
+    tmp_path: Path, values: dict[str, Any], complains: Any
+) -> None:
+    with complains("teacher.path: give `out/images`"):
+        load(tmp_path, put(values, "teacher.path", "somewhere/else"))
 
 
 @pytest.mark.parametrize("source", ["clip", "open_clip", "embeddings"])

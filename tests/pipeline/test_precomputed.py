@@ -92,6 +92,7 @@ def of_layout(folder: Path, **changes: Any) -> dict[str, Any]:
 
 def of_rows(folder: Path, **changes: Any) -> dict[str, Any]:
     alone = {"captions": None, "metadata": None, "match": "row", "key_column": None}
+    alone["prefix"] = "test_x/"
     return of_layout(folder, **alone, **changes)
 
 
@@ -165,7 +166,9 @@ def test_a_split_without_vectors_has_pictures_and_no_targets(
 ) -> None:
     layout, params = embedded(of_layout(retrieval_layout, without=["test"]))
     assert {len(s.view_vectors) for s in opened(layout, params, "test")} == {0}
+    assert {len(s.text_vectors) for s in opened(layout, params, "test")} == {0}
     assert {len(s.view_vectors) for s in opened(layout, params, "val")} == {1}
+    assert {len(s.text_vectors) for s in opened(layout, params, "val")} == {2}
     verify_cache(opened(layout, params, "test"), load_teacher(layout.teacher), 4, whole=True)
 
 
@@ -235,13 +238,35 @@ def test_captions_without_a_vector_are_counted_and_named(
         embedded(of_layout(retrieval_layout))
 
 
+def test_a_row_of_another_array_gets_no_vector(
+    tmp_path: Path, make_params: Callable[..., Params], complains: Any
+) -> None:
+    np.save(tmp_path / "pictures.npy", np.eye(4, DIM, dtype=np.float32))
+    params = make_params(teacher=of_rows(tmp_path, pictures="pictures.npy"))
+    make_teacher(params.teacher, tmp_path, tmp_path / "teacher")
+    teacher = load_teacher(tmp_path / "teacher")
+    assert isinstance(teacher, PrecomputedTeacher)
+    with complains("'test_x/'", "train_x/0 is no such row"):
+        teacher.picture_vectors([{"key": "k", "source": "train_x/0"}])
+    with complains("1 of 1 pictures have no vector", "test_x/4"):
+        teacher.picture_vectors([{"key": "k", "source": "test_x/4"}])
+
+
+@pytest.mark.parametrize("name", ["../other.npy", "/elsewhere/vectors.npy", ""])
+def test_files_that_dvc_would_not_watch_are_refused(
+    name: str, tmp_path: Path, make_params: Callable[..., Params], complains: Any
+) -> None:
+    with complains("teacher.embeddings.pictures", "within teacher.path"):
+        make_params(teacher=of_rows(tmp_path, pictures=name))
+
+
 def refused(make_params: Callable[..., Params], folder: Path, teacher: dict[str, Any]) -> None:
     make_teacher(make_params(teacher=teacher).teacher, folder, folder / "teacher")
 
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(0.0, "1 of 8 vectors are zero or not finite"), (np.nan, "row 5"), (np.inf, "row 5")],
+    [(0.0, "1 of 8 vectors are zero, not finite"), (np.nan, "row 5"), (np.inf, "row 5")],
 )
 def test_vectors_that_point_nowhere_are_counted_and_named(
     value: float, words: str, make_params: Any, tmp_path: Path, complains: Any
@@ -278,7 +303,7 @@ def test_parts_that_do_not_fit_together_are_refused(
     make_params: Any, retrieval_layout: Path, complains: Any
 ) -> None:
     (retrieval_layout / "metadata_3.parquet").unlink()
-    with complains("11 files, and 10 of metadata"):
+    with complains("img_emb_3.npy: is vectors without metadata"):
         refused(make_params, retrieval_layout, of_layout(retrieval_layout))
 
 

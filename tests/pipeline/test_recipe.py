@@ -37,13 +37,18 @@ def test_the_params_of_the_repository_are_the_recipe_scenes(root: Path) -> None:
 
 def test_recipes_read_data_from_one_place_beside_the_checkout(tmp_path: Path) -> None:
     recipe = Recipe.named("cifar10-embeddings")
-    assert recipe.needs and all(place.startswith(DATA) for place in recipe.needs)
-    elsewhere = recipe.with_changes(tmp_path, [])
-    assert elsewhere.needs and all(place.startswith(str(tmp_path)) for place in elsewhere.needs)
+    keys = {"prepare.path", "teacher.path", "distill.backbone_weights"}
+    assert recipe.needs.keys() == keys
+    assert all(place.startswith(DATA) for place in recipe.needs.values())
+    elsewhere = recipe.with_changes(tmp_path / "my data #1", [])
+    assert elsewhere.needs == {
+        key: place.replace(DATA, str(tmp_path / "my data #1"))
+        for key, place in recipe.needs.items()
+    }
     assert use_recipe(elsewhere, tmp_path / "params.yaml") == elsewhere.needs  # none is there
-    for place in elsewhere.needs:
+    for place in elsewhere.needs.values():
         Path(place).mkdir(parents=True, exist_ok=True)
-    assert use_recipe(elsewhere, tmp_path / "params.yaml", force=True) == []
+    assert use_recipe(elsewhere, tmp_path / "params.yaml") == {}
 
 
 def test_values_are_changed_and_comments_stay() -> None:
@@ -82,15 +87,25 @@ def test_edits_that_git_does_not_have_are_not_lost(tmp_path: Path, complains: An
     use_recipe(Recipe.named("coco"), params)
     use_recipe(Recipe.named("flickr8k"), params)  # a recipe can be had again
     assert params.read_text() == Recipe.named("flickr8k").text
+    use_recipe(Recipe.named("flickr8k").with_changes(None, ["distill.epochs=3"]), params)
+    use_recipe(Recipe.named("coco"), params)  # and so can what was put here, and not edited since
+    params.write_text(params.read_text().replace("seed: 0", "seed: 1"))
+    with complains("holds changes that git does not have"):
+        use_recipe(Recipe.named("coco"), params)
 
 
 def test_the_commands_list_recipes_and_say_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    outside = CliRunner().invoke(app, ["use", "coco"])
+    assert outside.exit_code == 1 and "run in a checkout" in outside.output
+    assert not (tmp_path / "params.yaml").exists()
+    (tmp_path / "dvc.yaml").touch()
     listed = CliRunner().invoke(app, ["recipes"], env={"COLUMNS": "200"})
     assert listed.exit_code == 0 and all(name in listed.output for name in NAMES)
     used = CliRunner().invoke(app, ["use", "coco", "--data", str(tmp_path / "data")])
     assert used.exit_code == 0 and "is not here" in used.output
+    assert "--set prepare.path=PATH" in used.output
     unknown = CliRunner().invoke(app, ["use", "cocoa"])
     assert unknown.exit_code == 1 and "no recipe is called 'cocoa'" in unknown.output

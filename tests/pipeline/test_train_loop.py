@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from kdeov.backbone import LightweightVisualBackbone
 from kdeov.generators import seed_generators
 from kdeov.student import VisualStudent
 from pipeline.distill import MACHINE
@@ -246,6 +247,7 @@ def die_at(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int) -> None:
     [
         *((epoch, step, 1, {}) for epoch in (0, 1) for step in range(3)),
         *((epoch, 2, 2, {"ema": 0.5, "losses": TERMS}) for epoch in (0, 1)),
+        (0, 1, 500, {"ema": 0.5, "ridge_init": 0.3, "backbone_learning_rate": 1e-4}),
     ],
 )
 def test_a_run_that_ends_at_any_step_goes_on_with_the_very_same_steps(
@@ -272,7 +274,39 @@ def test_a_run_that_ends_at_any_step_goes_on_with_the_very_same_steps(
     steps = read_steps(whole.run / "steps", 0)
     after = read_steps(killed.run / "steps", 0)
     assert dict.fromkeys(after) == dict.fromkeys(steps)  # the same losses, to the bit
-    assert len(after) - len(steps) < every + 1 and before == after[: len(before)]
+    assert len(after) - len(steps) <= min(every, step + 1) and before == after[: len(before)]
+
+
+@pytest.mark.parametrize("option", ["backbone_learning_rate", "freeze_batch_norm"])
+def test_a_pretrained_backbone_is_kept_as_params_say(
+    built: Layout, make_params: MakeParams, tmp_path: Path, option: str
+) -> None:
+    layers = LightweightVisualBackbone("yolov8n").trunk.network.state_dict()
+    weights = {f"model.{name}": value for name, value in layers.items()}
+    torch.save(weights, tmp_path / "yolo.pt")
+    value = 0 if option == "backbone_learning_rate" else True
+    params = make_params(
+        distill={"backbone_weights": str(tmp_path / "yolo.pt"), "epochs": 1, option: value}
+    )
+    _, state = trained(config(built, params, tmp_path / "run"))
+    prefix = "backbone.trunk.network."
+    after = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in state["student"].items()
+        if name.startswith(prefix)
+    }
+    assert after.keys() == layers.keys()
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, layers[name])}
+    kept = {name for name in layers if option == "backbone_learning_rate" or "running_" in name}
+    assert kept and not kept & changed
+    assert bool(changed) == (option == "freeze_batch_norm")
+    assert any("projection" in name for name in state["student"])
+
+
+def test_random_weights_are_not_frozen(make_params: MakeParams, complains: Any) -> None:
+    for option in ({"freeze_batch_norm": True}, {"backbone_learning_rate": 0}):
+        with complains("distill.backbone_weights: null are random weights"):
+            make_params(distill=option)
 
 
 def test_all_random_generators_go_on_where_they_were(
