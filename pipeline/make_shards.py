@@ -108,8 +108,10 @@ class ShardMaker:
         self._limit = processes + 2  # a few are ready when a process becomes free
         self._pool: ProcessPoolExecutor | None = None
         if processes > 1:
-            # spawned, not forked: a fork of a process with threads may hang
-            context = multiprocessing.get_context("spawn")
+            # not forked from this one, which may have threads, but from one that has just imported
+            # what they need: that is done once, however many there are
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(["pipeline.make_shards", "pipeline.sources"])
             self._done = context.Value("Q", 0)
             self._pool = ProcessPoolExecutor(processes, context, _begin, (make, self._done))
 
