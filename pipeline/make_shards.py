@@ -9,10 +9,12 @@ import multiprocessing
 import os
 import statistics
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, count, islice
 from pathlib import Path
@@ -27,6 +29,7 @@ from pipeline.sources.base import Inputs, Rejected, Sample
 
 POLL_S = 0.5
 START_S = 0.5  # until a process that has started makes its first sample
+DESCRIPTION = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
 PROBES = 9  # inputs that tell how long one takes
 
 
@@ -66,11 +69,20 @@ def make_shard(
                 yield _members(result)
 
     usable = samples()
-    first = next(usable, None)
-    if first is not None:
-        made.shard = write_shard(path, chain([first], usable))
-        made.hashes = difference_hashes(grids)
+    with _quiet():
+        first = next(usable, None)
+        if first is not None:
+            made.shard = write_shard(path, chain([first], usable))
+    made.hashes = difference_hashes(grids)
     return made
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without warnings of libraries, which say at length what they pass over."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def worthwhile(
@@ -89,7 +101,8 @@ def worthwhile(
     for item in islice(chain.from_iterable(splits.values()), PROBES):
         start = time.perf_counter()
         if not isinstance(item, Rejected):
-            make(item)
+            with _quiet():
+                make(item)
         seconds.append(time.perf_counter() - start)
     work = total * statistics.median(seconds)
     return max(1, min(os.cpu_count() or 1, shards, int(work / START_S)))
@@ -108,8 +121,10 @@ class ShardMaker:
         self._limit = processes + 2  # a few are ready when a process becomes free
         self._pool: ProcessPoolExecutor | None = None
         if processes > 1:
-            # spawned, not forked: a fork of a process with threads may hang
-            context = multiprocessing.get_context("spawn")
+            # not forked from this one, which may have threads, but from one that has just imported
+            # what they need: that is done once, however many there are
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(["pipeline.make_shards", "pipeline.sources"])
             self._done = context.Value("Q", 0)
             self._pool = ProcessPoolExecutor(processes, context, _begin, (make, self._done))
 
@@ -208,5 +223,5 @@ def _members(sample: Sample) -> dict[str, Any]:
     return {
         "__key__": sample.key,
         "jpg": sample.jpeg,
-        "json": json.dumps(description, sort_keys=True, ensure_ascii=False).encode(),
+        "json": DESCRIPTION.encode(description).encode(),
     }

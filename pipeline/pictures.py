@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +13,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM
 WIDENED = ("PNG", "PPM")
 ORIENTATION = 0x0112  # EXIF
 QUALITY = 95
+MOST = 89_478_485  # pixels, with which Pillow begins to warn
 LONGEST = 65_500  # pixels of a side that a JPEG can have
 GRID = (9, 8)
 ENOUGH = (64, 64)  # pixels for a grid
@@ -51,25 +51,25 @@ def decode_picture(data: bytes, max_side: int | None) -> Picture:
     if not data:
         raise UnusablePicture("an empty file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                if (
-                    image.format == "JPEG"
-                    and image.mode == "RGB"
-                    and image.getexif().get(ORIENTATION, 1) == 1
-                    and (max_side is None or max(image.size) <= max_side)
-                ):
-                    size = image.size
-                    _load_small(image)
-                    return Picture(data, size, grey_grid(image))
-                if max_side is not None:
-                    # libjpeg reduces on its way, to twice what is wanted at least
-                    image.draft(None, (2 * max_side, 2 * max_side))
-                image.load()
-                return _encode(to_rgb(image), max_side)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UnusablePicture(f"more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MOST:
+                raise UnusablePicture(f"more than {MOST:,} pixels")
+            if (
+                image.format == "JPEG"
+                and image.mode == "RGB"
+                and image.getexif().get(ORIENTATION, 1) == 1
+                and (max_side is None or max(image.size) <= max_side)
+            ):
+                size = image.size
+                _load_small(image)
+                return Picture(data, size, grey_grid(image))
+            if max_side is not None:
+                # libjpeg reduces on its way, to twice what is wanted at least
+                image.draft(None, (2 * max_side, 2 * max_side))
+            image.load()
+            return _encode(to_rgb(image), max_side)
+    except Image.DecompressionBombError:  # Pillow's own limit is twice as high
+        raise UnusablePicture(f"more than {MOST:,} pixels") from None
     except UnidentifiedImageError:
         raise UnusablePicture("not a picture") from None
     except (OSError, SyntaxError, ValueError) as error:

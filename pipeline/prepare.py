@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from pipeline.files import writing_folder
 from pipeline.make_shards import Made, ShardMaker, worthwhile
 from pipeline.near_duplicates import near_duplicates
 from pipeline.params import PrepareParams
-from pipeline.shards import Manifest, read_shard, sample_json
+from pipeline.shards import Manifest
 from pipeline.sources import open_source
 from pipeline.sources.naming import printable
+from pipeline.sources.tar_members import plain_members
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +146,10 @@ def _source_name(folder: Path, manifest: Manifest, number: int) -> str:
         if number < shard.samples:
             break
         number -= shard.samples
-    place = number
-    ((_, sample),) = read_shard(folder / shard.name, None, lambda n: n == place, place + 1)
-    return sample_json(sample)["source"]
+    # not by `read_shard`, which imports torch
+    path = folder / shard.name
+    descriptions = (place for name, *place in plain_members(path) if name.endswith(".json"))
+    offset, size = next(islice(descriptions, number, None))
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return json.loads(file.read(size))["source"]

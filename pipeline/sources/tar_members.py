@@ -12,6 +12,7 @@ from typing import BinaryIO
 from kdeov.errors import KdeovError
 
 BLOCK = tarfile.BLOCKSIZE
+SPACES = sum(b" " * 8)
 PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
 
@@ -68,10 +69,10 @@ def _plain(header: bytes) -> tuple[str, int] | None:
     """Name and size of a plain file with a short name, or None where there may be more to it."""
     if any(header[345:]) or header[156:157] not in PLAIN:
         return None
-    checksum = header[148:156]
+    checksum = header[148:156]  # of all bytes, its own taken for spaces
     try:
         name = header[:100].partition(b"\0")[0].decode("ascii")
-        if int(checksum.strip(b" \0"), 8) != sum(header) - sum(checksum) + sum(b" " * 8):
+        if int(checksum.strip(b" \0"), 8) != sum(header[:345]) - sum(checksum) + SPACES:
             return None
         return name, int(header[124:136].strip(b" \0"), 8)
     except ValueError:

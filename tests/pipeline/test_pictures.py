@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, UnidentifiedImageError
 
 from kdeov.student import VisualStudent
+from pipeline import pictures
 from pipeline.pictures import ORIENTATION, UnusablePicture, decode_picture
 
 SIZE = (40, 24)
@@ -218,9 +219,11 @@ def test_building_a_student_leaves_pillow_as_it_was(tmp_path: Path) -> None:
         Image.open(path)
 
 
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of it too
 @pytest.mark.parametrize("limit", [SIZE[0] * SIZE[1] - 1, SIZE[0] * SIZE[1] // 3])
 def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    monkeypatch.setattr(pictures, "MOST", limit)
     with pytest.raises(UnusablePicture, match=f"more than {limit:,} pixels"):
         decode_picture(encoded(halves(), "PNG"), None)
 
