@@ -18,6 +18,8 @@ from pipeline.params import check_params
 from pipeline.tracking import flatten
 
 RECIPES = Path(__file__).with_name("recipes")
+PLACES = ("prepare.path", "teacher.path", "distill.backbone_weights")
+OURS = ("out/", "pipeline/")  # made by stages, or part of the project
 DATA = "../shared/data"  # where recipes look for data, beside the checkout
 
 
@@ -28,12 +30,10 @@ class Recipe:
     Attributes:
         name: Of the file, without its suffix.
         text: All of it.
-        data: Folder of people's data in it.
     """
 
     name: str
     text: str
-    data: str = DATA
 
     @classmethod
     def all(cls) -> list[Recipe]:
@@ -60,8 +60,9 @@ class Recipe:
     @property
     def needs(self) -> dict[str, str]:
         """Files and folders of people's data that it reads, by the key that names each."""
-        places = flatten(yaml.safe_load(self.text))
-        return {k: v for k, v in places.items() if str(v).startswith(f"{self.data}/")}
+        values = flatten(yaml.safe_load(self.text))
+        places = {key: values[key] for key in PLACES if values[key] is not None}
+        return {k: v for k, v in places.items() if not v.startswith(OURS)}
 
     def with_changes(self, data: Path | None, changes: Sequence[str]) -> Recipe:
         """The recipe for other places and values, with its comments.
@@ -83,8 +84,8 @@ class Recipe:
             type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null")
         )
         values = editor.load(self.text)
-        folder = self.data if data is None else data.expanduser().as_posix()
-        _move(values, f"{self.data}/", f"{folder}/")
+        if data is not None:
+            _move(values, f"{DATA}/", f"{data.expanduser().as_posix()}/")
         for change in changes:
             address, equals, value = change.partition("=")
             *sections, key = address.split(".")
@@ -99,7 +100,7 @@ class Recipe:
                 raise KdeovError(f"--set {change}: the value is no YAML") from error
         changed = io.StringIO()
         editor.dump(values, changed)
-        return Recipe(self.name, changed.getvalue(), folder)
+        return Recipe(self.name, changed.getvalue())
 
 
 def use_recipe(recipe: Recipe, params: Path, force: bool = False) -> dict[str, str]:
