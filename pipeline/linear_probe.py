@@ -1,5 +1,5 @@
 """Stage `linear_probe`: how well a linear classifier on frozen embeddings tells the classes apart,
-teacher against student (CLIP, section 3.2 and appendix A.3).
+teacher against student, after CLIP's (appendix A.3), on the joint embedding.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.evaluation import CachedSplit, load_student, read_split, run_stude
 from pipeline.files import write_json
 from pipeline.layout import Layout
 from pipeline.params import Params
-from pipeline.protocol import classes_part, protocol
+from pipeline.protocol import classes_part, pictures_part, protocol
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def linear_probe(params: Params, layout: Layout) -> None:
         "left_out": cached["test"].size - len(data["test"].rows),
         "inverse_regularisation": chosen,
         **protocol(
-            "linear probe", classes_part(names),
+            "linear probe", pictures_part(dataset, layout.images), classes_part(names),
             f"{len(data['train'].rows)} train, {len(data['val'].rows)} val",
             f"logistic regression, C of {', '.join(f'{value:g}' for value in grid)}",
             transform=model.transform, resamples=params.linear_probe.resamples,
@@ -132,6 +132,12 @@ def _probe(
         _fit(probe.set_params(C=value), x["train"], y["train"])
         accuracy[value] = probe.score(x["val"], y["val"])
     best = max(grid, key=lambda value: accuracy[value])  # the simplest of equals
+    if len(grid) > 1 and best in (grid[0], grid[-1]):
+        logger.warning(
+            "C = %g is chosen, at the edge of linear_probe.inverse_regularisation; a wider grid "
+            "may do better",
+            best,
+        )
     final = LogisticRegression(C=best, max_iter=ITERATIONS)
     _fit(final, np.concatenate([x["train"], x["val"]]), np.concatenate([y["train"], y["val"]]))
     logits = torch.from_numpy(final.decision_function(x["test"]))

@@ -15,7 +15,7 @@ from pipeline.evaluation import load_student, read_split, run_student, write_arr
 from pipeline.files import write_json
 from pipeline.layout import Layout
 from pipeline.params import Params
-from pipeline.protocol import protocol
+from pipeline.protocol import pictures_part, protocol
 from pipeline.reranking import gains, rerank
 from pipeline.run import RunRecord
 
@@ -58,7 +58,7 @@ def retrieval(params: Params, layout: Layout) -> None:
             counts={"images": cached.size, "texts": len(cached.captions)},
         ),
         **protocol(
-            "retrieval", f"{cached.size} pictures, {len(cached.captions)} captions",
+            "retrieval", pictures_part(dataset, layout.images, len(cached.captions)),
             "R@k with any match among the first k",
             transform=model.transform, resamples=options.resamples,
         ),

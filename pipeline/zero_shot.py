@@ -27,7 +27,7 @@ from pipeline.files import write_json, write_text
 from pipeline.heads import class_vectors
 from pipeline.layout import Layout
 from pipeline.params import Params
-from pipeline.protocol import classes_part, protocol
+from pipeline.protocol import classes_part, pictures_part, protocol
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,8 @@ def zero_shot(params: Params, layout: Layout) -> None:
         "left_out": cached.size - len(rows),
         "class_names": classes.digest,
         **protocol(
-            "zero-shot", *_parts(classes, options.templates, prompts),
+            "zero-shot", pictures_part(dataset, layout.images),
+            *_parts(classes, held_out, options.templates, prompts),
             transform=model.transform, resamples=options.resamples,
         ),
     }  # fmt: skip
@@ -101,8 +102,13 @@ def _relabel(labels: Tensor, classes: PromptClasses) -> tuple[Tensor, Tensor]:
     return place[labels][rows], rows
 
 
-def _parts(classes: PromptClasses, set_name: str, prompts: tuple[str, ...]) -> list[str]:
-    parts = [classes_part(classes.names), f"{set_name} {templates_digest(prompts)}"]
+def _parts(
+    classes: PromptClasses, held_out: list[int], set_name: str, prompts: tuple[str, ...]
+) -> list[str]:
+    parts = [classes_part(classes.names)]
+    if held_out:
+        parts.append(f"held out {classes_part([classes.names[label] for label in held_out])}")
+    parts.append(f"{set_name} {templates_digest(prompts)}")
     return [*parts, f"class names {classes.digest[:8]}"] if classes.digest else parts
 
 

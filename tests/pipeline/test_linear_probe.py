@@ -65,6 +65,15 @@ def test_the_validation_split_chooses_and_is_then_learned_from() -> None:
     assert logits.argmax(dim=1).tolist() == final.predict(x["test"]).tolist()
 
 
+@pytest.mark.parametrize(("grid", "told"), [([0.1, 1.0], True), ([1.0], False)])
+def test_a_choice_at_the_edge_of_the_grid_is_told(log: Any, grid: list[float], told: bool) -> None:
+    labels = torch.arange(20) % 2
+    vectors = F.normalize(torch.stack([labels * 2.0 - 1, torch.ones(20)], dim=1), dim=-1)
+    data = {split: Labelled(torch.arange(20), labels) for split in ("train", "val", "test")}
+    _probe(dict.fromkeys(data, vectors), data, grid, 2)
+    assert ("at the edge of linear_probe.inverse_regularisation" in log.text) == told
+
+
 def test_two_classes_are_told_apart_too() -> None:
     labels = torch.arange(20) % 2
     vectors = F.normalize(torch.stack([labels * 2.0 - 1, torch.ones(20)], dim=1), dim=-1)
