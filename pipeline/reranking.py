@@ -90,6 +90,11 @@ def gains(
     }
 
 
+def rerank_verdict(verdict: str) -> str:
+    """The verdict of `gains` with what it was judged by."""
+    return f"{verdict}, judged at R@{', R@'.join(map(str, RECALLS))}"
+
+
 def gain_verdict(bounds: Sequence[float]) -> str:
     """What the interval of a gain says: `helps`, `hurts`, or `no effect` where it contains 0."""
     low, high = bounds

@@ -11,7 +11,7 @@ from torch import Tensor
 from kdeov.metrics import compare
 from kdeov.metrics import retrieval as retrieval_metrics
 from pipeline.dataset import Dataset
-from pipeline.evaluation import load_student, read_split, run_student, write_arrays
+from pipeline.evaluation import load_student, read_split, run_student, write_absent, write_arrays
 from pipeline.files import write_json
 from pipeline.layout import Layout
 from pipeline.params import Params
@@ -27,8 +27,7 @@ SHOWN = 5  # hits that the report may show
 def retrieval(params: Params, layout: Layout) -> None:
     """Writes `metrics/retrieval.json`, and hits for the report.
 
-    A data set without captions has nothing to retrieve by; its metrics are empty, and the log says
-    so.
+    A data set without captions has nothing to retrieve by; metrics and log say so.
 
     Raises:
         KdeovError: Inputs do not fit together.
@@ -37,8 +36,8 @@ def retrieval(params: Params, layout: Layout) -> None:
     options = params.retrieval
     cached = read_split(params, layout, "test", captions=True)
     if not cached.captions:
-        logger.warning("%s has no captions: nothing to retrieve by", dataset.name)
-        write_json(layout.metrics / "retrieval.json", {})
+        reason = f"{dataset.name} has no captions"
+        write_absent(layout.metrics / "retrieval.json", dataset.name, "retrieval", reason)
         _write_hits(layout, torch.empty(0, SHOWN), cached.image_of_text)
         return
     trained = RunRecord.read(layout.student).fusion_is_trained
