@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdeov.metrics import compare
+from kdeov.metrics import compare, first_hits
 from kdeov.metrics import retrieval as retrieval_metrics
 from pipeline.dataset import Dataset
 from pipeline.evaluation import load_student, read_split, run_student, write_absent, write_arrays
@@ -46,11 +46,11 @@ def retrieval(params: Params, layout: Layout) -> None:
         logger.info("the student's fusion was not trained: nothing is re-ranked")
     model = load_student(params, layout)
     student = run_student(params, layout, model, "test", dense=count > 0)
+    theirs = None
+    if cached.teacher is not None:  # first, as only the student's similarities are needed later
+        theirs = retrieval_metrics(_similarity(cached.teacher, cached.texts), cached.image_of_text)
     similarity = _similarity(student.embedding, cached.texts)
     own = retrieval_metrics(similarity, cached.image_of_text)
-    theirs = None
-    if cached.teacher is not None:
-        theirs = retrieval_metrics(_similarity(cached.teacher, cached.texts), cached.image_of_text)
     result: dict[str, Any] = {
         **compare(
             theirs, own, cached.size, options.resamples,
@@ -70,8 +70,7 @@ def retrieval(params: Params, layout: Layout) -> None:
         )  # fmt: skip
         result["reranked"] = gains(own, fused, cached.size, options.resamples) | {"count": count}
     write_json(layout.metrics / "retrieval.json", {dataset.name: result})
-    hits = similarity.topk(min(SHOWN, cached.size), dim=0).indices.T
-    _write_hits(layout, hits, cached.image_of_text)
+    _write_hits(layout, first_hits(similarity.T, SHOWN), cached.image_of_text)
     for way, words in (("i2t", "picture to text"), ("t2i", "text to picture")):
         told = [
             f"{who} {result[who][f'{way}_r5']:.3f}"
