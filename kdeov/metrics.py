@@ -21,6 +21,7 @@ from kdeov.bootstrap import (
 from kdeov.errors import KdeovError
 
 RECALLS = (1, 5, 10)
+BLOCK = 256  # queries whose similarities are looked at together; copies of all would not fit
 INTERVAL = "interval"
 
 
@@ -90,11 +91,24 @@ def retrieval(similarity: Tensor, image_of_text: Tensor) -> dict[str, Statistic]
         ("t2i", similarity.T, pictures, image_of_text, ranks[0]),
     ):
         for k in RECALLS:
-            found = owners[scores.topk(min(k, scores.shape[1]), dim=1).indices]
-            hits = (found == own[:, None]).any(dim=1)
+            hits = (owners[first_hits(scores, k)] == own[:, None]).any(dim=1)
             result[f"{name}_r{k}"] = Mean.of(hits.numpy(), own.numpy(), size=len(pictures))
         result[f"{name}_median_rank"] = Median(rank.numpy(), own.numpy())
     return result
+
+
+def first_hits(scores: Tensor, count: int) -> Tensor:
+    """What `topk` puts first for each query.
+
+    Args:
+        scores: [Q, C] similarities of queries and candidates.
+        count: Hits, k; all candidates where there are fewer.
+
+    Returns:
+        [Q, min(k, C)] numbers of candidates.
+    """
+    count = min(count, scores.shape[1])
+    return torch.cat([block.topk(count, dim=1).indices for block in scores.split(BLOCK)])
 
 
 def retrieval_ranks(similarity: Tensor, image_of_text: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,13 +117,18 @@ def retrieval_ranks(similarity: Tensor, image_of_text: Tensor) -> tuple[Tensor, 
     """
     texts = torch.arange(similarity.shape[1])
     own = similarity[image_of_text, texts]
-    t2i = (similarity >= own).sum(dim=0)
+    t2i = _at_least(similarity.T, own)
     best = torch.full((len(similarity),), float("-inf"), dtype=own.dtype)
     best = best.scatter_reduce(0, image_of_text, own, "amax")
     matches = torch.zeros(len(similarity), dtype=torch.long)
     matches.index_add_(0, image_of_text, (own == best[image_of_text]).long())
-    i2t = (similarity >= best[:, None]).sum(dim=1) - matches + 1
-    return t2i, i2t
+    return t2i, _at_least(similarity, best) - matches + 1
+
+
+def _at_least(scores: Tensor, bars: Tensor) -> Tensor:
+    """How many of each query's scores [Q, C] reach its bar [Q]."""
+    blocks = zip(scores.split(BLOCK), bars.split(BLOCK), strict=True)
+    return torch.cat([(block >= bar[:, None]).sum(dim=1) for block, bar in blocks])
 
 
 def compare(
@@ -180,5 +199,6 @@ def _share(name: str, teacher: np.ndarray, student: np.ndarray) -> np.ndarray:
 
 
 def _require_finite(values: Tensor) -> None:
-    if not values.isfinite().all():  # a NaN compares as no better than anything
+    # a NaN compares as no better than anything
+    if not all(block.isfinite().all() for block in values.split(BLOCK)):
         raise KdeovError("similarities are not finite; look at the embeddings they come from")

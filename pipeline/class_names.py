@@ -37,7 +37,8 @@ def prompt_classes(classes: list[str], class_names: Renaming | Path | None) -> P
             JSON file with one. Other classes keep their names.
 
     Raises:
-        KdeovError: The file cannot be read, a name is no class or empty, or no class is left.
+        KdeovError: The file cannot be read, a name is no class or blank, two classes have one
+            name, or no class is left.
     """
     if class_names is None:
         return PromptClasses(list(classes), list(range(len(classes))), None)
@@ -46,15 +47,24 @@ def prompt_classes(classes: list[str], class_names: Renaming | Path | None) -> P
     if unknown := [name for name in renaming if name not in classes]:
         known = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
         raise KdeovError(f"{where}: {unknown[0]!r} is no class of the data set; its are {known}")
-    if empty := [name for name, called in renaming.items() if called is not None and not called]:
-        raise KdeovError(
-            f"{where}: {empty[0]!r} is called ''; give a name, or null to leave it out"
-        )
     called = [renaming.get(name, name) for name in classes]
+    called = [name if name is None else name.strip() for name in called]
+    if "" in called:
+        raise KdeovError(
+            f"{where}: {classes[called.index('')]!r} is called ''; give a name, or null to leave "
+            "it out"
+        )
     kept = [label for label, name in enumerate(called) if name is not None]
     if not kept:
         raise KdeovError(f"{where}: every class is left out; keep some")
     names = [name for name in called if name is not None]
+    owners: dict[str, str] = {}
+    for label, name in zip(kept, names, strict=True):
+        if (other := owners.setdefault(name, classes[label])) != classes[label]:
+            raise KdeovError(
+                f"{where}: {other!r} and {classes[label]!r} are both called {name!r}; prompts "
+                "cannot tell them apart: give two names, or null to leave one out"
+            )
     return PromptClasses(names, kept, renaming_digest(renaming))
 
 

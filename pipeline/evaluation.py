@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,15 @@ from kdeov.model import KDEOVModel
 from pipeline.cache import CachedSample, open_cache
 from pipeline.console import progress
 from pipeline.device import pick_device
-from pipeline.files import writing
+from pipeline.files import write_json, writing
 from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.stream import EvaluationStream
 
 BATCH = 64
+ABSENT = "absent"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class CachedSplit:
         owners: list[int] = []
         for number, sample in enumerate(samples):
             labels.append(sample.label)
-            teacher.append(sample.view_vectors[:1])
+            teacher.append(sample.view_vectors[:1].copy())  # a view keeps all others in memory
             if captions:
                 words += sample.captions
                 owners += [number] * len(sample.captions)
@@ -137,6 +141,12 @@ def run_student(
 def load_student(params: Params, layout: Layout) -> KDEOVModel:
     """The trained student, where params let it run."""
     return KDEOVModel.load(layout.student, pick_device(params.cluster.use_gpu))
+
+
+def write_absent(path: Path, dataset: str, task: str, reason: str) -> None:
+    """Metrics of an evaluation that has nothing to measure: they and the log say why."""
+    logger.warning("%s: no %s", reason, task)
+    write_json(path, {dataset: {ABSENT: reason}})
 
 
 def write_arrays(path: Path, **arrays: npt.ArrayLike) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 STUDENT, TEACHER, GREY = "#0f766e", "#b45309", "#64748b"
+POINTS: dict[str, Any] = {"marker": "o", "markersize": 3}  # one epoch makes no line
 
 
 def training_curves(history: list[dict[str, float]]) -> bytes:
@@ -18,15 +20,14 @@ def training_curves(history: list[dict[str, float]]) -> bytes:
     figure = Figure(figsize=(10.5, 3), layout="constrained")
     loss, cosine, rate = figure.subplots(1, 3)
     epochs = [row["epoch"] for row in history]
-    loss.plot(epochs, [row["train_total"] for row in history], color=GREY, label="training")
-    loss.plot(
-        epochs, [row["val_loss"] for row in history], color=STUDENT, label="validation (feature)"
-    )
+    totals, losses = ([row[key] for row in history] for key in ("train_total", "val_loss"))
+    loss.plot(epochs, totals, label="training", color=GREY, **POINTS)
+    loss.plot(epochs, losses, label="validation (feature)", color=STUDENT, **POINTS)
     loss.set_title("loss")
     loss.legend(frameon=False)
-    cosine.plot(epochs, [row["val_cosine"] for row in history], color=STUDENT)
+    cosine.plot(epochs, [row["val_cosine"] for row in history], color=STUDENT, **POINTS)
     cosine.set_title("cosine with the teacher, validation")
-    rate.plot(epochs, [row["learning_rate"] for row in history], color=GREY)
+    rate.plot(epochs, [row["learning_rate"] for row in history], color=GREY, **POINTS)
     rate.set_title("learning rate")
     for axes in (loss, cosine, rate):
         axes.set_xlabel("epoch")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,13 +24,27 @@ THUMBNAIL = 96
 
 
 class Gallery:
-    """The test split: pictures, and captions with the teacher's vectors of them."""
+    """The test split: all captions, and those pictures that are kept, with the teacher's vectors of
+    their captions.
+    """
 
     def __init__(self, params: Params, layout: Layout) -> None:
-        self.captions: list[str] = []
-        self._samples: list[CachedSample] = list(open_cache(params.embed, layout, "test"))
-        for sample in self._samples:
-            self.captions += sample.captions
+        self._shards = open_cache(params.embed, layout, "test")
+        self._samples: dict[int, CachedSample] = {}
+
+    @cached_property
+    def captions(self) -> list[str]:
+        """Of all pictures, in order."""
+        return [caption for sample in self._shards for caption in sample.captions]
+
+    def keep(self, numbers: Iterable[int]) -> None:
+        """Reads the pictures of these numbers, which then can be asked for."""
+        missing = np.array(sorted(set(numbers) - self._samples.keys()), dtype=int)
+        bounds = self._shards.offsets
+        for shard, (first, last) in enumerate(pairwise(bounds.tolist())):
+            within = set((missing[(first <= missing) & (missing < last)] - first).tolist())
+            if within:
+                self._samples |= self._shards.read(shard, within.__contains__)
 
     def __getitem__(self, number: int) -> Image.Image:
         """The centred square that both models see."""
@@ -37,7 +54,7 @@ class Gallery:
         return picture.crop((left, top, left + side, top + side))
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self._shards)
 
     def first_caption(self, number: int) -> tuple[str, Tensor]:
         """A picture's first caption and its vector [D]."""
@@ -58,7 +75,9 @@ def examples(
         model: The student.
     """
     shown = []
-    for number, about in _chosen(count, predictions, gallery):
+    chosen = _chosen(count, predictions, gallery)
+    gallery.keep(number for number, _ in chosen)
+    for number, about in chosen:
         picture = gallery[number]
         heat = model.heatmap(picture, about.pop("vector")[None])[0, 0].cpu().numpy()
         about["picture"] = picture_png(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
@@ -75,7 +94,9 @@ def _chosen(
         if not gallery.captions:
             return []
         chosen = []
-        for number in spread(np.arange(len(gallery)), min(count, len(gallery))):
+        numbers = spread(np.arange(len(gallery)), min(count, len(gallery)))
+        gallery.keep(numbers)
+        for number in numbers:
             text, vector = gallery.first_caption(number)
             chosen.append((number, {"text": text, "vector": vector}))
         return chosen
@@ -113,6 +134,7 @@ def queries(count: int, hits: dict[str, np.ndarray], gallery: Gallery) -> list[d
     first = np.flatnonzero(found[:, 0] == own)
     missed = np.flatnonzero((found != own[:, None]).all(axis=1))
     texts = spread(first, min(len(first), count)) + spread(missed, min(len(missed), count))
+    gallery.keep(found[texts].flatten().tolist())
     return [
         {
             "caption": gallery.captions[t],

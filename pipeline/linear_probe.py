@@ -1,5 +1,5 @@
 """Stage `linear_probe`: how well a linear classifier on frozen embeddings tells the classes apart,
-teacher against student (CLIP, section 3.2 and appendix A.3).
+teacher against student, after CLIP's (appendix A.3), on the joint embedding.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor
 
 from kdeov.metrics import classification, compare
 from pipeline.dataset import SPLITS, Dataset
-from pipeline.evaluation import CachedSplit, load_student, read_split, run_student
+from pipeline.evaluation import CachedSplit, load_student, read_split, run_student, write_absent
 from pipeline.files import write_json
 from pipeline.layout import Layout
 from pipeline.params import Params
-from pipeline.protocol import classes_part, protocol
+from pipeline.protocol import classes_part, pictures_part, protocol
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def linear_probe(params: Params, layout: Layout) -> None:
 
     The probe learns from the plain view of the training pictures; the validation split chooses its
     regularisation and is then learned from too. Test pictures of classes that training never shows
-    are left out. Where a split has no labels the metrics are empty, and the log says so.
+    are left out. Where a split has no labels there is no probe; metrics and log say so.
 
     Raises:
         KdeovError: Inputs do not fit together.
@@ -53,8 +53,8 @@ def linear_probe(params: Params, layout: Layout) -> None:
     dataset = Dataset.read(layout.images)
     cached = {split: read_split(params, layout, split) for split in SPLITS}
     data = _labelled(dataset, cached)
-    if data is None:
-        write_json(layout.metrics / "linear_probe.json", {})
+    if isinstance(data, str):
+        write_absent(layout.metrics / "linear_probe.json", dataset.name, "linear probe", data)
         return
     model = load_student(params, layout)
     embeddings = {"student": {s: run_student(params, layout, model, s).embedding for s in SPLITS}}
@@ -76,7 +76,7 @@ def linear_probe(params: Params, layout: Layout) -> None:
         "left_out": cached["test"].size - len(data["test"].rows),
         "inverse_regularisation": chosen,
         **protocol(
-            "linear probe", classes_part(names),
+            "linear probe", pictures_part(dataset, layout.images), classes_part(names),
             f"{len(data['train'].rows)} train, {len(data['val'].rows)} val",
             f"logistic regression, C of {', '.join(f'{value:g}' for value in grid)}",
             transform=model.transform, resamples=params.linear_probe.resamples,
@@ -89,28 +89,22 @@ def linear_probe(params: Params, layout: Layout) -> None:
     )
 
 
-def _labelled(dataset: Dataset, cached: dict[str, CachedSplit]) -> dict[str, Labelled] | None:
-    """What there is to learn and to recognise in each split; None, and a line in the log, where
-    there is nothing.
-    """
+def _labelled(dataset: Dataset, cached: dict[str, CachedSplit]) -> dict[str, Labelled] | str:
+    """What there is to learn and to recognise in each split, or why there is nothing."""
     if not dataset.classes:
-        logger.warning("%s has no labels: no linear probe", dataset.name)
-        return None
+        return f"{dataset.name} has no labels"
     if bare := [split for split, part in cached.items() if part.labels is None]:
-        logger.warning("pictures of %s have no labels: no linear probe", ", ".join(bare))
-        return None
+        return f"pictures of {', '.join(bare)} have no labels"
     classes = torch.tensor(_classes(cached["train"]))
     if len(classes) < 2:
-        logger.warning("training pictures are of a single class: no linear probe")
-        return None
+        return "training pictures are of a single class"
     data = {}
     for split, part in cached.items():
         assert part.labels is not None
         rows = torch.nonzero(torch.isin(part.labels, classes)).flatten()
         data[split] = Labelled(rows, torch.searchsorted(classes, part.labels[rows]))
         if not len(rows):
-            logger.warning("no picture of %s is of a training class: no linear probe", split)
-            return None
+            return f"no picture of {split} is of a training class"
     return data
 
 
@@ -132,6 +126,12 @@ def _probe(
         _fit(probe.set_params(C=value), x["train"], y["train"])
         accuracy[value] = probe.score(x["val"], y["val"])
     best = max(grid, key=lambda value: accuracy[value])  # the simplest of equals
+    if len(grid) > 1 and best in (grid[0], grid[-1]):
+        logger.warning(
+            "C = %g is chosen, at the edge of linear_probe.inverse_regularisation; a wider grid "
+            "may do better",
+            best,
+        )
     final = LogisticRegression(C=best, max_iter=ITERATIONS)
     _fit(final, np.concatenate([x["train"], x["val"]]), np.concatenate([y["train"], y["val"]]))
     logits = torch.from_numpy(final.decision_function(x["test"]))

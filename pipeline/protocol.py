@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from kdeov.transform import ImageTransform
+from pipeline.dataset import Dataset
 from pipeline.files import digest
+from pipeline.shards import Manifest
 
 logger = logging.getLogger(__name__)
 
@@ -16,7 +19,7 @@ def protocol(task: str, *parts: str, transform: ImageTransform, resamples: int) 
 
     Args:
         task: Such as `zero-shot`.
-        parts: What belongs to the task: classes, prompts, rules.
+        parts: What belongs to the task: pictures, classes, prompts, rules.
         transform: How the student sees pictures.
         resamples: Of the bootstrap.
 
@@ -28,6 +31,25 @@ def protocol(task: str, *parts: str, transform: ImageTransform, resamples: int) 
     identity = digest(line)[:8]
     logger.info("protocol %s: %s", identity, line)
     return {"protocol": line, "protocol_id": identity}
+
+
+def pictures_part(dataset: Dataset, images: Path, captions: int | None = None) -> str:
+    """The test pictures: data set, number, and digest of the shards that hold them with their
+    labels and captions.
+
+    Args:
+        dataset: That they belong to.
+        images: The folder of its splits.
+        captions: Number of captions, where they are asked about.
+
+    Raises:
+        KdeovError: The manifest of the test split is missing or damaged.
+    """
+    manifest = Manifest.read(images / "test", "prepare")
+    counts = f"{manifest.samples} test pictures"
+    if captions is not None:
+        counts += f" with {captions} captions"
+    return f"{dataset.name} {counts} {digest([shard.sha256 for shard in manifest.shards])[:8]}"
 
 
 def classes_part(classes: Sequence[str]) -> str:

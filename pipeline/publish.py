@@ -20,13 +20,14 @@ from pipeline.distill import run_tags
 from pipeline.files import digest, sha256_file, write_json
 from pipeline.layout import Layout
 from pipeline.params import Params
-from pipeline.results import GROUPS, Results, percent, score
+from pipeline.results import GROUPS, Results
 from pipeline.tracking import (
     TrackingTarget,
     find_or_create_run,
     log_history,
     log_metrics,
     log_params,
+    one_line,
     tracking_errors,
 )
 
@@ -72,7 +73,7 @@ def publish(params: Params, layout: Layout) -> str:
             client.set_tag(run_id, PUBLISHED, state)
         client.set_terminated(run_id, "FINISHED")
     except tracking_errors() as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = one_line(error)
         raise KdeovError(
             f"MLflow at {target.uri} cannot be written ({reason}); start it and run `kdeov publish`"
         ) from error
@@ -186,12 +187,12 @@ def _description(results: Results) -> str:
     lines = [
         f"**{results.run.name}**, a student of {results.run.teacher} on {results.run.dataset}.",
         "",
-        "| test split | teacher | student | retained |",
-        "|---|---:|---:|---:|",
+        f"| test split | {' | '.join(results.columns)} |",
+        f"|---|{'---:|' * len(results.columns)}",
     ]
-    for row in results.comparison():
-        cells = [row.label, score(row.teacher), score(row.student), percent(row.retained)]
-        lines.append(f"| {' | '.join(cells)} |")
+    lines += [f"| {' | '.join(cells)} |" for cells in results.table()]
+    for remark in results.remarks():
+        lines += ["", remark]
     lines += ["", "In brackets: 95% bootstrap intervals. Protocols:", ""]
     lines += [f"- `{line}`" for line in results.protocols()]
     lines += [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jinja2
 import yaml
@@ -16,8 +16,12 @@ from pipeline.gallery import Gallery, examples, queries
 from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.publish import publish_or_warn
-from pipeline.reranking import gain_verdict
-from pipeline.results import RERANKED, Results, Value, gain, percent, score
+from pipeline.reranking import gain_verdict, rerank_verdict
+from pipeline.results import RERANKED, Results, Value, gain, pace, percent, score
+from pipeline.source_params import SOURCES
+from pipeline.teacher_params import TeacherParams
+
+TEACHERS = set(get_args(TeacherParams.model_fields["source"].annotation))
 
 
 def report(params: Params, layout: Layout) -> None:
@@ -66,18 +70,21 @@ def _page(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters |= {"score": score, "percent": percent, "gain": gain}
+    environment.filters |= {"score": score, "gain": gain}
     return environment.get_template("report.html.j2").render(
         run=results.run,
         dataset=results.dataset,
-        zero_shot=results.zero_shot,
+        classes=results.zero_shot.get("classes", 0),
+        held_out=results.zero_shot.get("held_out_classes", 0),
         retrieval=results.retrieval,
         cards=_cards(results),
-        comparison=results.comparison(),
+        columns=results.columns,
+        table=results.table(),
+        remarks=results.remarks(),
         protocols=results.protocols(),
         reranked=_reranked(results),
         rerank_count=results.reranked.get("count"),
-        rerank_verdict=results.reranked.get("verdict"),
+        rerank_verdict=rerank_verdict(results.reranked.get("verdict", "")),
         efficiency=_towers(results),
         threads=results.efficiency["threads"],
         file_bytes=results.efficiency["student"]["file_bytes"],
@@ -91,8 +98,23 @@ def _page(
             {**q, "hits": [{**h, "picture": _inline(h["picture"], "jpeg")} for h in q["hits"]]}
             for q in found
         ],
-        params=yaml.safe_dump(results.run.params, sort_keys=False),
+        params=yaml.safe_dump(used_params(results.run.params), sort_keys=False),
     )
+
+
+def used_params(params: dict[str, Any]) -> dict[str, Any]:
+    """The params of a run in the order of the schema, without sections of other sources and parts
+    of other kinds of teachers.
+    """
+    used = {}
+    for name in (name for name in Params.model_fields if name in params):
+        kind, section = Params.model_fields[name].annotation, dict(params[name])
+        order = [key for key in getattr(kind, "model_fields", section) if key in section]
+        parts = {"prepare": set(SOURCES), "teacher": TEACHERS}.get(name, set())
+        used[name] = {key: section[key] for key in order if key not in parts}
+        if parts and (part := section["source"]) in section:
+            used[name][part] = section[part]
+    return used
 
 
 def _reranked(results: Results) -> list[dict[str, Any]]:
@@ -159,14 +181,15 @@ def _cards(results: Results) -> list[dict[str, str]]:
         value, _, bounds = score(own).partition(" ")
         teacher, share = (Value.of(scores.get(who), key) for who in ("teacher", "retained"))
         notes = [f"teacher {teacher.value:.3f}"] if teacher else []
-        notes += [f"{share.value:.0%} retained"] if share else []
+        notes += [f"retained {percent(share)}"] if share else []
         cards.append({"value": value, "bounds": bounds, "label": label, "note": ", ".join(notes)})
     reference = results.efficiency["reference"]
     millions = results.efficiency["student"]["parameters"] / 1e6
+    times, way = pace(reference["speedup"]).replace("x", "×", 1).split()
     speed = f"one picture of {reference['image_size']} px, this CPU"
     for value, label, note in (
         (f"{millions:.2f} M", "parameters", "of the picture tower"),
-        (f"{reference['speedup']:.1f}×", f"faster than {reference['name']}", speed),
+        (times, f"{way} than {reference['name']}", speed),
     ):
         cards.append({"value": value, "bounds": "", "label": label, "note": note})
     return cards

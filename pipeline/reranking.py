@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdeov.bootstrap import Mean, Statistic, distributions, values_of
 from kdeov.fusion import CrossModalFusionModule, fusion_scores
-from kdeov.metrics import INTERVAL, RECALLS, intervals
+from kdeov.metrics import INTERVAL, RECALLS, first_hits, intervals
 from pipeline.console import progress
 
 BATCH = 64  # texts
@@ -42,7 +42,7 @@ def rerank(
         device: Of the module.
     """
     shown = min(max(count, *RECALLS), len(dense))
-    top, rest = similarity.topk(shown, dim=0).indices.T.split([count, shown - count], dim=1)
+    top, rest = first_hits(similarity.T, shown).split([count, shown - count], dim=1)
     found = []
     with progress("re-rank", len(top), "texts") as meter:
         for rows in torch.arange(len(top)).split(BATCH):
@@ -88,6 +88,11 @@ def gains(
         INTERVAL: bounds,
         "verdict": HELPS if HELPS in verdicts and "hurts" not in verdicts else DOES_NOT,
     }
+
+
+def rerank_verdict(verdict: str) -> str:
+    """The verdict of `gains` with what it was judged by."""
+    return f"{verdict}, judged at R@{', R@'.join(map(str, RECALLS))}"
 
 
 def gain_verdict(bounds: Sequence[float]) -> str:

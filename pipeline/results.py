@@ -9,12 +9,18 @@ from typing import Any
 from kdeov.errors import KdeovError
 from pipeline.class_names import require_same_names
 from pipeline.dataset import Dataset
+from pipeline.evaluation import ABSENT
 from pipeline.files import read_json
 from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.run import RunRecord
 
-EVALUATIONS = ("zero_shot", "linear_probe", "retrieval")
+TASKS = {
+    "zero_shot": "zero-shot classification",
+    "linear_probe": "linear probe",
+    "retrieval": "retrieval",
+}
+EVALUATIONS = tuple(TASKS)
 ROWS = {
     "zero_shot": {
         "top1": "zero-shot top-1",
@@ -45,6 +51,7 @@ HEADLINES = {
     "linear_probe": ("top1",),
     "retrieval": ("i2t_r1", "i2t_r5", "t2i_r1", "t2i_r5"),
 }
+COLUMNS = ("teacher", "student", "retained")
 GROUPS = {"zero_shot": "zeroshot"}  # names of groups in MLflow that differ from the file's
 
 
@@ -82,9 +89,10 @@ class Results:
     Attributes:
         run: The student's record.
         dataset: What it was tested on.
-        zero_shot: Of this data set, empty where it has no labels.
-        linear_probe: Of this data set, empty where it has no labels.
+        zero_shot: Of this data set, empty where there is nothing to classify.
+        linear_probe: Of this data set, empty where there is nothing to learn.
         retrieval: Of this data set, empty where it has no captions.
+        absent: By evaluation, why it is empty.
         efficiency: Sizes and latencies.
         distill: The end of training.
         history: One row an epoch.
@@ -95,6 +103,7 @@ class Results:
     zero_shot: dict[str, Any]
     linear_probe: dict[str, Any]
     retrieval: dict[str, Any]
+    absent: dict[str, str]
     efficiency: dict[str, Any]
     distill: dict[str, Any]
     history: list[dict[str, float]]
@@ -109,6 +118,7 @@ class Results:
         """
         dataset = Dataset.read(layout.images)
         scores = {name: _of(dataset, layout, name) for name in EVALUATIONS}
+        absent = {name: found.pop(ABSENT) for name, found in scores.items() if ABSENT in found}
         if scores["zero_shot"]:
             require_same_names(params.zero_shot.class_names, scores["zero_shot"].get("class_names"))
         curve = layout.metrics / "history.csv"
@@ -121,6 +131,7 @@ class Results:
             run=RunRecord.read(layout.student),
             dataset=dataset,
             **scores,
+            absent=absent,
             efficiency=read_json(layout.metrics / "efficiency.json", "efficiency"),
             distill=read_json(layout.metrics / "distill.json", "distill"),
             history=history,
@@ -139,16 +150,49 @@ class Results:
 
     def comparison(self) -> list[Row]:
         """The table of teacher against student."""
-        rows = [
-            Row(label, *(Value.of(scores.get(w), key) for w in ("teacher", "student", "retained")))
+        return [
+            Row(label, *(Value.of(scores.get(who), key) for who in COLUMNS))
             for name, scores in self.evaluations.items()
             for key, label in ROWS[name].items()
             if key in scores["student"]
         ]
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether the teacher has vectors of the test pictures, so that there are numbers of it."""
+        return any("teacher" in scores for scores in self.evaluations.values())
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the table of teacher against student; the student alone where there is no other."""
+        return COLUMNS if self.has_teacher else ("student",)
+
+    def table(self) -> list[list[str]]:
+        """The rows of that table as people read them: a label, and a cell for each column."""
+        return [
+            [
+                row.label,
+                *(
+                    (percent if who == "retained" else score)(getattr(row, who))
+                    for who in self.columns
+                ),
+            ]
+            for row in self.comparison()
+        ]
+
+    def remarks(self) -> list[str]:
+        """What is not in that table, and why."""
+        lines = [f"No {TASKS[name]}: {reason}." for name, reason in self.absent.items()]
+        if self.evaluations and not self.has_teacher:
+            lines.append(
+                "Without the teacher: it has no vectors of the test pictures to compare with."
+            )
         if elsewhere := self.zero_shot.get("teacher_on"):
-            label = f"zero-shot top-1 of the teacher on {elsewhere['split']}"
-            rows.insert(1, Row(label, Value.of(elsewhere, "top1"), None, None))
-        return rows
+            top1 = score(Value.of(elsewhere, "top1"))
+            lines.append(f"Zero-shot top-1 of the teacher on {elsewhere['split']}: {top1}.")
+        if left_out := self.zero_shot.get("left_out"):
+            lines.append(f"Pictures of classes that zero_shot.class_names leaves out: {left_out}.")
+        return lines
 
     def protocols(self) -> list[str]:
         """What the numbers were measured with, a line an evaluation."""
@@ -192,12 +236,19 @@ def score(value: Value | None) -> str:
 
 def percent(value: Value | None) -> str:
     """A share of the teacher's score as people read it, `98.2% [95.1, 101.0]`."""
-    return _shown(value, "{:.1%}").replace("%,", ",").replace("%]", "]")
+    text = _shown(value, "{:.1%}").replace("%,", ",").replace("%]", "]")
+    # a teacher that scores 0 in some resamples leaves a share without bounds, not one that is sure
+    return f"{text} [no interval]" if value and not value.bounds else text
 
 
 def gain(value: Value | None) -> str:
     """A difference of two shares as people read it, `+0.012 [-0.004, +0.028]`."""
     return _shown(value, "{:+.3f}")
+
+
+def pace(speedup: float) -> str:
+    """How many times faster one is than another, as people read it."""
+    return f"{speedup:.1f}x faster" if speedup >= 1 else f"{1 / speedup:.1f}x slower"
 
 
 def _shown(value: Value | None, form: str) -> str:

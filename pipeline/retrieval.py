@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdeov.metrics import compare
+from kdeov.metrics import compare, first_hits
 from kdeov.metrics import retrieval as retrieval_metrics
 from pipeline.dataset import Dataset
-from pipeline.evaluation import load_student, read_split, run_student, write_arrays
+from pipeline.evaluation import load_student, read_split, run_student, write_absent, write_arrays
 from pipeline.files import write_json
 from pipeline.layout import Layout
 from pipeline.params import Params
-from pipeline.protocol import protocol
+from pipeline.protocol import pictures_part, protocol
 from pipeline.reranking import gains, rerank
 from pipeline.run import RunRecord
 
@@ -27,8 +27,7 @@ SHOWN = 5  # hits that the report may show
 def retrieval(params: Params, layout: Layout) -> None:
     """Writes `metrics/retrieval.json`, and hits for the report.
 
-    A data set without captions has nothing to retrieve by; its metrics are empty, and the log says
-    so.
+    A data set without captions has nothing to retrieve by; metrics and log say so.
 
     Raises:
         KdeovError: Inputs do not fit together.
@@ -37,8 +36,8 @@ def retrieval(params: Params, layout: Layout) -> None:
     options = params.retrieval
     cached = read_split(params, layout, "test", captions=True)
     if not cached.captions:
-        logger.warning("%s has no captions: nothing to retrieve by", dataset.name)
-        write_json(layout.metrics / "retrieval.json", {})
+        reason = f"{dataset.name} has no captions"
+        write_absent(layout.metrics / "retrieval.json", dataset.name, "retrieval", reason)
         _write_hits(layout, torch.empty(0, SHOWN), cached.image_of_text)
         return
     trained = RunRecord.read(layout.student).fusion_is_trained
@@ -47,18 +46,18 @@ def retrieval(params: Params, layout: Layout) -> None:
         logger.info("the student's fusion was not trained: nothing is re-ranked")
     model = load_student(params, layout)
     student = run_student(params, layout, model, "test", dense=count > 0)
+    theirs = None
+    if cached.teacher is not None:  # first, as only the student's similarities are needed later
+        theirs = retrieval_metrics(_similarity(cached.teacher, cached.texts), cached.image_of_text)
     similarity = _similarity(student.embedding, cached.texts)
     own = retrieval_metrics(similarity, cached.image_of_text)
-    theirs = None
-    if cached.teacher is not None:
-        theirs = retrieval_metrics(_similarity(cached.teacher, cached.texts), cached.image_of_text)
     result: dict[str, Any] = {
         **compare(
             theirs, own, cached.size, options.resamples,
             counts={"images": cached.size, "texts": len(cached.captions)},
         ),
         **protocol(
-            "retrieval", f"{cached.size} pictures, {len(cached.captions)} captions",
+            "retrieval", pictures_part(dataset, layout.images, len(cached.captions)),
             "R@k with any match among the first k",
             transform=model.transform, resamples=options.resamples,
         ),
@@ -71,8 +70,7 @@ def retrieval(params: Params, layout: Layout) -> None:
         )  # fmt: skip
         result["reranked"] = gains(own, fused, cached.size, options.resamples) | {"count": count}
     write_json(layout.metrics / "retrieval.json", {dataset.name: result})
-    hits = similarity.topk(min(SHOWN, cached.size), dim=0).indices.T
-    _write_hits(layout, hits, cached.image_of_text)
+    _write_hits(layout, first_hits(similarity.T, SHOWN), cached.image_of_text)
     for way, words in (("i2t", "picture to text"), ("t2i", "text to picture")):
         told = [
             f"{who} {result[who][f'{way}_r5']:.3f}"

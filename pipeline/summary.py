@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.console import stdout
-from pipeline.reranking import gain_verdict
-from pipeline.results import RERANKED, Results, Value, gain, percent, score
+from pipeline.reranking import gain_verdict, rerank_verdict
+from pipeline.results import RERANKED, Results, Value, gain, pace, score
 
 WIDTH = 110  # columns where there is no terminal to ask
 
@@ -26,32 +26,35 @@ def print_summary(results: Results) -> None:
 
 def _comparison(results: Results) -> Table:
     table = _table(f"{results.run.name} on {results.dataset.name}", "test split")
-    for column in ("teacher", "student", "retained"):
+    for column in results.columns:
         table.add_column(column, justify="right")
-    for row in results.comparison():
-        table.add_row(row.label, score(row.teacher), score(row.student), percent(row.retained))
-    ours, theirs = results.efficiency["student"], results.efficiency["teacher"]
-    reference = results.efficiency["reference"]
+    for row in results.table():
+        table.add_row(*row)
     table.add_section()
     for label, key, form in (
         ("parameters", "parameters", "{:,}"),
         ("one picture", "latency_ms", "{:.1f} ms"),
     ):
-        table.add_row(label, form.format(theirs[key]) if theirs else "", form.format(ours[key]), "")
-    table.add_row(
-        f"one picture at {reference['image_size']} px, {reference['name']}",
-        f"{reference['latency_ms']:.1f} ms",
-        f"{reference['student_latency_ms']:.1f} ms",
-        f"{reference['speedup']:.1f}x faster",
-    )
+        towers = {who: results.efficiency.get(who) for who in results.columns}
+        cells = [form.format(tower[key]) if tower else "" for tower in towers.values()]
+        table.add_row(label, *cells)
     return table
+
+
+def _speed(results: Results) -> str:
+    reference = results.efficiency["reference"]
+    return (
+        f"One picture of {reference['image_size']} px: {reference['student_latency_ms']:.1f} ms, "
+        f"{reference['name']} {reference['latency_ms']:.1f} ms; the student is "
+        f"{pace(reference['speedup'])}."
+    )
 
 
 def _reranking(results: Results) -> Table | None:
     scores: dict[str, Any] = results.reranked
     if not scores:
         return None
-    title = f"Re-ranking the first {scores['count']} by fusion {scores['verdict']}"
+    title = f"Re-ranking the first {scores['count']} by fusion {rerank_verdict(scores['verdict'])}"
     table = _table(title, "text to picture")
     for column in ("index", "re-ranked", "gain", "verdict"):
         table.add_column(column, justify="right")
@@ -69,11 +72,9 @@ def _reranking(results: Results) -> Table | None:
 
 def _remarks(results: Results) -> list[str]:
     """What is not in the tables, and why."""
-    remarks = []
+    remarks = [_speed(results), *results.remarks()]
     if results.retrieval and not results.run.fusion_is_trained:
         remarks.append("Nothing is re-ranked: fusion was not trained (distill.losses.fusion is 0).")
-    if left_out := results.zero_shot.get("left_out"):
-        remarks.append(f"Pictures of classes that zero_shot.class_names leaves out: {left_out}.")
     return remarks
 
 

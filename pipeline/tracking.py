@@ -192,11 +192,10 @@ class LiveTracker:
             action()
         except tracking_errors() as error:
             self._lost = True
-            reason = str(error).splitlines()[0][:200]
             logger.warning(
                 "MLflow at %s cannot be written (%s); training goes on, and `kdeov publish` "
                 "brings MLflow up to date",
-                self.target.uri, reason,
+                self.target.uri, one_line(error),
             )  # fmt: skip
 
 
@@ -206,6 +205,11 @@ def tracking_errors() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError
 
     return (MlflowException, SQLAlchemyError, OSError)
+
+
+def one_line(error: Exception) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
 
 
 def log_params(client: MlflowClient, run: Run, params: dict[str, Any]) -> None:

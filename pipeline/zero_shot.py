@@ -21,13 +21,14 @@ from pipeline.evaluation import (
     load_student,
     read_split,
     run_student,
+    write_absent,
     write_arrays,
 )
 from pipeline.files import write_json, write_text
 from pipeline.heads import class_vectors
 from pipeline.layout import Layout
 from pipeline.params import Params
-from pipeline.protocol import classes_part, protocol
+from pipeline.protocol import classes_part, pictures_part, protocol
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 def zero_shot(params: Params, layout: Layout) -> None:
     """Writes `metrics/zero_shot.json`, and predictions for the report and `dvc plots`.
 
-    A data set without labels has nothing to classify; its metrics are empty, and the log says so.
+    A data set without labels has nothing to classify; metrics and log say so.
 
     Raises:
         KdeovError: Unknown templates or classes, or inputs that do not fit together.
@@ -46,13 +47,13 @@ def zero_shot(params: Params, layout: Layout) -> None:
     classes = prompt_classes(dataset.classes, options.class_names) if dataset.classes else None
     cached = read_split(params, layout, "test")
     if classes is None or cached.labels is None:
-        logger.warning("%s has no labels: nothing to classify", dataset.name)
-        _write_nothing(layout)
+        who = f"some test picture of {dataset.name}" if dataset.classes else dataset.name
+        _write_nothing(layout, dataset.name, f"{who} has no labels")
         return
     labels, rows = _relabel(cached.labels, classes)
     if not len(rows):
-        logger.warning("no test picture of %s is of a class that is kept", dataset.name)
-        _write_nothing(layout)
+        reason = "zero_shot.class_names leaves out the classes of all test pictures"
+        _write_nothing(layout, dataset.name, reason)
         return
     model = load_student(params, layout)
     vectors = class_vectors(model.text_encoder, classes.names, prompts, layout.heads)
@@ -67,10 +68,13 @@ def zero_shot(params: Params, layout: Layout) -> None:
             scores.get("teacher"), scores["student"], len(rows), options.resamples,
             counts={"count": len(rows)},
         ),
+        "classes": len(classes.names),
+        "held_out_classes": len(held_out),
         "left_out": cached.size - len(rows),
         "class_names": classes.digest,
         **protocol(
-            "zero-shot", *_parts(classes, options.templates, prompts),
+            "zero-shot", pictures_part(dataset, layout.images),
+            *_parts(classes, held_out, options.templates, prompts),
             transform=model.transform, resamples=options.resamples,
         ),
     }  # fmt: skip
@@ -101,8 +105,13 @@ def _relabel(labels: Tensor, classes: PromptClasses) -> tuple[Tensor, Tensor]:
     return place[labels][rows], rows
 
 
-def _parts(classes: PromptClasses, set_name: str, prompts: tuple[str, ...]) -> list[str]:
-    parts = [classes_part(classes.names), f"{set_name} {templates_digest(prompts)}"]
+def _parts(
+    classes: PromptClasses, held_out: list[int], set_name: str, prompts: tuple[str, ...]
+) -> list[str]:
+    parts = [classes_part(classes.names)]
+    if held_out:
+        parts.append(f"held out {classes_part([classes.names[label] for label in held_out])}")
+    parts.append(f"{set_name} {templates_digest(prompts)}")
     return [*parts, f"class names {classes.digest[:8]}"] if classes.digest else parts
 
 
@@ -122,8 +131,8 @@ def _teacher_elsewhere(
     return {}
 
 
-def _write_nothing(layout: Layout) -> None:
-    write_json(layout.metrics / "zero_shot.json", {})
+def _write_nothing(layout: Layout, dataset: str, reason: str) -> None:
+    write_absent(layout.metrics / "zero_shot.json", dataset, "zero-shot classification", reason)
     out = layout.evaluation / "zero_shot"
     write_text(out / "confusion.csv", "actual,predicted\n")
 

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from kdeov.bootstrap import values_of
 from kdeov.metrics import (
+    BLOCK,
     classification,
     compare,
+    first_hits,
     intervals,
     retained,
     retrieval,
@@ -126,6 +128,21 @@ def test_recall_is_the_share_of_queries_with_a_match_among_the_first(case):
         for k in (1, 5, 10):
             hits = [rank <= k for rank in ranks]
             assert scores[f"{name}_r{k}"] == pytest.approx(sum(hits) / len(hits))
+
+
+@pytest.mark.parametrize("levels", [2, 1_000_000])
+def test_blocks_of_queries_change_no_hit_and_no_rank(levels):
+    torch.manual_seed(0)
+    owners = torch.arange(2 * (BLOCK + 100)) // 2
+    similarity = torch.randint(levels, (len(owners), BLOCK + 100)).float().T
+    for scores in (similarity, similarity.T):
+        assert torch.equal(first_hits(scores, 10), scores.topk(10, dim=1).indices)
+    own = similarity[owners, torch.arange(len(owners))]
+    t2i, i2t = retrieval_ranks(similarity, owners)
+    assert torch.equal(t2i, (similarity >= own).sum(dim=0))
+    best = own.view(-1, 2).max(dim=1).values
+    matches = (own.view(-1, 2) == best[:, None]).sum(dim=1)
+    assert torch.equal(i2t, (similarity >= best[:, None]).sum(dim=1) - matches + 1)
 
 
 def test_one_caption_of_several_is_enough_for_a_picture():

@@ -34,11 +34,20 @@ def test_classes_are_renamed_left_out_and_otherwise_kept(tmp_path: Path) -> None
     assert prompt_classes(CLASSES, {"ship": None}).digest != inline.digest
 
 
+def test_a_name_of_a_class_that_is_left_out_may_be_given_to_another() -> None:
+    classes = prompt_classes(CLASSES, {"ship": "automobile", "automobile": None})
+    assert (classes.names, classes.labels) == (["airplane", "automobile"], [0, 2])
+    assert prompt_classes(CLASSES, {"ship": " boat "}).names[2] == "boat"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ('{"automobil": "car"}', ["'automobil' is no class", "airplane, automobile, ship"]),
         ('{"ship": ""}', ["'ship' is called ''"]),
+        ('{"ship": "  "}', ["'ship' is called ''"]),
+        ('{"ship": "airplane"}', ["'airplane' and 'ship' are both called 'airplane'"]),
+        ('{"airplane": "a", "ship": " a "}', ["'airplane' and 'ship' are both called 'a'"]),
         ('{"airplane": null, "automobile": null, "ship": null}', ["every class is left out"]),
         ('{"ship": 3}', ["not a mapping"]),
         ('["ship"]', ["not a mapping"]),

@@ -20,10 +20,11 @@ from pipeline.dataset import Dataset
 from pipeline.evaluation import CachedSplit, read_arrays
 from pipeline.layout import Layout
 from pipeline.params import Params
-from pipeline.protocol import classes_part, protocol
+from pipeline.protocol import classes_part, pictures_part, protocol
 from pipeline.reranking import gain_verdict
 from pipeline.results import Results
 from pipeline.retrieval import retrieval
+from pipeline.shards import Manifest
 from pipeline.zero_shot import zero_shot
 
 pytestmark = pytest.mark.slow  # the first of these tests trains
@@ -128,7 +129,9 @@ def test_retrieval_metrics_follow_from_the_hits(trained: Trained) -> None:
         found = (arrays["hits"][:, :k] == own).any(axis=1).mean()
         assert scores["student"][f"t2i_r{k}"] == pytest.approx(found)
     assert (scores["teacher"]["images"], scores["teacher"]["texts"]) == (12, 36)
-    assert scores["protocol"].startswith("retrieval/12 pictures, 36 captions/")
+    pictures = pictures_part(Dataset.read(layout.images), layout.images, 36)
+    assert pictures.startswith("scenes 12 test pictures with 36 captions ")
+    assert scores["protocol"].startswith(f"retrieval/{pictures}/")
     for way in ("i2t", "t2i"):
         recalls = [scores["student"][f"{way}_r{k}"] for k in (1, 5, 10)]
         assert 0 <= recalls[0] <= recalls[1] <= recalls[2] <= 1
@@ -210,7 +213,7 @@ def test_pictures_without_labels_are_retrieved_and_not_classified(
     path.write_text(json.dumps(json.loads(path.read_text()) | {"classes": [], "held_out": []}))
     zero_shot(params, layout)
     retrieval(params, layout)
-    assert metrics(layout, "zero_shot") == {}
+    assert metrics(layout, "zero_shot") == {"scenes": {"absent": "scenes has no labels"}}
     assert "scenes has no labels" in log.text
     assert metrics(layout, "retrieval")["scenes"]["student"]["images"] == 12
 
@@ -253,6 +256,32 @@ def test_a_protocol_names_all_that_a_number_depends_on() -> None:
     assert len({p["protocol_id"] for p in (one, *others)}) == 6
     again = protocol("zero-shot", classes_part(["a", "b"]), transform=transform, resamples=1000)
     assert again == one
+
+
+def test_a_protocol_names_the_test_pictures_and_what_was_held_out(
+    copied: Trained, params: Params
+) -> None:
+    layout, _ = copied
+    dataset = Dataset.read(layout.images)
+    before, pictures = metrics(layout, "zero_shot")["scenes"], pictures_part(dataset, layout.images)
+    for name in ("zero_shot", "linear_probe"):
+        assert f"/{pictures}/" in metrics(layout, name)["scenes"]["protocol"]
+    assert f"/held out {len(dataset.held_out)} classes " in before["protocol"]
+    path = layout.images / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"held_out": dataset.held_out[1:]}))
+    zero_shot(params, layout)
+    assert metrics(layout, "zero_shot")["scenes"]["protocol_id"] != before["protocol_id"]
+
+
+def test_as_many_other_pictures_are_another_protocol(copied: Trained) -> None:
+    layout, _ = copied
+    dataset, test = Dataset.read(layout.images), layout.images / "test"
+    before = pictures_part(dataset, layout.images)
+    manifest = Manifest.read(test, "prepare")
+    other = replace(manifest.shards[0], sha256="0" * 64)
+    replace(manifest, shards=[other, *manifest.shards[1:]]).write(test)
+    after = pictures_part(dataset, layout.images)
+    assert after != before and after.rpartition(" ")[0] == before.rpartition(" ")[0]
 
 
 def test_unknown_templates_are_named_with_the_known_ones(

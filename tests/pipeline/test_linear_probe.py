@@ -65,6 +65,15 @@ def test_the_validation_split_chooses_and_is_then_learned_from() -> None:
     assert logits.argmax(dim=1).tolist() == final.predict(x["test"]).tolist()
 
 
+@pytest.mark.parametrize(("grid", "told"), [([0.1, 1.0], True), ([1.0], False)])
+def test_a_choice_at_the_edge_of_the_grid_is_told(log: Any, grid: list[float], told: bool) -> None:
+    labels = torch.arange(20) % 2
+    vectors = F.normalize(torch.stack([labels * 2.0 - 1, torch.ones(20)], dim=1), dim=-1)
+    data = {split: Labelled(torch.arange(20), labels) for split in ("train", "val", "test")}
+    _probe(dict.fromkeys(data, vectors), data, grid, 2)
+    assert ("at the edge of linear_probe.inverse_regularisation" in log.text) == told
+
+
 def test_two_classes_are_told_apart_too() -> None:
     labels = torch.arange(20) % 2
     vectors = F.normalize(torch.stack([labels * 2.0 - 1, torch.ones(20)], dim=1), dim=-1)
@@ -85,23 +94,23 @@ def test_pictures_without_labels_leave_nothing_to_probe(copied: Trained, log: An
     path = layout.images / "dataset.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"classes": [], "held_out": []}))
     linear_probe(params, layout)
-    assert metrics(layout) == {}
+    assert metrics(layout) == {"scenes": {"absent": "scenes has no labels"}}
     assert "scenes has no labels: no linear probe" in log.text
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_a_split_without_labels_is_told_of(trained: Trained, log: Any, split: str) -> None:
+def test_a_split_without_labels_is_told_of(trained: Trained, split: str) -> None:
     layout, params = trained
     dataset = Dataset.read(layout.images)
     cached = {name: read_split(params, layout, name) for name in SPLITS}
-    assert _labelled(dataset, cached) is not None
-    assert _labelled(dataset, cached | {split: replace(cached[split], labels=None)}) is None
-    assert f"pictures of {split} have no labels: no linear probe" in log.text
+    assert isinstance(_labelled(dataset, cached), dict)
+    bare = cached | {split: replace(cached[split], labels=None)}
+    assert _labelled(dataset, bare) == f"pictures of {split} have no labels"
 
 
-def test_training_pictures_of_a_single_class_teach_nothing(trained: Trained, log: Any) -> None:
+def test_training_pictures_of_a_single_class_teach_nothing(trained: Trained) -> None:
     layout, params = trained
     cached = {name: read_split(params, layout, name) for name in SPLITS}
     one = replace(cached["train"], labels=torch.zeros(24, dtype=torch.long))
-    assert _labelled(Dataset.read(layout.images), cached | {"train": one}) is None
-    assert "of a single class" in log.text
+    found = _labelled(Dataset.read(layout.images), cached | {"train": one})
+    assert found == "training pictures are of a single class"

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from PIL import Image
 
 from kdeov.errors import KdeovError
 from pipeline.console import stdout
 from pipeline.evaluation import read_arrays, write_arrays
+from pipeline.figures import GREY, STUDENT, training_curves
 from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.publish import publish
-from pipeline.report import report
-from pipeline.results import Results, Value, gain, percent, score
+from pipeline.report import report, used_params
+from pipeline.results import Results, Value, gain, pace, percent, score
 from pipeline.summary import print_summary
 from pipeline.tracking import TrackingTarget
 
@@ -49,6 +53,11 @@ def without_teacher(layout: Layout) -> None:
     write_arrays(path, **arrays)
 
 
+def absent(layout: Layout, name: str, reason: str) -> None:
+    """Results of an evaluation that had nothing to measure."""
+    (layout.metrics / f"{name}.json").write_text(json.dumps({"scenes": {"absent": reason}}))
+
+
 def page(layout: Layout) -> str:
     return layout.report.read_text()
 
@@ -73,6 +82,8 @@ def test_numbers_are_shown_with_their_intervals() -> None:
     assert gain(Value.of({"g": 0.0123, "interval": {"g": [-0.004, 0.028]}}, "g")) == (
         "+0.012 [-0.004, +0.028]"
     )
+    assert percent(Value(1.833, None)) == "183.3% [no interval]"
+    assert (pace(16.52), pace(0.8)) == ("16.5x faster", "1.2x slower")
     assert score(Value.of(scores, "top5")) == percent(None) == score(Value.of(None, "top1")) == ""
     assert score(Value.of({"t2i_median_rank": 1.0}, "t2i_median_rank")) == "1"
 
@@ -140,7 +151,7 @@ def test_what_reranking_does_is_said_with_a_verdict(
     change(layout, "retrieval", helped)
     report(params, layout)
     text = shown(Results.read(params, layout), capsys)
-    assert "Re-ranking the first 12 by fusion helps" in text
+    assert "Re-ranking the first 12 by fusion helps, judged at R@1, R@5, R@10" in text
     for place in (page(layout), text):
         assert "+0.100 [+0.050, +0.150]" in place and "no effect" in place
 
@@ -159,22 +170,23 @@ def test_a_student_without_trained_fusion_says_why_nothing_is_re_ranked(
     assert "Fusion was not trained" in page(layout)
 
 
-def test_without_a_teacher_on_the_test_split_its_places_are_blank(
+def test_without_a_teacher_on_the_test_split_its_columns_are_left_out(
     copied: Trained, capsys: pytest.CaptureFixture[str]
 ) -> None:
     layout, params = copied
     without_teacher(layout)
     report(params, layout)
     results = Results.read(params, layout)
-    rows = {row.label: row for row in results.comparison()}
-    assert rows["zero-shot top-1"].teacher is None and rows["zero-shot top-1"].retained is None
-    assert rows["zero-shot top-1 of the teacher on train"].teacher is not None
     text = shown(results, capsys)
-    assert "0.625 [0.500, 0.750]" in text and "0.625 [0.500, 0.750]" in page(layout)
-    (line,) = (line for line in text.splitlines() if "parameters" in line)
-    assert [cell.strip() for cell in line.strip("│").split("│")][1] == ""
-    assert "teacher, clip" not in page(layout)  # in the table of size and speed
     _, run = run_of(layout, params)
+    for place in (text, page(layout), run.data.tags["mlflow.note.content"]):
+        assert "it has no vectors of the test pictures" in place
+        assert "Zero-shot top-1 of the teacher on train: 0.625 [0.500, 0.750]." in place
+        assert "retained" not in place and "paired" not in place
+    (line,) = (line for line in text.splitlines() if "parameters" in line)
+    assert len(line.strip("│").split("│")) == 2
+    assert ">teacher</th>" not in page(layout)
+    assert "teacher, clip" not in page(layout)  # in the table of size and speed
     assert not [name for name in run.data.metrics if "teacher" in name or "retained" in name]
     assert "retrieval/t2i_r5" in run.data.metrics
     cells = re.findall(r"<td[^>]*>([^<]*)</td>", page(layout))
@@ -186,11 +198,13 @@ def test_without_captions_there_is_no_retrieval_to_show(
     copied: Trained, capsys: pytest.CaptureFixture[str]
 ) -> None:
     layout, params = copied
-    (layout.metrics / "retrieval.json").write_text("{}")
+    absent(layout, "retrieval", "scenes has no captions")
     report(params, layout)
     text = shown(Results.read(params, layout), capsys)
     assert "picture to text" not in text and "zero-shot top-1" in text
-    assert "have no captions" in page(layout) and "What a text finds" not in page(layout)
+    for place in (text, page(layout)):
+        assert "No retrieval: scenes has no captions." in place
+    assert "What a text finds" not in page(layout)
     _, run = run_of(layout, params)
     assert not [name for name in run.data.metrics if name.startswith("retrieval/")]
 
@@ -200,10 +214,54 @@ def test_without_labels_captions_are_looked_for(
 ) -> None:
     layout, params = copied
     for name in ("zero_shot", "linear_probe"):
-        (layout.metrics / f"{name}.json").write_text("{}")
+        absent(layout, name, "scenes has no labels")
     report(params, layout)
-    assert "zero-shot top-1" not in shown(Results.read(params, layout), capsys)
-    assert "have no labels" in page(layout) and "Where the student looks" in page(layout)
+    text = shown(Results.read(params, layout), capsys)
+    assert "zero-shot top-1" not in text and "Where the student looks" in page(layout)
+    for place in (text, page(layout)):
+        assert "No zero-shot classification: scenes has no labels." in place
+        assert "No linear probe: scenes has no labels." in place
+
+
+def test_the_page_counts_the_classes_that_are_told_apart(copied: Trained) -> None:
+    layout, params = copied
+    change(layout, "zero_shot", lambda v: v["scenes"].update(classes=61, held_out_classes=7))
+    report(params, layout)
+    assert "61 classes, 7 of them held out of training" in page(layout)
+
+
+def test_a_share_without_an_interval_does_not_look_certain(copied: Trained) -> None:
+    layout, params = copied
+
+    def unsure(values: dict[str, Any]) -> None:
+        values["scenes"]["retained"] |= {"top1": 1.833, "interval": {}}
+
+    change(layout, "zero_shot", unsure)
+    report(params, layout)
+    assert "<td>183.3% [no interval]</td>" in page(layout)
+    assert "retained 183.3% [no interval]</span>" in page(layout)  # on the card
+
+
+def test_params_are_shown_without_the_parts_that_the_run_did_not_use(params: Params) -> None:
+    values = params.model_dump(mode="json", include={"prepare", "teacher", "distill"})
+    used = used_params(dict(sorted(values.items(), reverse=True)))
+    assert list(used) == ["prepare", "teacher", "distill"]
+    assert "scenes" in used["prepare"] and "tiny" in used["teacher"]
+    assert not {"captions_csv", "coco"} & set(used["prepare"])
+    assert not {"clip", "open_clip", "embeddings"} & set(used["teacher"])
+    assert used["distill"] == values["distill"] and used["prepare"]["seed"] == 0
+
+
+def test_one_epoch_is_a_point_on_the_curves() -> None:
+    row = {"train_total": 1.0, "val_loss": 0.5, "val_cosine": 0.5, "learning_rate": 0.1}
+    point, none = (
+        np.asarray(Image.open(io.BytesIO(training_curves([row | {"epoch": epoch}]))).convert("RGB"))
+        for epoch in (1.0, float("nan"))
+    )
+    colours = [tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in (STUDENT, GREY)]
+    for colour in colours:
+        drawn, legend = ((picture == colour).all(axis=2).sum() for picture in (point, none))
+        assert drawn > legend
 
 
 def test_near_duplicates_across_splits_are_shown(copied: Trained) -> None:

@@ -21,6 +21,7 @@ from pipeline.tracking import (
     find_or_create_run,
     flatten,
     log_history,
+    one_line,
 )
 
 pytestmark = pytest.mark.slow  # the first of these tests trains
@@ -144,6 +145,11 @@ def test_a_database_that_cannot_be_opened_costs_one_warning(tmp_path: Path, log:
     lost.start()
     lost.log_epoch(row(1))
     assert [r.levelname for r in log.records] == ["WARNING"]
+
+
+def test_an_error_is_told_in_one_line_even_where_it_says_nothing() -> None:
+    assert one_line(OSError("first\nsecond")) == "first"
+    assert one_line(OSError()) == "OSError"
 
 
 def test_rows_go_under_names_that_the_page_groups() -> None:
