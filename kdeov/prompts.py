@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -49,7 +50,9 @@ def templates(name: str) -> tuple[str, ...]:
     """
     known = TEMPLATES | published_templates()
     if name not in known:
-        raise KdeovError(f"template set {name!r} is unknown; choose one of {', '.join(known)}")
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(TEMPLATES)}, ..."
+        raise KdeovError(f"template set {name!r} is unknown; {hint}")
     return known[name]
 
 

@@ -42,7 +42,8 @@ def summary() -> None:
         results = Results.read(params, layout)
         target = TrackingTarget.of(params.tracking, layout)
         print_summary(results)
-        lines = [f"Report:  {layout.report}"]
+        made = layout.report.is_file()
+        lines = [f"Report:  {layout.report if made else 'not there: run `dvc repro report`'}"]
         if target.uri.startswith("sqlite:"):
             lines.append(f"MLflow:  {Path(sys.argv[0]).absolute()} ui")
         address = run_address(layout, results.run.fingerprint)

@@ -47,7 +47,7 @@ def efficiency(params: Params, layout: Layout) -> None:
         torch.set_num_threads(threads)
     write_json(layout.metrics / "efficiency.json", result)
     logger.info(
-        "student %.1f ms a picture; at %d px %.1f times faster than ViT-B/32",
+        "student %.1f ms a picture; at %d px ViT-B/32 takes %.1f times as long",
         result["student"]["latency_ms"],
         params.efficiency.reference_size,
         result["reference"]["speedup"],

@@ -159,7 +159,7 @@ class TeacherParams(Section):
                 "{source} is missing; add to this section `{source}: {example}`",
                 {"source": self.source, "example": kind.example},
             )
-        if self.source == "tiny" and self.path != LEARNT_FROM:
+        if self.source == "tiny" and self.path.parts[-2:] != LEARNT_FROM.parts:
             raise PydanticCustomError(
                 "part", "path: give `out/images`, from which the source `tiny` learns"
             )

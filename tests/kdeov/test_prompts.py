@@ -9,9 +9,11 @@ from kdeov.prompts import TEMPLATES, published_templates, templates, templates_d
 ALL = TEMPLATES | published_templates()
 
 
-def test_an_unknown_set_is_told_with_the_known_ones(mistake):
-    with mistake("'openai-81'", *ALL):
+def test_an_unknown_set_is_told_with_the_nearest_one(mistake):
+    with mistake("'openai-81'", "did you mean openai-80?"):
         templates("openai-81")
+    with mistake("'none of these'", "choose one of simple, plain"):
+        templates("none of these")
 
 
 @pytest.mark.parametrize("name", ALL)
