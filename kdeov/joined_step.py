@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kdeov.distributed import gather, sum_over_ranks, world
 from kdeov.fusion import fusion_loss
-from kdeov.losses import COUPLED, NEEDS_TEXT, FeatureAlignmentLoss
+from kdeov.losses import ALL, COUPLED, NEEDS_TEXT, FeatureAlignmentLoss
 from kdeov.precision import autocast
 from kdeov.running_statistics import RunningStatistics
 from kdeov.student import StudentOutput, VisualStudent
@@ -63,9 +63,15 @@ class JoinedStep:
         micro_batch: Pictures a forward pass, whose batch statistics are their own; None takes a
             rank's whole share. Where it is the same, so is the result for any number of ranks.
 
+    Attributes:
+        whole_matrix: Pictures a step up to which every rank holds all of their similarities (64 MB
+            at 4,096); beyond, it holds those of its own pictures with all others.
+
     Raises:
         KdeovError: From the losses, where inputs do not fit together.
     """
+
+    whole_matrix = 4096
 
     def __init__(
         self,
@@ -171,9 +177,12 @@ class JoinedStep:
     ) -> dict[str, Tensor]:
         teacher = torch.cat([part[1] for part in group])
         if self.coupled:
-            first = world()[0] * len(leaf)
-            rows = slice(first, first + len(leaf))
-            return self.loss(gather(leaf), gather(teacher), bank, rows)
+            first, joined = world()[0] * len(leaf), gather(leaf)
+            # each rank answers for its own rows; where all fit, it does so for the whole batch,
+            # whose gradient is then rounded alike for any number of ranks
+            own = len(joined) > self.whole_matrix
+            rows = slice(first, first + len(leaf)) if own else ALL
+            return self.loss(joined, gather(teacher), bank, rows)
         return self.loss(leaf, teacher)
 
     def _forward(self, pixels: Tensor, look: bool = False) -> StudentOutput:

@@ -2,8 +2,8 @@
 receive gradients.
 
 On several ranks the inputs are the joined batch (see `kdeov.distributed.gather`), and each rank
-answers for its own rows of it: the mean over the ranks is the value that one process would get, and
-no rank holds more similarities than its rows against all.
+may answer for its own rows of it alone: the mean over the ranks is the value that one process would
+get, and no rank then holds more similarities than its rows against all.
 """
 
 from __future__ import annotations

@@ -7,11 +7,12 @@ where DVC sees it. Of the sections of sources, only the one that is used must st
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from kdeov.errors import KdeovError
@@ -73,9 +74,18 @@ class LossParams(Section):
     """Trains the fusion module alone; the index embedding does not depend on it."""
 
 
+def _known_backbone(name: str) -> str:
+    """What can be told of a name without building the network."""
+    if not re.fullmatch(r"yolo(v5|v8|11)[nsmlx]|timm:.+", name):
+        raise ValueError(
+            "choose yolov5, yolov8 or yolo11 with a size n, s, m, l or x (yolov8n), or timm:NAME"
+        )
+    return name
+
+
 class DistillParams(Section):
     seed: Seed
-    backbone: Annotated[str, Field(pattern=r"^(yolo(v5|v8|11)[nsmlx]|timm:.+)$")]
+    backbone: Annotated[str, AfterValidator(_known_backbone)]
     """`yolov5`, `yolov8` or `yolo11` with a size n, s, m, l or x; or `timm:` and a name of timm."""
     fusion: Literal["film", "cross_attention"]
     backbone_weights: Path | None
@@ -114,7 +124,7 @@ class DistillParams(Section):
             if self.global_batch % getattr(self, key):
                 raise PydanticCustomError(
                     "part",
-                    "global_batch: {batch} is no multiple of distill.{key} = {value}",
+                    "global_batch = {batch} is no multiple of distill.{key} = {value}",
                     {"batch": self.global_batch, "key": key, "value": getattr(self, key)},
                 )
         if self.backbone_weights is None and (
@@ -241,7 +251,8 @@ def _explain(error: ValidationError) -> str:
         return f"{where} is missing; every key of a stage must be given{more}"
     if fault["type"] in ("source", "part"):
         return f"{where}.{fault['msg']}{more}"
-    message = fault["msg"][0].lower() + fault["msg"][1:]
+    text = fault["msg"].removeprefix("Value error, ")
+    message = text[0].lower() + text[1:]
     return f"{where or 'the file'}: {message}, not {fault['input']!r}{more}"
 
 

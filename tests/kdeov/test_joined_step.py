@@ -25,6 +25,7 @@ CASES: dict[str, dict[str, Any]] = {
     "l2": {"weights": {"feature": 1.0}, "kind": "l2"},
     "feature and fusion": {"weights": {"feature": 1.0}, "fusion": 0.5},
     "every term": {"weights": dict.fromkeys(TERMS, 0.5), "fusion": 0.3},
+    "own rows": {"weights": dict.fromkeys(TERMS, 0.5), "fusion": 0.3, "whole_matrix": 0},
 }
 Found = dict[str, Tensor]
 
@@ -85,6 +86,7 @@ def joined(case: dict[str, Any]) -> Found:
     rank, size = world()
     student, loss = parts(case)
     step = JoinedStep(student, loss, case.get("fusion", 0.0), MICRO)
+    step.whole_matrix = case.get("whole_matrix", step.whole_matrix)
     terms = step.backward(*(tensor.chunk(size)[rank] for tensor in batch()))
     if size > 1:
         for value in terms.values():

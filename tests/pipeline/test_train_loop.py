@@ -95,10 +95,11 @@ def test_every_epoch_reports_one_row_of_history(
     assert state["history"] == rows
     for row in rows:
         assert set(row) == {
-            "epoch", "learning_rate", "workers", "train_feature", "train_fusion", "train_total",
-            "repeated_samples", "images_per_s", "data_wait", "val_cosine", "val_loss",
+            "epoch", "learning_rate", "workers", "train_feature", "train_contrastive",
+            "train_fusion", "train_total", "repeated_samples", "images_per_s", "data_wait", "val_cosine", "val_loss",
         }  # fmt: skip
-        assert row["train_total"] == pytest.approx(row["train_feature"] + 0.1 * row["train_fusion"])
+        added = 0.1 * row["train_contrastive"] + 0.1 * row["train_fusion"]
+        assert row["train_total"] == pytest.approx(row["train_feature"] + added)
         assert row["val_loss"] == pytest.approx(1 - row["val_cosine"])
         assert -1 <= row["val_cosine"] <= 1
         assert (row["repeated_samples"], row["workers"]) == (0, 1)
