@@ -96,7 +96,8 @@ def test_every_epoch_reports_one_row_of_history(
     for row in rows:
         assert set(row) == {
             "epoch", "learning_rate", "workers", "train_feature", "train_contrastive",
-            "train_fusion", "train_total", "repeated_samples", "images_per_s", "data_wait", "val_cosine", "val_loss",
+            "train_fusion", "train_total", "repeated_samples", "images_per_s", "data_wait",
+            "val_cosine", "val_loss",
         }  # fmt: skip
         added = 0.1 * row["train_contrastive"] + 0.1 * row["train_fusion"]
         assert row["train_total"] == pytest.approx(row["train_feature"] + added)
