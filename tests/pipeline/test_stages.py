@@ -77,7 +77,10 @@ def test_a_finished_run_gives_the_same_files_without_training_again(copied: Trai
     [
         ({"distill": {"fusion": "mixture"}}, ["'mixture'", "film"]),
         ({"distill": {"backbone": "yolov99"}}, ["'yolov99'", "yolov8n"]),
-        ({"distill": {"losses": {"feature": 0, "contrastive": 0, "fusion": 1}}}, ["every weight is 0"]),
+        (
+            {"distill": {"losses": {"feature": 0, "contrastive": 0, "fusion": 1}}},
+            ["every weight is 0"],
+        ),
         ({"distill": {"backbone_weights": "/no/such.pt"}}, ["/no/such.pt"]),
         (
             {"distill": {"global_batch": 8}, "cluster": {"mode": "local", "workers": 3}},
