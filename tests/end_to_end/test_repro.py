@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest_end_to_end import Checkout, environment
 from teachers import clip_file
 
@@ -194,8 +195,9 @@ def test_a_study_compares_variants_and_puts_the_workspace_back(reproduced: Check
     study = Study(
         "Does it matter?",
         seeds=[0, 1],
-        variants={"one": ["distill.epochs=1"], "two": ["distill.epochs=2"]},
+        variants={"one": ["distill.epochs=1"], "two": ["distill.warmup=0.5"]},
         metrics={"top-1": "zero_shot.student.top1", "R@5": "retrieval.student.t2i_r5"},
+        stages=["zero_shot", "retrieval"],
     )
     layout = Layout(reproduced.path)
     before = metrics(reproduced, "distill")
@@ -204,6 +206,10 @@ def test_a_study_compares_variants_and_puts_the_workspace_back(reproduced: Check
     assert all(found.keys() == study.metrics.keys() for _, seeds in rows for found in seeds)
     names = reproduced.run("dvc", "exp", "list", "--name-only").stdout.split()
     assert {f"{v}-seed-{s}" for v in ("one", "two") for s in (0, 1)} <= set(names)
+    head = reproduced.run("git", "rev-parse", "HEAD").stdout.strip()
+    two = f"refs/exps/{head[:2]}/{head[2:]}/two-seed-0:params.yaml"
+    found = yaml.safe_load(reproduced.run("git", "show", two).stdout)["distill"]
+    assert (found["warmup"], found["epochs"]) == (0.5, 3)  # nothing is left of the variant before
     assert metrics(reproduced, "distill") == before
     assert reproduced.run("git", "status", "--porcelain").stdout == ""
     start = time.monotonic()
