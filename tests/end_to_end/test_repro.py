@@ -8,13 +8,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from conftest_end_to_end import Checkout, environment
-from teachers import clip_file
 
 from pipeline.layout import Layout
 from pipeline.study import Study, run_study, study_table
@@ -247,34 +245,3 @@ def wait_for(condition: Callable[[], Any], seconds: float = 240) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.05)
-
-
-def test_photographs_with_captions_go_all_the_way(
-    shared_data: Path, new_checkout: Callable[[], Checkout], reproduced: Checkout, tmp_path: Path
-) -> None:
-    """Forty real photographs and pretrained YOLOv8n, from a CSV file to a report."""
-    rows = (shared_data / "flickr8k_1k" / "captions.csv").read_text().splitlines()
-    (tmp_path / "captions.csv").write_text("\n".join(rows[:201]) + "\n")
-    (tmp_path / "images").symlink_to(shared_data / "flickr8k_1k" / "images")
-    checkout = new_checkout()
-    checkout.change(
-        {
-            "prepare": {
-                "dataset": "photographs", "source": "captions_csv", "path": str(tmp_path),
-                "captions_csv": {"val": 0.2, "test": 0.3},
-            },
-            "teacher": clip_file(reproduced.path / "out" / "teacher" / "model.safetensors"),
-            "distill": {
-                "backbone_weights": str(shared_data / "yolo" / "yolov8n_state_dict.pt"),
-                "epochs": 1, "global_batch": 8, "micro_batch": 4, "lanes": 8, "image_size": 64,
-            },
-        }
-    )  # fmt: skip
-    checkout.run("dvc", "repro")
-    why = {"photographs": {"absent": "photographs has no labels"}}
-    assert metrics(checkout, "zero_shot") == metrics(checkout, "linear_probe") == why
-    assert metrics(checkout, "retrieval")["photographs"]["student"]["images"] > 5
-    manifests = (checkout.path / "out" / "images").glob("*/manifest.json")
-    assert all(json.loads(m.read_text())["rejected"] == [] for m in manifests)
-    page = (checkout.path / "out" / "report" / "index.html").read_text()
-    assert "photographs has no labels" in page
