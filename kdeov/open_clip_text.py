@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from kdeov.errors import KdeovError
 from kdeov.open_clip_tokenizer import OpenClipTokenizer
 from kdeov.open_clip_towers import Config, build_text_tower, fill, read_config, tower_config
-from kdeov.text_encoder import DESCRIPTION, TENSORS, TextEncoder
+from kdeov.text_encoder import DESCRIPTION, TENSORS, TextTower
 from kdeov.weights import StateDict, halved_where_exact, read_state_dict, write_tensors
 
 FORMAT = 1
@@ -20,7 +21,7 @@ KIND = "open_clip"
 TOKENIZER = "tokenizer"
 
 
-class OpenClipTextEncoder(TextEncoder):
+class OpenClipTextEncoder(TextTower):
     """open_clip's text tower, never trained, with its tokenizer.
 
     Args:
@@ -54,6 +55,11 @@ class OpenClipTextEncoder(TextEncoder):
         return self.config["embed_dim"]
 
     @property
+    def architecture(self) -> dict[str, Any]:
+        """Its configuration, without that of the image tower."""
+        return {key: value for key, value in self.config.items() if key != "vision_cfg"}
+
+    @property
     def context_length(self) -> int:
         """Tokens that a text may have."""
         return self.tokenizer.context_length
@@ -66,20 +72,9 @@ class OpenClipTextEncoder(TextEncoder):
         """Name and content of the tokenizer."""
         return self.tokenizer.digest
 
-    @torch.no_grad()
-    def forward(self, texts: Sequence[str] | Tensor, batch_size: int = 256) -> Tensor:
-        """Embeds texts.
-
-        Args:
-            texts: Strings, or tokens [N, context].
-            batch_size: Texts per pass.
-
-        Returns:
-            [N, D], not normalised, as open_clip's `encode_text` gives them.
-        """
-        tokens = texts if isinstance(texts, Tensor) else self.tokenize(texts)
-        device = self.logit_scale.device
-        return torch.cat([self.text(part.to(device)) for part in tokens.split(batch_size)])
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """Tokens [N, context], on its device, to vectors [N, D], not normalised."""
+        return self.text(tokens)
 
     def save(self, folder: str | Path) -> None:
         """Writes `DESCRIPTION`, `TENSORS` and, where there are any, the tokenizer's files: all that
@@ -94,7 +89,7 @@ class OpenClipTextEncoder(TextEncoder):
             "kind": KIND,
             "format": FORMAT,
             "name": self.name,
-            "model_cfg": {key: value for key, value in self.config.items() if key != "vision_cfg"},
+            "model_cfg": self.architecture,
             "tokenizer": self.tokenizer_digest(),
         }
         (folder / DESCRIPTION).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

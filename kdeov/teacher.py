@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from kdeov.clip_loading import import_clip, load_clip_state_dict
 from kdeov.errors import KdeovError
 from kdeov.text import FrozenCLIPTextEncoder
-from kdeov.text_encoder import TextEncoder
+from kdeov.text_encoder import TextTower
 from kdeov.transform import ImageTransform
 from kdeov.weights import StateDict, state_dict_sha256
 
@@ -38,7 +39,7 @@ class TeacherIdentity:
         return asdict(self)
 
 
-class TowerTeacher(nn.Module):
+class TowerTeacher(nn.Module, ABC):
     """A frozen teacher with both towers.
 
     Attributes:
@@ -52,12 +53,12 @@ class TowerTeacher(nn.Module):
     name: str
     weights_sha256: str
     visual: nn.Module
-    text: TextEncoder
+    text: TextTower
     transform: ImageTransform
 
+    @abstractmethod
     def identity(self) -> TeacherIdentity:
         """Library, weights, tokenizer and transform."""
-        raise NotImplementedError
 
     @property
     def embed_dim(self) -> int:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from kdeov.clip_loading import import_clip, load_clip_state_dict
 from kdeov.errors import KdeovError
-from kdeov.text_encoder import DESCRIPTION, TENSORS, TextEncoder
+from kdeov.text_encoder import DESCRIPTION, TENSORS, TextTower
 from kdeov.weights import StateDict, halved_where_exact, write_tensors
 
 logger = logging.getLogger(__name__)
 
 
-class FrozenCLIPTextEncoder(TextEncoder):
+class FrozenCLIPTextEncoder(TextTower):
     """CLIP's text transformer, never trained (Radford et al., 2021, arXiv:2103.00020).
 
     Args:
@@ -87,24 +87,8 @@ class FrozenCLIPTextEncoder(TextEncoder):
             )
         return tokens
 
-    @torch.no_grad()
-    def forward(self, texts: Sequence[str] | Tensor, batch_size: int = 256) -> Tensor:
-        """Embeds texts.
-
-        Args:
-            texts: Strings, or tokens [N, context].
-            batch_size: Texts per pass.
-
-        Returns:
-            [N, D], not normalised, as CLIP's `encode_text` gives them.
-        """
-        tokens = texts if isinstance(texts, Tensor) else self.tokenize(texts)
-        parts = [
-            self._encode(part.to(self.text_projection.device)) for part in tokens.split(batch_size)
-        ]
-        return torch.cat(parts)
-
-    def _encode(self, tokens: Tensor) -> Tensor:
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """Tokens [N, context], on its device, to vectors [N, D], not normalised."""
         x = self.token_embedding(tokens) + self.positional_embedding
         x = self.transformer(x.permute(1, 0, 2)).permute(
             1, 0, 2

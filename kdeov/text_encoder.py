@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +17,7 @@ TENSORS = "text_encoder.safetensors"
 DESCRIPTION = "text_encoder.json"
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(nn.Module, ABC):
     """A frozen text encoder; `forward` takes texts and gives vectors [N, D], not normalised.
 
     Attributes:
@@ -25,9 +27,9 @@ class TextEncoder(nn.Module):
     logit_scale: Tensor
 
     @property
+    @abstractmethod
     def embed_dim(self) -> int:
         """Width of the joint embedding space, D."""
-        raise NotImplementedError
 
     def train(self, mode: bool = True) -> TextEncoder:
         """Stays in evaluation mode: the encoder is frozen."""
@@ -53,11 +55,43 @@ class TextEncoder(nn.Module):
         vectors = F.normalize(self(prompts), dim=-1).view(len(class_names), len(templates), -1)
         return F.normalize(vectors.mean(dim=1), dim=-1)
 
+    @abstractmethod
     def save(self, folder: Path) -> None:
         """Writes `DESCRIPTION`, which states its kind, and the files that `load` needs."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def load(cls, folder: Path) -> TextEncoder:
         """Reads what `save` wrote."""
-        raise NotImplementedError
+
+
+class TextTower(TextEncoder):
+    """A text encoder that computes vectors of any text, from tokens."""
+
+    @property
+    def architecture(self) -> dict[str, Any] | None:
+        """What its tensors do not tell of it, such as its activation; None where they tell all."""
+        return None
+
+    @abstractmethod
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Tokens [N, context]; longer texts are cut, which is said once."""
+
+    @abstractmethod
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """Tokens [N, context], on its device, to vectors [N, D], not normalised."""
+
+    @torch.no_grad()
+    def forward(self, texts: Sequence[str] | Tensor, batch_size: int = 256) -> Tensor:
+        """Embeds texts.
+
+        Args:
+            texts: Strings, or tokens [N, context].
+            batch_size: Texts per pass.
+
+        Returns:
+            [N, D], not normalised, as `encode_text` of its library gives them.
+        """
+        tokens = texts if isinstance(texts, Tensor) else self.tokenize(texts)
+        device = self.logit_scale.device
+        return torch.cat([self.encode_tokens(part.to(device)) for part in tokens.split(batch_size)])

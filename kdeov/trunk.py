@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ logger = logging.getLogger(__name__)
 Channels = tuple[float, float, float]
 
 
-class Trunk(nn.Module):
+class Trunk(nn.Module, ABC):
     """A network that turns pictures into feature maps.
 
     Attributes:
@@ -34,19 +35,19 @@ class Trunk(nn.Module):
     mean: Channels
     std: Channels
 
+    @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
         """Pictures [B, 3, H, W], whose sides are multiples of the last stride, to maps
         [B, C, H/stride, W/stride].
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, path: Path) -> StateDict:
         """The tensors of a weight file, under the names that they have in `network`.
 
         Raises:
             KdeovError: The file cannot be read.
         """
-        raise NotImplementedError
 
     def recognise(self, state: StateDict) -> str | None:
         """Whose weights these are, where that is easily told."""

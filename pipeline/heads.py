@@ -13,9 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from kdeov.open_clip_text import OpenClipTextEncoder
-from kdeov.text import FrozenCLIPTextEncoder
-from kdeov.text_encoder import TextEncoder
+from kdeov.text_encoder import TextEncoder, TextTower
 from kdeov.weights import state_dict_sha256
 from pipeline.files import digest, writing
 
@@ -39,7 +37,7 @@ def class_vectors(
     Raises:
         KdeovError: The encoder does not know a text.
     """
-    if not isinstance(encoder, FrozenCLIPTextEncoder | OpenClipTextEncoder):
+    if not isinstance(encoder, TextTower):
         return encoder.class_vectors(names, prompts).cpu()
     identity = _identity(encoder, names, prompts)
     path = folder / f"{identity[:16]}.safetensors"
@@ -55,11 +53,7 @@ def class_vectors(
     return vectors
 
 
-def _identity(
-    encoder: FrozenCLIPTextEncoder | OpenClipTextEncoder,
-    names: Sequence[str],
-    prompts: Sequence[str],
-) -> str:
+def _identity(encoder: TextTower, names: Sequence[str], prompts: Sequence[str]) -> str:
     """A digest of the encoder's tensors, of names and prompts, and of what its tokenizer makes of
     them.
     """
@@ -69,7 +63,7 @@ def _identity(
             "format": FORMAT,
             "encoder": type(encoder).__name__,
             # the same tensors mean something else with another activation
-            "architecture": encoder.config if isinstance(encoder, OpenClipTextEncoder) else None,
+            "architecture": encoder.architecture,
             "tensors": state_dict_sha256(encoder.state_dict()),
             "tokens": hashlib.sha256(tokens.tobytes()).hexdigest(),
             "names": list(names),

@@ -8,7 +8,7 @@ import os
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Study:
         variants: Name of each, and its params as `dvc exp run -S` takes them.
         metrics: Name of each column, and where in the metrics it stands: file, who, which.
         stages: That are run, with all that they need.
+        settings: Params of all variants, before their own.
     """
 
     question: str
@@ -41,6 +42,7 @@ class Study:
     variants: dict[str, list[str]]
     metrics: dict[str, str]
     stages: list[str]
+    settings: list[str] = field(default_factory=list)
 
     @classmethod
     def named(cls, name: str) -> Study:
@@ -89,7 +91,9 @@ def run_study(study: Study, layout: Layout) -> list[tuple[str, list[dict[str, fl
                     logger.info("running %s", name)
                     # an experiment begins with the workspace, which the one before it has changed
                     _run(layout, "git", "reset", "--quiet", "--hard")
-                    settings = [f"-S{change}" for change in (*changes, f"{SEED}={seed}")]
+                    asked = (*study.settings, *changes, f"{SEED}={seed}")
+                    params = dict(change.split("=", 1) for change in asked)  # the last one counts
+                    settings = [f"-S{key}={value}" for key, value in params.items()]
                     command = ["dvc", "exp", "run", "--quiet", "-n", name, *settings]
                     _run(layout, *command, *study.stages)
                 found.append(read_metrics(study, layout, name))
