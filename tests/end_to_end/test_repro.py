@@ -196,6 +196,7 @@ def test_a_study_compares_variants_and_puts_the_workspace_back(reproduced: Check
         variants={"one": ["distill.epochs=1"], "two": ["distill.warmup=0.5"]},
         metrics={"top-1": "zero_shot.student.top1", "R@5": "retrieval.student.t2i_r5"},
         stages=["zero_shot", "retrieval"],
+        settings=["distill.epochs=2"],
     )
     layout = Layout(reproduced.path)
     before = metrics(reproduced, "distill")
@@ -207,7 +208,7 @@ def test_a_study_compares_variants_and_puts_the_workspace_back(reproduced: Check
     head = reproduced.run("git", "rev-parse", "HEAD").stdout.strip()
     two = f"refs/exps/{head[:2]}/{head[2:]}/two-seed-0:params.yaml"
     found = yaml.safe_load(reproduced.run("git", "show", two).stdout)["distill"]
-    assert (found["warmup"], found["epochs"]) == (0.5, 3)  # nothing is left of the variant before
+    assert (found["warmup"], found["epochs"]) == (0.5, 2)  # nothing is left of the variant before
     assert metrics(reproduced, "distill") == before
     assert reproduced.run("git", "status", "--porcelain").stdout == ""
     start = time.monotonic()
