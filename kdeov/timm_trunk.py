@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.dropout import _DropoutNd
 
 from kdeov.errors import KdeovError
 from kdeov.trunk import Trunk
@@ -84,9 +85,10 @@ class TimmTrunk(Trunk):
         # a micro-batch may be passed twice in a step (see `kdeov.joined_step`) and must then give
         # the same: nothing is dropped at random
         for module in network.modules():
-            for name in ("p", "drop_prob"):
-                if isinstance(getattr(module, name, None), float):
-                    setattr(module, name, 0.0)
+            if isinstance(module, _DropoutNd):
+                module.p = 0.0
+            elif hasattr(module, "drop_prob"):  # of timm's DropPath and its kin
+                module.drop_prob = 0.0
         return network
 
     def _create(self, levels: int) -> Any:

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from kdeov.errors import KdeovError
-from kdeov.fusion import FUSIONS
 from kdeov.losses import NEEDS_TEXT
 from kdeov.model import KDEOVModel
 from kdeov.student import VisualStudent
@@ -103,10 +102,6 @@ def run_tags(layout: Layout, record: RunRecord) -> dict[str, str]:
 def _check(config: TrainConfig, workers: int) -> None:
     """What can be known to be wrong before any worker starts."""
     params = config.params
-    if params.fusion not in FUSIONS:
-        raise KdeovError(
-            f"distill.fusion {params.fusion!r} is unknown; choose one of {', '.join(FUSIONS)}"
-        )
     weights = params.losses.model_dump()
     if not any(value for name, value in weights.items() if name != "fusion"):
         raise KdeovError("distill.losses: every weight is 0; give feature a positive one")

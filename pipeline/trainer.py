@@ -119,13 +119,9 @@ class Trainer:
         loss = FeatureAlignmentLoss(weights, p.feature_loss).to(self.device)
         self.joined = JoinedStep(self.student, loss, fusion_weight, p.micro_batch)
         self.trained = nn.ModuleDict({"student": self.student, "loss": loss})
-        apart = (self.student.backbone, p.backbone_learning_rate)
-        self.optimizer = build_optimizer(
-            self.trained,
-            p.learning_rate,
-            p.weight_decay,
-            apart if p.backbone_learning_rate else None,  # type: ignore[arg-type]
-        )
+        rate = p.backbone_learning_rate
+        apart = (self.student.backbone, rate) if rate else None
+        self.optimizer = build_optimizer(self.trained, p.learning_rate, p.weight_decay, apart)
         steps = self.plan.steps * p.epochs
         self.schedule = build_schedule(self.optimizer, steps, max(1, round(steps * p.warmup)))
         self.average = ExponentialAverage(self.student, p.ema) if p.ema else None

@@ -180,3 +180,11 @@ def test_a_backbone_neither_calls_out_nor_writes_nor_needs_the_other_library(tmp
     )
     assert (run.returncode, run.stdout.strip()) == (0, ""), run.stderr
     assert [path.name for path in home.rglob("*")] == []
+
+
+def test_a_picture_that_is_passed_twice_in_training_gives_the_same():
+    """A step may pass a micro-batch twice; timm builds swin to drop paths at random."""
+    backbone = LightweightVisualBackbone("timm:swin_tiny_patch4_window7_224").train()
+    pictures = torch.randn(2, 3, 64, 64)
+    for first, second in zip(backbone(pictures), backbone(pictures), strict=True):
+        assert torch.equal(first, second)
