@@ -59,7 +59,7 @@ def distill(params: Params, layout: Layout) -> None:
         loader_workers=params.cluster.loader_workers,
         checkpoint_every=params.cluster.checkpoint_every,
     )
-    _check(config, params.cluster.workers if params.cluster.mode != "inline" else 1)
+    _check(config, params.cluster.most_workers if params.cluster.mode != "inline" else 1)
     _verify(config, layout)
     record = _name(params, layout, identity)
     config = replace(config, run=layout.runs / record.fingerprint)

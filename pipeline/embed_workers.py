@@ -163,7 +163,7 @@ def make_shards(
             yield job, worker.make(job, lambda _, done: told(before + done))  # noqa: B023
             finished += job.shard.samples
         return
-    with ray_session(cluster.workers), one_line_errors_of_ray():
+    with ray_session(cluster.most_workers), one_line_errors_of_ray():
         yield from _make_on_ray(jobs, params, cluster, teacher, told)
 
 
@@ -198,7 +198,7 @@ def _make_on_ray(
     gpus = int(resources.get("GPU", 0)) if cluster.use_gpu else 0
     if cluster.use_gpu is True and not gpus:
         raise KdeovError("cluster.use_gpu is true and Ray has no GPU; set it to auto or false")
-    count = min(len(jobs), gpus or cluster.workers)
+    count = min(len(jobs), gpus or cluster.most_workers)
     cpus = max(1, int(resources["CPU"]) // count)
     logger.info("embedding on Ray, %s: %d", "one worker a GPU" if gpus else "workers", count)
     crew = Crew(params, teacher, bool(gpus), cluster.embed_batch, cpus)

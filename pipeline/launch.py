@@ -44,7 +44,7 @@ def launch(config: TrainConfig, cluster: ClusterParams, name: str, tracker: Live
 def _launch_ray(
     config: TrainConfig, cluster: ClusterParams, name: str, tracker: LiveTracker
 ) -> None:
-    with ray_session(cluster.workers), one_line_errors_of_ray():
+    with ray_session(cluster.most_workers), one_line_errors_of_ray():
         import ray  # not before: Ray reads its environment when it is imported
         from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
         from ray.train.torch import TorchTrainer
@@ -67,15 +67,17 @@ def _launch_ray(
 
         use_gpu = cluster.use_gpu
         if use_gpu == "auto":
-            use_gpu = ray.cluster_resources().get("GPU", 0) >= cluster.workers
+            use_gpu = ray.cluster_resources().get("GPU", 0) >= cluster.most_workers
         logger.info(
-            "training on %d Ray workers, %s", cluster.workers, "one GPU each" if use_gpu else "CPUs"
+            "training on %d Ray workers, %s",
+            cluster.most_workers,
+            "one GPU each" if use_gpu else "CPUs",
         )
         TorchTrainer(
             ray_worker,
             # decided here: Ray does not hide GPUs from workers that have none
             train_loop_config={"config": replace(config, use_gpu=bool(use_gpu))},
-            scaling_config=ScalingConfig(num_workers=cluster.workers, use_gpu=bool(use_gpu)),
+            scaling_config=ScalingConfig(num_workers=cluster.most_workers, use_gpu=bool(use_gpu)),
             run_config=RunConfig(
                 # Ray takes up a run of the same name without a word; ours are taken up from our
                 # checkpoints

@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 from kdeov.errors import KdeovError
 from pipeline.schema import Count, NonNegative, Section, Seed, Share
 from pipeline.source_params import SOURCES, SourceSections
+from pipeline.storage import check_address
 from pipeline.teacher_params import TeacherParams
 
 
@@ -170,11 +171,26 @@ class ReportParams(Section):
     examples: Count
 
 
+class DataParams(Section):
+    """Where shards lie. In no stage's `params:`, for manifests vouch for shards wherever they
+    are.
+    """
+
+    storage: str | None = None
+    """A folder that all machines share, or `s3://BUCKET/PREFIX`; null keeps shards in `out/`."""
+
+
 class ClusterParams(Section):
     """Where things run. In no stage's `params:`, so that moving never invalidates a model."""
 
-    mode: Literal["inline", "local"] = "local"
-    workers: Count = 2
+    mode: Literal["inline", "local", "cluster"] = "local"
+    address: str | None = None
+    """Of a Ray cluster's dashboard, which takes jobs: `http://HOST:8265`."""
+    storage: str | None = None
+    """Where checkpoints and jobs lie, like `data.storage`, which stands in where it is null; in
+    other modes than `cluster`, null is `work/`."""
+    workers: Count | tuple[Count, Count] = 2
+    """How many train, or `[min, max]`: then training goes on with as many as there are."""
     use_gpu: bool | Literal["auto"] = "auto"
     loader_workers: Annotated[int, Field(ge=0)] = 0
     """Processes that read data, a worker."""
@@ -184,6 +200,34 @@ class ClusterParams(Section):
     """Steps between checkpoints; each epoch ends with one too."""
     embed_batch: Count | Literal["auto"] = "auto"
     """Views that the teacher embeds at once; auto sizes it to the device."""
+    compile: bool = False
+    """Whether torch.compile makes the student faster, after some minutes at the start."""
+
+    @property
+    def most_workers(self) -> int:
+        """At most as many train."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @property
+    def fewest_workers(self) -> int:
+        """With fewer, training waits."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ClusterParams:
+        if self.fewest_workers > self.most_workers:
+            raise PydanticCustomError(
+                "part",
+                "workers: [{low}, {high}] goes down; write [min, max]",
+                {"low": self.fewest_workers, "high": self.most_workers},
+            )
+        if self.mode == "cluster" and self.address is None:
+            raise PydanticCustomError(
+                "part",
+                "address is null; give the cluster's dashboard, http://HOST:8265 "
+                "(`kdeov cluster up` prints it)",
+            )
+        return self
 
 
 class TrackingParams(Section):
@@ -205,8 +249,19 @@ class Params(Section):
     retrieval: RetrievalParams
     efficiency: EfficiencyParams
     report: ReportParams
+    data: DataParams = DataParams()
     cluster: ClusterParams = ClusterParams()
     tracking: TrackingParams = TrackingParams()
+
+    @model_validator(mode="after")
+    def _cluster_has_storage(self) -> Params:
+        if self.cluster.mode == "cluster" and self.data.storage is None:
+            raise PydanticCustomError(
+                "part",
+                "data.storage is null, and machines of a cluster cannot read out/; give a folder "
+                "that all of them share, or s3://BUCKET/PREFIX",
+            )
+        return self
 
 
 def load_params(path: Path | str = "params.yaml") -> Params:
@@ -250,7 +305,7 @@ def _explain(error: ValidationError) -> str:
     if fault["type"] == "missing":
         return f"{where} is missing; every key of a stage must be given{more}"
     if fault["type"] in ("source", "part"):
-        return f"{where}.{fault['msg']}{more}"
+        return f"{where}{'.' if where else ''}{fault['msg']}{more}"
     text = fault["msg"].removeprefix("Value error, ")
     message = text[0].lower() + text[1:]
     return f"{where or 'the file'}: {message}, not {fault['input']!r}{more}"
@@ -273,8 +328,15 @@ def _absolute(params: Params, root: Path) -> Params:
         teacher = params.teacher.absolute(resolve)
     except ValueError as error:
         raise KdeovError(f"params.yaml: {error}") from error
+    storages = {
+        section: getattr(params, section).model_copy(
+            update={"storage": _address(root, getattr(params, section).storage)}
+        )
+        for section in ("data", "cluster")
+    }
     return params.model_copy(
         update={
+            **storages,
             "prepare": params.prepare.model_copy(update={"path": resolve(params.prepare.path)}),
             "teacher": teacher,
             "distill": distill.model_copy(
@@ -287,3 +349,10 @@ def _absolute(params: Params, root: Path) -> Params:
             ),
         }
     )
+
+
+def _address(root: Path, storage: str | None) -> str | None:
+    """Where a storage is, seen from anywhere."""
+    if storage is None or "://" in storage:
+        return None if storage is None else check_address(storage)
+    return str((root / Path(storage).expanduser()).resolve())

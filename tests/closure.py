@@ -24,6 +24,7 @@ SHOWN_NOT_COUNTED = {
         "publish",
         "params",
         "schema",
+        "storage",
         "source_params",
         "teacher_params",
         "cli",

@@ -13,7 +13,7 @@ import yaml
 from pipeline.params import Params, load_params
 from pipeline.source_params import SOURCES
 
-PLACES = {"cluster", "tracking"}  # sections that say only where things run
+PLACES = {"data", "cluster", "tracking"}  # sections that say only where things are and run
 
 
 @pytest.fixture(scope="session")
