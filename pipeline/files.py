@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -40,7 +41,8 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         KdeovError: The disk is full or the folder cannot be written.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+    # not the process's number: machines that share a folder may have processes of one number
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{TEMPORARY}")
     try:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
