@@ -118,8 +118,12 @@ class Storage:
         with self.open(name) as source, writing(path) as file:
             shutil.copyfileobj(source, file, COPIED)
 
-    def open(self, name: str) -> IO[bytes]:
+    def open(self, name: str, size: int | None = None) -> IO[bytes]:
         """A file to read from, with `seek`; of a bucket, one block is in memory.
+
+        Args:
+            name: The file.
+            size: Its bytes, where `size` was asked already.
 
         Raises:
             FileNotFoundError: It is not there.
@@ -128,7 +132,7 @@ class Storage:
         if self.folder is not None:
             with _reading(self.folder / name):
                 return open(self.folder / name, "rb")
-        size = self.size(name)
+        size = self.size(name) if size is None else size
         if size is None:
             raise FileNotFoundError(self.where(name))
         return io.BufferedReader(RemoteFile(self._bucket, name, size), BLOCK)
