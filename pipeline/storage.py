@@ -164,6 +164,17 @@ class Storage:
             return []
         return sorted(name for name in found if name and not name.endswith(TEMPORARY))
 
+    def for_ray(self) -> dict[str, Any]:
+        """Arguments of Ray's `RunConfig` that make it keep its own files here."""
+        if self.folder is not None:
+            return {"storage_path": str(self.folder)}
+        from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+        filesystem, root = self._filesystem()
+        return {
+            "storage_path": root, "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem))
+        }  # fmt: skip
+
     def delete(self, name: str) -> None:
         """Deletes a file, if it is there."""
         if self.folder is not None:
