@@ -12,14 +12,13 @@ from typing import Any
 
 import torch
 
-from kdeov.errors import KdeovError
 from kdeov.teacher import TowerTeacher
 from kdeov.views import ViewPlan
 from pipeline.device import pick_device
 from pipeline.embed_notes import write_note
 from pipeline.embedder import ShardEmbedder, fitting_batch
 from pipeline.identity import cache_identity, view_plan
-from pipeline.on_ray import one_line_errors_of_ray, ray_session
+from pipeline.on_ray import gpus_of_ray, one_line_errors_of_ray, ray_session
 from pipeline.params import ClusterParams, EmbedParams
 from pipeline.precomputed import PrecomputedTeacher
 from pipeline.shard_folder import ShardFolder
@@ -200,9 +199,7 @@ def _make_on_ray(
     import ray
 
     resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0)) if cluster.use_gpu else 0
-    if cluster.use_gpu is True and not gpus:
-        raise KdeovError("cluster.use_gpu is true and Ray has no GPU; set it to auto or false")
+    gpus = gpus_of_ray(cluster.use_gpu)
     count = min(len(jobs), gpus or cluster.most_workers)
     cpus = max(1, int(resources["CPU"]) // count)
     logger.info("embedding on Ray, %s: %d", "one worker a GPU" if gpus else "workers", count)

@@ -15,9 +15,10 @@ logger = logging.getLogger(__name__)
 
 # Ray watches preemption and exports state for its dashboard; both cost seconds at start-up and
 # nobody looks here.
+PREEMPTION = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 RAY_ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",  # the default, said aloud so that Ray does not warn of it
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    PREEMPTION: "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
@@ -27,7 +28,8 @@ RAY_ENVIRONMENT = {
 @contextlib.contextmanager
 def ray_session(cpus: int) -> Iterator[None]:
     """Ray on this machine, or the one that is there already (tests share one)."""
-    os.environ.update({key: os.environ.get(key, value) for key, value in RAY_ENVIRONMENT.items()})
+    environment = {key: os.environ.get(key, value) for key, value in RAY_ENVIRONMENT.items()}
+    os.environ.update(environment)
     import ray
 
     if ray.is_initialized():
@@ -42,12 +44,29 @@ def ray_session(cpus: int) -> Iterator[None]:
         dashboard_host="127.0.0.1",
         logging_level=logging.WARNING,
         log_to_driver=True,
-        runtime_env={"env_vars": {"PYTHONPATH": str(root), **RAY_ENVIRONMENT}},
+        runtime_env={"env_vars": {"PYTHONPATH": str(root), **environment}},
     )
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def gpus_of_ray(use_gpu: bool | str) -> int:
+    """GPUs that Ray may use.
+
+    Raises:
+        KdeovError: They are asked for and there are none.
+    """
+    import ray
+
+    gpus = int(ray.cluster_resources().get("GPU", 0)) if use_gpu else 0
+    if use_gpu is True and not gpus:
+        raise KdeovError(
+            "cluster.use_gpu is true and Ray has no GPU; start machines that have one, or set it "
+            "to auto or false"
+        )
+    return gpus
 
 
 @contextlib.contextmanager
