@@ -26,6 +26,7 @@ SHOWN_NOT_COUNTED = {
         "schema",
         "storage",
         "bucket",
+        "upload",
         "source_params",
         "teacher_params",
         "cli",
