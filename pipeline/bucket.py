@@ -62,7 +62,7 @@ class Bucket:
         pauses, end = _pauses(), None
         while True:
             try:
-                filesystem, root = self._filesystem()
+                filesystem, root = self.filesystem()
                 return action(filesystem, f"{root}/{name}".rstrip("/"))
             except KdeovError:
                 raise
@@ -118,7 +118,12 @@ class Bucket:
         if self.size(name) is not None:
             self.try_to("deleted", name, lambda fs, path: fs.rm_file(path))
 
-    def _filesystem(self) -> tuple[Any, str]:
+    def filesystem(self) -> tuple[Any, str]:
+        """fsspec's file system, and the path in it that the address stands for.
+
+        Raises:
+            KdeovError: What fsspec needs for it is not installed.
+        """
         import fsspec
 
         protocol = self.address.partition("://")[0]

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from kdeov.errors import KdeovError
 from pipeline.bucket import PROTOCOLS, Bucket, RemoteFile
@@ -170,10 +170,11 @@ class Storage:
             return {"storage_path": str(self.folder)}
         from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-        filesystem, root = self._filesystem()
+        filesystem, root = self._bucket.filesystem()
         return {
-            "storage_path": root, "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem))
-        }  # fmt: skip
+            "storage_path": root,
+            "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem)),
+        }
 
     def delete(self, name: str) -> None:
         """Deletes a file, if it is there.
