@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from kdeov.errors import KdeovError
-from pipeline.files import remove_partial
 from pipeline.storage import Storage
 
 NAME = re.compile(r"^step-(\d{9})\.pt$")
@@ -64,9 +63,8 @@ class CheckpointStore:
             ) from error
 
     def clean(self) -> None:
-        """Removes what a killed process left half-written in a folder; a bucket has nothing so."""
-        if self.storage.folder is not None and self.storage.folder.is_dir():
-            remove_partial(self.storage.folder)
+        """Removes what a killed process left half-written."""
+        self.storage.clean()
 
     def _names(self) -> list[str]:
         return [name for name in self.storage.names() if NAME.match(name)]

@@ -62,10 +62,12 @@ def distill(params: Params, layout: Layout) -> None:
         checkpoint_every=params.cluster.checkpoint_every,
         compile=params.cluster.compile,
     )
+    runs = runs_storage(params, layout)
+    runs.require_writable()
     _check(config, params.cluster.most_workers if params.cluster.mode != "inline" else 1)
     _verify(config, layout)
     record = _name(params, layout, identity)
-    config = replace(config, run=runs_storage(params, layout) / record.fingerprint)
+    config = replace(config, run=runs / record.fingerprint)
     logger.info("run %s, fingerprint %s", record.name, record.fingerprint)
     tracker = LiveTracker(
         TrackingTarget.of(params.tracking, layout),

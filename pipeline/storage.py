@@ -170,11 +170,10 @@ class Storage:
             return {"storage_path": str(self.folder)}
         from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-        filesystem, root = self._bucket.filesystem()
+        filesystem, root = self._bucket.filesystem({})  # with the patience of its own client
         return {
-            "storage_path": root,
-            "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem)),
-        }
+            "storage_path": root, "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem))
+        }  # fmt: skip
 
     def delete(self, name: str) -> None:
         """Deletes a file, if it is there.

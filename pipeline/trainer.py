@@ -51,13 +51,13 @@ class TrainConfig:
         params: The `distill` section.
         images: Folder of the image shards, with `train` and `val`.
         embeddings: Folder of the teacher shards.
-        storage: Where the shards of both are (see `ShardFolder`).
         identities: Identity of the cache of each split.
         run: Where this run's checkpoints lie.
         use_gpu: See `pick_device`.
         loader_workers: Loader processes a rank.
         checkpoint_every: Steps between checkpoints; each epoch ends with one too.
         compile: Whether torch.compile makes the student faster.
+        storage: Where the shards are (see `ShardFolder`).
     """
 
     params: DistillParams
