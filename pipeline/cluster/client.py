@@ -62,7 +62,8 @@ class Dashboard:
             def _do_request(self, *arguments: Any, **settings: Any) -> Any:
                 return super()._do_request(*arguments, timeout=TIMEOUT_S, **settings)
 
-        logging.getLogger("ray").setLevel(logging.ERROR)
+        for name in ("job.sdk", "dashboard_sdk"):  # which name every package and connection
+            logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
         try:
             with self._told():
                 client = Client(self.address)
