@@ -71,7 +71,10 @@ class Dashboard:
         try:
             with self._told():
                 client = Client(self.address)
-        except (RuntimeError, ValueError, KeyError) as error:  # its answer is not that of a Ray
+        except KdeovError:
+            raise
+        # its answer is not that of a Ray
+        except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
             raise KdeovError(
                 f"{self.address} is not the dashboard of a Ray cluster; see cluster.address in "
                 "params.yaml"
@@ -200,7 +203,9 @@ class Dashboard:
                 f"{self.address} {what}; put the cluster's into ~/.ray/auth_token, or name its "
                 "file in RAY_AUTH_TOKEN_PATH"
             ) from error
-        except (requests.RequestException, ConnectionError, TimeoutError) as error:
+        except (requests.JSONDecodeError, requests.HTTPError):  # someone answers, but no Ray
+            raise
+        except (requests.RequestException, ConnectionError) as error:
             raise Unreachable(
                 f"nobody answers at {self.address}; is the cluster up, and cluster.address right?"
             ) from error
