@@ -144,10 +144,11 @@ class Dashboard:
         Returns:
             What became of it; None where the cluster does not know it any more.
         """
-        shown = Shown(0 if all_of_it else max(0, len(self.log(job)) - LAST))
+        shown = Shown(0) if all_of_it else None
         lost: float | None = None
         while True:
             try:
+                shown = shown or Shown(max(0, len(self.log(job)) - LAST))
                 asyncio.run(self._tail(job, shown))
                 info = self.info(job)
                 if lost is not None:
