@@ -172,13 +172,14 @@ def test_jobs_can_be_listed_and_read(laptop: Checkout) -> None:
 def test_ctrl_c_stops_the_job_and_one_that_others_stop_is_told(
     laptop: Checkout, cluster: str
 ) -> None:
+    before = set(jobs(laptop, "embed"))
     laptop.change({"embed": {"seed": 1}})
     command = Command(laptop, "python", "-m", "stages.embed")
     command.says("Running entrypoint")
     command.process.send_signal(signal.SIGINT)
     assert command.process.wait(60) == 130, command.said
     assert "embed: interrupted" in command.said
-    stopped = jobs(laptop, "embed")[-1]
+    (stopped,) = set(jobs(laptop, "embed")) - before
     dashboard = Dashboard(cluster)
     assert dashboard.info(stopped).status == "STOPPED"  # type: ignore[union-attr]
 
