@@ -85,12 +85,13 @@ class S3Server:
 
 
 @contextlib.contextmanager
-def s3_process() -> Iterator[S3Server]:
-    """A running server."""
+def s3_process(**environment: str) -> Iterator[S3Server]:
+    """A running server; variables of its environment are moto's options."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
             stdout=log, stderr=subprocess.STDOUT, cwd=tempfile.gettempdir(),
+            env={**os.environ, **environment},
         )  # fmt: skip
         try:
             yield S3Server(_endpoint(process, log.fileno()), process.pid)
