@@ -26,6 +26,7 @@ from pipeline.fingerprint import code_digest, fingerprint, git_state
 from pipeline.identity import cache_identity
 from pipeline.launch import launch
 from pipeline.layout import Layout
+from pipeline.lease import driving
 from pipeline.params import Params
 from pipeline.plan import check_sharing
 from pipeline.run import RunRecord
@@ -74,7 +75,8 @@ def distill(params: Params, layout: Layout) -> None:
         record.fingerprint, record.name, record.params, run_tags(layout, record),
     )  # fmt: skip
     tracker.start()
-    launch(config, params.cluster, record.name, tracker)
+    with driving(config.run):
+        launch(config, params.cluster, record.name, tracker)
     _write(config, record, layout)
 
 

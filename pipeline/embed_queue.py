@@ -9,13 +9,20 @@ from __future__ import annotations
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from kdeov.errors import KdeovError
+from pipeline.cluster.node import ready_node
 from pipeline.embed_workers import Crew, EmbedWorker, Job
-from pipeline.on_ray import gpus_of_ray, one_line_errors_of_ray, ray_session
+from pipeline.on_ray import (
+    cpus_each,
+    gpus_of_ray,
+    one_line_errors_of_ray,
+    ray_session,
+    resources_of_nodes,
+)
 from pipeline.params import ClusterParams, EmbedParams
 from pipeline.shards import Shard
 
@@ -26,6 +33,10 @@ POLL_S = 1.0
 
 class RayEmbedWorker(EmbedWorker):
     """An `EmbedWorker` as a Ray actor."""
+
+    def __init__(self, crew: Crew) -> None:
+        ready_node()
+        super().__init__(crew)
 
     def place(self) -> str:
         """The machine that it is on; answered when it has started."""
@@ -180,29 +191,13 @@ def _make_on_ray(
     import ray
 
     gpus = gpus_of_ray(cluster.use_gpu)
+    nodes = resources_of_nodes()
+    if not gpus:
+        nodes = [{"CPU": node.get("CPU", 0)} for node in nodes]
     workers = min(len(jobs), gpus or cluster.most_workers)
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus = cpus_each(machines, workers, bool(gpus))
+    while not (cpus := cpus_each(nodes, workers)) and workers > 1:
+        workers -= 1
     logger.info("embedding on Ray, %s: %d", "one worker a GPU" if gpus else "workers", workers)
     crew = Crew(params, teacher, bool(gpus), cluster.embed_batch, cpus)
     kind = ray.remote(RayEmbedWorker).options(num_cpus=cpus, num_gpus=1 if gpus else 0)
     yield from Pool(jobs, kind, crew, workers, cluster.max_failures).run(told)
-
-
-def cpus_each(machines: Sequence[Mapping[str, float]], workers: int, gpu: bool) -> int:
-    """CPUs for each worker: the most with which all of them find room at the same time.
-
-    Args:
-        machines: Ray's resources of each.
-        workers: How many.
-        gpu: Whether each has a GPU too.
-    """
-
-    def room(cpus: int) -> int:
-        return sum(
-            int(min(machine.get("CPU", 0) // cpus, machine.get("GPU", 0) if gpu else float("inf")))
-            for machine in machines
-        )
-
-    most = int(max((machine.get("CPU", 0) for machine in machines), default=1))
-    return next((cpus for cpus in range(most, 0, -1) if room(cpus) >= workers), 1)
