@@ -19,6 +19,7 @@ SHOWN_NOT_COUNTED = (
             "stage",
             "layout",
             "launch",
+            "embed_queue",
             "lease",
             "on_ray",
             "step_log",

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -37,11 +38,13 @@ class LocalCluster:
 
     Attributes:
         address: Of the dashboard, for `cluster.address`.
+        gcs: Of the head node, for other nodes and for `ray.init`.
         temporary: Folder of Ray's sessions and logs.
         processes: Process id and time of creation of each node, the head first.
     """
 
     address: str
+    gcs: str
     temporary: str
     processes: list[tuple[int, float]] = field(default_factory=list)
 
@@ -93,24 +96,42 @@ def start_cluster(folder: Path, nodes: int, cpus: int) -> LocalCluster:
     port, dashboard, client = free_ports(3)
     # Ray's sockets lie in it, and their paths may not be long
     temporary = tempfile.mkdtemp(prefix="kdeov-ray-")
-    cluster = LocalCluster(f"http://{HOST}:{dashboard}", temporary)
+    cluster = LocalCluster(f"http://{HOST}:{dashboard}", f"{ip_of(0)}:{port}", temporary)
     folder.mkdir(parents=True, exist_ok=True)
     head = ["--head", f"--port={port}", f"--dashboard-host={HOST}",
             f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]  # fmt: skip
     try:
-        for number in range(nodes):
-            place = head if number == 0 else [f"--address={ip_of(0)}:{port}"]
-            log = folder / f"node-{number}.log"
-            own = [f"--node-ip-address={ip_of(number)}", f"--temp-dir={temporary}/{number}"]
-            process = _start_node([*place, *own], cpus, log)
-            cluster.add(process)
-            cluster.write(folder)
-            _wait(cluster, process, log, number + 1)
-            logger.info("node %d of %d is alive", number + 1, nodes)
+        add_node(folder, cluster, cpus, head)
+        for _ in range(1, nodes):
+            add_node(folder, cluster, cpus)
     except BaseException:
         stop_cluster(folder)
         raise
     return cluster
+
+
+def add_node(
+    folder: Path, cluster: LocalCluster, cpus: int, place: Sequence[str] | None = None
+) -> None:
+    """Starts one more node, and waits until it is alive.
+
+    Args:
+        folder: See `start_cluster`.
+        cluster: Gets the node.
+        cpus: Of the node.
+        place: Arguments of Ray that say what it is; None adds it to the cluster.
+
+    Raises:
+        KdeovError: It did not start.
+    """
+    number, alive = len(cluster.processes), len(cluster.alive)
+    log = folder / f"node-{number}.log"
+    own = [f"--node-ip-address={ip_of(number)}", f"--temp-dir={cluster.temporary}/{number}"]
+    process = _start_node([*(place or [f"--address={cluster.gcs}"]), *own], cpus, log)
+    cluster.add(process)
+    cluster.write(folder)
+    _wait(cluster, process, log, alive + 1)
+    logger.info("node %d is alive", number + 1)
 
 
 def stop_cluster(folder: Path) -> int:

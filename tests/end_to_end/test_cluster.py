@@ -28,36 +28,17 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Two nodes, started and ended as a person does; their dashboard's address."""
-    home = Checkout(tmp_path_factory.mktemp("cluster"))
-    started = home.run("kdeov", "cluster", "up", "--nodes", "2", "--cpus", "1")
-    found = re.search(r"address: (http://127\.0\.0\.1:\d+)", started.stdout)
-    assert found, started.stdout
-    nodes = LocalCluster.read(Layout(home.path).local_cluster)
-    assert nodes is not None and len(nodes.alive) == 2
-    try:
-        again = home.run("kdeov", "cluster", "up", check=False)
-        assert again.returncode == 1 and f"2 nodes are up already, at {found[1]}" in again.stderr
-        yield found[1]
-    finally:
-        assert "2 nodes ended" in home.run("kdeov", "cluster", "down").stdout
-        assert nodes.alive == [] and not Path(nodes.temporary).exists()
-        left = [p for p in psutil.process_iter(["cmdline"]) if nodes.temporary in
-                " ".join(p.info["cmdline"] or ())]  # fmt: skip
-        assert left == []
-
-
-@pytest.fixture(scope="module")
 def laptop(
-    cluster: str, new_checkout: Callable[[], Checkout], tmp_path_factory: pytest.TempPathFactory
+    cluster: LocalCluster,
+    new_checkout: Callable[[], Checkout],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Checkout:
     """A checkout whose stages go to the cluster."""
     checkout = new_checkout()
     checkout.change(
         {
             "data": {"storage": str(tmp_path_factory.mktemp("storage"))},
-            "cluster": {"mode": "cluster", "address": cluster, "checkpoint_every": 2},
+            "cluster": {"mode": "cluster", "address": cluster.address, "checkpoint_every": 2},
         }
     )
     checkout.run("git", "commit", "-qam", "to the cluster")
@@ -119,13 +100,13 @@ def read(checkout: Checkout, name: str) -> Any:
 
 
 def test_a_laptop_that_dies_a_network_that_fails_and_a_driver_that_is_killed_change_no_result(
-    laptop: Checkout, reproduced: Checkout, cluster: str
+    laptop: Checkout, reproduced: Checkout, cluster: LocalCluster
 ) -> None:
     first = Command(laptop, "dvc", "repro", "zero_shot")
     wait_for(lambda: jobs(laptop, "distill") or first.process.poll() is not None)
     first.kill()
     (job,) = jobs(laptop, "distill")
-    with Forwarder(int(cluster.rpartition(":")[2])) as network:
+    with Forwarder(int(cluster.address.rpartition(":")[2])) as network:
         laptop.change({"cluster": {"address": network.endpoint}})
         second = Command(laptop, "dvc", "repro", "zero_shot")
         second.says(f"{job} runs already; following it")
@@ -158,7 +139,7 @@ def test_a_laptop_that_dies_a_network_that_fails_and_a_driver_that_is_killed_cha
 
     again = laptop.run("dvc", "repro", "zero_shot")  # with nobody at the address
     assert "Running stage" not in again.stdout
-    laptop.change({"cluster": {"address": cluster}})
+    laptop.change({"cluster": {"address": cluster.address}})
 
 
 def test_jobs_can_be_listed_and_read(laptop: Checkout) -> None:
@@ -170,7 +151,7 @@ def test_jobs_can_be_listed_and_read(laptop: Checkout) -> None:
 
 
 def test_ctrl_c_stops_the_job_and_one_that_others_stop_is_told(
-    laptop: Checkout, cluster: str
+    laptop: Checkout, cluster: LocalCluster
 ) -> None:
     before = set(jobs(laptop, "embed"))
     laptop.change({"embed": {"seed": 1}})
@@ -180,7 +161,7 @@ def test_ctrl_c_stops_the_job_and_one_that_others_stop_is_told(
     assert command.process.wait(60) == 130, command.said
     assert "embed: interrupted" in command.said
     (stopped,) = set(jobs(laptop, "embed")) - before
-    dashboard = Dashboard(cluster)
+    dashboard = Dashboard(cluster.address)
     assert dashboard.info(stopped).status == "STOPPED"  # type: ignore[union-attr]
 
     command = Command(laptop, "python", "-m", "stages.embed")

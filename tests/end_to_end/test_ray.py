@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -17,11 +18,13 @@ import psutil
 import pytest
 from conftest_end_to_end import Checkout
 
+import pipeline.launch
+from pipeline.cluster.local import LocalCluster, add_node
 from pipeline.embed import embed
 from pipeline.identity import cache_identity
 from pipeline.launch import launch
 from pipeline.layout import Layout
-from pipeline.on_ray import ray_session
+from pipeline.on_ray import PREEMPTION, set_ray_environment
 from pipeline.params import ClusterParams, load_params
 from pipeline.step_log import read_steps
 from pipeline.storage import Storage
@@ -34,11 +37,17 @@ pytestmark = pytest.mark.slow
 CLUSTER = ClusterParams(mode="local", workers=2, max_failures=2)
 
 
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """One Ray for all of these tests: it takes most of a minute to start."""
-    with ray_session(2):
-        yield
+@pytest.fixture(scope="module")
+def ray_cluster(cluster: LocalCluster, root: Path) -> Iterator[None]:
+    """This process as a driver on the two nodes."""
+    environment = set_ray_environment() | {"PYTHONPATH": str(root)}
+    import ray
+
+    ray.init(
+        address=cluster.gcs, logging_level=logging.WARNING, runtime_env={"env_vars": environment}
+    )
+    yield
+    ray.shutdown()
 
 
 class Run(NamedTuple):
@@ -210,3 +219,46 @@ def wait_for(condition: Callable[[], object], seconds: float = 240) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.02)
+
+
+def test_training_goes_on_with_the_machines_that_are_left_and_takes_new_ones(
+    ray_cluster: None,
+    reproduced: Checkout,
+    cluster: LocalCluster,
+    cluster_home: Checkout,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A node is about to be taken away, and is; another one joins, and is killed."""
+    monkeypatch.setattr(pipeline.launch, "RESIZE_S", 2.0)
+    run = new_run(reproduced, tmp_path)
+    config = replace(
+        run.config,
+        params=run.config.params.model_copy(update={"epochs": EPOCHS}),
+        checkpoint_every=500,  # so that those within epochs are due to the notice
+    )
+    elastic = CLUSTER.model_copy(update={"workers": (1, 2)})
+
+    def steps() -> list[Step]:
+        return read_steps(config.run / "steps")
+
+    def disturb() -> None:
+        wait_for(lambda: len(steps()) >= 4)
+        take_away(cluster, seconds=8)
+        wait_for(lambda: steps()[-1].workers == 1)
+        add_node(Layout(cluster_home.path).local_cluster, cluster, cpus=1)
+        wait_for(lambda: steps()[-1].workers == 2)
+        kill(cluster.alive[-1])
+        wait_for(lambda: steps()[-1].workers == 1)
+        told.set()
+
+    told = threading.Event()
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    launch(config, elastic, "elastic", run.tracker)
+    thread.join()
+    assert told.is_set()
+    alone = replace(config, run=Storage(str(tmp_path / "alone")))
+    train(alone, lambda _: None)
+    assert_same_steps(config, alone, abs=1e-4)
+    assert logged_epochs(run) == list(range(1, EPOCHS + 1))
