@@ -30,7 +30,8 @@ from pipeline.params import Params
 from pipeline.plan import check_sharing
 from pipeline.run import RunRecord
 from pipeline.teacher import load_teacher, read_teacher_identity
-from pipeline.tracking import LiveTracker, TrackingTarget
+from pipeline.tracking import LiveTracker
+from pipeline.tracking_target import live_target
 from pipeline.trainer import TrainConfig
 from pipeline.verify import verify_cache
 
@@ -66,7 +67,7 @@ def distill(params: Params, layout: Layout) -> None:
     config.run.mkdir(parents=True, exist_ok=True)
     logger.info("run %s, fingerprint %s", record.name, record.fingerprint)
     tracker = LiveTracker(
-        TrackingTarget.of(params.tracking, layout),
+        live_target(params, layout),
         record.fingerprint, record.name, record.params, run_tags(layout, record),
     )  # fmt: skip
     tracker.start()

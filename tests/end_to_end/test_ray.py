@@ -24,7 +24,8 @@ from pipeline.on_ray import ray_session
 from pipeline.params import ClusterParams, load_params
 from pipeline.step_log import read_steps
 from pipeline.teacher import read_teacher_identity
-from pipeline.tracking import LiveTracker, TrackingTarget
+from pipeline.tracking import LiveTracker
+from pipeline.tracking_target import TrackingTarget
 from pipeline.trainer import TrainConfig
 
 pytestmark = pytest.mark.slow

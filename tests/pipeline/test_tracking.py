@@ -16,13 +16,12 @@ from pipeline.run import RunRecord
 from pipeline.tracking import (
     FINGERPRINT,
     LiveTracker,
-    TrackingTarget,
     epoch_metrics,
     find_or_create_run,
     flatten,
     log_history,
-    one_line,
 )
+from pipeline.tracking_target import TrackingTarget, one_line
 
 pytestmark = pytest.mark.slow  # the first of these tests trains
 
