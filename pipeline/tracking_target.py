@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,7 @@ class TrackingTarget:
         if target.is_server:
             return target
         if uri != default:
+            uri = _with_driver(uri)
             _check_database(uri)
         # a database keeps no files; MLflow's own default is a folder where one happens to be
         artifacts = (layout.tracking_database.parent / "artifacts").as_uri()
@@ -163,6 +165,15 @@ def without_login(text: str) -> str:
     return re.sub(r"(?<=://)[^/\s]*@|(?<=[?&])password=[^&\s]*", "", text)
 
 
+def _with_driver(uri: str) -> str:
+    """Names the driver of PostgreSQL that is there: left alone, SQLAlchemy asks for one of them."""
+    plain = "postgresql://"
+    for driver in ("psycopg", "psycopg2"):
+        if uri.startswith(plain) and find_spec(driver):
+            return f"postgresql+{driver}://{uri.removeprefix(plain)}"
+    return uri
+
+
 def _check_database(uri: str) -> None:
     """Refuses before any work a database that lacks its driver."""
     from sqlalchemy import create_engine
@@ -172,7 +183,8 @@ def _check_database(uri: str) -> None:
     try:
         create_engine(uri)
     except ImportError as error:
-        package = "psycopg2-binary" if error.name == "psycopg2" else error.name
+        name = str(error.name)
+        package = "psycopg2-binary" if name.startswith("psycopg") else name
         raise KdeovError(
             f"tracking.uri {address}: this kind of database needs the package {package}; install "
             "it, or give the http:// address of an MLflow server"

@@ -44,6 +44,7 @@ def serve(target: TrackingTarget, port: int, ready: Callable[[str], None]) -> in
             # one worker and no job runner: half the memory, and a start in half the time
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         },
+        stdout=sys.stderr,  # standard output holds the address alone
         start_new_session=True,  # Ctrl-C reaches this process alone, which ends all of the server
     )  # fmt: skip
 
