@@ -70,8 +70,8 @@ def distill(params: Params, layout: Layout) -> None:
         live_target(params, layout),
         record.fingerprint, record.name, record.params, run_tags(layout, record),
     )  # fmt: skip
-    tracker.start()
-    launch(config, params.cluster, record.name, tracker)
+    with tracker:
+        launch(config, params.cluster, record.name, tracker)
     _write(config, record, layout)
 
 

@@ -133,7 +133,8 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 class LiveTracker:
     """Reports epochs to the run of a fingerprint, each once. Where MLflow is away, it says so once,
-    keeps epochs, and tries again at later ones.
+    keeps epochs, and tries again at later ones. As a context it starts the run, and shows one that
+    an error has left as failed, or as killed after Ctrl-C.
 
     Args:
         target: Where runs go; None where nobody listens.
@@ -158,6 +159,14 @@ class LiveTracker:
         self._lost = False
         self._not_before = 0.0  # by the clock on the wall: the tracker may move to another machine
 
+    def __enter__(self) -> LiveTracker:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and time.time() >= self._not_before:
+            self._tell("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
+
     def start(self) -> None:
         """Finds or makes the run."""
         self._tell()
@@ -180,13 +189,13 @@ class LiveTracker:
             self._untold[epoch] = row
             self._ended.setdefault(epoch, now)
 
-    def _tell(self) -> None:
+    def _tell(self, status: str = "RUNNING") -> None:
         if self.target is None:
             return
         start = time.time()
         try:
             with patience(ANSWER_S, RETRIES):
-                self._bring_up_to_date(self.target)
+                self._bring_up_to_date(self.target, status)
         except tracking_errors() as error:
             self._not_before = time.time() + PAUSE * (time.time() - start)
             if not self._lost:
@@ -202,13 +211,15 @@ class LiveTracker:
             self._lost = False
             self._untold.clear()
 
-    def _bring_up_to_date(self, target: TrackingTarget) -> None:
+    def _bring_up_to_date(self, target: TrackingTarget, status: str) -> None:
         # looked up each time: a server that comes back may have lost or gained runs
         client = target.client()
         experiment = target.experiment_id(client)
         run = find_or_create_run(client, experiment, self.fingerprint, self.name, self.tags)
-        if run.info.status != "RUNNING":
-            client.update_run(run.info.run_id, status="RUNNING")
         log_params(client, run, self.params)
         if self._untold:
             log_history(client, run.info.run_id, self._untold.values(), self._ended)
+        if status != "RUNNING":
+            client.set_terminated(run.info.run_id, status)
+        elif run.info.status != status:
+            client.update_run(run.info.run_id, status)

@@ -23,6 +23,11 @@ logger = logging.getLogger(__name__)
 
 ADDRESS = "MLFLOW_TRACKING_URI"
 SERVERS = ("http", "https", "databricks")
+PACKAGES = {
+    "psycopg": "psycopg[binary]",
+    "psycopg2": "psycopg2-binary",
+    "MySQLdb": "mysqlclient",
+}  # named otherwise than their module
 CONNECT_S = "10"  # after which a database does not answer
 
 
@@ -183,8 +188,7 @@ def _check_database(uri: str) -> None:
     try:
         create_engine(uri)
     except ImportError as error:
-        name = str(error.name)
-        package = "psycopg2-binary" if name.startswith("psycopg") else name
+        package = PACKAGES.get(str(error.name), error.name)
         raise KdeovError(
             f"tracking.uri {address}: this kind of database needs the package {package}; install "
             "it, or give the http:// address of an MLflow server"
