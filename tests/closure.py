@@ -24,6 +24,8 @@ SHOWN_NOT_COUNTED = (
             "on_ray",
             "step_log",
             "tracking",
+            "tracking_target",
+            "ui",
             "publish",
             "params",
             "schema",

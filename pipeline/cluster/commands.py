@@ -46,6 +46,16 @@ def down() -> None:
     typer.echo(f"{count} nodes ended" if count else "no nodes of this checkout are up")
 
 
+@app.command()
+def example(name: Annotated[str, typer.Argument(help="aws or kuberay.")]) -> None:
+    """Prints a cluster file to start from."""
+    from pipeline.cli import one_line_errors
+    from pipeline.cluster.examples import example as text_of
+
+    with one_line_errors("cluster example"):
+        typer.echo(text_of(name), nl=False)
+
+
 def submit(stage: str, detach: bool) -> None:
     """Runs a stage as a job; see `run_on_cluster`.
 

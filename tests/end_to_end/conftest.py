@@ -9,11 +9,12 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest_end_to_end import Checkout, new_checkout, reproduced
+from mlflow_servers import mlflow_server
 
 from pipeline.cluster.local import LocalCluster
 from pipeline.layout import Layout
 
-__all__ = ["new_checkout", "reproduced"]
+__all__ = ["mlflow_server", "new_checkout", "reproduced"]
 
 
 @pytest.fixture(scope="session")

@@ -24,12 +24,13 @@ from pipeline.embed import embed
 from pipeline.identity import cache_identity
 from pipeline.launch import launch
 from pipeline.layout import Layout
-from pipeline.on_ray import PREEMPTION, set_ray_environment
+from pipeline.on_ray import set_ray_environment
 from pipeline.params import ClusterParams, load_params
 from pipeline.step_log import read_steps
 from pipeline.storage import Storage
 from pipeline.teacher import read_teacher_identity
-from pipeline.tracking import LiveTracker, TrackingTarget
+from pipeline.tracking import LiveTracker
+from pipeline.tracking_target import TrackingTarget
 from pipeline.trainer import TrainConfig
 
 pytestmark = pytest.mark.slow
