@@ -26,12 +26,14 @@ from pipeline.fingerprint import code_digest, fingerprint, git_state
 from pipeline.identity import cache_identity
 from pipeline.launch import launch
 from pipeline.layout import Layout
+from pipeline.lease import driving
 from pipeline.params import Params
 from pipeline.plan import check_sharing
 from pipeline.run import RunRecord
 from pipeline.storage import Storage
 from pipeline.teacher import load_teacher, read_teacher_identity
-from pipeline.tracking import LiveTracker, TrackingTarget
+from pipeline.tracking import LiveTracker
+from pipeline.tracking_target import live_target
 from pipeline.trainer import TrainConfig
 from pipeline.verify import verify_cache
 
@@ -70,11 +72,11 @@ def distill(params: Params, layout: Layout) -> None:
     config = replace(config, run=runs / record.fingerprint)
     logger.info("run %s, fingerprint %s", record.name, record.fingerprint)
     tracker = LiveTracker(
-        TrackingTarget.of(params.tracking, layout),
+        live_target(params, layout),
         record.fingerprint, record.name, record.params, run_tags(layout, record),
     )  # fmt: skip
-    tracker.start()
-    launch(config, params.cluster, record.name, tracker)
+    with tracker, driving(config.run):
+        launch(config, params.cluster, record.name, tracker)
     _write(config, record, layout)
 
 

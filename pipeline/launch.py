@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from kdeov.errors import KdeovError
+from pipeline.cluster.node import ready_node
 from pipeline.console import setup_logging
 from pipeline.on_ray import (
     PREEMPTION,
@@ -166,6 +167,7 @@ def ray_worker(settings: dict[str, Any]) -> None:
     """The training loop in a Ray worker."""
     from ray import train as ray_train
 
+    ready_node()
     setup_logging()
     logging.getLogger().setLevel(logging.WARNING)  # Ray repeats every report to the root logger
     config: TrainConfig = settings["config"]

@@ -66,6 +66,13 @@ def test_what_is_shown_and_not_counted_still_exists() -> None:
     assert [name for name in SHOWN_NOT_COUNTED if not (ROOT / name).is_file()] == []
 
 
+def test_only_what_drives_a_run_talks_to_mlflow_and_no_worker() -> None:
+    talkers = {str(p.relative_to(ROOT)) for p in SOURCES if "mlflow" in set(imported(p))}
+    assert talkers == {f"pipeline/{n}.py" for n in ("publish", "tracking", "tracking_target")}
+    for work in ("train_loop", "embedder", "embed_workers"):
+        assert not talkers & closure(ROOT / "pipeline" / f"{work}.py")
+
+
 def test_the_template_of_the_page_is_watched_too() -> None:
     templates = {str(path.relative_to(ROOT)) for path in (ROOT / "pipeline").glob("*.j2")}
     assert templates and templates <= set(STAGES["report"]["deps"])
