@@ -52,9 +52,9 @@ def stored(built: Layout, storage: Storage, tmp_path: Path) -> tuple[Layout, Sto
     """A checkout that has manifests alone; what they list is in the storage."""
     layout = Layout(tmp_path / "stored")
     shutil.copytree(built.root, layout.root, symlinks=True)
-    for side, made_by in ((layout.images, "prepare"), (layout.embeddings, "embed")):
+    for side in (layout.images, layout.embeddings):
         for split in SPLITS:
-            upload_missing(ShardFolder(side, storage.address) / split, made_by)
+            upload_missing(ShardFolder(side, storage.address) / split)
         for path in (*side.rglob("*.tar"), *side.rglob("0*.json")):
             path.unlink()
     return layout, storage
@@ -279,15 +279,15 @@ def test_missing_shards_are_uploaded_from_the_folder(
     images = tmp_path / "images"
     shutil.copytree(built.images, images)
     folder = ShardFolder(images / "train", storage.address)
-    upload_missing(folder, "prepare")
+    upload_missing(folder)
     assert len(storage.names("shards")) == 3
     for path in folder.path.glob("*.tar"):
         path.unlink()
-    upload_missing(folder, "prepare")  # all are there
+    upload_missing(folder)  # all are there
     shard = folder.manifest("prepare").shards[2]
     storage.delete(object_name(shard))
     with complains(folder.path / shard.name, "missing", "dvc repro -f prepare"):
-        upload_missing(folder, "prepare")
+        upload_missing(folder)
 
 
 def test_a_storage_that_cannot_be_written_is_told_before_work_begins(
