@@ -7,7 +7,6 @@ its outputs are taken where it has succeeded, and it is tried again where it has
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import sys
@@ -24,11 +23,14 @@ from pipeline.cluster.job import JOB, STAGES, File, Job
 from pipeline.cluster.node import fetch, outputs_of, store
 from pipeline.cluster.package import check_package
 from pipeline.cluster.records import Record
-from pipeline.files import sha256_file, writing, writing_folder
+from pipeline.files import writing, writing_folder
 from pipeline.layout import Layout
 from pipeline.on_ray import set_ray_environment
 from pipeline.params import Params
+from pipeline.shard_folder import ShardFolder
+from pipeline.shards import MANIFEST
 from pipeline.storage import Storage
+from pipeline.upload import upload_missing
 
 if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
@@ -147,7 +149,11 @@ class Submission:
         storage = Storage(self.job.storage)
         for file in self.job.inputs:
             store(storage, file, self.files[file.path])
-        upload_shards(self.files, Storage(self.job.params["data"]["storage"]))
+        for path in self.files.values():
+            if path.name == MANIFEST:  # its shards may have been made before there was a storage
+                folder = ShardFolder(path.parent, self.job.params["data"]["storage"])
+                made_by = "prepare" if self.layout.images in path.parents else "embed"
+                upload_missing(folder, made_by)
         self.job.write(self.folder)
         variables = {name: os.environ[name] for name in OF_DVC if name in os.environ}
         self.dashboard.submit(
@@ -203,26 +209,6 @@ def _place(
             with tempfile.TemporaryDirectory() as folder_name:
                 fetch(storage, file, partial := Path(folder_name) / "file")
                 placed.write(partial.read_bytes())  # of metrics, which are small
-
-
-def upload_shards(files: dict[str, Path], storage: Storage) -> None:
-    """Uploads shards that lie beside manifests here, and are not in the storage.
-
-    Raises:
-        KdeovError: One is not what its manifest says.
-    """
-    for path in files.values():
-        if path.name != "manifest.json":
-            continue
-        for shard in json.loads(path.read_bytes())["shards"]:
-            tar, name = path.parent / shard["name"], f"shards/{shard['sha256']}.tar"
-            if tar.is_file() and storage.size(name) != shard["bytes"]:
-                if sha256_file(tar) != shard["sha256"]:
-                    raise KdeovError(
-                        f"{tar}: its bytes differ from the manifest; run the stage that wrote it "
-                        "again"
-                    )
-                storage.upload(tar, name)
 
 
 def _why_it_died(submission: Submission, info: JobDetails | None) -> str:

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from pipeline.cluster.job import JOB, File, Job
 from pipeline.cluster.node import materialise, outputs_of, store, upload_outputs
-from pipeline.cluster.submit import Submission, upload_shards
+from pipeline.cluster.submit import Submission
 from pipeline.layout import Layout
 from pipeline.on_ray import cpus_each
 from pipeline.params import Params, load_params
@@ -208,7 +208,7 @@ def test_outputs_are_put_in_place_all_or_none(
     old = checkout.evaluation / "zero_shot" / "old.csv"
     old.parent.mkdir(parents=True)
     old.write_text("old")
-    made = {"out/evaluation/zero_shot/confusion.csv": b"new", "metrics/zero_shot.json": b"{}"}
+    made = {"out/evaluation/zero_shot/confusion.csv": b"new", "metrics/zero_shot.json": b"[1]"}
     files = [File(name, hashlib.sha256(data).hexdigest()) for name, data in made.items()]
     folder.write("outputs.json", json.dumps([vars(file) for file in files]).encode())
     storage.write(files[0].blob, made[files[0].path])
@@ -219,24 +219,6 @@ def test_outputs_are_put_in_place_all_or_none(
     submission.bring_back()
     assert {name: (checkout.root / name).read_bytes() for name in made} == made
     assert not old.exists()
-
-
-def test_shards_beside_manifests_go_to_the_storage_once(
-    checkout: Layout, tmp_path: Path, complains: Any
-) -> None:
-    storage, folder = Storage(str(tmp_path / "storage")), checkout.images / "train"
-    files = {"out/images/train/manifest.json": folder / "manifest.json"}
-    sha256 = hashlib.sha256(b"pictures").hexdigest()
-    shard = {"name": "000000.tar", "sha256": sha256, "bytes": 8}
-    files["out/images/train/manifest.json"].write_text(json.dumps({"shards": [shard]}))
-    upload_shards(files, storage)
-    assert storage.read(f"shards/{sha256}.tar") == b"pictures"
-    (folder / "000000.tar").unlink()  # it may lie in the storage alone
-    upload_shards(files, storage)
-    storage.delete(f"shards/{sha256}.tar")
-    (folder / "000000.tar").write_bytes(b"Pictures")
-    with complains("000000.tar", "differ"):
-        upload_shards(files, storage)
 
 
 def test_workers_share_the_cpus_of_machines_and_none_is_left_without() -> None:
