@@ -102,7 +102,7 @@ def start_cluster(folder: Path, nodes: int, cpus: int) -> LocalCluster:
             place = head if number == 0 else [f"--address={ip_of(0)}:{port}"]
             log = folder / f"node-{number}.log"
             own = [f"--node-ip-address={ip_of(number)}", f"--temp-dir={temporary}/{number}"]
-            process = _start_node([*place, *own], cpus, log)
+            process = _start_node([*place, *own], cpus, log, cluster.address)
             cluster.add(process)
             cluster.write(folder)
             _wait(cluster, process, log, number + 1)
@@ -165,7 +165,7 @@ def _ensure_token() -> None:
         )
 
 
-def _start_node(place: list[str], cpus: int, log: Path) -> subprocess.Popen[bytes]:
+def _start_node(place: list[str], cpus: int, log: Path, address: str) -> subprocess.Popen[bytes]:
     agent = free_ports(1)[0]
     command = [
         *RAY, "start", "--block", "--disable-usage-stats",
@@ -176,6 +176,8 @@ def _start_node(place: list[str], cpus: int, log: Path) -> subprocess.Popen[byte
     # jobs run `python`, which is to be this one
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {**os.environ, "PATH": path, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
+    # Ray Train asks for it, and would find that of another cluster in Ray's usual folder
+    environment["RAY_API_SERVER_ADDRESS"] = address
     environment.pop("RAY_ADDRESS", None)
     with open(log, "wb") as file:
         return subprocess.Popen(
