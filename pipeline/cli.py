@@ -187,7 +187,10 @@ def submit(
 
     setup_logging()
     with one_line_errors("submit"):
-        commands.submit(stage, detach)
+        try:
+            commands.submit(stage, detach)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
 
 
 @app.command()

@@ -10,15 +10,16 @@ import contextlib
 import logging
 import os
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdeov.errors import KdeovError
 from pipeline.cluster.client import Dashboard
 from pipeline.cluster.driver import MISTAKE
-from pipeline.cluster.job import JOB, STAGES, Job
+from pipeline.cluster.job import JOB, STAGES, File, Job
 from pipeline.cluster.node import fetch, outputs_of, store
 from pipeline.cluster.package import check_package
 from pipeline.cluster.records import Record
@@ -55,13 +56,15 @@ def run_on_cluster(stage: str, params: Params, layout: Layout) -> None:
     submission = Submission.of(stage, params, layout)
     failures = 0
     while not submission.done:
-        started = submission.start()
         try:
+            started = submission.start()
             info = submission.dashboard.follow(submission.id, all_of_it=started)
         except KeyboardInterrupt:
             logger.info("stopping %s", submission.id)
-            with contextlib.suppress(KdeovError):  # then the dashboard shows it
+            try:
                 submission.dashboard.stop(submission.id)
+            except KdeovError as error:
+                logger.warning("it could not be stopped and may go on: %s", error)
             raise
         if submission.done:
             break
@@ -173,17 +176,14 @@ class Submission:
         """
         files = outputs_of(self.folder) or []
         storage = Storage(self.job.storage)
-        with contextlib.ExitStack() as stack:
-            for output in self.job.outputs:
-                inside = [file for file in files if file.path.startswith(f"{output}/")]
-                target = self.layout.root / output
-                if inside:
-                    folder = stack.enter_context(writing_folder(target))
-                    for file in inside:
-                        fetch(storage, file, folder / Path(file.path).relative_to(output))
-                for file in files:
-                    if file.path == output:
-                        stack.enter_context(_fetched(storage, file, target))
+        try:
+            with contextlib.ExitStack() as stack:
+                for output in self.job.outputs:
+                    _place(output, files, storage, self.layout.root, stack)
+        except KdeovError as error:
+            raise KdeovError(
+                f"{error}; to run {self.id} again, delete {self.folder.where('outputs.json')}"
+            ) from error
         logger.info("outputs of %s are in place", self.id)
 
     def _record(self) -> None:
@@ -192,17 +192,21 @@ class Submission:
         ).write(self.layout)
 
 
-@contextlib.contextmanager
-def _fetched(storage: Storage, file: Any, target: Path) -> Any:
-    """A file that gets its name when the block ends well."""
-    with writing(target) as placed:
-        partial = target.with_name(f"{target.name}.{os.getpid()}.fetched")
-        try:
-            fetch(storage, file, partial)
-            placed.write(partial.read_bytes())
-        finally:
-            partial.unlink(missing_ok=True)
-        yield
+def _place(
+    output: str, files: list[File], storage: Storage, root: Path, stack: contextlib.ExitStack
+) -> None:
+    """Downloads an output, a file or a folder, which gets its name when the stack ends well."""
+    inside = [file for file in files if file.path.startswith(f"{output}/")]
+    if inside:
+        folder = stack.enter_context(writing_folder(root / output))
+        for file in inside:
+            fetch(storage, file, folder / Path(file.path).relative_to(output))
+    for file in files:
+        if file.path == output:
+            placed = stack.enter_context(writing(root / output))
+            with tempfile.TemporaryDirectory() as folder_name:
+                fetch(storage, file, partial := Path(folder_name) / "file")
+                placed.write(partial.read_bytes())  # of metrics, which are small
 
 
 def _why_it_died(submission: Submission, info: JobDetails | None) -> str:
