@@ -47,19 +47,8 @@ def distill(params: Params, layout: Layout) -> None:
         KdeovError: Params, data and teacher do not fit together, or training stopped.
     """
     identity = read_teacher_identity(layout.teacher)
-    config = TrainConfig(
-        params=params.distill,
-        images=layout.images,
-        embeddings=layout.embeddings,
-        identities={
-            split: cache_identity(identity, params.embed, split) for split in ("train", "val")
-        },
-        run=Path(),
-        use_gpu=params.cluster.use_gpu,
-        loader_workers=params.cluster.loader_workers,
-        checkpoint_every=params.cluster.checkpoint_every,
-    )
-    _check(config, params.cluster.most_workers if params.cluster.mode != "inline" else 1)
+    config = train_config(params, layout)
+    check_training(config, params.cluster.most_workers if params.cluster.mode != "inline" else 1)
     _verify(config, layout)
     record = _name(params, layout, identity)
     config = replace(config, run=layout.runs / record.fingerprint)
@@ -72,6 +61,27 @@ def distill(params: Params, layout: Layout) -> None:
     tracker.start()
     launch(config, params.cluster, record.name, tracker)
     _write(config, record, layout)
+
+
+def train_config(params: Params, layout: Layout) -> TrainConfig:
+    """What will be trained on what; the folder of the run is not known yet.
+
+    Raises:
+        KdeovError: There is no teacher.
+    """
+    identity = read_teacher_identity(layout.teacher)
+    return TrainConfig(
+        params=params.distill,
+        images=layout.images,
+        embeddings=layout.embeddings,
+        identities={
+            split: cache_identity(identity, params.embed, split) for split in ("train", "val")
+        },
+        run=Path(),
+        use_gpu=params.cluster.use_gpu,
+        loader_workers=params.cluster.loader_workers,
+        checkpoint_every=params.cluster.checkpoint_every,
+    )
 
 
 def _verify(config: TrainConfig, layout: Layout) -> None:
@@ -99,8 +109,12 @@ def run_tags(layout: Layout, record: RunRecord) -> dict[str, str]:
     }
 
 
-def _check(config: TrainConfig, workers: int) -> None:
-    """What can be known to be wrong before any worker starts."""
+def check_training(config: TrainConfig, workers: int) -> None:
+    """What can be known to be wrong before any worker starts.
+
+    Raises:
+        KdeovError: Params, data and workers do not fit together.
+    """
     params = config.params
     weights = params.losses.model_dump()
     if not any(value for name, value in weights.items() if name != "fusion"):

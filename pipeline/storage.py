@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs", "abfs": "adlfs"}  # and what fsspec needs for each
-PATIENCE_S = 120.0  # how long a network that fails is tried again
+PATIENCE_S = 120.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
 BLOCK = 4 << 20  # bytes of a request while reading
 
@@ -52,16 +52,18 @@ class Storage:
 
     Attributes:
         address: A folder, or a bucket with a prefix.
+        patience_s: How long a network that fails is tried again.
     """
 
     address: str
+    patience_s: float = PATIENCE_S
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "address", check_address(self.address))
 
     def __truediv__(self, name: str) -> Storage:
         """What lies below a name."""
-        return Storage(f"{self.address}/{name}")
+        return Storage(f"{self.address}/{name}", self.patience_s)
 
     @property
     def folder(self) -> Path | None:
@@ -150,19 +152,29 @@ class Storage:
         """Names of the files directly below a folder of the storage, sorted; none where it is
         absent. Unfinished ones are left out.
         """
+        return sorted(self.sizes(prefix))
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        """Bytes of each of those files, by its name."""
         try:
             if self.folder is not None:
-                found = [path.name for path in (self.folder / prefix).iterdir()]
+                found = {}
+                for path in list((self.folder / prefix).iterdir()):
+                    with contextlib.suppress(FileNotFoundError):  # deleted since
+                        found[path.name] = path.stat().st_size
             else:
 
-                def listed(fs: Any, path: str) -> list[str]:
+                def listed(fs: Any, path: str) -> dict[str, int]:
                     fs.invalidate_cache()
-                    return [entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(path, False)]
+                    entries = fs.ls(path, detail=True)
+                    return {
+                        e["name"].rstrip("/").rpartition("/")[2]: e["size"] or 0 for e in entries
+                    }
 
                 found = self._try("read", prefix, listed)
         except FileNotFoundError:
-            return []
-        return sorted(name for name in found if name and not name.endswith(TEMPORARY))
+            return {}
+        return {name: size for name, size in found.items() if name and not name.endswith(TEMPORARY)}
 
     def delete(self, name: str) -> None:
         """Deletes a file, if it is there."""
@@ -174,7 +186,7 @@ class Storage:
 
     def _try(self, what: str, name: str, action: Callable[[Any, str], T]) -> T:
         """An action on the file system of a bucket, tried again while the network fails."""
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + self.patience_s
         pauses = _pauses()
         while True:
             try:

@@ -1,0 +1,162 @@
+"""Judges what a run reads and where it writes: storages, shards, teacher and weights."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from kdeov.errors import KdeovError
+from pipeline.dataset import SPLITS
+from pipeline.doctor.check import Check, complaints, counted, fault, listed, ok
+from pipeline.doctor.node import PATIENCE_S, UNSEEN, NodeFacts, write_probe
+from pipeline.layout import Layout
+from pipeline.params import Params
+from pipeline.shards import MANIFEST, Manifest, Shard
+from pipeline.storage import Storage
+from pipeline.teacher import load_teacher
+
+SAMPLED = 32  # shards that every node looks at
+
+
+@contextlib.contextmanager
+def probe_in(addresses: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """A file in each storage, which other machines should see; gone afterwards.
+
+    Yields:
+        Its name, and what is wrong with a storage by its address.
+    """
+    probe = f".kdeov-doctor-{uuid.uuid4().hex}"
+    wrong = {address: why for address in addresses if (why := write_probe(address, probe))}
+    try:
+        yield probe, wrong
+    finally:
+        for address in addresses:
+            if address not in wrong:
+                with contextlib.suppress(KdeovError, OSError):
+                    Storage(address, PATIENCE_S).delete(probe)
+
+
+def storage_names(params: Params) -> dict[str, str]:
+    """The storages that params name, each with the keys that name it."""
+    names: dict[str, list[str]] = {}
+    for section in ("data", "cluster"):
+        if address := getattr(params, section).storage:
+            names.setdefault(address, []).append(f"{section}.storage")
+    return {address: " and ".join(keys) for address, keys in names.items()}
+
+
+def storages(params: Params, nodes: list[NodeFacts], wrong: dict[str, str]) -> list[Check]:
+    """Whether every machine reads and writes every storage, and sees what others write there.
+
+    Args:
+        params: They name the storages.
+        nodes: The machines.
+        wrong: What is wrong with a storage where this process runs, by its address.
+    """
+    checks = []
+    for address, key in storage_names(params).items():
+        if address in wrong:
+            missing = "mount or make it" if wrong[address].endswith("is not there") else ""
+            checks.append(fault(key, wrong[address], missing))
+            continue
+        unseen = [node.name for node in nodes if node.storages.get(address) == UNSEEN]
+        other = {n.name: why for n in nodes if (why := n.storages.get(address)) and why != UNSEEN}
+        if unseen:
+            found = f"{address} is not shared: {listed(unseen)} does not see what others write"
+            checks.append(fault(key, found, "mount it on all nodes, or give s3://BUCKET/PREFIX"))
+        for name, why in other.items():
+            checks.append(fault(key, f"on {name}: {why}"))
+        if not unseen and not other:
+            where = f" by {counted(len(nodes), 'node')}" if len(nodes) > 1 else ""
+            checks.append(ok(key, f"{address} is read and written{where}"))
+    return checks
+
+
+def shards(params: Params, layout: Layout, nodes: list[NodeFacts]) -> list[Check]:
+    """Whether the shards that manifests list are there, in their full size."""
+    checks: list[Check] = []
+    with complaints("shards", checks):
+        found = manifests(layout)
+        if not found:
+            return [ok("shards", "none made yet: `dvc repro` does")]
+        for folder, manifest in found.items():
+            if wrong := wrong_shards(params, folder, manifest):
+                stage = "prepare" if manifest.kind == "images" else "embed"
+                what = f"{len(wrong)} of {counted(len(manifest.shards), 'shard')} of {folder}"
+                text = f"{what} are missing or damaged ({listed(wrong)})"
+                checks.append(fault("shards", text, f"run `dvc repro -f {stage}`"))
+    checks += [
+        fault("shards", f"on {node.name}: {listed(node.shards)}", "see data.storage")
+        for node in nodes
+        if node.shards
+    ]
+    if not checks:
+        listing = [shard for manifest in found.values() for shard in manifest.shards]
+        size = sum(shard.bytes for shard in listing) / 1e6
+        where = params.data.storage or "out/"
+        text = f"{counted(len(listing), 'shard')}, {size:,.0f} MB, all in {where}"
+        checks.append(ok("shards", text))
+    return checks
+
+
+def manifests(layout: Layout) -> dict[Path, Manifest]:
+    """Those that are there, by their folders.
+
+    Raises:
+        KdeovError: One is damaged.
+    """
+    return {
+        folder: Manifest.read(folder, made_by)
+        for parent, made_by in ((layout.images, "prepare"), (layout.embeddings, "embed"))
+        for split in SPLITS
+        if ((folder := parent / split) / MANIFEST).is_file()
+    }
+
+
+def wrong_shards(params: Params, folder: Path, manifest: Manifest) -> list[str]:
+    """Names of the shards that are absent or of another size."""
+    remote: dict[str, int] = {}
+    if params.data.storage:
+        remote = Storage(params.data.storage, PATIENCE_S).sizes("shards")
+
+    def size(shard: Shard) -> int | None:
+        path = folder / shard.name
+        return path.stat().st_size if path.is_file() else remote.get(f"{shard.sha256}.tar")
+
+    return [shard.name for shard in manifest.shards if size(shard) != shard.bytes]
+
+
+def sampled_shards(params: Params, layout: Layout) -> tuple[tuple[str, int], ...]:
+    """Names, in `data.storage`, and bytes of shards that every node should look at."""
+    if params.data.storage is None:
+        return ()
+    with contextlib.suppress(KdeovError):  # told by `shards`
+        listing = [s for manifest in manifests(layout).values() for s in manifest.shards]
+        chosen = random.Random(0).sample(listing, min(SAMPLED, len(listing)))
+        return tuple((f"shards/{shard.sha256}.tar", shard.bytes) for shard in chosen)
+    return ()
+
+
+def teacher(layout: Layout) -> list[Check]:
+    """Whether the teacher is there and is the one that its identity names."""
+    if not layout.teacher.is_dir():
+        return [ok("teacher", "none made yet: `dvc repro` does")]
+    checks: list[Check] = []
+    with complaints("teacher", checks):
+        found = load_teacher(layout.teacher)
+        checks.append(ok("teacher", f"{found.name}, {found.embed_dim} dimensions"))
+    return checks
+
+
+def sources(params: Params, layout: Layout) -> list[Check]:
+    """Whether there is what the first stages read."""
+    absent = []
+    if not (layout.images / "dataset.json").is_file() and not params.prepare.path.exists():
+        absent.append(("prepare.path", params.prepare.path))
+    weights = params.distill.backbone_weights
+    if weights is not None and not weights.is_file():
+        absent.append(("distill.backbone_weights", weights))
+    return [fault(key, f"{path} is not there", "correct the path") for key, path in absent]

@@ -1,0 +1,125 @@
+"""Judges room: on disks, against what a run writes, and in shared memory, through which loader
+processes hand their batches over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.checkpoints import KEPT
+from pipeline.dataset import SPLITS
+from pipeline.doctor.check import Check, fault, listed, ok, warning
+from pipeline.doctor.node import NodeFacts, temporary
+from pipeline.layout import Layout
+from pipeline.params import Params
+from pipeline.shards import MANIFEST, Manifest
+
+FLOOR = 1 << 30  # bytes that any place should have: logs, packages, a student
+BYTES_A_DIMENSION = 2.4  # of a stored vector, tar and checksums included
+PREFETCHED = 3  # batches on their way from loader processes: two by default, one in use
+RAY_STORE = 1 << 30  # bytes of shared memory below which Ray's object store goes to the disk
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a run will take.
+
+    Attributes:
+        rooms: Bytes, by place.
+        batches: Bytes of shared memory, over all workers; 0 without loader processes.
+    """
+
+    rooms: dict[Path, int]
+    batches: int
+
+
+def needs(params: Params, layout: Layout, runs: Path | None, dim: int) -> Needs:
+    """Estimates what a run will take.
+
+    Args:
+        params: Of the run.
+        layout: Of the checkout.
+        runs: Folder of checkpoints, where they do not go to a bucket.
+        dim: Of the teacher's vectors.
+    """
+    distill, rooms = params.distill, {layout.root: FLOOR, temporary(): FLOOR}
+    if runs is not None:
+        rooms[runs] = rooms.get(runs, FLOOR) + checkpoint_bytes(params, dim)
+    storage = params.data.storage
+    if storage is None or "://" not in storage:
+        place = layout.root if storage is None else Path(storage)
+        rooms[place] = rooms.get(place, FLOOR) + _vectors_to_come(params, layout, dim)
+    picture = 3 * distill.image_size**2 + 2 * 4 * dim
+    loaders = params.cluster.loader_workers > 0
+    return Needs(rooms, PREFETCHED * distill.global_batch * picture if loaders else 0)
+
+
+def checkpoint_bytes(params: Params, dim: int) -> int:
+    """Of all checkpoints that lie there at once: weights, two moments of the optimizer, and the
+    weights to evaluate, which may be averages of their own.
+    """
+    from kdeov.student import VisualStudent
+
+    student = VisualStudent(params.distill.backbone, params.distill.fusion, dim)
+    weights = sum(value.numel() * value.element_size() for value in student.state_dict().values())
+    return (KEPT + 1) * weights * (5 if params.distill.ema else 4)
+
+
+def _vectors_to_come(params: Params, layout: Layout, dim: int) -> int:
+    """Bytes of the teacher shards that are not there yet; a caption a picture is assumed."""
+    total = 0
+    for split in SPLITS:
+        images = layout.images / split
+        if (images / MANIFEST).is_file() and not (layout.embeddings / split / MANIFEST).is_file():
+            views = params.embed.views if split == "train" else 1
+            samples = Manifest.read(images, "prepare").samples
+            total += int(samples * (views + 1) * dim * BYTES_A_DIMENSION)
+    return total
+
+
+def disks(nodes: list[NodeFacts], wanted: Needs) -> list[Check]:
+    """Whether every place of every machine has room."""
+    poor = [
+        f"{place} on {node.name} has {_size(free)} and needs {_size(wanted.rooms[place])}"
+        for node in nodes
+        for place, free in node.rooms.items()
+        if free < wanted.rooms[place]
+    ]
+    if poor:
+        return [fault("disk", listed(poor), "free space, or point to another disk")]
+    place, free = min(
+        ((place, free) for node in nodes for place, free in node.rooms.items()),
+        key=lambda room: room[1] - wanted.rooms[room[0]],
+    )
+    return [ok("disk", f"{_size(free)} free in {place}, {_size(wanted.rooms[place])} needed")]
+
+
+def shared_memory(nodes: list[NodeFacts], wanted: Needs, workers: int, ray: bool) -> list[Check]:
+    """Whether every machine has the shared memory that it takes.
+
+    Args:
+        nodes: The machines.
+        wanted: For all workers.
+        workers: How many train.
+        ray: Whether they run on Ray.
+    """
+    known = [(node, node.shared_memory) for node in nodes if node.shared_memory is not None]
+    poor, small = [], []
+    for node, free in known:
+        here = min(workers, node.usable_gpus or node.cpus)
+        batches = wanted.batches * max(1, here) // workers
+        if free < batches:
+            poor.append(f"{node.name} has {_size(free)}, its loaders need {_size(batches)}")
+        elif ray and free < RAY_STORE:
+            small.append(f"{node.name} has {_size(free)}, Ray's objects would go to the disk")
+    cure = "give containers more (--shm-size, or an emptyDir of medium Memory)"
+    if poor:
+        return [fault("/dev/shm", listed(poor), f"{cure}, or lower cluster.loader_workers to 0")]
+    if small:
+        return [warning("/dev/shm", listed(small), cure)]
+    return [ok("/dev/shm", f"{_size(min(free for _, free in known))} free")] if known else []
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"
