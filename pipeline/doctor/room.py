@@ -57,13 +57,13 @@ def needs(params: Params, layout: Layout, runs: Path | None, dim: int) -> Needs:
 
 def checkpoint_bytes(params: Params, dim: int) -> int:
     """Of all checkpoints that lie there at once: weights, two moments of the optimizer, and the
-    weights to evaluate, which may be averages of their own.
+    averaged weights where there are some.
     """
     from kdeov.student import VisualStudent
 
     student = VisualStudent(params.distill.backbone, params.distill.fusion, dim)
     weights = sum(value.numel() * value.element_size() for value in student.state_dict().values())
-    return (KEPT + 1) * weights * (5 if params.distill.ema else 4)
+    return (KEPT + 1) * weights * (4 if params.distill.ema else 3)
 
 
 def _vectors_to_come(params: Params, layout: Layout, dim: int) -> int:

@@ -56,8 +56,9 @@ def _sqlite(path: Path) -> str:
             folder = folder.parent
         return "" if folder.is_dir() and os.access(folder, os.W_OK) else f"{folder} is read-only"
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as database:
-            database.execute("BEGIN IMMEDIATE")  # what every write begins with
+        database = sqlite3.connect(f"{path.as_uri()}?mode=rw", timeout=1, uri=True)
+        with contextlib.closing(database):
+            database.execute("BEGIN IMMEDIATE")  # as every write does
             database.rollback()
     except sqlite3.Error as error:
         return one_line(error)

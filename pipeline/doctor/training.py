@@ -4,11 +4,9 @@ steps take them.
 
 from __future__ import annotations
 
-import itertools
 import math
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +22,7 @@ from pipeline.params import Params
 from pipeline.stream import Batch, EpochStream, epoch_loader
 from pipeline.trainer import TrainConfig, Trainer
 
-SECONDS = 4.0  # that each of the two rates is measured
+SECONDS = 3.0  # that each of the two rates is measured
 PATIENCE_S = 300.0  # for a node of Ray that measures
 WAITING = 0.25  # share of the time above which waiting for data is told
 MICRO_BATCHES = 4  # of a step that is timed
@@ -135,24 +133,25 @@ def judged(rates: Rates, loaders: int, cores: int) -> Check:
     return warning("data rate", text, cure)
 
 
-def measured(config: TrainConfig, threads: int | None) -> Rates:
+def measured(config: TrainConfig, threads: int | None, seconds: float = SECONDS) -> Rates:
     """Measures both rates here.
 
     Args:
         config: Of the run.
         threads: CPU threads of training; None leaves torch as it is.
+        seconds: For each of the two.
     """
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
     try:
         trainer = Trainer(config)
-        return Rates(read_rate(config), trained_rate(trainer), trainer.device)
+        return Rates(read_rate(config, seconds), trained_rate(trainer, seconds), trainer.device)
     finally:
         torch.set_num_threads(before)
 
 
-def read_rate(config: TrainConfig, seconds: float = SECONDS) -> float:
+def read_rate(config: TrainConfig, seconds: float) -> float:
     """Pictures per second that one loader process makes of the training shards."""
     shards, p = config.shards("train"), config.params
     plan = replace(config.plan(shards.manifest.sizes, epoch=0), buffer=HELD_STEPS * p.global_batch)
@@ -170,7 +169,7 @@ def read_rate(config: TrainConfig, seconds: float = SECONDS) -> float:
     return sum(counts) / (now - start)
 
 
-def trained_rate(trainer: Trainer, seconds: float = SECONDS) -> float:
+def trained_rate(trainer: Trainer, seconds: float) -> float:
     """Pictures per second that training takes, on generated ones."""
     p, dim = trainer.params, trainer.train_shards.dim
     size = min(p.global_batch, MICRO_BATCHES * p.micro_batch)
@@ -182,18 +181,10 @@ def trained_rate(trainer: Trainer, seconds: float = SECONDS) -> float:
     batch = Batch([str(number) for number in range(size)], pixels.byte(), teacher, texts)
     trainer.student.train()
     trainer.train_step(batch)  # to warm up
-    steps = _calls_within(seconds, lambda: trainer.train_step(batch), trainer.device)
-    return steps * size
-
-
-def _calls_within(seconds: float, call: Callable[[], object], device: str) -> float:
-    """Calls per second."""
-    start = time.perf_counter()
-    for done in itertools.count(1):
-        call()
-        if device == "cuda":
+    start, steps, passed = time.perf_counter(), 0, 0.0
+    while passed < seconds:
+        trainer.train_step(batch)
+        if trainer.device == "cuda":
             torch.cuda.synchronize()
-        passed = time.perf_counter() - start
-        if passed > seconds:
-            return done / passed
-    raise AssertionError("unreachable")
+        steps, passed = steps + 1, time.perf_counter() - start
+    return steps * size / passed

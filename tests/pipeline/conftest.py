@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -172,3 +172,16 @@ def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> An
     monkeypatch.setattr(logging.getLogger("pipeline"), "propagate", True)
     caplog.set_level(logging.INFO, logger="pipeline")
     return caplog
+
+
+@pytest.fixture
+def loggers() -> Iterator[None]:
+    """The loggers as they were, since commands set up their own."""
+    kept = [
+        (logger := logging.getLogger(name), dict(vars(logger))) for name in ("kdeov", "pipeline")
+    ]
+    yield
+    for logger, values in kept:
+        for name in ("handlers", "propagate"):
+            setattr(logger, name, values[name])
+        logger.setLevel(values["level"])
