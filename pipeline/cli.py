@@ -13,11 +13,15 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cluster.commands import app as cluster
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 bench = typer.Typer(no_args_is_help=True)
 app.add_typer(
     bench, name="bench", help="Measures this machine, and compares it with what is promised."
 )
+
+app.add_typer(cluster, name="cluster", help="A Ray cluster on this machine, to try what one does.")
 
 
 @app.callback()
@@ -201,6 +205,43 @@ def ui(port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 5000) -> None:
         os.execve(
             sys.executable, [sys.executable, "-m", "mlflow", "server", *arguments], environment
         )
+
+
+@app.command()
+def submit(
+    stage: Annotated[str, typer.Argument(help="Such as distill.")],
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")] = False,
+) -> None:
+    """Runs a stage as a job of the cluster in params.yaml, as `dvc repro` would."""
+    from pipeline.cluster import commands
+    from pipeline.console import setup_logging
+
+    setup_logging()
+    with one_line_errors("submit"):
+        commands.submit(stage, detach)
+
+
+@app.command()
+def status() -> None:
+    """Lists the jobs that were submitted from this checkout, and how they are."""
+    from pipeline.cluster import commands
+
+    with one_line_errors("status"):
+        commands.status()
+
+
+@app.command()
+def logs(
+    stage: Annotated[str, typer.Argument(help="Such as distill.")],
+    follow: Annotated[bool, typer.Option("--follow", help="Until the job ends.")] = False,
+) -> None:
+    """Shows the log of the newest job of a stage."""
+    from pipeline.cluster import commands
+    from pipeline.console import setup_logging
+
+    setup_logging()
+    with one_line_errors("logs"):
+        commands.logs(stage, follow)
 
 
 @bench.command()

@@ -26,9 +26,11 @@ from pipeline.fingerprint import code_digest, fingerprint, git_state
 from pipeline.identity import cache_identity
 from pipeline.launch import launch
 from pipeline.layout import Layout
+from pipeline.lease import driving
 from pipeline.params import Params
 from pipeline.plan import check_sharing
 from pipeline.run import RunRecord
+from pipeline.storage import Storage
 from pipeline.teacher import load_teacher, read_teacher_identity
 from pipeline.tracking import LiveTracker, TrackingTarget
 from pipeline.trainer import TrainConfig
@@ -59,7 +61,8 @@ def distill(params: Params, layout: Layout) -> None:
         record.fingerprint, record.name, record.params, run_tags(layout, record),
     )  # fmt: skip
     tracker.start()
-    launch(config, params.cluster, record.name, tracker)
+    with driving(Storage(str(config.run))):
+        launch(config, params.cluster, record.name, tracker)
     _write(config, record, layout)
 
 

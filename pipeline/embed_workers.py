@@ -15,6 +15,7 @@ import torch
 from kdeov.errors import KdeovError
 from kdeov.teacher import TowerTeacher
 from kdeov.views import ViewPlan
+from pipeline.cluster.node import ready_node
 from pipeline.device import pick_device
 from pipeline.embedder import ShardEmbedder, fitting_batch
 from pipeline.files import write_json
@@ -230,6 +231,10 @@ def _make_on_ray(
 
 class RayEmbedWorker(EmbedWorker):
     """An `EmbedWorker` as a Ray actor."""
+
+    def __init__(self, crew: Crew) -> None:
+        ready_node()
+        super().__init__(crew)
 
     def make(self, job: Job, progress: Any) -> Shard:
         """Makes a shard and tells the `Progress` actor of it."""

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from pipeline.cluster.node import ready_node
 from pipeline.console import setup_logging
 from pipeline.on_ray import one_line_errors_of_ray, person_error, ray_session
 from pipeline.params import ClusterParams
@@ -93,6 +94,7 @@ def ray_worker(settings: dict[str, Any]) -> None:
     """The training loop in a Ray worker."""
     from ray import train as ray_train
 
+    ready_node()
     setup_logging()
     logging.getLogger().setLevel(logging.WARNING)  # Ray repeats every report to the root logger
     train(settings["config"], ray_train.report)

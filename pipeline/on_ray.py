@@ -1,4 +1,4 @@
-"""Ray on this machine: starting it, ending it, and a person's mistake in one line."""
+"""Ray, on this machine or a cluster: starting it, ending it, and a person's mistake in one line."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeov.errors import KdeovError
+from pipeline.cluster.node import on_cluster
 
 logger = logging.getLogger(__name__)
 
@@ -24,14 +25,28 @@ RAY_ENVIRONMENT = {
 }
 
 
+def set_ray_environment() -> None:
+    """What Ray reads when it is imported; a person's own settings win."""
+    for key, value in RAY_ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+
+
 @contextlib.contextmanager
 def ray_session(cpus: int) -> Iterator[None]:
-    """Ray on this machine, or the one that is there already (tests share one)."""
-    os.environ.update({key: os.environ.get(key, value) for key, value in RAY_ENVIRONMENT.items()})
+    """Ray on this machine, or the one that is there already: a job's cluster, or a test's."""
+    set_ray_environment()
     import ray
 
     if ray.is_initialized():
         yield
+        return
+    if on_cluster():
+        # code and environment of the workers come from the submission
+        ray.init(address="auto", logging_level=logging.WARNING)
+        try:
+            yield
+        finally:
+            ray.shutdown()
         return
     root = Path(__file__).resolve().parent.parent
     logger.info("starting Ray on this machine")

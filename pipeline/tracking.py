@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdeov.errors import KdeovError
+from pipeline.cluster.node import on_cluster
 from pipeline.layout import Layout
 from pipeline.params import TrackingParams
 
@@ -164,6 +165,10 @@ class LiveTracker:
 
     def start(self) -> None:
         """Finds or makes the run."""
+        if on_cluster() and not self.target.uri.startswith("http"):
+            self._lost = True
+            logger.info("MLflow is a database of one machine: it will hear of this run when the "
+                        "results are there")  # fmt: skip
         self._try(self._open)
 
     def log_epoch(self, row: dict[str, float]) -> None:
