@@ -6,16 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-
-from pipeline.on_ray import ray_session
 
 SMALL: dict[str, Any] = {
     "prepare": {"samples_per_shard": 40, "scenes": {"train": 112, "val": 32, "test": 64}},
@@ -102,17 +99,3 @@ def reproduced(new_checkout: Callable[[], Checkout]) -> Checkout:
     checkout.run("git", "add", "-A")
     checkout.run("git", "commit", "-qm", "results")
     return checkout
-
-
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """One Ray for all of these tests: it takes most of a minute to start."""
-    with ray_session(2):
-        yield
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 240) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from kdeov.errors import KdeovError
 from pipeline.doctor import checkout, machines, places, room, tracker, training
-from pipeline.doctor.check import Check
-from pipeline.doctor.node import Questions
-from pipeline.doctor.nodes import survey
+from pipeline.doctor.by_job import survey_by_job
+from pipeline.doctor.check import Check, complaints
+from pipeline.doctor.node import NodeFacts, Questions
+from pipeline.doctor.nodes import on_ray, survey
 from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.shards import MANIFEST
@@ -39,34 +40,46 @@ def examine(params: Params, layout: Layout, quick: bool = False) -> list[Check]:
 
 
 def examine_run(params: Params, layout: Layout, quick: bool = False) -> list[Check]:
-    """Looks at machines, storages, data and MLflow: what counts where no git is."""
+    """Looks at machines, storages, data and MLflow: what counts where no git is.
+
+    How fast data come is not measured on a cluster from outside of it; its jobs do so.
+    """
     addresses = list(places.storage_names(params))
-    dim = _dim(layout)
-    wanted = room.needs(params, layout, _runs(params, layout), dim)
-    with places.probe_in(addresses) as (probe, wrong):
-        found = survey(
-            Questions(
-                storages=tuple(address for address in addresses if address not in wrong),
-                probe=probe,
-                shard_storage=params.data.storage or "",
-                shards=places.sampled_shards(params, layout),
-                rooms=tuple(wanted.rooms),
-            )
+    wanted = room.needs(params, layout, _runs(params, layout), _dim(layout))
+    checks: list[Check] = []
+    nodes: list[NodeFacts] = []
+    with places.probe_in(addresses) as (probe, wrong), complaints("cluster", checks):
+        questions = Questions(
+            storages=tuple(address for address in addresses if address not in wrong),
+            probe=probe,
+            shard_storage=params.data.storage or "",
+            shards=places.sampled_shards(params, layout),
+            rooms=tuple(wanted.rooms),
         )
-    nodes, ray = found.nodes, params.cluster.mode != "inline"
-    checks = [
-        *machines.alike(found),
-        *machines.clocks(nodes),
-        *machines.devices(nodes, params.cluster),
-        *room.disks(nodes, wanted),
-        *room.shared_memory(nodes, wanted, params.cluster.most_workers, ray),
+        elsewhere = params.cluster.mode == "cluster" and not on_ray()
+        if elsewhere:
+            assert params.cluster.address is not None  # the schema asks for it
+            found = survey_by_job(params.cluster.address, layout.root, questions)
+        else:
+            found = survey(questions)
+        nodes = found.nodes
+        checks += machines.alike(found)
+    if nodes:
+        ray = params.cluster.mode != "inline"
+        checks += [
+            *machines.clocks(nodes),
+            *machines.devices(nodes, params.cluster),
+            *room.disks(nodes, wanted),
+            *room.shared_memory(nodes, wanted, params.cluster.most_workers, ray),
+        ]
+    checks += [
         *places.storages(params, nodes, wrong),
         *places.shards(params, layout, nodes),
         *places.teacher(layout),
     ]
     if (layout.embeddings / "train" / MANIFEST).is_file():
         checks += training.fits(params, layout)
-        if not quick and not faults(checks):
+        if not (quick or elsewhere or faults(checks)):
             checks += training.data_rate(params, layout, nodes)
     return checks + tracker.mlflow(params, layout)
 

@@ -45,27 +45,35 @@ class Visitor:
         return time.time()
 
 
+def on_ray() -> bool:
+    """Whether this process is connected to a Ray cluster."""
+    ray = sys.modules.get("ray")  # not imported for the sake of this question
+    return ray is not None and ray.is_initialized()
+
+
 def survey(questions: Questions) -> Survey:
     """Looks at all machines; on Ray they do so at the same time."""
-    ray = sys.modules.get("ray")
-    if ray is None or not ray.is_initialized():
-        return Survey([look(questions, socket.gethostname())], {})
-    return _survey_ray(ray, questions)
+    if on_ray():
+        return _survey_ray(questions)
+    return Survey([look(questions, socket.gethostname())], {})
 
 
-def _survey_ray(ray: Any, questions: Questions) -> Survey:
+def _survey_ray(questions: Questions) -> Survey:
+    import ray
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    here = ray.get_runtime_context().get_node_id()
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    alive.sort(key=lambda node: node["NodeID"] != here)  # where two differ, this one is usual
+    nodes = {node["NodeID"]: node for node in alive}
+    visitor: Any = ray.remote(Visitor)
     visitors = {
-        node: ray.remote(Visitor)
-        .options(
+        node: visitor.options(
             num_cpus=0,  # a node that is busy, or does no work, answers too
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
             runtime_env={"env_vars": ENVIRONMENT},
-        )
-        .remote()
+        ).remote()
         for node in nodes
     }
     asked = {
@@ -81,7 +89,7 @@ def _survey_ray(ray: Any, questions: Questions) -> Survey:
             continue
         try:
             facts = ray.get(reference)
-            clock, clock_error = _clock(ray, visitors[node])
+            clock, clock_error = _clock(visitors[node])
         except RayError as error:
             silent[name] = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
             continue
@@ -95,13 +103,15 @@ def _survey_ray(ray: Any, questions: Questions) -> Survey:
                 clock_error=clock_error,
             )
         )
-    for visitor in visitors.values():
-        ray.kill(visitor)
+    for node in nodes:
+        ray.kill(visitors[node])
     return Survey(found, silent)
 
 
-def _clock(ray: Any, visitor: Any) -> tuple[float, float]:
+def _clock(visitor: Any) -> tuple[float, float]:
     """Seconds that a node is ahead, and how wrong that may be: half the way there and back."""
+    import ray
+
     trips = []
     for _ in range(TRIPS):
         sent = time.time()

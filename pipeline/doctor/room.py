@@ -14,6 +14,7 @@ from pipeline.doctor.node import NodeFacts, temporary
 from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.shards import MANIFEST, Manifest
+from pipeline.storage import Storage
 
 FLOOR = 1 << 30  # bytes that any place should have: logs, packages, a student
 BYTES_A_DIMENSION = 2.4  # of a stored vector, tar and checksums included
@@ -43,13 +44,14 @@ def needs(params: Params, layout: Layout, runs: Path | None, dim: int) -> Needs:
         runs: Folder of checkpoints, where they do not go to a bucket.
         dim: Of the teacher's vectors.
     """
-    distill, rooms = params.distill, {layout.root: FLOOR, temporary(): FLOOR}
+    distill, rooms = params.distill, {temporary(): FLOOR}
+    if params.cluster.mode != "cluster":
+        rooms[layout.root] = FLOOR
     if runs is not None:
         rooms[runs] = rooms.get(runs, FLOOR) + checkpoint_bytes(params, dim)
-    storage = params.data.storage
-    if storage is None or "://" not in storage:
-        place = layout.root if storage is None else Path(storage)
-        rooms[place] = rooms.get(place, FLOOR) + _vectors_to_come(params, layout, dim)
+    shards = layout.root if params.data.storage is None else Storage(params.data.storage).folder
+    if shards is not None:
+        rooms[shards] = rooms.get(shards, FLOOR) + _vectors_to_come(params, layout, dim)
     picture = 3 * distill.image_size**2 + 2 * 4 * dim
     loaders = params.cluster.loader_workers > 0
     return Needs(rooms, PREFETCHED * distill.global_batch * picture if loaders else 0)
@@ -80,18 +82,15 @@ def _vectors_to_come(params: Params, layout: Layout, dim: int) -> int:
 
 def disks(nodes: list[NodeFacts], wanted: Needs) -> list[Check]:
     """Whether every place of every machine has room."""
+    known = [(node, place, free) for node in nodes for place, free in node.rooms.items()]
     poor = [
         f"{place} on {node.name} has {_size(free)} and needs {_size(wanted.rooms[place])}"
-        for node in nodes
-        for place, free in node.rooms.items()
+        for node, place, free in known
         if free < wanted.rooms[place]
     ]
     if poor:
         return [fault("disk", listed(poor), "free space, or point to another disk")]
-    place, free = min(
-        ((place, free) for node in nodes for place, free in node.rooms.items()),
-        key=lambda room: room[1] - wanted.rooms[room[0]],
-    )
+    _, place, free = min(known, key=lambda room: room[2] - wanted.rooms[room[1]])
     return [ok("disk", f"{_size(free)} free in {place}, {_size(wanted.rooms[place])} needed")]
 
 

@@ -5,10 +5,8 @@ steps take them.
 from __future__ import annotations
 
 import math
-import sys
 import time
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +15,9 @@ from kdeov.transform import ImageTransform
 from pipeline.distill import check_training, train_config
 from pipeline.doctor.check import Check, complaints, counted, ok, warning
 from pipeline.doctor.node import NodeFacts
+from pipeline.doctor.nodes import on_ray
 from pipeline.layout import Layout
+from pipeline.on_ray import one_line_errors_of_ray
 from pipeline.params import Params
 from pipeline.stream import Batch, EpochStream, epoch_loader
 from pipeline.trainer import TrainConfig, Trainer
@@ -87,26 +87,25 @@ def data_rate(params: Params, layout: Layout, nodes: list[NodeFacts]) -> list[Ch
     threads = None if params.cluster.mode == "inline" else 1  # so Ray gives them
     checks: list[Check] = []
     with complaints("data rate", checks):
-        ray = sys.modules.get("ray")
-        if ray is None or not ray.is_initialized():
-            rates = measured(config, threads)
-        else:
-            remote = ray.remote(measured).options(num_cpus=1, num_gpus=int(gpus))
-            reference = remote.remote(config, threads)
-            ready, _ = ray.wait([reference], timeout=PATIENCE_S)
-            if not ready:
-                ray.cancel(reference, force=True)
-                text = f"not measured within {PATIENCE_S:.0f} s: no worker is free"
-                return [warning("data rate", text, "see what else runs on the cluster")]
-            rates = _of_ray(ray, reference)
+        rates = _on_a_worker(config, threads) if on_ray() else measured(config, threads)
+        if rates is None:
+            text = f"not measured within {PATIENCE_S:.0f} s: no worker is free"
+            return [warning("data rate", text, "see what else runs on the cluster")]
         cores = max(node.cpus for node in nodes)
         checks.append(judged(rates, params.cluster.loader_workers, cores))
     return checks
 
 
-def _of_ray(ray: Any, reference: Any) -> Rates:
-    from pipeline.on_ray import one_line_errors_of_ray
+def _on_a_worker(config: TrainConfig, threads: int | None) -> Rates | None:
+    """Measured where training would run; None where no worker is free."""
+    import ray
 
+    remote = ray.remote(measured).options(num_cpus=1, num_gpus=int(config.use_gpu is True))
+    reference = remote.remote(config, threads)
+    ready, _ = ray.wait([reference], timeout=PATIENCE_S)
+    if not ready:
+        ray.cancel(reference, force=True)
+        return None
     with one_line_errors_of_ray():
         return ray.get(reference)
 

@@ -3,159 +3,190 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
-from conftest_end_to_end import Checkout, wait_for
+from conftest_end_to_end import Checkout
 
 import pipeline.doctor
-from pipeline.doctor import training
-from pipeline.doctor.check import Check
-from pipeline.doctor.examine import examine_run, preflight
-from pipeline.doctor.node import NodeFacts
-from pipeline.layout import Layout
-from pipeline.params import Params, load_params
+from pipeline.cluster.local import start_cluster, stop_cluster
 from pipeline.shards import Manifest
 
 pytestmark = pytest.mark.slow
 
+SHOWN = "from pipeline.cli import app; app()"
+IN_A_JOB = """
+import dataclasses, logging, ray, sys
+from pathlib import Path
+from kdeov.errors import KdeovError
+from pipeline.doctor import training
+from pipeline.doctor.examine import preflight
+from pipeline.doctor.node import NodeFacts
+from pipeline.layout import Layout
+from pipeline.params import load_params
 
-class OddNode(NamedTuple):
-    """A node of Ray that is not like the others.
+gcs, root = sys.argv[1:]
+ray.init(address=gcs, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": root}})
+layout = Layout.here()
+params = load_params(layout.params)
+(check,) = training.data_rate(params, layout, [NodeFacts("a", cpus=2)])
+print(check.name, check.text)
+try:
+    preflight(params, layout)
+except KdeovError as error:
+    print(error)
+"""
+
+
+class Nodes(NamedTuple):
+    """Two nodes of Ray, of which one is not like the other.
 
     Attributes:
-        name: As the doctor calls it.
-        private: A folder that is another one there.
-        shared: A folder that is the same everywhere.
+        dashboard: Address that takes jobs.
+        gcs: Address that drivers and nodes connect to.
+        private: A folder that is another one on the odd node.
+        shared: A folder that is the same on both.
     """
 
-    name: str
+    dashboard: str
+    gcs: str
     private: Path
     shared: Path
 
 
 @pytest.fixture(scope="module")
-def odd_node(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OddNode]:
-    """Has another disk at `private`, another timm and another line in this project's code."""
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """The odd node has a disk of its own at `private`, another timm, and another line of code."""
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
-        pytest.skip("mounts for one process alone (unshare -m) are not permitted here")
-    import ray
-
-    folder = tmp_path_factory.mktemp("node")
+        pytest.skip("mounts of one process alone (unshare -m) are not permitted here")
+    folder = tmp_path_factory.mktemp("nodes")
     private, shared = folder / "private", folder / "shared"
     private.mkdir()
     shared.mkdir()
     files = importlib.metadata.distribution("timm").files or []
     (metadata,) = [file.locate() for file in files if file.name == "METADATA"]
-    code = Path(str(pipeline.doctor.__file__))
     (folder / "METADATA").write_text("Metadata-Version: 2.4\nName: timm\nVersion: 0.0.1\n")
+    code = Path(str(pipeline.doctor.__file__))
     (folder / "code.py").write_text(code.read_text() + "# another version\n")
-    start = [
-        sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1",
-        f"--address={ray.get_runtime_context().gcs_address}", "--node-ip-address=127.0.0.2",
-        "--object-store-memory=100000000",
-    ]  # fmt: skip
-    mounts = (
-        ["mount", "-t", "tmpfs", "none", str(private)],
-        ["mount", "--bind", str(folder / "METADATA"), str(metadata)],
-        ["mount", "--bind", str(folder / "code.py"), str(code)],
-        ["exec", *start],
-    )
-    known = {node["NodeID"] for node in ray.nodes()}
-    with open(folder / "log", "wb") as log:
-        process = subprocess.Popen(
-            ["unshare", "-m", "sh", "-ec", "\n".join(map(shlex.join, mounts))],
-            stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-
-    def new() -> list[str]:
-        assert process.poll() is None, (folder / "log").read_text()
-        return [
-            node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in known
-        ]
-
+    odd = None
     try:
-        wait_for(new)
-        yield OddNode(f"({new()[0][:6]})", private, shared)
+        cluster = start_cluster(folder, nodes=1, cpus=2)
+        found = re.search(r"--address='([\d.:]+)'", (folder / "node-0.log").read_text())
+        assert found is not None
+        start = [
+            sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1",
+            f"--address={found[1]}", "--node-ip-address=127.0.0.99", "--min-worker-port=0",
+            "--max-worker-port=0", "--object-store-memory=100000000",
+            "--dashboard-agent-listen-port=0",
+        ]  # fmt: skip
+        mounts = [
+            ["mount", "-t", "tmpfs", "none", str(private)],
+            ["mount", "--bind", str(folder / "METADATA"), str(metadata)],
+            ["mount", "--bind", str(folder / "code.py"), str(code)],
+        ]
+        script = "\n".join(map(shlex.join, [*mounts, ["exec", *start]]))
+        log = folder / "odd.log"
+        with open(log, "wb") as file:
+            odd = subprocess.Popen(
+                ["unshare", "-m", "sh", "-ec", script], stdout=file, stderr=file,
+                start_new_session=True,
+            )  # fmt: skip
+        end = time.monotonic() + 120
+        while "Ray runtime started" not in log.read_text():
+            assert odd.poll() is None and time.monotonic() < end, log.read_text()
+            time.sleep(0.2)
+        yield Nodes(cluster.address, found[1], private, shared)
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
+        if odd is not None:
+            odd.send_signal(signal.SIGTERM)
+            odd.wait()
+        stop_cluster(folder)
 
 
 @pytest.fixture(scope="module")
-def case(reproduced: Checkout, odd_node: OddNode) -> tuple[Params, Layout]:
-    """Params of a cluster whose `data.storage` one node does not share."""
-    layout = Layout(reproduced.path)
-    params = load_params(layout.params)
-    where = {"address": "http://127.0.0.1:8265", "storage": str(odd_node.shared)}
-    cluster = params.cluster.model_copy(update={"mode": "cluster", "workers": 2, **where})
-    data = params.data.model_copy(update={"storage": str(odd_node.private)})
-    (odd_node.private / "shards").mkdir()
-    for folder in (*layout.images.iterdir(), *layout.embeddings.iterdir()):
-        if folder.is_dir():
-            for shard in Manifest.read(folder, "prepare").shards:
-                name = f"{shard.sha256}.tar"
-                shutil.copy(folder / shard.name, odd_node.private / "shards" / name)
-    return params.model_copy(update={"cluster": cluster, "data": data}), layout
+def laptop(
+    reproduced: Checkout, nodes: Nodes, tmp_path_factory: pytest.TempPathFactory
+) -> Checkout:
+    """A checkout whose `data.storage` one node of its cluster does not share."""
+    checkout = Checkout(tmp_path_factory.mktemp("laptop") / "checkout")
+    shutil.copytree(reproduced.path, checkout.path, symlinks=True)
+    (nodes.private / "shards").mkdir()
+    for manifest in checkout.path.glob("out/*/*/manifest.json"):
+        for shard in Manifest.read(manifest.parent, "prepare").shards:
+            name = f"{shard.sha256}.tar"
+            shutil.copy(manifest.parent / shard.name, nodes.private / "shards" / name)
+    where = {"mode": "cluster", "address": nodes.dashboard, "storage": str(nodes.shared)}
+    checkout.change({"data": {"storage": str(nodes.private)}, "cluster": {**where, "workers": 2}})
+    return checkout
 
 
 @pytest.fixture(scope="module")
-def checks(case: tuple[Params, Layout]) -> list[Check]:
-    return examine_run(*case)
-
-
-def faults(checks: list[Check], name: str) -> list[str]:
-    return [check.text for check in checks if check.verdict == "fault" and check.name == name]
+def told(laptop: Checkout) -> dict[str, str]:
+    """The lines of `kdeov doctor` on the laptop, by what they are about."""
+    result = laptop.run("python", "-c", SHOWN, "doctor", check=False)
+    assert result.returncode == 1, result.stdout + result.stderr
+    return {line[8:].split()[0]: line for line in result.stdout.splitlines()[:-1]}
 
 
 def test_a_folder_that_a_node_does_not_share_is_refused_and_the_node_is_named(
-    checks: list[Check], odd_node: OddNode
+    told: dict[str, str], nodes: Nodes
 ) -> None:
-    (text,) = faults(checks, "data.storage")
-    assert f"{odd_node.private} is not shared" in text and odd_node.name in text
-    assert "mount it on all nodes" in text
-    (shared,) = [check for check in checks if check.name == "cluster.storage"]
-    assert shared.verdict == "ok" and "by 2 nodes" in shared.found
+    line = told["data.storage"]
+    assert line.startswith("fault ") and f"{nodes.private} is not shared" in line
+    assert re.search(r"\([0-9a-f]{6}\) does not see", line) and "mount it on all nodes" in line
+    assert told["cluster.storage"].startswith("ok ")
+    assert f"{nodes.shared} is read and written by 2 nodes" in told["cluster.storage"]
 
 
-def test_shards_that_a_node_does_not_see_are_named(checks: list[Check], odd_node: OddNode) -> None:
-    (text,) = faults(checks, "shards")
-    assert odd_node.name in text and "is missing" in text
+def test_shards_that_a_node_does_not_see_are_named(told: dict[str, str]) -> None:
+    assert told["shards"].startswith("fault ")
+    assert re.search(r"\([0-9a-f]{6}\): .*\.tar is missing", told["shards"])
 
 
-def test_a_node_with_another_package_and_other_code_is_named_with_both_versions(
-    checks: list[Check], odd_node: OddNode
+def test_a_node_with_another_package_is_named_with_both_versions(told: dict[str, str]) -> None:
+    assert told["versions"].startswith("fault ")
+    usual = importlib.metadata.version("timm")
+    assert re.search(rf"\) has timm 0\.0\.1, others have {usual}; install", told["versions"])
+
+
+def test_the_rest_of_the_cluster_is_sound(told: dict[str, str]) -> None:
+    assert told["clock"].startswith("ok ") and "2 nodes within" in told["clock"]
+    assert told["devices"].startswith("ok ") and "3 CPUs, 0 GPUs" in told["devices"]
+    for name in ("disk", "teacher", "training"):
+        assert told[name].startswith("ok "), told[name]
+
+
+def test_nothing_is_left_anywhere(told: dict[str, str], nodes: Nodes) -> None:
+    assert [path.name for path in nodes.private.iterdir()] == ["shards"]
+    assert list(nodes.shared.iterdir()) == []
+
+
+def test_a_cluster_that_does_not_answer_is_told_in_one_line(laptop: Checkout, nodes: Nodes) -> None:
+    laptop.change({"cluster": {"address": "http://127.0.0.1:9"}})
+    try:
+        result = laptop.run("python", "-c", SHOWN, "doctor", "--quick", check=False)
+    finally:
+        laptop.change({"cluster": {"address": nodes.dashboard}})
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("fault")]
+    assert line.startswith("fault   cluster") and "nobody answers at http://127.0.0.1:9" in line
+
+
+def test_a_job_measures_on_the_cluster_and_is_refused_in_one_line(
+    laptop: Checkout, nodes: Nodes, root: Path
 ) -> None:
-    (versions,), (code,) = faults(checks, "versions"), faults(checks, "code")
-    for text in (versions, code):
-        assert odd_node.name in text
-    assert "timm 0.0.1" in versions and importlib.metadata.version("timm") in versions
-
-
-def test_two_nodes_on_one_machine_tell_the_same_time(checks: list[Check]) -> None:
-    (clock,) = [check for check in checks if check.name == "clock"]
-    assert clock.verdict == "ok" and "2 nodes within" in clock.found
-
-
-def test_nothing_is_left_on_any_node(checks: list[Check], odd_node: OddNode) -> None:
-    left = [path for path in odd_node.private.iterdir() if path.name != "shards"]
-    assert left == [] and list(odd_node.shared.iterdir()) == []
-
-
-def test_the_job_is_refused_in_one_line(
-    case: tuple[Params, Layout], odd_node: OddNode, complains: Any
-) -> None:
-    with complains("nothing was started", "data.storage: ", "is not shared", odd_node.name):
-        preflight(*case)
-
-
-def test_the_rate_of_data_is_measured_on_the_cluster(case: tuple[Params, Layout]) -> None:
-    (check,) = training.data_rate(*case, [NodeFacts("a", cpus=2)])
-    assert check.name == "data rate" and "a worker trains" in check.found
+    result = laptop.run("python", "-c", IN_A_JOB, nodes.gcs, str(root), check=False)
+    assert result.returncode == 0, result.stderr
+    rate, refusal = result.stdout.splitlines()
+    assert re.match(r"data rate one process reads [\d,]+ pictures/s, a worker trains", rate)
+    assert refusal.startswith("nothing was started, 4 faults: ")
+    for word in ("has timm 0.0.1", "has code ", "is not shared", "is missing"):
+        assert word in refusal

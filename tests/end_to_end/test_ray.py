@@ -6,18 +6,21 @@ import os
 import shutil
 import signal
 import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 import pytest
-from conftest_end_to_end import Checkout, wait_for
+from conftest_end_to_end import Checkout
 
 from pipeline.embed import embed
 from pipeline.identity import cache_identity
 from pipeline.launch import launch
 from pipeline.layout import Layout
+from pipeline.on_ray import ray_session
 from pipeline.params import ClusterParams, load_params
 from pipeline.step_log import read_steps
 from pipeline.teacher import read_teacher_identity
@@ -27,6 +30,13 @@ from pipeline.trainer import TrainConfig
 pytestmark = pytest.mark.slow
 
 CLUSTER = ClusterParams(mode="local", workers=2, max_failures=2)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One Ray for all of these tests: it takes most of a minute to start."""
+    with ray_session(2):
+        yield
 
 
 class Run(NamedTuple):
@@ -189,3 +199,10 @@ def processes(name: str) -> list[psutil.Process]:
     """Ray's workers that do something of this name."""
     found = psutil.process_iter(["cmdline"])
     return [p for p in found if name in " ".join(p.info["cmdline"] or [])]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 240) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
