@@ -77,7 +77,7 @@ def verify(
         params = load_params(layout.params)
         teacher = load_teacher(layout.teacher, pick_device(params.cluster.use_gpu))
         for split in SPLITS:
-            verify_cache(open_cache(params.embed, layout, split), teacher, entries, whole=True)
+            verify_cache(open_cache(params, layout, split), teacher, entries, whole=True)
 
 
 @app.command()

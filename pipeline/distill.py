@@ -77,6 +77,7 @@ def train_config(params: Params, layout: Layout) -> TrainConfig:
         params=params.distill,
         images=layout.images,
         embeddings=layout.embeddings,
+        storage=params.data.storage,
         identities={
             split: cache_identity(identity, params.embed, split) for split in ("train", "val")
         },
@@ -126,7 +127,7 @@ def check_training(config: TrainConfig, workers: int) -> None:
         shards = config.shards(split)
         if not len(shards):
             raise KdeovError(
-                f"{shards.images}: the {split} split is empty; run `dvc repro prepare`"
+                f"{shards.images.path}: the {split} split is empty; run `dvc repro prepare`"
             )
     if not next(iter(shards)).captions:
         for name in (*NEEDS_TEXT, "fusion"):

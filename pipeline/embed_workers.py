@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ from kdeov.teacher import TowerTeacher
 from kdeov.views import ViewPlan
 from pipeline.cluster.node import ready_node
 from pipeline.device import pick_device
+from pipeline.embed_notes import write_note
 from pipeline.embedder import ShardEmbedder, fitting_batch
-from pipeline.files import write_json
 from pipeline.identity import cache_identity, view_plan
 from pipeline.on_ray import one_line_errors_of_ray, ray_session
 from pipeline.params import ClusterParams, EmbedParams
 from pipeline.precomputed import PrecomputedTeacher
-from pipeline.shards import Shard, verify_shard, write_shard
+from pipeline.shard_folder import ShardFolder
+from pipeline.shards import Shard
 from pipeline.table_embedder import TableEmbedder
 from pipeline.teacher import Teacher, load_teacher
 
@@ -42,19 +43,14 @@ class Job:
     """
 
     split: str
-    images: Path
+    images: ShardFolder
     shard: Shard
-    out: Path
+    out: ShardFolder
 
     @property
     def name(self) -> str:
         """For progress."""
         return f"{self.split}/{self.shard.name}"
-
-
-def note_path(out: Path, shard: Shard) -> Path:
-    """What says of a finished teacher shard what it was made from."""
-    return out / f"{Path(shard.name).stem}.json"
 
 
 @dataclass(frozen=True)
@@ -119,8 +115,21 @@ class EmbedWorker:
         Args:
             job: The shard.
             told: Hears the job's name and how many of its pictures are done.
+
+        Raises:
+            KdeovError: The image shard is damaged, or the shard cannot be written.
         """
-        verify_shard(job.images, job.shard, "prepare")
+        try:
+            made = self._make(job, told)
+        except Exception:
+            # where pictures are damaged, that comes first, and not what a library says of it
+            job.images.verify(job.shard, "prepare")
+            raise
+        identity = cache_identity(self.identity, self.crew.params, job.split)
+        write_note(job.out, job.shard, identity, made)
+        return made
+
+    def _make(self, job: Job, told: Callable[[str, int], object]) -> Shard:
         embedder = self.embedder(view_plan(self.identity, self.crew.params, job.split))
         done = 0
 
@@ -129,12 +138,8 @@ class EmbedWorker:
             done += count
             told(job.name, done)
 
-        samples = embedder.samples(job.images / job.shard.name, job.shard, advance)
-        made = write_shard(job.out / job.shard.name, samples)
-        made_from = cache_identity(self.identity, self.crew.params, job.split)
-        note = {"identity": made_from, "images_sha256": job.shard.sha256, "shard": asdict(made)}
-        write_json(note_path(job.out, job.shard), note)
-        return made
+        samples = embedder.samples(job.images, job.shard, advance)
+        return job.out.write(job.shard.name, samples)
 
 
 def make_shards(

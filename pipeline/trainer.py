@@ -49,6 +49,7 @@ class TrainConfig:
         params: The `distill` section.
         images: Folder of the image shards, with `train` and `val`.
         embeddings: Folder of the teacher shards.
+        storage: Where the shards of both are (see `ShardFolder`).
         identities: Identity of the cache of each split.
         run: Folder of this run's checkpoints.
         use_gpu: See `pick_device`.
@@ -64,10 +65,13 @@ class TrainConfig:
     use_gpu: bool | str = "auto"
     loader_workers: int = 0
     checkpoint_every: int = 500
+    storage: str | None = None
 
     def shards(self, split: str) -> PairedShards:
         """One split with its cache."""
-        return PairedShards(self.images / split, self.embeddings / split, self.identities[split])
+        return PairedShards(
+            self.images / split, self.embeddings / split, self.identities[split], self.storage
+        )
 
     def plan(self, sizes: list[int], epoch: int) -> EpochPlan:
         """The data plan of an epoch, from the training shards' sizes."""

@@ -27,6 +27,7 @@ SHOWN_NOT_COUNTED = (
             "params",
             "schema",
             "storage",
+            "bucket",
             "source_params",
             "teacher_params",
             "cli",

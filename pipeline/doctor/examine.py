@@ -10,11 +10,11 @@ from kdeov.errors import KdeovError
 from pipeline.doctor import checkout, machines, places, room, tracker, training
 from pipeline.doctor.by_job import survey_by_job
 from pipeline.doctor.check import Check, complaints
-from pipeline.doctor.node import NodeFacts, Questions
-from pipeline.doctor.nodes import on_ray, survey
+from pipeline.doctor.node import Questions
+from pipeline.doctor.nodes import Survey, on_ray, survey
+from pipeline.doctor.shards import find_shards, shards
 from pipeline.layout import Layout
 from pipeline.params import Params
-from pipeline.shards import MANIFEST
 from pipeline.storage import Storage
 from pipeline.teacher import read_teacher_identity
 
@@ -44,43 +44,38 @@ def examine_run(params: Params, layout: Layout, quick: bool = False) -> list[Che
 
     How fast data come is not measured on a cluster from outside of it; its jobs do so.
     """
-    addresses = list(places.storage_names(params))
-    wanted = room.needs(params, layout, _runs(params, layout), _dim(layout))
     checks: list[Check] = []
-    nodes: list[NodeFacts] = []
-    with places.probe_in(addresses) as (probe, wrong), complaints("cluster", checks):
-        questions = Questions(
-            storages=tuple(address for address in addresses if address not in wrong),
-            probe=probe,
-            shard_storage=params.data.storage or "",
-            shards=places.sampled_shards(params, layout),
-            rooms=tuple(wanted.rooms),
-        )
-        elsewhere = params.cluster.mode == "cluster" and not on_ray()
-        if elsewhere:
-            assert params.cluster.address is not None  # the schema asks for it
-            found = survey_by_job(params.cluster.address, layout.root, questions)
-        else:
-            found = survey(questions)
-        nodes = found.nodes
-        checks += machines.alike(found)
-    if nodes:
-        ray = params.cluster.mode != "inline"
-        checks += [
-            *machines.clocks(nodes),
-            *machines.devices(nodes, params.cluster),
-            *room.disks(nodes, wanted),
-            *room.shared_memory(nodes, wanted, params.cluster.most_workers, ray),
-        ]
+    listed, wanted, found = None, room.Needs({}, 0), Survey([], {})
+    with places.probe_in(list(places.storage_names(params))) as (probe, wrong):
+        if params.data.storage not in wrong:
+            with complaints("shards", checks):
+                listed = find_shards(params, layout)
+        with complaints("disk", checks):
+            manifests = listed.manifests if listed else {}
+            wanted = room.needs(params, layout, _runs(params, layout), _dim(layout), manifests)
+        with complaints("cluster", checks):
+            questions = Questions(
+                storages=tuple(a for a in places.storage_names(params) if a not in wrong),
+                probe=probe,
+                shard_storage=params.data.storage or "",
+                shards=listed.sample() if listed else (),
+                rooms=tuple(wanted.rooms),
+            )
+            found = _survey(params, layout, questions)
     checks += [
-        *places.storages(params, nodes, wrong),
-        *places.shards(params, layout, nodes),
+        *machines.alike(found),
+        *machines.clocks(found.nodes),
+        *machines.devices(found.nodes, params.cluster),
+        *room.disks(found.nodes, wanted),
+        *room.shared_memory(found.nodes, wanted, params.cluster),
+        *places.storages(params, found.nodes, wrong),
+        *(shards(listed, found.nodes) if listed else []),
         *places.teacher(layout),
     ]
-    if (layout.embeddings / "train" / MANIFEST).is_file():
+    if listed and layout.embeddings / "train" in listed.manifests:
         checks += training.fits(params, layout)
-        if not (quick or elsewhere or faults(checks)):
-            checks += training.data_rate(params, layout, nodes)
+        if not (quick or _elsewhere(params) or faults(checks)):
+            checks += training.data_rate(params, layout, found.nodes)
     return checks + tracker.mlflow(params, layout)
 
 
@@ -104,6 +99,18 @@ def preflight(params: Params, layout: Layout, quick: bool = False) -> None:
 def faults(checks: list[Check]) -> list[Check]:
     """Those that would stop a run."""
     return [check for check in checks if check.verdict == "fault"]
+
+
+def _elsewhere(params: Params) -> bool:
+    """Whether the run's machines are those of a cluster that this process is no part of."""
+    return params.cluster.mode == "cluster" and not on_ray()
+
+
+def _survey(params: Params, layout: Layout, questions: Questions) -> Survey:
+    if not _elsewhere(params):
+        return survey(questions)
+    assert params.cluster.address is not None  # the schema asks for it
+    return survey_by_job(params.cluster.address, layout.root, questions)
 
 
 def _dim(layout: Layout) -> int:

@@ -71,6 +71,8 @@ def clocks(nodes: list[NodeFacts]) -> list[Check]:
 
 def devices(nodes: list[NodeFacts], cluster: ClusterParams) -> list[Check]:
     """Whether there are the GPUs and CPUs that params ask for."""
+    if not nodes:
+        return []
     inline = cluster.mode == "inline"
     most, fewest = (1, 1) if inline else (cluster.most_workers, cluster.fewest_workers)
     gpus = sum(node.usable_gpus for node in nodes)

@@ -181,8 +181,6 @@ def try_storage(address: str, probe: str) -> str:
         return UNSEEN
     except KdeovError as error:
         return str(error)
-    except OSError as error:
-        return f"{address} cannot be read ({error.strerror or error})"
     return ""
 
 

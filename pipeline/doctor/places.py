@@ -1,24 +1,18 @@
-"""Judges what a run reads and where it writes: storages, shards, teacher and weights."""
+"""Judges what a run reads and where it writes: storages, teacher and weights."""
 
 from __future__ import annotations
 
 import contextlib
-import random
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 from kdeov.errors import KdeovError
-from pipeline.dataset import SPLITS
 from pipeline.doctor.check import Check, complaints, counted, fault, listed, ok
 from pipeline.doctor.node import PATIENCE_S, UNSEEN, NodeFacts, write_probe
 from pipeline.layout import Layout
 from pipeline.params import Params
-from pipeline.shards import MANIFEST, Manifest, Shard
 from pipeline.storage import Storage
 from pipeline.teacher import load_teacher
-
-SAMPLED = 32  # shards that every node looks at
 
 
 @contextlib.contextmanager
@@ -35,7 +29,7 @@ def probe_in(addresses: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
     finally:
         for address in addresses:
             if address not in wrong:
-                with contextlib.suppress(KdeovError, OSError):
+                with contextlib.suppress(KdeovError):
                     Storage(address, PATIENCE_S).delete(probe)
 
 
@@ -73,71 +67,6 @@ def storages(params: Params, nodes: list[NodeFacts], wrong: dict[str, str]) -> l
             where = f" by {counted(len(nodes), 'node')}" if len(nodes) > 1 else ""
             checks.append(ok(key, f"{address} is read and written{where}"))
     return checks
-
-
-def shards(params: Params, layout: Layout, nodes: list[NodeFacts]) -> list[Check]:
-    """Whether the shards that manifests list are there, in their full size."""
-    checks: list[Check] = []
-    with complaints("shards", checks):
-        found = manifests(layout)
-        if not found:
-            return [ok("shards", "none made yet: `dvc repro` does")]
-        for folder, manifest in found.items():
-            if wrong := wrong_shards(params, folder, manifest):
-                stage = "prepare" if manifest.kind == "images" else "embed"
-                what = f"{len(wrong)} of {counted(len(manifest.shards), 'shard')} of {folder}"
-                text = f"{what} are missing or damaged ({listed(wrong)})"
-                checks.append(fault("shards", text, f"run `dvc repro -f {stage}`"))
-    checks += [
-        fault("shards", f"on {node.name}: {listed(node.shards)}", "see data.storage")
-        for node in nodes
-        if node.shards
-    ]
-    if not checks:
-        listing = [shard for manifest in found.values() for shard in manifest.shards]
-        size = sum(shard.bytes for shard in listing) / 1e6
-        where = params.data.storage or "out/"
-        text = f"{counted(len(listing), 'shard')}, {size:,.0f} MB, all in {where}"
-        checks.append(ok("shards", text))
-    return checks
-
-
-def manifests(layout: Layout) -> dict[Path, Manifest]:
-    """Those that are there, by their folders.
-
-    Raises:
-        KdeovError: One is damaged.
-    """
-    return {
-        folder: Manifest.read(folder, made_by)
-        for parent, made_by in ((layout.images, "prepare"), (layout.embeddings, "embed"))
-        for split in SPLITS
-        if ((folder := parent / split) / MANIFEST).is_file()
-    }
-
-
-def wrong_shards(params: Params, folder: Path, manifest: Manifest) -> list[str]:
-    """Names of the shards that are absent or of another size."""
-    remote: dict[str, int] = {}
-    if params.data.storage:
-        remote = Storage(params.data.storage, PATIENCE_S).sizes("shards")
-
-    def size(shard: Shard) -> int | None:
-        path = folder / shard.name
-        return path.stat().st_size if path.is_file() else remote.get(f"{shard.sha256}.tar")
-
-    return [shard.name for shard in manifest.shards if size(shard) != shard.bytes]
-
-
-def sampled_shards(params: Params, layout: Layout) -> tuple[tuple[str, int], ...]:
-    """Names, in `data.storage`, and bytes of shards that every node should look at."""
-    if params.data.storage is None:
-        return ()
-    with contextlib.suppress(KdeovError):  # told by `shards`
-        listing = [s for manifest in manifests(layout).values() for s in manifest.shards]
-        chosen = random.Random(0).sample(listing, min(SAMPLED, len(listing)))
-        return tuple((f"shards/{shard.sha256}.tar", shard.bytes) for shard in chosen)
-    return ()
 
 
 def teacher(layout: Layout) -> list[Check]:

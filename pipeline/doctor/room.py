@@ -12,8 +12,8 @@ from pipeline.dataset import SPLITS
 from pipeline.doctor.check import Check, fault, listed, ok, warning
 from pipeline.doctor.node import NodeFacts, temporary
 from pipeline.layout import Layout
-from pipeline.params import Params
-from pipeline.shards import MANIFEST, Manifest
+from pipeline.params import ClusterParams, Params
+from pipeline.shards import Manifest
 from pipeline.storage import Storage
 
 FLOOR = 1 << 30  # bytes that any place should have: logs, packages, a student
@@ -35,7 +35,9 @@ class Needs:
     batches: int
 
 
-def needs(params: Params, layout: Layout, runs: Path | None, dim: int) -> Needs:
+def needs(
+    params: Params, layout: Layout, runs: Path | None, dim: int, manifests: dict[Path, Manifest]
+) -> Needs:
     """Estimates what a run will take.
 
     Args:
@@ -43,6 +45,10 @@ def needs(params: Params, layout: Layout, runs: Path | None, dim: int) -> Needs:
         layout: Of the checkout.
         runs: Folder of checkpoints, where they do not go to a bucket.
         dim: Of the teacher's vectors.
+        manifests: Those that are there, by their folders.
+
+    Raises:
+        KdeovError: The student cannot be built.
     """
     distill, rooms = params.distill, {temporary(): FLOOR}
     if params.cluster.mode != "cluster":
@@ -51,7 +57,7 @@ def needs(params: Params, layout: Layout, runs: Path | None, dim: int) -> Needs:
         rooms[runs] = rooms.get(runs, FLOOR) + checkpoint_bytes(params, dim)
     shards = layout.root if params.data.storage is None else Storage(params.data.storage).folder
     if shards is not None:
-        rooms[shards] = rooms.get(shards, FLOOR) + _vectors_to_come(params, layout, dim)
+        rooms[shards] = rooms.get(shards, FLOOR) + _vectors_to_come(params, layout, dim, manifests)
     picture = 3 * distill.image_size**2 + 2 * 4 * dim
     loaders = params.cluster.loader_workers > 0
     return Needs(rooms, PREFETCHED * distill.global_batch * picture if loaders else 0)
@@ -68,15 +74,16 @@ def checkpoint_bytes(params: Params, dim: int) -> int:
     return (KEPT + 1) * weights * (4 if params.distill.ema else 3)
 
 
-def _vectors_to_come(params: Params, layout: Layout, dim: int) -> int:
+def _vectors_to_come(
+    params: Params, layout: Layout, dim: int, manifests: dict[Path, Manifest]
+) -> int:
     """Bytes of the teacher shards that are not there yet; a caption a picture is assumed."""
     total = 0
     for split in SPLITS:
-        images = layout.images / split
-        if (images / MANIFEST).is_file() and not (layout.embeddings / split / MANIFEST).is_file():
+        images = manifests.get(layout.images / split)
+        if images is not None and layout.embeddings / split not in manifests:
             views = params.embed.views if split == "train" else 1
-            samples = Manifest.read(images, "prepare").samples
-            total += int(samples * (views + 1) * dim * BYTES_A_DIMENSION)
+            total += int(images.samples * (views + 1) * dim * BYTES_A_DIMENSION)
     return total
 
 
@@ -90,19 +97,15 @@ def disks(nodes: list[NodeFacts], wanted: Needs) -> list[Check]:
     ]
     if poor:
         return [fault("disk", listed(poor), "free space, or point to another disk")]
+    if not known:
+        return []
     _, place, free = min(known, key=lambda room: room[2] - wanted.rooms[room[1]])
     return [ok("disk", f"{_size(free)} free in {place}, {_size(wanted.rooms[place])} needed")]
 
 
-def shared_memory(nodes: list[NodeFacts], wanted: Needs, workers: int, ray: bool) -> list[Check]:
-    """Whether every machine has the shared memory that it takes.
-
-    Args:
-        nodes: The machines.
-        wanted: For all workers.
-        workers: How many train.
-        ray: Whether they run on Ray.
-    """
+def shared_memory(nodes: list[NodeFacts], wanted: Needs, cluster: ClusterParams) -> list[Check]:
+    """Whether every machine has the shared memory that loader processes and Ray take."""
+    workers = 1 if cluster.mode == "inline" else cluster.most_workers
     known = [(node, node.shared_memory) for node in nodes if node.shared_memory is not None]
     poor, small = [], []
     for node, free in known:
@@ -110,7 +113,7 @@ def shared_memory(nodes: list[NodeFacts], wanted: Needs, workers: int, ray: bool
         batches = wanted.batches * max(1, here) // workers
         if free < batches:
             poor.append(f"{node.name} has {_size(free)}, its loaders need {_size(batches)}")
-        elif ray and free < RAY_STORE:
+        elif cluster.mode != "inline" and free < RAY_STORE:
             small.append(f"{node.name} has {_size(free)}, Ray's objects would go to the disk")
     cure = "give containers more (--shm-size, or an emptyDir of medium Memory)"
     if poor:

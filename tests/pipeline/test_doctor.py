@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from s3_server import SECRET, S3Server
 from typer.testing import CliRunner
 
 from pipeline.cli import app
@@ -25,6 +26,8 @@ from pipeline.doctor.nodes import Survey
 from pipeline.doctor.training import Rates, judged, measured
 from pipeline.layout import Layout
 from pipeline.params import ClusterParams, Params
+from pipeline.shards import Manifest
+from pipeline.storage import Storage
 
 pytestmark = pytest.mark.usefixtures("loggers")
 
@@ -253,6 +256,49 @@ def test_a_job_that_would_not_fail_starts_and_its_warnings_are_logged(
     assert "MLflow" in warning.getMessage()
 
 
+@pytest.fixture
+def in_bucket(here: Layout, bucket: str, s3_server: S3Server) -> Layout:
+    """The checkout with its shards in a bucket, except for one."""
+    change(here, data={"storage": f"{bucket}/data"})
+    for manifest in here.root.glob("out/*/*/manifest.json"):
+        for shard in Manifest.read(manifest.parent, "prepare").shards:
+            path = manifest.parent / shard.name
+            Storage(f"{bucket}/data").upload(path, f"shards/{shard.sha256}.tar")
+            path.unlink()
+    return here
+
+
+def test_shards_in_a_bucket_are_found_there_and_one_that_is_not_is_named(
+    in_bucket: Layout, bucket: str, s3_server: S3Server
+) -> None:
+    before = s3_server.objects(bucket)
+    assert doctor() == (0, [])
+    assert s3_server.objects(bucket) == before
+    shard = Manifest.read(in_bucket.images / "train", "prepare").shards[1]
+    Storage(f"{bucket}/data").write(f"shards/{shard.sha256}.tar", b"cut")
+    status, lines = doctor()
+    assert status == 1 and any("shards" in x and "is damaged" in x for x in lines), lines
+    Storage(f"{bucket}/data").delete(f"shards/{shard.sha256}.tar")
+    status, lines = doctor()
+    assert status == 1 and any("1 of 3 shards" in x and "000001.tar" in x for x in lines), lines
+
+
+def test_shards_that_lie_here_alone_are_no_fault(here: Layout, tmp_path: Path) -> None:
+    (tmp_path / "storage").mkdir()
+    change(here, data={"storage": str(tmp_path / "storage")})
+    assert doctor() == (0, [])
+
+
+def test_a_bucket_that_is_away_is_told_in_time_and_without_secrets(
+    in_bucket: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.doctor.node.PATIENCE_S", 1.0)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://user:{SECRET}@127.0.0.1:9")
+    status, (line,) = doctor()
+    assert status == 1 and line.startswith("fault   data.storage")
+    assert "cannot be written" in line and "AWS_ENDPOINT_URL" in line and SECRET not in line
+
+
 def node(name: str = "a", **changes: Any) -> NodeFacts:
     facts = NodeFacts(
         name, {"python": "3.11.7", "torch": "2.14.1", "ray": "2.60.0"}, "c0de", cpus=4,
@@ -335,8 +381,8 @@ def test_room_is_compared_with_what_a_run_writes(
     built: Layout, make_params: Callable[..., Params]
 ) -> None:
     loaders = make_params(cluster={"mode": "local", "loader_workers": 2}, distill={"ema": 0.9})
-    wanted = room.needs(loaders, built, built.runs, dim=32)
-    plain = room.needs(make_params(), built, built.runs, dim=32)
+    wanted = room.needs(loaders, built, built.runs, 32, {})
+    plain = room.needs(make_params(), built, built.runs, 32, {})
     assert wanted.rooms[built.runs] > plain.rooms[built.runs] > room.FLOOR
     assert plain.batches == 0
     assert wanted.batches == 3 * 8 * (3 * 32 * 32 + 2 * 4 * 32)
@@ -348,19 +394,20 @@ def test_room_is_compared_with_what_a_run_writes(
 
 
 @pytest.mark.parametrize(
-    ("free", "batches", "ray", "verdict"),
+    ("free", "batches", "mode", "verdict"),
     [
-        (8 * GB, 2 * GB, True, "ok"),
-        (GB, 2 * GB, False, "fault"),
-        (64_000_000, 0, True, "warning"),
-        (64_000_000, 0, False, "ok"),
+        (8 * GB, 2 * GB, "local", "ok"),
+        (GB, 2 * GB, "local", "fault"),
+        (64_000_000, 0, "local", "warning"),
+        (64_000_000, 0, "inline", "ok"),
     ],
 )
 def test_shared_memory_must_hold_the_batches_of_loaders(
-    free: int, batches: int, ray: bool, verdict: str
+    free: int, batches: int, mode: Any, verdict: str
 ) -> None:
     nodes = [node("a"), node("b", shared_memory=free)]
-    (check,) = room.shared_memory(nodes, room.Needs({}, batches), workers=4, ray=ray)
+    cluster = ClusterParams(mode=mode, workers=4)
+    (check,) = room.shared_memory(nodes, room.Needs({}, batches), cluster)
     assert check.verdict == verdict
     if verdict != "ok":
         assert check.found.startswith("b has ") and "--shm-size" in check.cure
