@@ -146,6 +146,12 @@ def old_mlflow(layout: Layout) -> None:
     change(layout, tracking={"uri": "mlruns"})
 
 
+def no_cluster(layout: Layout) -> None:
+    (storage := layout.root / "work" / "storage").mkdir(parents=True)
+    where = {"mode": "cluster", "address": "http://127.0.0.1:9", "workers": 1}
+    change(layout, data={"storage": str(storage)}, cluster=where)
+
+
 def no_dvc(layout: Layout) -> None:
     (layout.root / "dvc.yaml").unlink()
     git(layout, "commit", "-qam", "no dvc")
@@ -165,6 +171,7 @@ def no_dvc(layout: Layout) -> None:
         (uneven, "training", ["global_batch = 8", "4 workers", "cluster.workers"]),
         (other_views, "training", ["views.count is 3, wanted 2", "`dvc repro embed`"]),
         (old_mlflow, "MLflow", ["is a folder", "mlflow migrate-filestore"]),
+        (no_cluster, "cluster", ["http://127.0.0.1:9", "cluster"]),
         (no_dvc, "dvc", ["has no dvc.yaml", "run in a checkout"]),
     ],
 )
