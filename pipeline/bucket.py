@@ -4,6 +4,7 @@ where a person has to mend something.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import logging
@@ -64,13 +65,14 @@ class Bucket:
         pauses, end = _pauses(), None
         while True:
             try:
-                filesystem, root = self._filesystem()
+                filesystem, root = self.filesystem(_s3_options() if self._protocol == "s3" else {})
+                filesystem.retries = 1  # each fault comes here, is told, and patience is ours
                 return action(filesystem, f"{root}/{name}".rstrip("/"))
             except KdeovError:
                 raise
             except Exception as error:
                 missing = isinstance(error, FileNotFoundError) and not _lacks_bucket(error)
-                if missing and what == "read":
+                if missing and what != "written":
                     raise
                 end = end or time.monotonic() + self.patience_s
                 pause = next(pauses)
@@ -117,25 +119,31 @@ class Bucket:
 
     def delete(self, name: str) -> None:
         """Deletes an object, if it is there."""
-        if self.size(name) is not None:
+        with contextlib.suppress(FileNotFoundError):
             self.try_to("deleted", name, lambda fs, path: fs.rm_file(path))
 
-    def _filesystem(self) -> tuple[Any, str]:
+    def filesystem(self, options: dict[str, Any]) -> tuple[Any, str]:
+        """fsspec's file system, with options of its own, and the path of the address in it.
+
+        Raises:
+            KdeovError: What it needs is not installed.
+        """
         import fsspec
 
-        protocol = self.address.partition("://")[0]
-        options = _s3_options() if protocol == "s3" else {}
         try:
             filesystem, root = fsspec.core.url_to_fs(
                 self.address, use_listings_cache=False, **options
             )
         except ImportError as error:
             raise KdeovError(
-                f"{self.address}: needs {PROTOCOLS[protocol]}; install it on every machine"
-                + (" (`pip install kdeov[s3]`)" if protocol == "s3" else "")
+                f"{self.address}: needs {PROTOCOLS[self._protocol]}; install it on every machine"
+                + (" (`pip install kdeov[s3]`)" if self._protocol == "s3" else "")
             ) from error
-        filesystem.retries = 1  # each fault comes here, is told, and is bounded by our patience
         return filesystem, root.rstrip("/")
+
+    @property
+    def _protocol(self) -> str:
+        return self.address.partition("://")[0]
 
 
 def _s3_options() -> dict[str, Any]:

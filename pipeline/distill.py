@@ -32,7 +32,8 @@ from pipeline.plan import check_sharing
 from pipeline.run import RunRecord
 from pipeline.storage import Storage
 from pipeline.teacher import load_teacher, read_teacher_identity
-from pipeline.tracking import LiveTracker, TrackingTarget
+from pipeline.tracking import LiveTracker
+from pipeline.tracking_target import live_target
 from pipeline.trainer import TrainConfig
 from pipeline.verify import verify_cache
 
@@ -50,18 +51,18 @@ def distill(params: Params, layout: Layout) -> None:
     """
     identity = read_teacher_identity(layout.teacher)
     config = train_config(params, layout)
+    runs = runs_storage(params, layout)
+    runs.require_writable()
     check_training(config, params.cluster.most_workers if params.cluster.mode != "inline" else 1)
     _verify(config, layout)
     record = _name(params, layout, identity)
-    config = replace(config, run=layout.runs / record.fingerprint)
-    config.run.mkdir(parents=True, exist_ok=True)
+    config = replace(config, run=runs / record.fingerprint)
     logger.info("run %s, fingerprint %s", record.name, record.fingerprint)
     tracker = LiveTracker(
-        TrackingTarget.of(params.tracking, layout),
+        live_target(params, layout),
         record.fingerprint, record.name, record.params, run_tags(layout, record),
     )  # fmt: skip
-    tracker.start()
-    with driving(Storage(str(config.run))):
+    with tracker, driving(config.run):
         launch(config, params.cluster, record.name, tracker)
     _write(config, record, layout)
 
@@ -81,11 +82,20 @@ def train_config(params: Params, layout: Layout) -> TrainConfig:
         identities={
             split: cache_identity(identity, params.embed, split) for split in ("train", "val")
         },
-        run=Path(),
+        run=Storage(str(layout.runs)),
         use_gpu=params.cluster.use_gpu,
         loader_workers=params.cluster.loader_workers,
         checkpoint_every=params.cluster.checkpoint_every,
+        compile=params.cluster.compile,
     )
+
+
+def runs_storage(params: Params, layout: Layout) -> Storage:
+    """Where checkpoints of runs lie, one folder a fingerprint."""
+    shared = params.cluster.storage
+    if params.cluster.mode == "cluster":
+        shared = shared or params.data.storage
+    return Storage(shared) / "runs" if shared else Storage(str(layout.runs))
 
 
 def _verify(config: TrainConfig, layout: Layout) -> None:
@@ -181,7 +191,8 @@ def _write(config: TrainConfig, record: RunRecord, layout: Layout) -> None:
     state = config.checkpoints.latest()
     if state is None or state["epoch"] != config.params.epochs:
         raise KdeovError(
-            f"{config.run}: training ended without its last checkpoint; run `dvc repro` again"
+            f"{config.run.address}: training ended without its last checkpoint; run `dvc repro` "
+            "again"
         )
     teacher = load_teacher(layout.teacher)
     student = VisualStudent(config.params.backbone, config.params.fusion, teacher.embed_dim)

@@ -19,7 +19,8 @@ from kdeov.errors import KdeovError
 from pipeline.console import progress
 from pipeline.dataset import SPLITS
 from pipeline.embed_notes import finished, note_path
-from pipeline.embed_workers import Job, make_shards
+from pipeline.embed_queue import make_shards
+from pipeline.embed_workers import Job
 from pipeline.files import remove_partial
 from pipeline.identity import cache_identity
 from pipeline.params import ClusterParams, EmbedParams

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeov.errors import KdeovError
-from pipeline.files import digest, read_json, sha256_file, write_json
+from pipeline.files import digest, json_text, read_json, sha256_file, write_json
 from pipeline.identity import differences
 from pipeline.shard_folder import ShardFolder
 from pipeline.shards import Shard
@@ -43,8 +43,7 @@ def write_note(out: ShardFolder, image: Shard, identity: dict[str, Any], made: S
     if out.storage is None:
         write_json(note_path(out.path, image), note)
     else:
-        data = json.dumps(note, indent=2, sort_keys=True).encode()
-        Storage(out.storage).write(note_name(identity, image), data)
+        Storage(out.storage).write(note_name(identity, image), json_text(note).encode())
 
 
 def finished(out: ShardFolder, image: Shard, identity: dict[str, Any]) -> Shard | str | None:

@@ -85,8 +85,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON that is the same for equal values: sorted keys, two spaces, a final newline."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    """Writes JSON that is the same for equal values."""
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """JSON with sorted keys, two spaces and a final newline."""
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
 def read_json(path: Path, made_by: str) -> Any:

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from kdeov.errors import KdeovError
 from pipeline.bucket import PATIENCE_S, PROTOCOLS, Bucket, RemoteFile
@@ -165,6 +165,17 @@ class Storage:
             found = [path.name for path in folder.iterdir()]
             return sorted(name for name in found if not name.endswith(TEMPORARY))
         return []
+
+    def for_ray(self) -> dict[str, Any]:
+        """Arguments of Ray's `RunConfig` that make it keep its own files here."""
+        if self.folder is not None:
+            return {"storage_path": str(self.folder)}
+        from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+        filesystem, root = self._bucket.filesystem({})  # with the patience of its own client
+        return {
+            "storage_path": root, "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem))
+        }  # fmt: skip
 
     def delete(self, name: str) -> None:
         """Deletes a file, if it is there.

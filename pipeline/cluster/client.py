@@ -26,6 +26,10 @@ TIMEOUT_S = 30.0  # of one request
 QUIET_S = 60.0  # without a line of log, after which the connection is made anew: it may be dead
 PATIENCE_S = 900.0  # how long a dashboard may be away while a job runs
 PAUSE_S = 3.0  # between tries
+NAMES_EVERY_FILE = (
+    "dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk",
+    "_private.runtime_env.packaging", "_private.runtime_env.working_dir",
+)  # fmt: skip
 LAST = 2000  # characters of log that are shown of a job that ran before we came
 
 
@@ -62,12 +66,15 @@ class Dashboard:
             def _do_request(self, *arguments: Any, **settings: Any) -> Any:
                 return super()._do_request(*arguments, timeout=TIMEOUT_S, **settings)
 
-        for name in ("job.sdk", "dashboard_sdk"):  # which name every package and connection
-            logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
+        for name in NAMES_EVERY_FILE:
+            logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
         try:
             with self._told():
                 client = Client(self.address)
-        except (RuntimeError, ValueError, KeyError) as error:  # its answer is not that of a Ray
+        except KdeovError:
+            raise
+        # its answer is not that of a Ray
+        except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
             raise KdeovError(
                 f"{self.address} is not the dashboard of a Ray cluster; see cluster.address in "
                 "params.yaml"
@@ -106,7 +113,7 @@ class Dashboard:
                     submission_id=job,
                     runtime_env={"working_dir": str(code), "env_vars": environment},
                 )
-        except RuntimeError as error:
+        except (RuntimeError, Unreachable) as error:
             if self.info(job) is None:  # or someone else was as quick as we
                 reason = str(error).strip().splitlines()[-1][:300]
                 raise KdeovError(f"{self.address} refused the job {job}: {reason}") from error
@@ -137,10 +144,11 @@ class Dashboard:
         Returns:
             What became of it; None where the cluster does not know it any more.
         """
-        shown = Shown(0 if all_of_it else max(0, len(self.log(job)) - LAST))
+        shown = Shown(0) if all_of_it else None
         lost: float | None = None
         while True:
             try:
+                shown = shown or Shown(max(0, len(self.log(job)) - LAST))
                 asyncio.run(self._tail(job, shown))
                 info = self.info(job)
                 if lost is not None:
@@ -196,10 +204,17 @@ class Dashboard:
                 f"{self.address} {what}; put the cluster's into ~/.ray/auth_token, or name its "
                 "file in RAY_AUTH_TOKEN_PATH"
             ) from error
-        except (requests.RequestException, ConnectionError, TimeoutError) as error:
+        except (requests.JSONDecodeError, requests.HTTPError):  # someone answers, but no Ray
+            raise
+        except (requests.RequestException, ConnectionError) as error:
             raise Unreachable(
                 f"nobody answers at {self.address}; is the cluster up, and cluster.address right?"
             ) from error
+        except RuntimeError as error:  # Ray's own for all that is no success
+            if "status code 5" in str(error):
+                reason = str(error).strip().splitlines()[-1][:200]
+                raise Unreachable(f"{self.address} is in trouble: {reason}") from error
+            raise
 
 
 class Shown:

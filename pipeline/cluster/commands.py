@@ -46,6 +46,16 @@ def down() -> None:
     typer.echo(f"{count} nodes ended" if count else "no nodes of this checkout are up")
 
 
+@app.command()
+def example(name: Annotated[str, typer.Argument(help="aws or kuberay.")]) -> None:
+    """Prints a cluster file to start from."""
+    from pipeline.cli import one_line_errors
+    from pipeline.cluster.examples import example as text_of
+
+    with one_line_errors("cluster example"):
+        typer.echo(text_of(name), nl=False)
+
+
 def submit(stage: str, detach: bool) -> None:
     """Runs a stage as a job; see `run_on_cluster`.
 
@@ -78,18 +88,19 @@ def submit(stage: str, detach: bool) -> None:
 
 def status() -> None:
     """Prints the jobs of this checkout."""
-    from rich.table import Table
-
     from pipeline.cluster.records import Record
-    from pipeline.console import stdout
     from pipeline.layout import Layout
 
-    table = Table("stage", "job", "state", "since", "cluster")
     states = _states(records := Record.all(Layout.here()))
+    rows = [("STAGE", "JOB", "STATE", "SINCE", "CLUSTER")]
     for record in records:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.since))
-        table.add_row(record.stage, record.id, states[record.id], since, record.address)
-    stdout.print(table if records else "no job was submitted from here")
+        rows.append((record.stage, record.id, states[record.id], since, record.address))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows if records else ():  # wider than a terminal perhaps, but ids stay whole
+        typer.echo("  ".join(map(str.ljust, row, widths)).rstrip())
+    if not records:
+        typer.echo("no job was submitted from here")
 
 
 def _states(records: list[Record]) -> dict[str, str]:

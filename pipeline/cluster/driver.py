@@ -6,13 +6,18 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from kdeov.errors import KdeovError
 from pipeline.cluster.job import File, Job
 from pipeline.cluster.node import conclude, job_folder, ready_node, upload_outputs
 from pipeline.console import setup_logging
 from pipeline.layout import Layout
-from pipeline.on_ray import one_line_errors_of_ray, ray_session
-from pipeline.params import ClusterParams, Params, load_params
+from pipeline.on_ray import (
+    cpus_each,
+    gpus_of_ray,
+    one_line_errors_of_ray,
+    ray_session,
+    resources_of_nodes,
+)
+from pipeline.params import Params, load_params
 
 logger = logging.getLogger(__name__)
 
@@ -61,23 +66,10 @@ def _run_on_a_node(work: Work) -> list[File]:
     root = ready_node()
     assert root is not None
     cluster = load_params(root / "params.yaml").cluster
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    use_gpu = wants_gpu(cluster, nodes)
-    cpus = 1 if use_gpu else max(int(node.get("CPU", 0)) for node in nodes)
+    use_gpu = gpus_of_ray(cluster.use_gpu) > 0
+    cpus = 1 if use_gpu else cpus_each(resources_of_nodes(), 1)
     logger.info("on one node of the cluster, %s", "with a GPU" if use_gpu else f"{cpus} CPUs")
     task: Any = ray.remote(_run_in_worker).options(
         num_cpus=cpus, num_gpus=int(use_gpu), max_retries=cluster.max_failures
     )
     return ray.get(task.remote(work, use_gpu))
-
-
-def wants_gpu(cluster: ClusterParams, nodes: list[dict[str, float]]) -> bool:
-    """Whether a stage gets a GPU.
-
-    Raises:
-        KdeovError: It must, and the cluster has none.
-    """
-    there = any(node.get("GPU", 0) >= 1 for node in nodes)
-    if cluster.use_gpu is True and not there:
-        raise KdeovError("cluster.use_gpu is true and the cluster has no GPU; set it to auto")
-    return bool(cluster.use_gpu) and there

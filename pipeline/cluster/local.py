@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 PATIENCE_S = 180.0  # for all nodes to be alive; one takes 20 s on a slow machine
 GRACE_S = 15.0  # for a node to end by itself
+RAY = (sys.executable, "-m", "ray.scripts.scripts")
 OBJECT_STORE = 200_000_000  # bytes a node; shards do not pass through Ray
 
 
@@ -36,11 +38,13 @@ class LocalCluster:
 
     Attributes:
         address: Of the dashboard, for `cluster.address`.
+        gcs: Of the head node, for other nodes and for `ray.init`.
         temporary: Folder of Ray's sessions and logs.
         processes: Process id and time of creation of each node, the head first.
     """
 
     address: str
+    gcs: str
     temporary: str
     processes: list[tuple[int, float]] = field(default_factory=list)
 
@@ -89,27 +93,45 @@ def start_cluster(folder: Path, nodes: int, cpus: int) -> LocalCluster:
         )
     set_ray_environment()
     _ensure_token()
-    gcs, dashboard = f"127.0.0.2:{(ports := free_ports(5))[0]}", ports[1]
+    port, dashboard, client = free_ports(3)
     # Ray's sockets lie in it, and their paths may not be long
     temporary = tempfile.mkdtemp(prefix="kdeov-ray-")
-    cluster = LocalCluster(f"http://{HOST}:{dashboard}", temporary)
+    cluster = LocalCluster(f"http://{HOST}:{dashboard}", f"{ip_of(0)}:{port}", temporary)
     folder.mkdir(parents=True, exist_ok=True)
-    head = ["--head", f"--port={ports[0]}", f"--dashboard-host={HOST}",
-            f"--dashboard-port={dashboard}", f"--ray-client-server-port={ports[2]}",
-            f"--temp-dir={temporary}"]  # fmt: skip
+    head = ["--head", f"--port={port}", f"--dashboard-host={HOST}",
+            f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]  # fmt: skip
     try:
-        for number in range(nodes):
-            place = head if number == 0 else [f"--address={gcs}"]
-            log = folder / f"node-{number}.log"
-            process = _start_node(place, f"127.0.0.{2 + number}", cpus, log)
-            cluster.add(process)
-            cluster.write(folder)
-            _wait(cluster, process, log, number + 1)
-            logger.info("node %d of %d is alive", number + 1, nodes)
+        add_node(folder, cluster, cpus, head)
+        for _ in range(1, nodes):
+            add_node(folder, cluster, cpus)
     except BaseException:
         stop_cluster(folder)
         raise
     return cluster
+
+
+def add_node(
+    folder: Path, cluster: LocalCluster, cpus: int, place: Sequence[str] | None = None
+) -> None:
+    """Starts one more node, and waits until it is alive.
+
+    Args:
+        folder: See `start_cluster`.
+        cluster: Gets the node.
+        cpus: Of the node.
+        place: Arguments of Ray that say what it is; None adds it to the cluster.
+
+    Raises:
+        KdeovError: It did not start.
+    """
+    number, alive = len(cluster.processes), len(cluster.alive)
+    log = folder / f"node-{number}.log"
+    own = [f"--node-ip-address={ip_of(number)}", f"--temp-dir={cluster.temporary}/{number}"]
+    process = _start_node([*(place or [f"--address={cluster.gcs}"]), *own], cpus, log)
+    cluster.add(process)
+    cluster.write(folder)
+    _wait(cluster, process, log, alive + 1)
+    logger.info("node %d is alive", number + 1)
 
 
 def stop_cluster(folder: Path) -> int:
@@ -136,6 +158,13 @@ def stop_cluster(folder: Path) -> int:
     return len(nodes)
 
 
+def ip_of(number: int) -> str:
+    """Address of a node: Ray takes 127.0.0.1 for the address in the network, which others reach.
+    Only Linux has more of them without asking.
+    """
+    return f"127.0.0.{2 + number}" if sys.platform == "linux" else HOST
+
+
 def free_ports(count: int) -> list[int]:
     """Ports of 127.0.0.1 that nobody uses now."""
     sockets = [socket.socket() for _ in range(count)]
@@ -157,13 +186,10 @@ def _ensure_token() -> None:
         )
 
 
-RAY = (sys.executable, "-m", "ray.scripts.scripts")
-
-
-def _start_node(place: list[str], ip: str, cpus: int, log: Path) -> subprocess.Popen[bytes]:
+def _start_node(place: list[str], cpus: int, log: Path) -> subprocess.Popen[bytes]:
     agent = free_ports(1)[0]
     command = [
-        *RAY, "start", "--block", "--disable-usage-stats", f"--node-ip-address={ip}",
+        *RAY, "start", "--block", "--disable-usage-stats",
         f"--num-cpus={cpus}", f"--object-store-memory={OBJECT_STORE}",
         f"--dashboard-agent-listen-port={agent}", "--min-worker-port=0", "--max-worker-port=0",
         *place,

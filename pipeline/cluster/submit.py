@@ -23,9 +23,9 @@ from pipeline.cluster.job import JOB, STAGES, Job
 from pipeline.cluster.node import fetch, outputs_of, store
 from pipeline.cluster.package import check_package
 from pipeline.cluster.records import Record
-from pipeline.files import writing, writing_folder
+from pipeline.files import sha256_file, writing, writing_folder
 from pipeline.layout import Layout
-from pipeline.on_ray import RAY_ENVIRONMENT
+from pipeline.on_ray import set_ray_environment
 from pipeline.params import Params
 from pipeline.storage import Storage
 
@@ -147,12 +147,11 @@ class Submission:
         upload_shards(self.files, Storage(self.job.params["data"]["storage"]))
         self.job.write(self.folder)
         variables = {name: os.environ[name] for name in OF_DVC if name in os.environ}
-        ray = {name: os.environ.get(name, value) for name, value in RAY_ENVIRONMENT.items()}
         self.dashboard.submit(
             self.id,
             f"exec python -m stages.{self.job.stage}",
             self.layout.root,
-            {**variables, **ray, JOB: self.folder.address},
+            {**variables, **set_ray_environment(), JOB: self.folder.address},
         )
         self._record()
         logger.info("submitted %s to %s", self.id, self.dashboard.address)
@@ -203,13 +202,22 @@ def _fetched(storage: Storage, file: Any, target: Path) -> Any:
 
 
 def upload_shards(files: dict[str, Path], storage: Storage) -> None:
-    """Uploads shards that lie beside manifests here, and are not in the storage."""
+    """Uploads shards that lie beside manifests here, and are not in the storage.
+
+    Raises:
+        KdeovError: One is not what its manifest says.
+    """
     for path in files.values():
         if path.name != "manifest.json":
             continue
         for shard in json.loads(path.read_bytes())["shards"]:
             tar, name = path.parent / shard["name"], f"shards/{shard['sha256']}.tar"
             if tar.is_file() and storage.size(name) != shard["bytes"]:
+                if sha256_file(tar) != shard["sha256"]:
+                    raise KdeovError(
+                        f"{tar}: its bytes differ from the manifest; run the stage that wrote it "
+                        "again"
+                    )
                 storage.upload(tar, name)
 
 

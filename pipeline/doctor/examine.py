@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 from kdeov.errors import KdeovError
+from pipeline.distill import runs_storage
 from pipeline.doctor import checkout, machines, places, room, tracker, training
 from pipeline.doctor.by_job import survey_by_job
 from pipeline.doctor.check import Check, complaints
@@ -15,7 +15,6 @@ from pipeline.doctor.nodes import Survey, on_ray, survey
 from pipeline.doctor.shards import find_shards, shards
 from pipeline.layout import Layout
 from pipeline.params import Params
-from pipeline.storage import Storage
 from pipeline.teacher import read_teacher_identity
 
 logger = logging.getLogger(__name__)
@@ -52,7 +51,9 @@ def examine_run(params: Params, layout: Layout, quick: bool = False) -> list[Che
                 listed = find_shards(params, layout)
         with complaints("disk", checks):
             manifests = listed.manifests if listed else {}
-            wanted = room.needs(params, layout, _runs(params, layout), _dim(layout), manifests)
+            wanted = room.needs(
+                params, layout, runs_storage(params, layout).folder, _dim(layout), manifests
+            )
         with complaints("cluster", checks):
             questions = Questions(
                 storages=tuple(a for a in places.storage_names(params) if a not in wrong),
@@ -118,11 +119,3 @@ def _dim(layout: Layout) -> int:
         return int(read_teacher_identity(layout.teacher)["embed_dim"])
     except (KdeovError, KeyError, TypeError, ValueError):  # told by `places.teacher`
         return USUAL_DIM
-
-
-def _runs(params: Params, layout: Layout) -> Path | None:
-    """The folder of checkpoints, where they do not go to a bucket."""
-    address = params.cluster.storage
-    if address is None and params.cluster.mode == "cluster":
-        address = params.data.storage
-    return layout.runs if address is None else Storage(address).folder

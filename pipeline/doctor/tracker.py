@@ -9,12 +9,11 @@ import contextlib
 import os
 import sqlite3
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pipeline.doctor.check import Check, complaints, ok, warning
 from pipeline.layout import Layout
 from pipeline.params import Params
-from pipeline.tracking import TrackingTarget, one_line, tracking_errors
+from pipeline.tracking_target import TrackingTarget, one_line, patience, tracking_errors
 
 TAG = "kdeov.doctor"
 CURE = "training goes on without it; `kdeov publish` brings it up to date later"
@@ -25,30 +24,20 @@ def mlflow(params: Params, layout: Layout) -> list[Check]:
     checks: list[Check] = []
     with complaints("MLflow", checks):
         target = TrackingTarget.of(params.tracking, layout)
-        shown = without_password(target.uri)
-        if target.uri.startswith("sqlite:///"):
-            wrong = _sqlite(Path(target.uri.removeprefix("sqlite:///")))
-            if not wrong and params.cluster.mode == "cluster":
-                text = f"{shown} is a file, which no job of a cluster can write"
-                cure = "`kdeov publish` fills it later; give tracking.uri a server (http://...)"
-                return [warning("MLflow", text, cure)]
+        if target.is_file:
+            wrong = _file(Path(target.uri.removeprefix("sqlite:///")))
         else:
-            wrong = _server(target) if target.uri.startswith("http") else _database(target.uri)
+            wrong = _server(target) if target.is_server else _database(target.uri)
         if wrong:
-            secret = urlsplit(target.uri).password
-            reason = wrong.replace(secret, "***") if secret else wrong
-            return [warning("MLflow", f"{shown} cannot be written ({reason})", CURE)]
-        checks.append(ok("MLflow", f"{shown} can be written"))
+            return [warning("MLflow", f"{target.address} cannot be written ({wrong})", CURE)]
+        found = f"{target.address} can be written"
+        if target.is_file and params.cluster.mode == "cluster":
+            found = f"{target.address} is a file of the checkout: curves come with the report"
+        checks.append(ok("MLflow", found))
     return checks
 
 
-def without_password(uri: str) -> str:
-    """An address as people may see it."""
-    secret = urlsplit(uri).password
-    return uri.replace(f":{secret}@", ":***@", 1) if secret else uri
-
-
-def _sqlite(path: Path) -> str:
+def _file(path: Path) -> str:
     """What keeps a database from being written, if anything. It is not made here."""
     if not path.exists():
         folder = path.parent
@@ -68,19 +57,19 @@ def _sqlite(path: Path) -> str:
 def _server(target: TrackingTarget) -> str:
     """What keeps a server from being written, if anything: a tag comes and goes."""
     try:
-        client = target.client()
-        found = client.get_experiment_by_name(target.experiment)
-        experiments = [found] if found else client.search_experiments(max_results=1)
-        for experiment in experiments:
-            client.set_experiment_tag(experiment.experiment_id, TAG, "writable")
-            client.delete_experiment_tag(experiment.experiment_id, TAG)
+        with patience(seconds=10, retries=1):
+            client = target.client()
+            found = client.get_experiment_by_name(target.experiment)
+            for experiment in [found] if found else client.search_experiments(max_results=1):
+                client.set_experiment_tag(experiment.experiment_id, TAG, "writable")
+                client.delete_experiment_tag(experiment.experiment_id, TAG)
     except tracking_errors() as error:
         return one_line(error)
     return ""
 
 
 def _database(uri: str) -> str:
-    """What keeps a database server from being reached, if anything."""
+    """What keeps a database from being reached, if anything. Its tables are not made here."""
     import sqlalchemy
 
     try:
@@ -88,6 +77,6 @@ def _database(uri: str) -> str:
         with contextlib.closing(engine.connect()) as connection:
             connection.execute(sqlalchemy.text("SELECT 1"))
         engine.dispose()
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+    except tracking_errors() as error:
         return one_line(error)
     return ""

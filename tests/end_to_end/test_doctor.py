@@ -1,4 +1,4 @@
-"""The doctor on two real nodes of Ray, of which one has mounts of its own."""
+"""The doctor on real nodes of Ray, of which one has mounts of its own, and with a real MLflow server."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from conftest_end_to_end import Checkout
+from mlflow import MlflowClient
+from mlflow.entities import ViewType
+from mlflow_servers import MlflowServer
 
-from pipeline.cluster.local import start_cluster, stop_cluster
+from pipeline.cluster.local import RAY, LocalCluster
+from pipeline.doctor.tracker import mlflow
+from pipeline.layout import Layout
+from pipeline.params import load_params
 from pipeline.shard_folder import object_name
 from pipeline.shards import Manifest
 
@@ -48,16 +53,14 @@ except KdeovError as error:
 
 
 class Nodes(NamedTuple):
-    """Two nodes of Ray, of which one is not like the other.
+    """Three nodes of Ray, of which one is not like the others.
 
     Attributes:
-        dashboard: Address that takes jobs.
-        gcs: Address that drivers and nodes connect to.
+        gcs: Address that drivers connect to.
         private: A folder that is another one on the odd node.
-        shared: A folder that is the same on both.
+        shared: A folder that is the same on all.
     """
 
-    dashboard: str
     gcs: str
     private: Path
     shared: Path
@@ -72,9 +75,11 @@ def laptop(reproduced: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Ch
 
 
 @pytest.fixture(scope="module")
-def nodes(laptop: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    """The odd node has a disk of its own at `private`, another timm, and another line of code; the
-    laptop's params name both nodes and both folders.
+def nodes(
+    cluster: LocalCluster, laptop: Checkout, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Nodes]:
+    """The cluster of all tests and, for these, one more. It has a disk of its own at `private`, another timm, and another line of code;
+    the laptop's params name the cluster and both folders.
     """
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("mounts of one process alone (unshare -m) are not permitted here")
@@ -95,44 +100,28 @@ def nodes(laptop: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         ["mount", "--bind", str(folder / "METADATA"), str(metadata)],
         ["mount", "--bind", str(folder / "code.py"), str(code)],
     ]
-    odd = None
-    try:
-        cluster = start_cluster(folder, nodes=1, cpus=2)
-        gcs = _told(folder / "node-0.log", r"--address='([\d.:]+)'")
-        odd = _start_odd_node(gcs, mounts, folder / "odd.log")
-        where = {"mode": "cluster", "address": cluster.address, "storage": str(shared)}
-        laptop.change({"data": {"storage": str(private)}, "cluster": {**where, "workers": 2}})
-        yield Nodes(cluster.address, gcs, private, shared)
-    finally:
-        if odd is not None:
-            odd.send_signal(signal.SIGTERM)
-            odd.wait()
-        stop_cluster(folder)
-
-
-def _start_odd_node(gcs: str, mounts: list[list[str]], log: Path) -> subprocess.Popen[bytes]:
     start = [
-        "exec", sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1",
-        f"--address={gcs}", "--node-ip-address=127.0.0.99", "--min-worker-port=0",
-        "--max-worker-port=0", "--object-store-memory=100000000",
-        "--dashboard-agent-listen-port=0",
+        "exec", *RAY, "start", "--block", "--num-cpus=1", f"--address={cluster.gcs}",
+        "--node-ip-address=127.0.0.99", "--min-worker-port=0", "--max-worker-port=0",
+        "--object-store-memory=100000000", "--dashboard-agent-listen-port=0",
     ]  # fmt: skip
     script = "\n".join(map(shlex.join, [*mounts, start]))
+    log = folder / "log"
     with open(log, "wb") as file:
-        node = subprocess.Popen(
+        odd = subprocess.Popen(
             ["unshare", "-m", "sh", "-ec", script], stdout=file, stderr=file, start_new_session=True
         )
-    _told(log, "(Ray runtime started)")
-    return node
-
-
-def _told(log: Path, pattern: str) -> str:
-    """What a node says of itself once it is up."""
-    end = time.monotonic() + 120
-    while (found := re.search(pattern, log.read_text())) is None:
-        assert time.monotonic() < end, log.read_text()
-        time.sleep(0.2)
-    return found[1]
+    try:
+        end = time.monotonic() + 120
+        while "Ray runtime started" not in log.read_text():
+            assert odd.poll() is None and time.monotonic() < end, log.read_text()
+            time.sleep(0.2)
+        where = {"mode": "cluster", "address": cluster.address, "storage": str(shared)}
+        laptop.change({"data": {"storage": str(private)}, "cluster": {**where, "workers": 2}})
+        yield Nodes(cluster.gcs, private, shared)
+    finally:
+        odd.send_signal(signal.SIGTERM)
+        odd.wait()
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +139,7 @@ def test_a_folder_that_a_node_does_not_share_is_refused_and_the_node_is_named(
     assert line.startswith("fault ") and f"{nodes.private} is not shared" in line
     assert re.search(r"\([0-9a-f]{6}\) does not see", line) and "mount it on all nodes" in line
     assert told["cluster.storage"].startswith("ok ")
-    assert f"{nodes.shared} is read and written by 2 nodes" in told["cluster.storage"]
+    assert f"{nodes.shared} is read and written by 3 nodes" in told["cluster.storage"]
 
 
 def test_shards_that_a_node_does_not_see_are_named(told: dict[str, str]) -> None:
@@ -165,7 +154,7 @@ def test_a_node_with_another_package_is_named_with_both_versions(told: dict[str,
 
 
 def test_the_rest_of_the_cluster_is_sound(told: dict[str, str]) -> None:
-    assert told["clock"].startswith("ok ") and "2 nodes within" in told["clock"]
+    assert told["clock"].startswith("ok ") and "3 nodes within" in told["clock"]
     assert told["devices"].startswith("ok ") and "3 CPUs, 0 GPUs" in told["devices"]
     for name in ("disk", "teacher", "training"):
         assert told[name].startswith("ok "), told[name]
@@ -186,3 +175,21 @@ def test_a_job_measures_on_the_cluster_and_is_refused_in_one_line(
     assert refusal.startswith("nothing was started, 4 faults: ")
     for word in ("has timm 0.0.1", "has code ", "is not shared", "is missing"):
         assert word in refusal
+
+
+def test_a_real_mlflow_server_is_written_and_keeps_nothing(
+    mlflow_server: MlflowServer, reproduced: Checkout
+) -> None:
+    layout = Layout(reproduced.path)
+    params = load_params(layout.params)
+    tracking = params.tracking.model_copy(update={"uri": mlflow_server.uri})
+    client = MlflowClient(mlflow_server.uri)
+
+    def kept() -> Any:
+        found = client.search_experiments(view_type=ViewType.ALL)
+        return [(experiment.name, experiment.tags) for experiment in found]
+
+    before = kept()
+    (check,) = mlflow(params.model_copy(update={"tracking": tracking}), layout)
+    assert check.verdict == "ok", check.text
+    assert kept() == before and before

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.cluster.driver import wants_gpu
 from pipeline.cluster.job import JOB, Job
 from pipeline.cluster.node import materialise, outputs_of, store, upload_outputs
 from pipeline.layout import Layout
-from pipeline.params import ClusterParams, Params, load_params
+from pipeline.on_ray import cpus_each
+from pipeline.params import Params, load_params
 from pipeline.storage import Storage
 
 FILES = {
@@ -194,13 +194,12 @@ def test_outputs_go_back_without_shards(checkout: Layout, tmp_path: Path) -> Non
     assert outputs_of(folder) is None
 
 
-def test_a_gpu_is_taken_where_there_is_one_and_asked_for_where_it_must_be(complains: Any) -> None:
-    nodes = [{"CPU": 4.0}, {"CPU": 8.0, "GPU": 1.0}]
-    assert wants_gpu(ClusterParams(use_gpu="auto"), nodes)
-    assert not wants_gpu(ClusterParams(use_gpu=False), nodes)
-    assert not wants_gpu(ClusterParams(use_gpu="auto"), nodes[:1])
-    with complains("cluster.use_gpu is true", "no GPU"):
-        wants_gpu(ClusterParams(use_gpu=True), nodes[:1])
+def test_workers_share_the_cpus_of_machines_and_none_is_left_without() -> None:
+    assert cpus_each([{"CPU": 8}], 3) == 2
+    assert cpus_each([{"CPU": 3}, {"CPU": 3}], 1) == 3  # not 6, which no machine has
+    assert cpus_each([{"CPU": 1}, {"CPU": 1}, {"CPU": 4}], 2) == 2
+    assert cpus_each([{"CPU": 1}], 2) == 0
+    assert cpus_each([{"CPU": 16, "GPU": 4}, {"CPU": 4, "GPU": 2}, {"CPU": 64}], 6) == 2
 
 
 def test_nothing_here_believes_to_be_on_a_cluster() -> None:
