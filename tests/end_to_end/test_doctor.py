@@ -1,8 +1,9 @@
-"""The doctor on real nodes of Ray, of which one has mounts of its own, and with a real MLflow server."""
+"""The doctor on real nodes of Ray, of which one has mounts of its own, and with a real MLflow."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 import shlex
 import shutil
@@ -22,6 +23,7 @@ from mlflow_servers import MlflowServer
 from pipeline.cluster.local import RAY, LocalCluster
 from pipeline.doctor.tracker import mlflow
 from pipeline.layout import Layout
+from pipeline.on_ray import set_ray_environment
 from pipeline.params import load_params
 from pipeline.shard_folder import object_name
 from pipeline.shards import Manifest
@@ -30,8 +32,11 @@ pytestmark = pytest.mark.slow
 
 SHOWN = "from pipeline.cli import app; app()"
 IN_A_JOB = """
-import dataclasses, logging, ray, sys
-from pathlib import Path
+import sys
+from pipeline.on_ray import set_ray_environment
+
+environment = set_ray_environment()
+import ray
 from kdeov.errors import KdeovError
 from pipeline.doctor import training
 from pipeline.doctor.examine import preflight
@@ -40,7 +45,8 @@ from pipeline.layout import Layout
 from pipeline.params import load_params
 
 gcs, root = sys.argv[1:]
-ray.init(address=gcs, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": root}})
+environment["PYTHONPATH"] = root
+ray.init(address=gcs, log_to_driver=False, runtime_env={"env_vars": environment})
 layout = Layout.here()
 params = load_params(layout.params)
 (check,) = training.data_rate(params, layout, [NodeFacts("a", cpus=2)])
@@ -78,8 +84,9 @@ def laptop(reproduced: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Ch
 def nodes(
     cluster: LocalCluster, laptop: Checkout, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Nodes]:
-    """The cluster of all tests and, for these, one more. It has a disk of its own at `private`, another timm, and another line of code;
-    the laptop's params name the cluster and both folders.
+    """The cluster of all tests and, for these, one node more. It has a disk of its own at
+    `private`, another timm, and another line of code; the laptop's params name the cluster and both
+    folders.
     """
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("mounts of one process alone (unshare -m) are not permitted here")
@@ -109,8 +116,9 @@ def nodes(
     log = folder / "log"
     with open(log, "wb") as file:
         odd = subprocess.Popen(
-            ["unshare", "-m", "sh", "-ec", script], stdout=file, stderr=file, start_new_session=True
-        )
+            ["unshare", "-m", "sh", "-ec", script], env=os.environ | set_ray_environment(),
+            stdout=file, stderr=file, start_new_session=True,
+        )  # fmt: skip
     try:
         end = time.monotonic() + 120
         while "Ray runtime started" not in log.read_text():
