@@ -83,9 +83,9 @@ def devices(nodes: list[NodeFacts], cluster: ClusterParams) -> list[Check]:
     workers = f"cluster.workers = {cluster.workers}"
     checks = _gpus_of_ray(nodes) if cluster.use_gpu else []
     if cluster.use_gpu is True and gpus < fewest:
-        wanted = "cluster.use_gpu is true" + ("" if inline else f" and {workers}")
+        wanted = "cluster.use_gpu is true" + ("" if inline else f" with {workers}")
         cure = "set cluster.use_gpu to auto or false" + ("" if inline else ", or ask for fewer")
-        return [*checks, fault("devices", f"{found}, and {wanted}", cure)]
+        return [*checks, fault("devices", f"{found}, but {wanted}", cure)]
     on_gpus = bool(cluster.use_gpu) and gpus >= fewest
     if cluster.use_gpu == "auto" and 0 < gpus < fewest:
         idle = f"{found}, fewer than {workers}: training would leave GPUs idle"

@@ -34,12 +34,12 @@ def probe_in(addresses: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def storage_names(params: Params) -> dict[str, str]:
-    """The storages that params name, each with the keys that name it."""
-    names: dict[str, list[str]] = {}
+    """The storages that params name, each with the key that names it first."""
+    names: dict[str, str] = {}
     for section in ("data", "cluster"):
         if address := getattr(params, section).storage:
-            names.setdefault(address, []).append(f"{section}.storage")
-    return {address: " and ".join(keys) for address, keys in names.items()}
+            names.setdefault(address, f"{section}.storage")
+    return names
 
 
 def storages(params: Params, nodes: list[NodeFacts], wrong: dict[str, str]) -> list[Check]:

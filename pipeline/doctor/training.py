@@ -124,7 +124,7 @@ def judged(rates: Rates, loaders: int, cores: int) -> Check:
         f"on {rates.device.upper()}"
     )
     if waiting <= WAITING:
-        return ok("data rate", f"{found}: data keep up with cluster.loader_workers = {loaders}")
+        return ok("data rate", f"{found}: training waits {waiting:.0%} of the time")
     cure = f"set cluster.loader_workers to {rates.loaders}"
     if cores <= rates.loaders:
         cure += f" where there are as many cores (here {cores})"

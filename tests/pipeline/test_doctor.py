@@ -427,10 +427,10 @@ def test_checkpoints_are_as_large_as_estimated(
 @pytest.mark.parametrize(
     ("read", "trained_rate", "loaders", "verdict", "words"),
     [
-        (1000, 100, 0, "ok", "keep up"),
+        (1000, 100, 0, "ok", "waits 9% of the time"),
         (1000, 4000, 0, "warning", "wait 80% of the time; set cluster.loader_workers to 4"),
         (1000, 4000, 2, "warning", "wait 50% of the time; set cluster.loader_workers to 4"),
-        (1000, 4000, 4, "ok", "keep up"),
+        (1000, 4000, 4, "ok", "waits 0% of the time"),
         (10, 4000, 4, "warning", "set cluster.loader_workers to 400 where there are as many cores"),
     ],
 )
