@@ -48,9 +48,11 @@ class Bucket:
 
     Attributes:
         address: Without a slash at its end.
+        patience_s: How long a network that fails is tried again.
     """
 
     address: str
+    patience_s: float = PATIENCE_S
 
     def try_to(self, what: str, name: str, action: Callable[[Any, str], T]) -> T:
         """Acts on fsspec's file system, again and again while the network fails.
@@ -62,7 +64,7 @@ class Bucket:
 
         Raises:
             FileNotFoundError: The object is not there.
-            KdeovError: The bucket is not there, refuses, or cannot be reached for two minutes.
+            KdeovError: The bucket is not there, refuses, or cannot be reached for so long.
         """
         pauses, end = _pauses(), None
         while True:
@@ -76,7 +78,7 @@ class Bucket:
                 missing = isinstance(error, FileNotFoundError) and not _lacks_bucket(error)
                 if missing and what != "written":
                     raise
-                end = end or time.monotonic() + PATIENCE_S
+                end = end or time.monotonic() + self.patience_s
                 pause = next(pauses)
                 if not _may_pass(error) or time.monotonic() + pause > end:
                     raise KdeovError(

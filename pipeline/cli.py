@@ -80,6 +80,27 @@ def verify(
 
 
 @app.command()
+def doctor(
+    quick: Annotated[bool, typer.Option("--quick", help="Leaves out how fast data come.")] = False,
+) -> None:
+    """Looks for what would go wrong in a long run: one line a check, with the cure.
+
+    The exit status is 1 where something would.
+    """
+    from pipeline.console import setup_logging
+    from pipeline.doctor.examine import examine
+    from pipeline.doctor.lines import conclude
+    from pipeline.layout import Layout
+    from pipeline.params import load_params
+
+    setup_logging()
+    with one_line_errors("doctor"):
+        layout = Layout.here()
+        if not conclude(examine(load_params(layout.params), layout, quick)):
+            raise typer.Exit(1)
+
+
+@app.command()
 def study(name: Annotated[str, typer.Argument(help="Such as views.")]) -> None:
     """Answers a question of `pipeline/studies.yaml` by DVC experiments, and prints the table."""
     from pipeline.console import setup_logging, stdout

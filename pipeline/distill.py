@@ -51,7 +51,31 @@ def distill(params: Params, layout: Layout) -> None:
         KdeovError: Params, data and teacher do not fit together, or training stopped.
     """
     identity = read_teacher_identity(layout.teacher)
-    config = TrainConfig(
+    config = train_config(params, layout)
+    runs = runs_storage(params, layout)
+    runs.require_writable()
+    check_training(config, params.cluster.most_workers if params.cluster.mode != "inline" else 1)
+    _verify(config, layout)
+    record = _name(params, layout, identity)
+    config = replace(config, run=runs / record.fingerprint)
+    logger.info("run %s, fingerprint %s", record.name, record.fingerprint)
+    tracker = LiveTracker(
+        live_target(params, layout),
+        record.fingerprint, record.name, record.params, run_tags(layout, record),
+    )  # fmt: skip
+    with tracker, driving(config.run):
+        launch(config, params.cluster, record.name, tracker)
+    _write(config, record, layout)
+
+
+def train_config(params: Params, layout: Layout) -> TrainConfig:
+    """What will be trained on what; the folder of the run is not known yet.
+
+    Raises:
+        KdeovError: There is no teacher.
+    """
+    identity = read_teacher_identity(layout.teacher)
+    return TrainConfig(
         params=params.distill,
         images=layout.images,
         embeddings=layout.embeddings,
@@ -65,20 +89,6 @@ def distill(params: Params, layout: Layout) -> None:
         checkpoint_every=params.cluster.checkpoint_every,
         compile=params.cluster.compile,
     )
-    runs = runs_storage(params, layout)
-    runs.require_writable()
-    _check(config, params.cluster.most_workers if params.cluster.mode != "inline" else 1)
-    _verify(config, layout)
-    record = _name(params, layout, identity)
-    config = replace(config, run=runs / record.fingerprint)
-    logger.info("run %s, fingerprint %s", record.name, record.fingerprint)
-    tracker = LiveTracker(
-        live_target(params, layout),
-        record.fingerprint, record.name, record.params, run_tags(layout, record),
-    )  # fmt: skip
-    with tracker, driving(config.run):
-        launch(config, params.cluster, record.name, tracker)
-    _write(config, record, layout)
 
 
 def runs_storage(params: Params, layout: Layout) -> Storage:
@@ -114,8 +124,12 @@ def run_tags(layout: Layout, record: RunRecord) -> dict[str, str]:
     }
 
 
-def _check(config: TrainConfig, workers: int) -> None:
-    """What can be known to be wrong before any worker starts."""
+def check_training(config: TrainConfig, workers: int) -> None:
+    """What can be known to be wrong before any worker starts.
+
+    Raises:
+        KdeovError: Params, data and workers do not fit together.
+    """
     params = config.params
     weights = params.losses.model_dump()
     if not any(value for name, value in weights.items() if name != "fusion"):

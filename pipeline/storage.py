@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kdeov.errors import KdeovError
-from pipeline.bucket import PROTOCOLS, Bucket, RemoteFile
+from pipeline.bucket import PATIENCE_S, PROTOCOLS, Bucket, RemoteFile
 from pipeline.files import TEMPORARY, remove_partial, writing
 
 BLOCK = 4 << 20  # bytes of a request while reading, and what an open file of a bucket holds
@@ -48,16 +48,18 @@ class Storage:
 
     Attributes:
         address: A folder, or a bucket with a prefix.
+        patience_s: How long a network that fails is tried again.
     """
 
     address: str
+    patience_s: float = PATIENCE_S
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "address", check_address(self.address))
 
     def __truediv__(self, name: str) -> Storage:
         """What lies below a name."""
-        return Storage(f"{self.address}/{name}")
+        return Storage(f"{self.address}/{name}", self.patience_s)
 
     @property
     def folder(self) -> Path | None:
@@ -66,7 +68,7 @@ class Storage:
 
     @property
     def _bucket(self) -> Bucket:
-        return Bucket(self.address)
+        return Bucket(self.address, self.patience_s)
 
     def where(self, name: str) -> str:
         """The full address of a file, for people."""

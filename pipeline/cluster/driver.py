@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import shutil
 from collections.abc import Callable
@@ -36,12 +37,22 @@ def drive(stage: str, work: Work) -> None:
     Raises:
         KdeovError: As the stage does.
     """
-    if stage in SPREADS_ITSELF:
-        files = _run_here(work)
-    else:
-        with ray_session(1), one_line_errors_of_ray():
+    with ray_session(1), one_line_errors_of_ray():
+        if stage in SPREADS_ITSELF:
+            _preflight(stage)
+            files = _run_here(work)
+        else:
             files = _run_on_a_node(work)
     conclude(files)
+
+
+def _preflight(stage: str) -> None:
+    """Looks at all nodes before hours are spent on them."""
+    root = ready_node()
+    assert root is not None
+    # by name: no stage depends on all that a doctor knows of
+    doctor = importlib.import_module("pipeline.doctor.examine")
+    doctor.preflight(load_params(root / "params.yaml"), Layout(root), quick=stage != "distill")
 
 
 def _run_here(work: Work, use_gpu: bool | None = None) -> list[File]:

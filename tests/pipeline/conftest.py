@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +181,16 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "folder":
         return Storage(str(tmp_path / "storage"))
     return Storage(f"{request.getfixturevalue('bucket')}/some/prefix")
+
+
+@pytest.fixture
+def loggers() -> Iterator[None]:
+    """The loggers as they were, since commands set up their own."""
+    kept = [
+        (logger := logging.getLogger(name), dict(vars(logger))) for name in ("kdeov", "pipeline")
+    ]
+    yield
+    for logger, values in kept:
+        for name in ("handlers", "propagate"):
+            setattr(logger, name, values[name])
+        logger.setLevel(values["level"])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,20 +15,7 @@ from pipeline.cli import app
 from pipeline.layout import Layout
 from pipeline.params import Params
 
-pytestmark = pytest.mark.slow  # the first of these tests trains
-
-
-@pytest.fixture(autouse=True)
-def loggers() -> Iterator[None]:
-    """The loggers as they were, since commands set up their own."""
-    kept = [
-        (logger := logging.getLogger(name), dict(vars(logger))) for name in ("kdeov", "pipeline")
-    ]
-    yield
-    for logger, values in kept:
-        for name in ("handlers", "propagate"):
-            setattr(logger, name, values[name])
-        logger.setLevel(values["level"])
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("loggers")]  # the first test trains
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ import torch
 from s3_server import SECRET, S3Server, s3_process
 from torch.utils.data import DataLoader, IterableDataset
 
-import pipeline.bucket
 from pipeline.checkpoints import CheckpointStore
 from pipeline.shard_folder import ShardFolder
 from pipeline.storage import BLOCK, Storage, check_address
@@ -181,10 +180,9 @@ def test_a_bucket_that_refuses_is_named_at_once(
 def test_an_error_shows_no_secret(
     bucket: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, log: Any
 ) -> None:
-    monkeypatch.setattr(pipeline.bucket, "PATIENCE_S", 1.0)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://user:{SECRET}@127.0.0.1:9")
     with pytest.raises(ValueError) as caught:
-        Storage(bucket).read("x")
+        Storage(bucket, patience_s=1.0).read("x")
     assert "AWS_ENDPOINT_URL" in str(caught.value)
     assert "trying again" in log.text
     assert SECRET not in str(caught.value) + log.text
