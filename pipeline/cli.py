@@ -203,6 +203,27 @@ def data(
             raise typer.Exit(1)
 
 
+@bench.command()
+def cluster(
+    json_file: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, help="Where the figures go too.")
+    ] = None,
+) -> None:
+    """Ray against torchrun, two ranks against one, a killed worker, the plan of a billion pictures.
+
+    Takes minutes, on the CPU. The exit status is 1 where a figure misses its bar.
+    """
+    from pipeline.bench import cluster as measured
+    from pipeline.bench.figures import conclude
+    from pipeline.console import setup_logging
+
+    setup_logging()
+    with one_line_errors("bench cluster"):
+        figures = measured.cluster_figures(measured.SIZES)
+        if not conclude("A cluster, on this machine's CPU", figures, json_file):
+            raise typer.Exit(1)
+
+
 @contextmanager
 def one_line_errors(command: str) -> Iterator[None]:
     """Turns a person's mistake into one line and exit status 1."""
