@@ -182,6 +182,30 @@ def ui(port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 5000) -> None:
         )
 
 
+@app.command()
+def scaling(
+    gpus: Annotated[
+        list[int] | None, typer.Option(help="How many; as often as needed, to compare.")
+    ] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="input=number, as often as needed.")
+    ] = None,
+) -> None:
+    """What a billion pictures ask for: storage, hours, network and dollars, from stated inputs."""
+    from rich.markdown import Markdown
+
+    from pipeline.bench.scaling import GPUS, scaling_markdown
+    from pipeline.bench.scaling_inputs import Inputs
+    from pipeline.console import stdout
+
+    with one_line_errors("scaling"):
+        text = scaling_markdown(Inputs().changed(change or []), gpus or GPUS)
+        if stdout.is_terminal:
+            stdout.print(Markdown(text))
+        else:
+            typer.echo(text)
+
+
 @bench.command()
 def data(
     json_file: Annotated[

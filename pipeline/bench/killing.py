@@ -63,11 +63,9 @@ def recover(config: TrainConfig, train: Callable[[TrainConfig], None], after: in
     def murder(watch: StepWatch) -> None:
         if not watch.wait([after] * 2, PATIENCE):
             return
-        victim = training_workers()[-1]
         killed = time.time()
-        os.kill(victim.pid, signal.SIGKILL)
-        victim.wait()
-        time.sleep(5 * POLL)  # its last line has been seen by now
+        os.kill(training_workers()[-1].pid, signal.SIGKILL)
+        time.sleep(10 * POLL)  # it is gone, and its last line has been seen
         taken = watch.taken
         if watch.wait(taken, PATIENCE):
             # the other rank may have ended its step after the kill: the later one tells

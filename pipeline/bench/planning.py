@@ -14,6 +14,7 @@ from pipeline.plan import EpochPlan
 from pipeline.shards import Manifest, Shard, shard_name
 
 PER_SHARD = 10_000
+SHARD_BYTES = 300_000_000
 MEGABYTE = 1_000_000
 
 
@@ -54,7 +55,7 @@ def write_manifest(folder: Path, samples: int) -> None:
     """The manifest of so many samples; there are no shards."""
     full, rest = divmod(samples, PER_SHARD)
     counts = [PER_SHARD] * full + [rest] * bool(rest)
-    shards = [Shard(shard_name(n), count, 0, "0" * 64) for n, count in enumerate(counts)]
+    shards = [Shard(shard_name(n), count, SHARD_BYTES, "0" * 64) for n, count in enumerate(counts)]
     Manifest("images", "train", shards, {}).write(folder)
 
 

@@ -88,6 +88,7 @@ class ClusterSizes:
         warm: First steps of each run, which are not counted.
         rounds: How often each way of training takes its turn.
         kill_after: Steps after which a worker is killed.
+        loaded: Pictures from which costs of one are measured.
         plan: Of the simulated run.
     """
 
@@ -98,6 +99,7 @@ class ClusterSizes:
     warm: int = 4
     rounds: int = 2
     kill_after: int = 3
+    loaded: int = 1024
     plan: PlanSize = PlanSize()
 
     @property
