@@ -12,7 +12,7 @@ from types import TracebackType
 
 from pipeline.step_log import StepLog
 
-POLL = 0.01  # seconds; two steps within one count as ending together
+POLL = 0.05  # seconds; two steps within one count as ending together
 
 
 class StepWatch:
@@ -29,6 +29,7 @@ class StepWatch:
     def __init__(self, run: Path, ranks: int) -> None:
         self.logs = [StepLog(run / "steps", rank).path for rank in range(ranks)]
         self.ends: list[list[float]] = [[] for _ in range(ranks)]
+        self._sizes: dict[Path, int] = {}
         self._stop = threading.Event()
         self._news = threading.Condition()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -77,8 +78,11 @@ class StepWatch:
         for log, ends in zip(self.logs, self.ends, strict=True):
             if not log.exists():
                 continue
-            changed = log.stat().st_mtime
-            if new := log.read_bytes().count(b"\n") - len(ends):
-                with self._news:
-                    ends += [changed] * new
-                    self._news.notify_all()
+            about = log.stat()
+            if about.st_size == self._sizes.get(log):
+                continue
+            lines = log.read_bytes().count(b"\n")
+            self._sizes[log] = about.st_size
+            with self._news:
+                ends += [about.st_mtime] * (lines - len(ends))
+                self._news.notify_all()

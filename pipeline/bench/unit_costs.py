@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -81,10 +82,13 @@ def _trainer(folder: Path, sizes: ClusterSizes) -> Trainer:
 
 
 def _loader_rate(trainer: Trainer) -> float:
-    """Pictures a second of CPU time, so that it does not matter what else the machine does; the
-    first step is trained too, which gives the optimizer its moments.
+    """Pictures a second of CPU time, so that it does not matter what else the machine does.
+
+    One lane reads whole shards, as those of large runs do; many lanes would pass over much of few
+    shards. The first step is trained too, which gives the optimizer its moments.
     """
-    stream = EpochStream(trainer.train_shards, trainer.plan, trainer.transform)
+    plan = replace(trainer.plan, lanes=1)
+    stream = EpochStream(trainer.train_shards, plan, trainer.transform)
     batches = iter(epoch_loader(stream, workers=0))
     trainer.train_step(next(batches))
     start = time.process_time()
