@@ -8,14 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline.bench.ddp import train_config
 from pipeline.bench.killing import recover
-from pipeline.bench.sizes import ClusterSizes
+from pipeline.bench.sizes import ClusterSizes, cluster_params
 from pipeline.bench.step_watch import StepWatch
 from pipeline.bench.torchrun_entry import torchrun
 from pipeline.step_log import StepLog, read_steps
@@ -37,34 +36,18 @@ with StepLog(Path(sys.argv[1]), 0) as one, StepLog(Path(sys.argv[1]), 1) as two:
 """
 
 
-@pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("bench")
-
-
-@pytest.fixture(scope="module")
-def inline(material: Path) -> TrainConfig:
-    config = train_config(material, SMALL)("inline")
-    with StepWatch(config.run, 1) as watch:
-        start = time.time()
-        train(config, lambda _: None)
-    assert watch.taken == [SMALL.steps]
-    assert start - 0.01 <= watch.ends[0][0] and sorted(watch.ends[0]) == watch.ends[0]
-    assert watch.ends[0][-1] <= time.time()
-    return config
-
-
 @pytest.mark.slow
-def test_torchrun_takes_the_same_steps_on_two_ranks(material: Path, inline: TrainConfig) -> None:
-    config = train_config(material, SMALL)("two")
-    torchrun(config, 2)
-    steps = [read_steps(config.run / "steps", rank) for rank in range(2)]
-    assert [len(taken) for taken in steps] == [SMALL.steps] * 2
-    ours, theirs = (c.checkpoints.latest() for c in (config, inline))
-    assert ours is not None and theirs is not None
-    assert (ours["history"][0]["workers"], theirs["history"][0]["workers"]) == (2, 1)
-    found, expected = ours["history"][0]["train_total"], theirs["history"][0]["train_total"]
-    assert found == pytest.approx(expected, abs=1e-5)
+def test_torchrun_takes_the_same_steps_on_two_ranks(tmp_path: Path) -> None:
+    config = train_config(tmp_path, SMALL)
+    inline, two = config("inline"), config("two")
+    with StepWatch(inline.run, 1) as watch:
+        train(inline, lambda _: None)
+    assert watch.taken == [SMALL.steps] and sorted(watch.ends[0]) == watch.ends[0]
+    torchrun(two, 2)
+    assert [len(read_steps(two.run / "steps", rank)) for rank in range(2)] == [SMALL.steps] * 2
+    rows = [(c.checkpoints.latest() or {})["history"][0] for c in (inline, two)]
+    assert [row["workers"] for row in rows] == [1, 2]
+    assert rows[0]["train_total"] == pytest.approx(rows[1]["train_total"], abs=1e-5)
 
 
 def test_a_watch_waits_for_all_ranks_and_no_longer_than_asked(tmp_path: Path) -> None:
@@ -77,10 +60,8 @@ def test_a_watch_waits_for_all_ranks_and_no_longer_than_asked(tmp_path: Path) ->
             assert watch.wait([0, 0], seconds=10)
 
 
-def test_recovery_is_timed_from_the_kill_to_a_step_of_the_new_worker(
-    tmp_path: Path, inline: TrainConfig
-) -> None:
-    config = replace(inline, run=tmp_path)
+def test_recovery_is_timed_from_the_kill_to_a_step_of_the_new_worker(tmp_path: Path) -> None:
+    config = TrainConfig(cluster_params(SMALL), tmp_path, tmp_path, {}, run=tmp_path)
     deaths: list[int] = []
 
     def train_again(config: TrainConfig) -> None:
@@ -91,7 +72,6 @@ def test_recovery_is_timed_from_the_kill_to_a_step_of_the_new_worker(
 
     found = recover(config, train_again, after=3)
     assert deaths == [-9]
-    # 20 steps of 50 ms in vain until the first one, and a second in which nothing happens
     assert 0.05 <= found.start < found.recovery
     assert 1 < found.recovery < 60
     assert threading.active_count() == 1
