@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -62,6 +63,9 @@ class JoinedStep:
         fusion_weight: Of the fusion loss; at 0 the fusion module is frozen.
         micro_batch: Pictures a forward pass, whose batch statistics are their own; None takes a
             rank's whole share. Where it is the same, so is the result for any number of ranks.
+        shares: Pictures of the joined batch that each rank holds, multiples of `micro_batch`; None
+            where all hold the same.
+        compile: Whether torch.compile makes the passes faster.
 
     Attributes:
         whole_matrix: Pictures a step up to which every rank holds all of their similarities (64 MB
@@ -79,14 +83,18 @@ class JoinedStep:
         loss: FeatureAlignmentLoss,
         fusion_weight: float = 0.0,
         micro_batch: int | None = None,
+        shares: Sequence[int] | None = None,
+        compile: bool = False,
     ) -> None:
         student.fusion.requires_grad_(bool(fusion_weight))
         self.student, self.loss, self.fusion_weight = student, loss, fusion_weight
-        self.micro_batch = micro_batch
+        self.micro_batch, self.shares = micro_batch, shares
         self.coupled = any(name in COUPLED for name in loss.weights)
         self.needs_text = bool(fusion_weight) or any(name in NEEDS_TEXT for name in loss.weights)
         self.statistics = RunningStatistics(student)
         self.model: nn.Module = StudentPass(student, bool(fusion_weight))
+        if compile:
+            self.model.compile()  # in place: names of parameters stay
         if world()[1] > 1:
             device = next(student.parameters()).device
             with warnings.catch_warnings():  # new names for it are not in every torch we take
@@ -111,16 +119,20 @@ class JoinedStep:
             joined batch.
         """
         self.statistics.reset()  # an earlier step may have ended amid its micro-batches
+        rank, ranks = world()
+        sizes = self.shares or [len(pixels)] * ranks
         size = self.micro_batch or len(pixels)
         micro = list(zip(pixels.split(size), teacher.split(size), texts.split(size), strict=True))
-        bank = gather(texts) if self.needs_text else texts
+        bank = gather(texts, sizes) if self.needs_text else texts
         groups = [micro] if self.coupled else [[part] for part in micro]
+        # DDP averages over the ranks, of which one with more pictures has more to say
+        share = len(pixels) * ranks / sum(sizes) / len(groups)
         sums: dict[str, Tensor] = {}
         for number, group in enumerate(groups):
-            share = 1 / len(groups)
-            terms = self._group(group, bank, number * size, share, last=group is groups[-1])
+            first = sum(sizes[:rank]) + number * size
+            terms = self._group(group, bank, sizes, first, share, last=group is groups[-1])
             for name, value in terms.items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + share * value
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value
         self.statistics.join()
         self._average_loss_gradients()
         return sums
@@ -129,13 +141,18 @@ class JoinedStep:
         self,
         group: list[tuple[Tensor, Tensor, Tensor]],
         bank: Tensor,
+        sizes: Sequence[int],
         first: int,
         share: float,
         last: bool,
     ) -> dict[str, Tensor]:
-        """Backward pass of micro-batches whose losses belong together."""
+        """Backward pass of micro-batches whose losses belong together, the first of whose pictures
+        is number `first` of the joined batch.
+        """
         kept = None
-        if len(group) == 1:  # its one pass serves the losses and the gradients
+        # one pass serves the losses and the gradients; all ranks do alike, since both exchange
+        # tensors in their turn
+        if not self.coupled or max(sizes) == len(group[0][0]):
             with self._synchronised(last):
                 kept = self._forward(group[0][0])
             embeddings = kept.embedding
@@ -143,8 +160,9 @@ class JoinedStep:
             with torch.no_grad():
                 embeddings = torch.cat([self._forward(p, look=True)[0] for p, _, _ in group])
         leaf = embeddings.detach().requires_grad_()
-        terms = self._losses(leaf, group, bank)
-        (share * terms["total"]).backward()
+        terms, weight = self._losses(leaf, group, bank, sizes)
+        weight = share if weight is None else weight
+        (weight * terms["total"]).backward()
         assert leaf.grad is not None
         fusion = torch.zeros((), device=leaf.device)
         slopes = leaf.grad.split([len(p) for p, _, _ in group])
@@ -153,15 +171,14 @@ class JoinedStep:
                 output = kept or self._forward(pixels)
                 tensors, gradients = [output.embedding], [slope]
                 if self.fusion_weight:
-                    own = world()[0] * len(bank) // world()[1] + first
-                    rows = torch.arange(own, own + len(texts), device=texts.device)
+                    rows = torch.arange(first, first + len(texts), device=texts.device)
                     value = fusion_loss(self.student.fusion, output.dense, texts, bank, rows)
                     tensors.append(value * (self.fusion_weight * share / len(group)))
                     gradients.append(torch.ones_like(value))
-                    fusion = fusion + value.detach() / len(group)
+                    fusion = fusion + value.detach() * share / len(group)
                 torch.autograd.backward(tensors, gradients)
             first += len(texts)
-        found = {name: value.detach() for name, value in terms.items()}
+        found = {name: weight * value.detach() for name, value in terms.items()}
         if self.fusion_weight:
             found |= {"fusion": fusion, "total": found["total"] + self.fusion_weight * fusion}
         return found
@@ -173,17 +190,23 @@ class JoinedStep:
                 parameter.grad = sum_over_ranks(parameter.grad) / world()[1]
 
     def _losses(
-        self, leaf: Tensor, group: list[tuple[Tensor, Tensor, Tensor]], bank: Tensor
-    ) -> dict[str, Tensor]:
+        self,
+        leaf: Tensor,
+        group: list[tuple[Tensor, Tensor, Tensor]],
+        bank: Tensor,
+        sizes: Sequence[int],
+    ) -> tuple[dict[str, Tensor], float | None]:
+        """The terms, and their weight where it is not this rank's share."""
         teacher = torch.cat([part[1] for part in group])
-        if self.coupled:
-            first, joined = world()[0] * len(leaf), gather(leaf)
-            # each rank answers for its own rows; where all fit, it does so for the whole batch,
-            # whose gradient is then rounded alike for any number of ranks
-            own = len(joined) > self.whole_matrix
-            rows = slice(first, first + len(leaf)) if own else ALL
-            return self.loss(joined, gather(teacher), bank, rows)
-        return self.loss(leaf, teacher)
+        if not self.coupled:
+            return self.loss(leaf, teacher), None
+        joined, targets = gather(leaf, sizes), gather(teacher, sizes)
+        # where all fit, each rank answers for the whole batch, whose gradient is then rounded alike
+        # for any number of ranks; else for its own rows
+        if len(joined) <= self.whole_matrix:
+            return self.loss(joined, targets, bank, ALL), 1.0
+        first = sum(sizes[: world()[0]])
+        return self.loss(joined, targets, bank, slice(first, first + len(leaf))), None
 
     def _forward(self, pixels: Tensor, look: bool = False) -> StudentOutput:
         """One micro-batch; a first look at it leaves no trace in the statistics."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kdeov.distributed import sum_over_ranks, world
+from kdeov.distributed import sum_over_ranks
 
 
 class RunningStatistics:
@@ -52,8 +52,9 @@ class RunningStatistics:
         """At the end of the step: the mean over micro-batches and ranks."""
         if not self._buffers:
             return
-        total = sum_over_ranks(torch.cat([value.flatten() for value in self._sums]))
-        parts = (total / (self._batches * world()[1])).split([b.numel() for b in self._buffers])
+        sums = [value.flatten() for value in self._sums]
+        total = sum_over_ranks(torch.cat([*sums, sums[0].new_tensor([self._batches])]))
+        parts = (total[:-1] / total[-1]).split([b.numel() for b in self._buffers])
         torch._foreach_copy_(
             self._buffers, [p.view_as(b) for p, b in zip(parts, self._buffers, strict=True)]
         )

@@ -22,8 +22,9 @@ from kdeov.errors import KdeovError
 from kdeov.views import VIEW_FIELDS, View, views_from_ints
 from pipeline.identity import cache_identity, require_identity
 from pipeline.layout import Layout
-from pipeline.params import EmbedParams
-from pipeline.shards import Manifest, Shard, read_shard, sample_json
+from pipeline.params import Params
+from pipeline.shard_folder import ShardFolder
+from pipeline.shards import Shard, sample_json
 from pipeline.teacher import read_teacher_identity
 
 UNIT = 1e-2  # how far from 1 the length of a half-precision unit vector may be
@@ -94,32 +95,42 @@ def _crc(*parts: bytes) -> int:
     return value
 
 
-def open_cache(params: EmbedParams, layout: Layout, split: str) -> PairedShards:
+def open_cache(params: Params, layout: Layout, split: str) -> PairedShards:
     """A split of this checkout with its cache.
 
     Raises:
         KdeovError: Shards are missing, damaged, or made from another teacher or other views.
     """
-    identity = cache_identity(read_teacher_identity(layout.teacher), params, split)
-    return PairedShards(layout.images / split, layout.embeddings / split, identity)
+    identity = cache_identity(read_teacher_identity(layout.teacher), params.embed, split)
+    return PairedShards(
+        layout.images / split, layout.embeddings / split, identity, params.data.storage
+    )
 
 
 class PairedShards:
     """One split of the image shards with its teacher shards.
 
     Args:
-        images: Folder of the image shards.
-        embeddings: Folder of the teacher shards.
+        images: Folder of the image shards, or of their manifest.
+        embeddings: Folder of the teacher shards, or of their manifest.
         identity: What the cache should have been made from (see `pipeline.identity`).
+        storage: Where the shards are (see `ShardFolder`).
 
     Raises:
         KdeovError: The two do not belong together, or the cache was made from something else.
     """
 
-    def __init__(self, images: Path, embeddings: Path, identity: dict[str, Any]) -> None:
-        self.images, self.embeddings = images, embeddings
-        self.manifest = Manifest.read(images, "prepare")
-        self.cache = Manifest.read(embeddings, "embed")
+    def __init__(
+        self,
+        images: Path,
+        embeddings: Path,
+        identity: dict[str, Any],
+        storage: str | None = None,
+    ) -> None:
+        self.images = ShardFolder(images, storage)
+        self.embeddings = ShardFolder(embeddings, storage)
+        self.manifest = self.images.manifest("prepare")
+        self.cache = self.embeddings.manifest("embed")
         require_identity(identity, self.cache.identity, str(embeddings / "manifest.json"))
         if [(s.name, s.samples) for s in self.manifest.shards] != [
             (s.name, s.samples) for s in self.cache.shards
@@ -154,8 +165,8 @@ class PairedShards:
         ours, theirs = self.manifest.shards[shard], self.cache.shards[shard]
         # to the ends of both: each then compares its count with its manifest
         pairs = zip_longest(
-            read_shard(self.images / ours.name, ours, wanted, stop),
-            read_shard(self.embeddings / theirs.name, theirs, wanted, stop),
+            self.images.read(ours, wanted, stop),
+            self.embeddings.read(theirs, wanted, stop),
         )
         for one, other in pairs:
             if one is None or other is None:
@@ -163,7 +174,7 @@ class PairedShards:
             (index, image), (_, vectors) = one, other
             if image["__key__"] != vectors["__key__"]:
                 raise KdeovError(
-                    f"{self.embeddings / theirs.name}: sample {index} is "
+                    f"{self.embeddings.where(theirs)}: sample {index} is "
                     f"{vectors['__key__']}, the picture is "
                     f"{image['__key__']}; run `dvc repro -f embed`"
                 )
@@ -189,19 +200,19 @@ class PairedShards:
                 raise ValueError("its bytes are not those that were embedded")
         except (KeyError, TypeError, ValueError) as error:
             raise KdeovError(
-                f"{self.images / ours.name}: {image['__key__']} lacks its picture or description, "
+                f"{self.images.where(ours)}: {image['__key__']} lacks its picture or description, "
                 f"or they changed ({error}); run `kdeov verify`, then the stage that it names"
             ) from error
         if _crc(block, views) != checksums[1]:
             raise KdeovError(
-                f"{self.embeddings / shard.name}: the vectors of {image['__key__']} are damaged; "
+                f"{self.embeddings.where(shard)}: the vectors of {image['__key__']} are damaged; "
                 "run `dvc repro -f embed`"
             )
         count = self.cache.identity["views"]["count"]
         rows = count + len(captions)
         if len(block) != rows * self.dim * 2 or len(views) != count * VIEW_FIELDS * 2:
             raise KdeovError(
-                f"{self.embeddings / shard.name}: {image['__key__']} has {len(block)} bytes "
+                f"{self.embeddings.where(shard)}: {image['__key__']} has {len(block)} bytes "
                 "of vectors, "
                 f"{rows} of {self.dim} dimensions need {rows * self.dim * 2}; run `dvc repro "
                 "-f embed`"

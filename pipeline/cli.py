@@ -4,7 +4,6 @@ once.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +12,15 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cluster.commands import app as cluster
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 bench = typer.Typer(no_args_is_help=True)
 app.add_typer(
     bench, name="bench", help="Measures this machine, and compares it with what is promised."
 )
+
+app.add_typer(cluster, name="cluster", help="A Ray cluster on this machine, to try what one does.")
 
 
 @app.callback()
@@ -34,7 +37,7 @@ def summary() -> None:
     from pipeline.publish import run_address
     from pipeline.results import Results
     from pipeline.summary import print_summary
-    from pipeline.tracking import TrackingTarget
+    from pipeline.tracking_target import TrackingTarget
 
     with one_line_errors("summary"):
         layout = Layout.here()
@@ -44,7 +47,7 @@ def summary() -> None:
         print_summary(results)
         made = layout.report.is_file()
         lines = [f"Report:  {layout.report if made else 'not there: run `dvc repro report`'}"]
-        if target.uri.startswith("sqlite:"):
+        if not target.is_server:
             lines.append(f"MLflow:  {Path(sys.argv[0]).absolute()} ui")
         address = run_address(layout, results.run.fingerprint)
         lines.append(
@@ -73,7 +76,7 @@ def verify(
         params = load_params(layout.params)
         teacher = load_teacher(layout.teacher, pick_device(params.cluster.use_gpu))
         for split in SPLITS:
-            verify_cache(open_cache(params.embed, layout, split), teacher, entries, whole=True)
+            verify_cache(open_cache(params, layout, split), teacher, entries, whole=True)
 
 
 @app.command()
@@ -151,35 +154,63 @@ def ui(port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 5000) -> None:
     from pipeline.layout import Layout
     from pipeline.params import load_params
     from pipeline.publish import VIEW
-    from pipeline.tracking import TrackingTarget
+    from pipeline.tracking_target import TrackingTarget
+    from pipeline.ui import serve
 
     with one_line_errors("ui"):
         layout = Layout.here()
         target = TrackingTarget.of(load_params(layout.params).tracking, layout)
-        if not target.uri.startswith("sqlite:"):
-            typer.echo(f"MLflow is served already: {target.uri.rstrip('/')}/#/experiments?{VIEW}")
+        if target.is_server:
+            address = target.address.rstrip("/")
+            typer.echo(f"MLflow is served already: {address}/#/experiments?{VIEW}")
             return
-        if not layout.tracking_database.is_file() and target.artifacts:
+        if target.is_file and not Path(target.uri.removeprefix("sqlite:///")).is_file():
             raise typer.Exit(
                 _complain("ui", "nothing was tracked yet; run `dvc repro` or `kdeov publish`")
             )
-        typer.echo(f"http://127.0.0.1:{port}/#/experiments?{VIEW}")
-        # one worker and no job runner: half the memory, and a start in half the time
-        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        arguments = [
-            "--backend-store-uri",
-            target.uri,
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--workers",
-            "1",
-        ]
-        sys.stdout.flush()
-        os.execve(
-            sys.executable, [sys.executable, "-m", "mlflow", "server", *arguments], environment
-        )
+
+        def tell(address: str) -> None:
+            typer.echo(f"{address}/#/experiments?{VIEW}")
+            sys.stdout.flush()
+
+        raise typer.Exit(serve(target, port, tell))
+
+
+@app.command()
+def submit(
+    stage: Annotated[str, typer.Argument(help="Such as distill.")],
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")] = False,
+) -> None:
+    """Runs a stage as a job of the cluster in params.yaml, as `dvc repro` would."""
+    from pipeline.cluster import commands
+    from pipeline.console import setup_logging
+
+    setup_logging()
+    with one_line_errors("submit"):
+        commands.submit(stage, detach)
+
+
+@app.command()
+def status() -> None:
+    """Lists the jobs that were submitted from this checkout, and how they are."""
+    from pipeline.cluster import commands
+
+    with one_line_errors("status"):
+        commands.status()
+
+
+@app.command()
+def logs(
+    stage: Annotated[str, typer.Argument(help="Such as distill.")],
+    follow: Annotated[bool, typer.Option("--follow", help="Until the job ends.")] = False,
+) -> None:
+    """Shows the log of the newest job of a stage."""
+    from pipeline.cluster import commands
+    from pipeline.console import setup_logging
+
+    setup_logging()
+    with one_line_errors("logs"):
+        commands.logs(stage, follow)
 
 
 @app.command()

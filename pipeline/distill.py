@@ -26,11 +26,14 @@ from pipeline.fingerprint import code_digest, fingerprint, git_state
 from pipeline.identity import cache_identity
 from pipeline.launch import launch
 from pipeline.layout import Layout
+from pipeline.lease import driving
 from pipeline.params import Params
 from pipeline.plan import check_sharing
 from pipeline.run import RunRecord
+from pipeline.storage import Storage
 from pipeline.teacher import load_teacher, read_teacher_identity
-from pipeline.tracking import LiveTracker, TrackingTarget
+from pipeline.tracking import LiveTracker
+from pipeline.tracking_target import live_target
 from pipeline.trainer import TrainConfig
 from pipeline.verify import verify_cache
 
@@ -51,27 +54,38 @@ def distill(params: Params, layout: Layout) -> None:
         params=params.distill,
         images=layout.images,
         embeddings=layout.embeddings,
+        storage=params.data.storage,
         identities={
             split: cache_identity(identity, params.embed, split) for split in ("train", "val")
         },
-        run=Path(),
+        run=Storage(str(layout.runs)),
         use_gpu=params.cluster.use_gpu,
         loader_workers=params.cluster.loader_workers,
         checkpoint_every=params.cluster.checkpoint_every,
+        compile=params.cluster.compile,
     )
+    runs = runs_storage(params, layout)
+    runs.require_writable()
     _check(config, params.cluster.most_workers if params.cluster.mode != "inline" else 1)
     _verify(config, layout)
     record = _name(params, layout, identity)
-    config = replace(config, run=layout.runs / record.fingerprint)
-    config.run.mkdir(parents=True, exist_ok=True)
+    config = replace(config, run=runs / record.fingerprint)
     logger.info("run %s, fingerprint %s", record.name, record.fingerprint)
     tracker = LiveTracker(
-        TrackingTarget.of(params.tracking, layout),
+        live_target(params, layout),
         record.fingerprint, record.name, record.params, run_tags(layout, record),
     )  # fmt: skip
-    tracker.start()
-    launch(config, params.cluster, record.name, tracker)
+    with tracker, driving(config.run):
+        launch(config, params.cluster, record.name, tracker)
     _write(config, record, layout)
+
+
+def runs_storage(params: Params, layout: Layout) -> Storage:
+    """Where checkpoints of runs lie, one folder a fingerprint."""
+    shared = params.cluster.storage
+    if params.cluster.mode == "cluster":
+        shared = shared or params.data.storage
+    return Storage(shared) / "runs" if shared else Storage(str(layout.runs))
 
 
 def _verify(config: TrainConfig, layout: Layout) -> None:
@@ -109,7 +123,7 @@ def _check(config: TrainConfig, workers: int) -> None:
         shards = config.shards(split)
         if not len(shards):
             raise KdeovError(
-                f"{shards.images}: the {split} split is empty; run `dvc repro prepare`"
+                f"{shards.images.path}: the {split} split is empty; run `dvc repro prepare`"
             )
     if not next(iter(shards)).captions:
         for name in (*NEEDS_TEXT, "fusion"):
@@ -163,7 +177,8 @@ def _write(config: TrainConfig, record: RunRecord, layout: Layout) -> None:
     state = config.checkpoints.latest()
     if state is None or state["epoch"] != config.params.epochs:
         raise KdeovError(
-            f"{config.run}: training ended without its last checkpoint; run `dvc repro` again"
+            f"{config.run.address}: training ended without its last checkpoint; run `dvc repro` "
+            "again"
         )
     teacher = load_teacher(layout.teacher)
     student = VisualStudent(config.params.backbone, config.params.fusion, teacher.embed_dim)

@@ -1,8 +1,8 @@
 """Stage `embed`: the teacher's unit vectors of several views of each picture and of each caption,
 in shards.
 
-Every finished shard has a note beside it that says what it was made from. So a killed run goes on
-where it was, and after a change only the shards that it touches are made again.
+Every finished shard has a note that says what it was made from. So a killed run goes on where it
+was, and after a change only the shards that it touches are made again.
 """
 
 from __future__ import annotations
@@ -18,21 +18,31 @@ from typing import Any
 from kdeov.errors import KdeovError
 from pipeline.console import progress
 from pipeline.dataset import SPLITS
-from pipeline.embed_workers import Job, make_shards, note_path
-from pipeline.files import read_json, remove_partial, sha256_file
-from pipeline.identity import cache_identity, differences
+from pipeline.embed_notes import finished, note_path
+from pipeline.embed_queue import make_shards
+from pipeline.embed_workers import Job
+from pipeline.files import remove_partial
+from pipeline.identity import cache_identity
 from pipeline.params import ClusterParams, EmbedParams
 from pipeline.precomputed import LIBRARY
-from pipeline.shards import Manifest, Shard
+from pipeline.shard_folder import ShardFolder
+from pipeline.shards import MANIFEST, Manifest, Shard
+from pipeline.storage import Storage
 from pipeline.teacher import read_teacher_identity
 
 logger = logging.getLogger(__name__)
 
+REQUESTS = 8  # to a storage at once
 NAMED = 5  # shards that a line of the log names
 
 
 def embed(
-    params: EmbedParams, cluster: ClusterParams, images: Path, teacher: Path, out: Path
+    params: EmbedParams,
+    cluster: ClusterParams,
+    images: Path,
+    teacher: Path,
+    out: Path,
+    storage: str | None = None,
 ) -> None:
     """Writes teacher shards and a manifest for each split.
 
@@ -41,7 +51,8 @@ def embed(
         cluster: Where to run.
         images: What `prepare` wrote.
         teacher: What the `teacher` stage wrote.
-        out: Where shards go; finished shards that fit are kept.
+        out: Where manifests go, and shards; finished shards that fit are kept.
+        storage: Where shards go instead, and those of `images` are (see `ShardFolder`).
 
     Raises:
         KdeovError: Images or teacher are missing or damaged, or the disk is full.
@@ -52,47 +63,46 @@ def embed(
             f"embed.views is {params.views}, and the teacher's vectors are of one view a picture; "
             "set it to 1"
         )
-    manifests = {split: Manifest.read(images / split, "prepare") for split in SPLITS}
+    if storage is not None:
+        Storage(storage).require_writable()
+    pictures, ours = ShardFolder(images, storage), ShardFolder(out, storage)
+    manifests = {split: (pictures / split).manifest("prepare") for split in SPLITS}
     identities = {split: cache_identity(teacher_identity, params, split) for split in SPLITS}
-    finished: dict[str, dict[str, Shard]] = {}
+    made: dict[str, dict[str, Shard]] = {}
     jobs: list[Job] = []
     for split, manifest in manifests.items():
-        folder = out / split
-        finished[split] = _keep(folder, manifest, identities[split])
+        folder = ours / split
+        made[split] = _keep(folder, manifest, identities[split])
         jobs += [
-            Job(split, images / split, shard, folder)
+            Job(split, pictures / split, shard, folder)
             for shard in manifest.shards
-            if shard.name not in finished[split]
+            if shard.name not in made[split]
         ]
     if jobs:
         with progress("embed", sum(job.shard.samples for job in jobs)) as meter:
-            for job, made in make_shards(jobs, params, cluster, teacher, meter.reach):
-                finished[job.split][made.name] = made
+            for job, shard in make_shards(jobs, params, cluster, teacher, meter.reach):
+                made[job.split][shard.name] = shard
     for split, manifest in manifests.items():
-        shards = [finished[split][shard.name] for shard in manifest.shards]
+        shards = [made[split][shard.name] for shard in manifest.shards]
         Manifest("teacher", split, shards, identities[split]).write(out / split)
 
 
-def _keep(out: Path, manifest: Manifest, identity: dict[str, Any]) -> dict[str, Shard]:
-    """The finished teacher shards that still fit, by name. What is no longer listed is deleted: DVC
-    keeps this folder between runs.
+def _keep(out: ShardFolder, manifest: Manifest, identity: dict[str, Any]) -> dict[str, Shard]:
+    """The finished teacher shards that still fit, by name. What does not belong in the folder is
+    deleted: DVC keeps it between runs.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    remove_partial(out)
-    (out / "manifest.json").unlink(missing_ok=True)
-    listed = {n for s in manifest.shards for n in (s.name, note_path(out, s).name)}
-    for path in out.iterdir():
-        if path.name not in listed:
-            logger.info("embed: %s is no longer listed and is deleted", path)
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    out.path.mkdir(parents=True, exist_ok=True)
+    remove_partial(out.path)
+    (out.path / MANIFEST).unlink(missing_ok=True)
     with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(os.cpu_count() if out.storage is None else REQUESTS) as pool,
         progress(f"compare {manifest.split}", len(manifest.shards), "shards") as meter,
     ):
         found = []
-        for shard in pool.map(lambda shard: _finished(out, shard, identity), manifest.shards):
+        for shard in pool.map(lambda shard: finished(out, shard, identity), manifest.shards):
             found.append(shard)
             meter.advance()
+    _remove_unlisted(out, manifest)
     kept = {shard.name: shard for shard in found if isinstance(shard, Shard)}
     again = defaultdict(list)
     for shard, why in zip(manifest.shards, found, strict=True):
@@ -110,24 +120,11 @@ def _keep(out: Path, manifest: Manifest, identity: dict[str, Any]) -> dict[str, 
     return kept
 
 
-def _finished(out: Path, shard: Shard, identity: dict[str, Any]) -> Shard | str | None:
-    """What is known of a finished teacher shard, or why it does not fit; None where it is not."""
-    note, path = note_path(out, shard), out / shard.name
-    if not note.is_file():
-        return None
-    try:
-        found = read_json(note, "embed")
-        made = Shard(**found["shard"])
-        why = differences(identity, found["identity"])
-        if not why and found["images_sha256"] != shard.sha256:
-            why = ["its pictures changed"]
-        if not why and not path.is_file():
-            why = ["it is missing"]
-        if not why and (path.stat().st_size != made.bytes or sha256_file(path) != made.sha256):
-            why = ["its bytes changed"]
-    except (KdeovError, KeyError, TypeError):
-        why = ["its note is damaged"]
-    if why:
-        note.unlink()
-        return "; ".join(why)
-    return made
+def _remove_unlisted(out: ShardFolder, manifest: Manifest) -> None:
+    """With a storage, nothing but the manifest is listed."""
+    shards = manifest.shards if out.storage is None else []
+    listed = {name for s in shards for name in (s.name, note_path(out.path, s).name)}
+    for path in out.path.iterdir():
+        if path.name not in listed:
+            logger.info("embed: %s is no longer listed and is deleted", path)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,32 +1,27 @@
-"""Who makes teacher shards: this process, or Ray actors, one a device, that share a queue."""
+"""A process with a teacher, which makes teacher shards."""
 
 from __future__ import annotations
 
-import logging
-from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kdeov.errors import KdeovError
 from kdeov.teacher import TowerTeacher
 from kdeov.views import ViewPlan
 from pipeline.device import pick_device
+from pipeline.embed_notes import write_note
 from pipeline.embedder import ShardEmbedder, fitting_batch
-from pipeline.files import write_json
 from pipeline.identity import cache_identity, view_plan
-from pipeline.on_ray import one_line_errors_of_ray, ray_session
-from pipeline.params import ClusterParams, EmbedParams
+from pipeline.params import EmbedParams
 from pipeline.precomputed import PrecomputedTeacher
-from pipeline.shards import Shard, verify_shard, write_shard
+from pipeline.shard_folder import ShardFolder
+from pipeline.shards import Shard
 from pipeline.table_embedder import TableEmbedder
 from pipeline.teacher import Teacher, load_teacher
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,19 +36,14 @@ class Job:
     """
 
     split: str
-    images: Path
+    images: ShardFolder
     shard: Shard
-    out: Path
+    out: ShardFolder
 
     @property
     def name(self) -> str:
         """For progress."""
         return f"{self.split}/{self.shard.name}"
-
-
-def note_path(out: Path, shard: Shard) -> Path:
-    """What says of a finished teacher shard what it was made from."""
-    return out / f"{Path(shard.name).stem}.json"
 
 
 @dataclass(frozen=True)
@@ -118,8 +108,21 @@ class EmbedWorker:
         Args:
             job: The shard.
             told: Hears the job's name and how many of its pictures are done.
+
+        Raises:
+            KdeovError: The image shard is damaged, or the shard cannot be written.
         """
-        verify_shard(job.images, job.shard, "prepare")
+        try:
+            made = self._make(job, told)
+        except Exception:
+            # where pictures are damaged, that comes first, and not what a library says of it
+            job.images.verify(job.shard, "prepare")
+            raise
+        identity = cache_identity(self.identity, self.crew.params, job.split)
+        write_note(job.out, job.shard, identity, made)
+        return made
+
+    def _make(self, job: Job, told: Callable[[str, int], object]) -> Shard:
         embedder = self.embedder(view_plan(self.identity, self.crew.params, job.split))
         done = 0
 
@@ -128,109 +131,5 @@ class EmbedWorker:
             done += count
             told(job.name, done)
 
-        samples = embedder.samples(job.images / job.shard.name, job.shard, advance)
-        made = write_shard(job.out / job.shard.name, samples)
-        made_from = cache_identity(self.identity, self.crew.params, job.split)
-        note = {"identity": made_from, "images_sha256": job.shard.sha256, "shard": asdict(made)}
-        write_json(note_path(job.out, job.shard), note)
-        return made
-
-
-def make_shards(
-    jobs: list[Job],
-    params: EmbedParams,
-    cluster: ClusterParams,
-    teacher: Path,
-    told: Callable[[int], object],
-) -> Iterator[tuple[Job, Shard]]:
-    """Makes shards where `cluster.mode` says, in any order.
-
-    Args:
-        jobs: The shards.
-        params: Views and precision.
-        cluster: Where.
-        teacher: Folder of the teacher.
-        told: Hears how many pictures are done in all.
-
-    Yields:
-        Each job with the shard that it made.
-    """
-    if cluster.mode == "inline":
-        finished = 0
-        worker = EmbedWorker(Crew(params, teacher, cluster.use_gpu, cluster.embed_batch, None))
-        for job in jobs:
-            before = finished
-            yield job, worker.make(job, lambda _, done: told(before + done))  # noqa: B023
-            finished += job.shard.samples
-        return
-    with ray_session(cluster.most_workers), one_line_errors_of_ray():
-        yield from _make_on_ray(jobs, params, cluster, teacher, told)
-
-
-class Progress:
-    """Counts the pictures of unfinished shards; outlives the workers that tell it."""
-
-    def __init__(self) -> None:
-        self._done: dict[str, int] = {}
-
-    def set(self, name: str, count: int) -> None:
-        """A shard that is made a second time starts over."""
-        self._done[name] = count
-
-    def finish(self, name: str) -> None:
-        """Whoever asked for the shard has it."""
-        self._done.pop(name, None)
-
-    def total(self) -> int:
-        return sum(self._done.values())
-
-
-def _make_on_ray(
-    jobs: list[Job],
-    params: EmbedParams,
-    cluster: ClusterParams,
-    teacher: Path,
-    told: Callable[[int], object],
-) -> Iterator[tuple[Job, Shard]]:
-    import ray
-
-    resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0)) if cluster.use_gpu else 0
-    if cluster.use_gpu is True and not gpus:
-        raise KdeovError("cluster.use_gpu is true and Ray has no GPU; set it to auto or false")
-    count = min(len(jobs), gpus or cluster.most_workers)
-    cpus = max(1, int(resources["CPU"]) // count)
-    logger.info("embedding on Ray, %s: %d", "one worker a GPU" if gpus else "workers", count)
-    crew = Crew(params, teacher, bool(gpus), cluster.embed_batch, cpus)
-    actor = ray.remote(RayEmbedWorker).options(
-        num_cpus=cpus,
-        num_gpus=1 if gpus else 0,
-        max_restarts=cluster.max_failures,
-        max_task_retries=cluster.max_failures,
-    )
-    progress: Any = ray.remote(Progress).options(num_cpus=0).remote()  # type: ignore[attr-defined]
-    idle: list[Any] = [actor.remote(crew) for _ in range(count)]
-    queue: deque[Job] = deque(jobs)
-    busy: dict[Any, tuple[Any, Job]] = {}
-    finished = 0
-    while queue or busy:
-        while queue and idle:
-            worker, job = idle.pop(), queue.popleft()
-            busy[worker.make.remote(job, progress)] = (worker, job)
-        done, _ = ray.wait(list(busy), timeout=1)
-        told(finished + ray.get(progress.total.remote()))
-        for reference in done:
-            worker, job = busy.pop(reference)
-            idle.append(worker)
-            made = ray.get(reference)
-            progress.finish.remote(job.name)
-            finished += job.shard.samples
-            yield job, made
-
-
-class RayEmbedWorker(EmbedWorker):
-    """An `EmbedWorker` as a Ray actor."""
-
-    def make(self, job: Job, progress: Any) -> Shard:
-        """Makes a shard and tells the `Progress` actor of it."""
-        return super().make(job, progress.set.remote)
+        samples = embedder.samples(job.images, job.shard, advance)
+        return job.out.write(job.shard.name, samples)

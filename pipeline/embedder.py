@@ -6,7 +6,6 @@ import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,8 @@ from kdeov.precision import autocast
 from kdeov.teacher import TowerTeacher
 from kdeov.views import View, ViewPlan, render
 from pipeline.cache import teacher_members
-from pipeline.shards import Shard, read_shard, sample_json
+from pipeline.shard_folder import ShardFolder
+from pipeline.shards import Shard, sample_json
 
 CPU_BATCH = 64  # a CPU gains nothing from more
 MEMORY_SHARE = 0.5  # of a GPU's memory, for the activations of one batch
@@ -63,23 +63,23 @@ class ShardEmbedder:
         self.device = next(teacher.parameters()).device
 
     def samples(
-        self, path: Path, shard: Shard, advance: Callable[[int], object]
+        self, images: ShardFolder, shard: Shard, advance: Callable[[int], object]
     ) -> Iterator[dict[str, Any]]:
         """Teacher samples of an image shard, in its order.
 
         Args:
-            path: The image shard.
-            shard: What its manifest says of it.
+            images: Folder of the image shards of the split.
+            shard: One of them, whose bytes are compared with its manifest.
             advance: Hears how many more pictures are done.
         """
-        raw = (sample for _, sample in read_shard(path, shard))
+        raw = images.read_verified(shard, "prepare")
         with ThreadPoolExecutor(self.decoders) as pool:
             try:
                 upcoming = self._decode(pool, raw)
                 while upcoming:
                     batch = [future.result() for future in upcoming]
                     upcoming = self._decode(pool, raw) if self.device.type == "cuda" else []
-                    yield from self._encode(batch, path)
+                    yield from self._encode(batch, images.where(shard))
                     advance(len(batch))
                     upcoming = upcoming or self._decode(pool, raw)
             finally:
@@ -97,7 +97,7 @@ class ShardEmbedder:
         pixels = [render(image, view, transform.size, transform.resampling) for view in views]
         return _Shown(sample, views, np.stack(pixels), sample_json(sample)["captions"])
 
-    def _encode(self, batch: list[_Shown], path: Path) -> Iterator[dict[str, Any]]:
+    def _encode(self, batch: list[_Shown], where: str) -> Iterator[dict[str, Any]]:
         pixels = np.concatenate([shown.pixels for shown in batch])
         images = unit_image_vectors(self.teacher, pixels, self.precision)
         captions = [caption for shown in batch for caption in shown.captions]
@@ -108,7 +108,7 @@ class ShardEmbedder:
             block = torch.cat([ours, theirs]).numpy()
             if not np.isfinite(block).all():
                 raise KdeovError(
-                    f"{path}: the teacher's vectors of {shown.sample['__key__']} are not finite; "
+                    f"{where}: the teacher's vectors of {shown.sample['__key__']} are not finite; "
                     "check its weights"
                 )
             yield teacher_members(shown.sample, block, shown.views)

@@ -102,7 +102,7 @@ def read_split(params: Params, layout: Layout, split: str, captions: bool = Fals
     Raises:
         KdeovError: Shards are missing, damaged, or made from another teacher.
     """
-    shards = open_cache(params.embed, layout, split)
+    shards = open_cache(params, layout, split)
     return CachedSplit.of(shards, shards.dim, captions)
 
 
@@ -115,7 +115,7 @@ def run_student(
     Raises:
         KdeovError: Shards are missing, damaged, or made from another teacher.
     """
-    shards = open_cache(params.embed, layout, split)
+    shards = open_cache(params, layout, split)
     if model.embed_dim != shards.dim:
         raise KdeovError(
             f"{layout.student}: the student's vectors have {model.embed_dim} dimensions, "

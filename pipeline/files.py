@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from kdeov.errors import KdeovError
 
@@ -40,7 +42,8 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         KdeovError: The disk is full or the folder cannot be written.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+    # not the process's number: machines that share a folder may have processes of one number
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{TEMPORARY}")
     try:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,8 +85,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON that is the same for equal values: sorted keys, two spaces, a final newline."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    """Writes JSON that is the same for equal values."""
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """JSON with sorted keys, two spaces and a final newline."""
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
 def read_json(path: Path, made_by: str) -> Any:
@@ -104,13 +112,53 @@ def read_json(path: Path, made_by: str) -> Any:
         raise KdeovError(f"{path}: damaged ({error}); run `dvc repro -f {made_by}`") from error
 
 
+class HashedFile(io.RawIOBase):
+    """A file that is hashed while it is read; what is passed over is read for that.
+
+    Args:
+        file: From its beginning.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._value, self._hashed = file, hashlib.sha256(), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence != io.SEEK_SET:
+            raise io.UnsupportedOperation("seek from the start only")
+        if offset > self._hashed:
+            self._file.seek(self._hashed)
+            while (left := offset - self._hashed) and self.read(min(left, BUFFER)):
+                pass
+        return self._file.seek(offset)
+
+    def read(self, size: int = -1) -> bytes:
+        start = self._file.tell()
+        data = self._file.read(size)
+        self._value.update(data[max(0, self._hashed - start) :])
+        self._hashed = max(self._hashed, start + len(data))
+        return data
+
+    def digest(self) -> str:
+        """The sha256 of all bytes."""
+        self._file.seek(self._hashed)
+        while self.read(BUFFER):
+            pass
+        return self._value.hexdigest()
+
+
 def sha256_file(path: Path) -> str:
     """The digest of a file's bytes."""
-    value = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            value.update(block)
-    return value.hexdigest()
+        return HashedFile(file).digest()
 
 
 def digest(value: Any) -> str:

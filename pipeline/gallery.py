@@ -29,7 +29,7 @@ class Gallery:
     """
 
     def __init__(self, params: Params, layout: Layout) -> None:
-        self._shards = open_cache(params.embed, layout, "test")
+        self._shards = open_cache(params, layout, "test")
         self._samples: dict[int, CachedSample] = {}
 
     @cached_property

@@ -1,22 +1,39 @@
 """Runs the training loop where `cluster.mode` says: in this process, or in Ray workers on this
-machine.
+machine or a cluster.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import socket
 import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from kdeov.errors import KdeovError
+from pipeline.cluster.node import ready_node
 from pipeline.console import setup_logging
-from pipeline.on_ray import one_line_errors_of_ray, person_error, ray_session
+from pipeline.on_ray import (
+    PREEMPTION,
+    gpus_of_ray,
+    one_line_errors_of_ray,
+    person_error,
+    ray_session,
+)
 from pipeline.params import ClusterParams
+from pipeline.storage import Storage
 from pipeline.tracking import LiveTracker
 from pipeline.train_loop import train
 from pipeline.trainer import TrainConfig
 
 logger = logging.getLogger(__name__)
+
+RESIZE_S = 60.0  # how often Ray looks whether there is room for more workers
+SICK = 2  # deaths of workers on one machine, from which on it is named
 
 
 def launch(config: TrainConfig, cluster: ClusterParams, name: str, tracker: LiveTracker) -> None:
@@ -34,7 +51,8 @@ def launch(config: TrainConfig, cluster: ClusterParams, name: str, tracker: Live
     if cluster.mode == "inline":
         train(config, tracker.log_epoch)
     else:
-        _launch_ray(config, cluster, name, tracker)
+        with ray_session(cluster.most_workers), one_line_errors_of_ray():
+            _launch_ray(config, cluster, name, tracker)
     # an epoch that ended just before its worker was killed is in the checkpoint, but was not told
     state = config.checkpoints.latest()
     if state is not None:
@@ -44,55 +62,154 @@ def launch(config: TrainConfig, cluster: ClusterParams, name: str, tracker: Live
 def _launch_ray(
     config: TrainConfig, cluster: ClusterParams, name: str, tracker: LiveTracker
 ) -> None:
-    with ray_session(cluster.most_workers), one_line_errors_of_ray():
-        import ray  # not before: Ray reads its environment when it is imported
-        from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
-        from ray.train.torch import TorchTrainer
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
+    from ray.train.torch import TorchTrainer
 
-        class TrackEpochs(UserCallback):
-            """Runs in Ray's controller, which outlives workers: one writer for all of them."""
+    deaths = Deaths(config.run, cluster.max_failures)
 
-            def after_report(
-                self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any
-            ) -> None:
-                tracker.log_epoch(metrics[0])
+    class Watch(UserCallback):
+        """Runs in Ray's controller, which outlives workers: one writer for all of them."""
 
-            def after_exception(
-                self, run_context: Any, worker_exceptions: dict[int, Exception]
-            ) -> None:
-                """A person's mistake stays one however often it is tried."""
-                for error in worker_exceptions.values():
-                    if mistake := person_error(error):
-                        raise mistake
+        def after_report(
+            self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any
+        ) -> None:
+            tracker.log_epoch(metrics[0])
 
-        use_gpu = cluster.use_gpu
-        if use_gpu == "auto":
-            use_gpu = ray.cluster_resources().get("GPU", 0) >= cluster.most_workers
-        logger.info(
-            "training on %d Ray workers, %s",
-            cluster.most_workers,
-            "one GPU each" if use_gpu else "CPUs",
+        def after_exception(
+            self, run_context: Any, worker_exceptions: dict[int, Exception]
+        ) -> None:
+            setup_logging()
+            deaths.count(worker_exceptions)
+
+    gpus = gpus_of_ray(cluster.use_gpu)
+    use_gpu = cluster.use_gpu is True or gpus >= cluster.fewest_workers
+    logger.info(
+        "training on %s Ray workers, %s",
+        " to ".join(map(str, dict.fromkeys([cluster.fewest_workers, cluster.most_workers]))),
+        "one GPU each" if use_gpu else "CPUs",
+    )
+    # plain dictionaries, because Ray's types are those of its older version
+    scaling: dict[str, Any] = {
+        "num_workers": cluster.workers,
+        "use_gpu": use_gpu,
+        "elastic_resize_monitor_interval_s": RESIZE_S,
+    }
+    failure: dict[str, Any] = {
+        "max_failures": cluster.max_failures,
+        "controller_failure_limit": cluster.max_failures,
+    }
+    TorchTrainer(
+        ray_worker,
+        # decided here: Ray does not hide GPUs from workers that have none
+        train_loop_config={"config": replace(config, use_gpu=use_gpu)},
+        scaling_config=ScalingConfig(**scaling),
+        run_config=RunConfig(
+            # Ray takes up a run of the same name without a word; ours are taken up from our
+            # checkpoints
+            name=f"{name}-{time.time_ns()}",
+            **(config.run / "ray").for_ray(),
+            failure_config=FailureConfig(**failure),
+            callbacks=[Watch()],  # type: ignore[list-item]
+        ),
+    ).fit()
+
+
+class Deaths:
+    """Counts how often training was started again, and names the machine that is to blame.
+
+    Args:
+        run: Of the run, where workers say which machine they are on.
+        limit: Deaths after which training stops.
+    """
+
+    def __init__(self, run: Storage, limit: int) -> None:
+        self.run, self.limit = run, limit
+        self.seen = 0
+        self.machines: Counter[str] = Counter()
+
+    def count(self, errors: dict[int, Exception]) -> None:
+        """Hears what became of workers, by rank.
+
+        Raises:
+            KdeovError: A person's mistake, which stays one however often it is tried; or too many
+                deaths.
+        """
+        for error in errors.values():
+            if mistake := person_error(error):
+                raise mistake
+        # of the others, ranks lost the connection to the one that died
+        dead = {rank: e for rank, e in errors.items() if _is_death(e)} or errors
+        if any(getattr(_cause(error), "preempted", False) for error in dead.values()):
+            logger.warning("a machine was taken away; training goes on from the last checkpoint")
+            return
+        self.seen += 1
+        places = {rank: worker_place(self.run, rank) for rank in dead}
+        self.machines.update(set(places.values()))
+        what = "; ".join(
+            f"worker {rank} on {places[rank]}: {_first_line(error)}" for rank, error in dead.items()
         )
-        TorchTrainer(
-            ray_worker,
-            # decided here: Ray does not hide GPUs from workers that have none
-            train_loop_config={"config": replace(config, use_gpu=bool(use_gpu))},
-            scaling_config=ScalingConfig(num_workers=cluster.most_workers, use_gpu=bool(use_gpu)),
-            run_config=RunConfig(
-                # Ray takes up a run of the same name without a word; ours are taken up from our
-                # checkpoints
-                name=f"{name}-{time.time_ns()}",
-                storage_path=str(config.run / "ray"),
-                failure_config=FailureConfig(max_failures=cluster.max_failures),
-                callbacks=[TrackEpochs()],  # type: ignore[list-item]
-            ),
-        ).fit()
+        sick = [f"{place} lost {n}" for place, n in self.machines.items() if n >= SICK]
+        hint = f" ({', '.join(sick)}: look at it, or take it out)" if sick else ""
+        if self.seen > self.limit:
+            raise KdeovError(
+                f"training stopped after {self.seen} deaths, more than cluster.max_failures = "
+                f"{self.limit} allows; the last: {what}{hint}; `dvc repro` goes on from the last "
+                "checkpoint"
+            )
+        logger.warning(
+            "death %d of %d that cluster.max_failures allows: %s%s; training goes on from the "
+            "last checkpoint",
+            self.seen, self.limit, what, hint,
+        )  # fmt: skip
 
 
 def ray_worker(settings: dict[str, Any]) -> None:
     """The training loop in a Ray worker."""
     from ray import train as ray_train
 
+    ready_node()
     setup_logging()
     logging.getLogger().setLevel(logging.WARNING)  # Ray repeats every report to the root logger
-    train(settings["config"], ray_train.report)
+    config: TrainConfig = settings["config"]
+    _tell_place(config.run)
+    train(config, ray_train.report, _preemption_notice())
+
+
+def worker_place(run: Storage, rank: int) -> str:
+    """The machine that a rank was last started on, as people call it."""
+    try:
+        return str(json.loads(run.read(f"workers/rank-{rank}.json"))["machine"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return "a machine that is not known"
+
+
+def _tell_place(run: Storage) -> None:
+    import ray
+    from ray.train import get_context
+
+    address = ray.util.get_node_ip_address()
+    place = {"machine": f"{socket.gethostname()} ({address})", "pid": os.getpid()}
+    run.write(f"workers/rank-{get_context().get_world_rank()}.json", json.dumps(place).encode())
+
+
+def _preemption_notice() -> Callable[[], bool]:
+    if os.environ.get(PREEMPTION) == "0":
+        return lambda: False
+    from ray.train import get_preemption_info
+
+    return lambda: get_preemption_info() is not None
+
+
+def _cause(error: Exception) -> BaseException:
+    return getattr(error, "cause", None) or error
+
+
+def _is_death(error: Exception) -> bool:
+    from ray.exceptions import RayActorError
+
+    return isinstance(error, RayActorError) or isinstance(_cause(error), RayActorError)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[-1] if lines else type(error).__name__)[:200]

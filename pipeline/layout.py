@@ -59,6 +59,16 @@ class Layout:
         return self.root / "work" / "runs"
 
     @property
+    def jobs(self) -> Path:
+        """Jobs that were submitted to clusters, one file each."""
+        return self.root / "work" / "jobs"
+
+    @property
+    def local_cluster(self) -> Path:
+        """Of `kdeov cluster up`."""
+        return self.root / "work" / "cluster"
+
+    @property
     def heads(self) -> Path:
         """Text heads of zero-shot classification, by their content."""
         return self.root / "work" / "heads"

@@ -17,14 +17,14 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, count, islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kdeov.errors import KdeovError
 from pipeline.near_duplicates import difference_hashes
-from pipeline.shards import Shard, shard_name, write_shard
+from pipeline.shard_folder import ShardFolder
+from pipeline.shards import Shard, shard_name
 from pipeline.sources.base import Inputs, Rejected, Sample
 
 POLL_S = 0.5
@@ -49,7 +49,8 @@ class Made:
 
 
 def make_shard(
-    path: Path,
+    folder: ShardFolder,
+    name: str,
     inputs: Iterable[Any],
     make: Callable[[Any], Sample | Rejected],
     advance: Callable[[], None],
@@ -72,7 +73,7 @@ def make_shard(
     with _quiet():
         first = next(usable, None)
         if first is not None:
-            made.shard = write_shard(path, chain([first], usable))
+            made.shard = folder.write(name, chain([first], usable))
     made.hashes = difference_hashes(grids)
     return made
 
@@ -136,7 +137,11 @@ class ShardMaker:
             self._pool.shutdown(cancel_futures=True)
 
     def make(
-        self, out: Path, splits: Mapping[str, Inputs], size: int, advance: Callable[[int], None]
+        self,
+        out: ShardFolder,
+        splits: Mapping[str, Inputs],
+        size: int,
+        advance: Callable[[int], None],
     ) -> Iterator[tuple[str, Made]]:
         """Makes the shards of all splits, in order, each split in a folder of its name.
 
@@ -153,12 +158,14 @@ class ShardMaker:
             KdeovError: A process was killed, or the disk is full.
         """
         if self._pool is None:
-            for split, path, chunk in _chunks(out, splits, size):
-                yield split, make_shard(path, chunk, self._make, lambda: advance(1))
+            for folder, name, chunk in _chunks(out, splits, size):
+                made = make_shard(folder, name, chunk, self._make, lambda: advance(1))
+                yield folder.path.name, made
             return
         pending: deque[tuple[str, Future[Made]]] = deque()
-        for split, path, chunk in _chunks(out, splits, size):
-            pending.append((split, self._pool.submit(_make_shard, path, chunk)))
+        for folder, name, chunk in _chunks(out, splits, size):
+            future = self._pool.submit(_make_shard, folder, name, chunk)
+            pending.append((folder.path.name, future))
             if len(pending) == self._limit:
                 split, future = pending.popleft()
                 yield split, self._result(future, advance)
@@ -183,15 +190,15 @@ class ShardMaker:
 
 
 def _chunks(
-    out: Path, splits: Mapping[str, Inputs], size: int
-) -> Iterator[tuple[str, Path, list[Any]]]:
+    out: ShardFolder, splits: Mapping[str, Inputs], size: int
+) -> Iterator[tuple[ShardFolder, str, list[Any]]]:
     for split, inputs in splits.items():
         iterator = iter(inputs)
         for index in count():
             chunk = list(islice(iterator, size))
             if not chunk:
                 break
-            yield split, out / split / shard_name(index), chunk
+            yield out / split, shard_name(index), chunk
 
 
 # What a worker process got when it began.
@@ -204,8 +211,8 @@ def _begin(make: Callable[[Any], Sample | Rejected], done: Any) -> None:
     _make, _done = make, done
 
 
-def _make_shard(path: Path, inputs: list[Any]) -> Made:
-    return make_shard(path, inputs, _make, _advance)
+def _make_shard(folder: ShardFolder, name: str, inputs: list[Any]) -> Made:
+    return make_shard(folder, name, inputs, _make, _advance)
 
 
 def _advance() -> None:

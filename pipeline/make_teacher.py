@@ -16,6 +16,7 @@ from kdeov.weights import write_tensors
 from pipeline.files import write_json, writing_folder
 from pipeline.make_precomputed import make_precomputed
 from pipeline.precomputed import IDENTITY
+from pipeline.shard_folder import ShardFolder
 from pipeline.teacher import WEIGHTS
 from pipeline.teacher_params import (
     ClipParams,
@@ -30,19 +31,22 @@ from pipeline.tiny_teacher import train_tiny_teacher
 logger = logging.getLogger(__name__)
 
 
-def make_teacher(params: TeacherParams, images: Path, out: Path) -> None:
+def make_teacher(
+    params: TeacherParams, images: Path, out: Path, storage: str | None = None
+) -> None:
     """Writes the teacher's weights, or its vectors, and `identity.json`.
 
     Args:
         params: Which teacher.
         images: What `prepare` wrote; `tiny` learns from it.
         out: The teacher's folder.
+        storage: Where the shards of `images` are (see `ShardFolder`).
 
     Raises:
         KdeovError: Weights or vectors cannot be had, or are not those that `teacher.sha256` names.
     """
     with writing_folder(out) as folder:
-        identity = _write(params.options, params.path, images, folder)
+        identity = _write(params.options, params.path, ShardFolder(images, storage), folder)
         found = identity["weights_sha256"]
         logger.info("teacher %s: sha256 of its tensors is %s", identity["name"], found)
         if params.sha256 not in (None, found):
@@ -52,7 +56,9 @@ def make_teacher(params: TeacherParams, images: Path, out: Path) -> None:
             )
 
 
-def _write(options: TeacherSection, path: Path, images: Path, folder: Path) -> dict[str, Any]:
+def _write(
+    options: TeacherSection, path: Path, images: ShardFolder, folder: Path
+) -> dict[str, Any]:
     """The teacher's files and its identity."""
     if isinstance(options, EmbeddingsParams):
         return make_precomputed(options, path, folder)

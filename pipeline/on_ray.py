@@ -1,4 +1,4 @@
-"""Ray on this machine: starting it, ending it, and a person's mistake in one line."""
+"""Ray, on this machine or a cluster: starting it, ending it, and a person's mistake in one line."""
 
 from __future__ import annotations
 
@@ -10,44 +10,98 @@ from pathlib import Path
 from typing import Any
 
 from kdeov.errors import KdeovError
+from pipeline.cluster.node import on_cluster
 
 logger = logging.getLogger(__name__)
 
 # Ray watches preemption and exports state for its dashboard; both cost seconds at start-up and
 # nobody looks here.
+PREEMPTION = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 RAY_ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",  # the default, said aloud so that Ray does not warn of it
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    PREEMPTION: "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
 }
 
 
+def set_ray_environment() -> dict[str, str]:
+    """Sets what Ray reads when it is imported, and returns it for workers; a person's own settings
+    win.
+    """
+    environment = {key: os.environ.get(key, value) for key, value in RAY_ENVIRONMENT.items()}
+    os.environ.update(environment)
+    return environment
+
+
 @contextlib.contextmanager
 def ray_session(cpus: int) -> Iterator[None]:
-    """Ray on this machine, or the one that is there already (tests share one)."""
-    os.environ.update({key: os.environ.get(key, value) for key, value in RAY_ENVIRONMENT.items()})
+    """Ray on this machine, or the one that is there already: a job's cluster, or a test's."""
+    environment = set_ray_environment()
     import ray
 
     if ray.is_initialized():
         yield
         return
-    root = Path(__file__).resolve().parent.parent
-    logger.info("starting Ray on this machine")
-    ray.init(
-        address="local",
-        num_cpus=max(cpus, os.cpu_count() or 1),
-        include_dashboard=True,  # without it, Ray complains every second that it cannot see itself
-        dashboard_host="127.0.0.1",
-        logging_level=logging.WARNING,
-        log_to_driver=True,
-        runtime_env={"env_vars": {"PYTHONPATH": str(root), **RAY_ENVIRONMENT}},
-    )
+    if on_cluster():
+        # code and environment of the workers come from the submission
+        ray.init(address="auto", logging_level=logging.WARNING)
+    else:
+        root = Path(__file__).resolve().parent.parent
+        logger.info("starting Ray on this machine")
+        ray.init(
+            address="local",
+            num_cpus=max(cpus, os.cpu_count() or 1),
+            include_dashboard=True,  # without it, Ray complains that it cannot see itself
+            dashboard_host="127.0.0.1",
+            logging_level=logging.WARNING,
+            log_to_driver=True,
+            runtime_env={"env_vars": {"PYTHONPATH": str(root), **environment}},
+        )
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def gpus_of_ray(use_gpu: bool | str) -> int:
+    """GPUs that Ray may use.
+
+    Raises:
+        KdeovError: They are asked for and there are none.
+    """
+    import ray
+
+    gpus = int(ray.cluster_resources().get("GPU", 0)) if use_gpu else 0
+    if use_gpu is True and not gpus:
+        raise KdeovError(
+            "cluster.use_gpu is true and Ray has no GPU; start machines that have one, or set it "
+            "to auto or false"
+        )
+    return gpus
+
+
+def resources_of_nodes() -> list[dict[str, float]]:
+    """What each machine of Ray has."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def cpus_each(nodes: list[dict[str, float]], count: int) -> int:
+    """CPUs of each of so many workers, as many as fit at once; 0 where they do not fit at all.
+
+    Args:
+        nodes: What each machine has. Workers go to those with GPUs, where there are any.
+        count: Of workers.
+    """
+    with_gpus = [node for node in nodes if node.get("GPU", 0)]
+    if with_gpus:
+        return max(1, int(min(node.get("CPU", 0) // node["GPU"] for node in with_gpus)))
+    cpus = [int(node.get("CPU", 0)) for node in nodes]
+    shares = range(1, max(cpus, default=0) + 1)
+    return max((c for c in shares if sum(n // c for n in cpus) >= count), default=0)
 
 
 @contextlib.contextmanager

@@ -4,12 +4,13 @@ An epoch shuffles the shards and cuts their joined samples into `lanes` of equal
 sequential reader. Every step takes the next few samples of every lane, so a batch mixes as many
 places of the data as there are lanes. Within a lane, samples are shuffled in blocks: the samples
 that are in memory at the same time. All of it is a pure function of (shard sizes, seed, epoch).
-Ranks share the lanes: the order of samples is the same for any number of ranks, all have equally
-many steps, and each reads its own part of the data alone.
+Ranks share the lanes, in whole micro-batches: the order of samples is the same for any number of
+ranks, all have equally many steps, and each reads its own part of the data alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -55,6 +56,7 @@ class EpochPlan:
         global_batch: Samples a step, over all ranks.
         lanes: Sequential readers, over all ranks; a divisor of `global_batch`.
         buffer: Samples that are held in memory and shuffled together, over all ranks.
+        micro_batch: Samples of a step that stay together on a rank; a divisor of `global_batch`.
 
     Raises:
         KdeovError: There are no samples, or the lanes cannot share a step evenly.
@@ -66,6 +68,7 @@ class EpochPlan:
     global_batch: int
     lanes: int
     buffer: int
+    micro_batch: int = 1
 
     def __post_init__(self) -> None:
         if not self.samples:
@@ -140,7 +143,14 @@ class EpochPlan:
 
     def lanes_of(self, rank: int, world: int) -> range:
         """The lanes that a rank reads; ranks in turn make up the whole step."""
-        return rank_slice(self.lanes, rank, world)
+        unit = shared_unit(self.global_batch, self.lanes, self.micro_batch)
+        mine = rank_slice(self.global_batch // unit, rank, world)
+        lanes = unit // self.lane_batch
+        return range(mine.start * lanes, mine.stop * lanes)
+
+    def shares(self, world: int) -> list[int]:
+        """Samples of a step that each rank has; they differ by a unit of sharing at most."""
+        return [len(self.lanes_of(rank, world)) * self.lane_batch for rank in range(world)]
 
     def order(self) -> np.ndarray:
         """The whole epoch, [steps, global_batch]: numbers of the samples within the split."""
@@ -163,28 +173,29 @@ class EpochPlan:
 def check_sharing(
     global_batch: int, lanes: int, micro_batch: int, world: int, samples: int
 ) -> None:
-    """Refuses what ranks cannot share evenly.
+    """Refuses what ranks cannot share.
 
     Raises:
-        KdeovError: Lanes or micro-batches do not divide by the ranks, or there are fewer samples
-            than ranks.
+        KdeovError: There are fewer parts of a step, or fewer samples, than ranks.
     """
-    if global_batch % (world * micro_batch):
+    unit = shared_unit(global_batch, lanes, micro_batch)
+    if global_batch // unit < world:
         raise KdeovError(
-            f"distill.global_batch = {global_batch} cannot be shared by {world} workers in "
-            f"micro-batches of {micro_batch}; make it a multiple of {world * micro_batch}, or "
-            "change distill.micro_batch or cluster.workers"
-        )
-    if lanes % world:
-        raise KdeovError(
-            f"distill.lanes = {lanes} cannot be shared by {world} workers; make it a multiple of "
-            f"{world} or change cluster.workers"
+            f"distill.global_batch = {global_batch} has {global_batch // unit} parts of {unit} "
+            f"pictures (whole micro-batches of {micro_batch} and whole lanes of "
+            f"{global_batch // lanes}), too few for {world} workers; lower distill.micro_batch or "
+            "cluster.workers, or raise distill.lanes or distill.global_batch"
         )
     if samples < world:
         raise KdeovError(
             f"{samples} training pictures are fewer than {world} workers; add pictures or lower "
             "cluster.workers"
         )
+
+
+def shared_unit(global_batch: int, lanes: int, micro_batch: int) -> int:
+    """Samples of a step that no two ranks share: whole lanes, and whole micro-batches."""
+    return math.lcm(global_batch // lanes, micro_batch)
 
 
 def rank_slice(count: int, rank: int, world: int) -> range:

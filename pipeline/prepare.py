@@ -17,24 +17,29 @@ from pipeline.files import writing_folder
 from pipeline.make_shards import Made, ShardMaker, worthwhile
 from pipeline.near_duplicates import near_duplicates
 from pipeline.params import PrepareParams
+from pipeline.shard_folder import ShardFolder
 from pipeline.shards import Manifest
 from pipeline.sources import open_source
 from pipeline.sources.naming import printable
-from pipeline.sources.tar_members import plain_members
+from pipeline.sources.tar_members import members_of
+from pipeline.storage import Storage
 
 logger = logging.getLogger(__name__)
 
 EXAMPLES = 3
 
 
-def prepare(params: PrepareParams, out: Path, processes: int | None = None) -> None:
-    """Writes `out/<split>/*.tar`, a manifest for each split, and `dataset.json`.
+def prepare(
+    params: PrepareParams, out: Path, processes: int | None = None, storage: str | None = None
+) -> None:
+    """Writes shards, a manifest for each split, and `dataset.json`.
 
     Args:
         params: The section of the stage.
         out: The folder of image shards.
         processes: How many read pictures; by default as many as save time, one a core at most.
             Nothing else depends on it.
+        storage: Where shards go (see `ShardFolder`); None leaves them beside their manifests.
 
     Raises:
         KdeovError: The source cannot be used, a split is empty, or too many inputs were rejected.
@@ -51,14 +56,17 @@ def prepare(params: PrepareParams, out: Path, processes: int | None = None) -> N
     size = params.samples_per_shard
     processes = processes or worthwhile(source.make, source.inputs, size)
     made: dict[str, list[Made]] = {split: [] for split in SPLITS}
-    with writing_folder(out) as folder:
+    if storage is not None:
+        Storage(storage).require_writable()
+    with writing_folder(out) as path:
+        folder = ShardFolder(path, storage)
         with (
             ShardMaker(source.make, processes) as maker,
             progress("prepare", total) as meter,
         ):
             for split, part in maker.make(folder, source.inputs, size, meter.advance):
                 made[split].append(part)
-        manifests = {split: _manifest(folder, made[split], split, params) for split in SPLITS}
+        manifests = {split: _manifest(path, made[split], split, params) for split in SPLITS}
         hashes = {split: np.concatenate([part.hashes for part in made[split]]) for split in SPLITS}
         _check_rejected(manifests, params.max_rejected)
         if source.held_out:
@@ -75,7 +83,7 @@ def prepare(params: PrepareParams, out: Path, processes: int | None = None) -> N
             held_out=source.held_out,
             samples={split: manifest.samples for split, manifest in manifests.items()},
             near_duplicates=_near_duplicates(folder, manifests, hashes),
-        ).write(folder)
+        ).write(path)
 
 
 def _manifest(folder: Path, made: list[Made], split: str, params: PrepareParams) -> Manifest:
@@ -117,7 +125,7 @@ def _check_rejected(manifests: dict[str, Manifest], limit: float) -> None:
 
 
 def _near_duplicates(
-    folder: Path, manifests: dict[str, Manifest], hashes: dict[str, np.ndarray]
+    folder: ShardFolder, manifests: dict[str, Manifest], hashes: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """What `Dataset.near_duplicates` says; it is logged, and nothing is removed."""
     found: dict[str, Any] = {}
@@ -140,16 +148,16 @@ def _near_duplicates(
     return found
 
 
-def _source_name(folder: Path, manifest: Manifest, number: int) -> str:
+def _source_name(folder: ShardFolder, manifest: Manifest, number: int) -> str:
     """What the source calls a sample, by its number in the split."""
     for shard in manifest.shards:
         if number < shard.samples:
             break
         number -= shard.samples
-    # not by `read_shard`, which imports torch
-    path = folder / shard.name
-    descriptions = (place for name, *place in plain_members(path) if name.endswith(".json"))
-    offset, size = next(islice(descriptions, number, None))
-    with open(path, "rb") as file:
+    # not by `ShardFolder.read`, which imports torch
+    with folder.open(shard) as file:
+        members = members_of(file, folder.where(shard))
+        descriptions = (place for name, *place in members if name.endswith(".json"))
+        offset, size = next(islice(descriptions, number, None))
         file.seek(offset)
         return json.loads(file.read(size))["source"]

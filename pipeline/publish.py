@@ -21,23 +21,23 @@ from pipeline.files import digest, sha256_file, write_json
 from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.results import GROUPS, Results
-from pipeline.tracking import (
+from pipeline.tracking import find_or_create_run, log_history, log_metrics, log_params
+from pipeline.tracking_target import (
+    ADDRESS,
     TrackingTarget,
-    find_or_create_run,
-    log_history,
-    log_metrics,
-    log_params,
     one_line,
+    patience,
     tracking_errors,
 )
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 logger = logging.getLogger(__name__)
 
 PUBLISHED = "kdeov.published"
-ADDRESS = "MLFLOW_TRACKING_URI"
+MODEL = "kdeov.model"  # digest of the weights that were logged last
 VIEW = "workflowType=machine_learning"  # without it, the page opens on its GenAI side, empty
 
 
@@ -49,40 +49,34 @@ def publish(params: Params, layout: Layout) -> str:
     """
     results = Results.read(params, layout)
     target = TrackingTarget.of(params.tracking, layout)
+    record = results.run
+    files = _published_files(layout)
+    state = digest({str(path.relative_to(layout.root)): sha256_file(path) for path in files})
     try:
-        client = target.client()
-        experiment = target.experiment_id(client)
-        record = results.run
-        run = find_or_create_run(
-            client, experiment, record.fingerprint, record.name, run_tags(layout, record)
-        )
-        run_id = run.info.run_id
-        files = _published_files(layout)
-        state = digest({str(path.relative_to(layout.root)): sha256_file(path) for path in files})
-        if run.data.tags.get(PUBLISHED) != state:
-            log_params(client, run, record.params)
-            log_history(client, run_id, results.history)
-            log_metrics(client, run_id, results.metrics())
-            _log_files(client, run_id, files, layout)
-            _log_datasets(client, run_id, results, layout)
-            _log_model(target, run_id, layout)
-            for name, scores in results.evaluations.items():
-                tag = f"{scores['protocol_id']} {scores['protocol']}"
-                client.set_tag(run_id, f"protocol.{GROUPS.get(name, name)}", tag)
-            client.set_tag(run_id, "mlflow.note.content", _description(results))
-            client.set_tag(run_id, PUBLISHED, state)
-        client.set_terminated(run_id, "FINISHED")
+        with patience(seconds=10, retries=2):
+            client = target.client()
+            experiment = target.experiment_id(client)
+            run = find_or_create_run(
+                client, experiment, record.fingerprint, record.name, run_tags(layout, record)
+            )
+        with patience(seconds=120, retries=4):  # it is there, and files take their time
+            if run.data.tags.get(PUBLISHED) != state:
+                _bring_up_to_date(client, target, run, results, layout, files)
+                client.set_tag(run.info.run_id, PUBLISHED, state)
+                client.set_terminated(run.info.run_id, "FINISHED")
+            elif run.info.status != "FINISHED":
+                client.set_terminated(run.info.run_id, "FINISHED")
     except tracking_errors() as error:
-        reason = one_line(error)
         raise KdeovError(
-            f"MLflow at {target.uri} cannot be written ({reason}); start it and run `kdeov publish`"
+            f"MLflow at {target.address} cannot be written ({one_line(error)}); start it and run "
+            "`kdeov publish`"
         ) from error
     write_json(
         layout.runs / record.fingerprint / "mlflow.json",
-        {"uri": target.uri, "experiment": experiment, "run": run_id},
+        {"uri": target.address, "experiment": experiment, "run": run.info.run_id},
     )
     logger.info("MLflow run %s is up to date", record.name)
-    return run_id
+    return run.info.run_id
 
 
 def publish_or_warn(params: Params, layout: Layout) -> None:
@@ -105,6 +99,30 @@ def run_address(
     where = json.loads(path.read_text())
     base = where["uri"].rstrip("/") if where["uri"].startswith("http") else host
     return f"{base}/#/experiments/{where['experiment']}/runs/{where['run']}?{VIEW}"
+
+
+def _bring_up_to_date(
+    client: MlflowClient,
+    target: TrackingTarget,
+    run: Run,
+    results: Results,
+    layout: Layout,
+    files: list[Path],
+) -> None:
+    run_id = run.info.run_id
+    log_params(client, run, results.run.params)
+    log_history(client, run_id, results.history)
+    log_metrics(client, run, results.metrics())
+    _log_files(client, run_id, files, layout)
+    _log_datasets(client, run_id, results, layout)
+    weights = sha256_file(layout.student / "student.safetensors")
+    if run.data.tags.get(MODEL) != weights:
+        _log_model(target, run_id, layout)
+        client.set_tag(run_id, MODEL, weights)
+    for name, scores in results.evaluations.items():
+        tag = f"{scores['protocol_id']} {scores['protocol']}"
+        client.set_tag(run_id, f"protocol.{GROUPS.get(name, name)}", tag)
+    client.set_tag(run_id, "mlflow.note.content", _description(results))
 
 
 def _published_files(layout: Layout) -> list[Path]:
@@ -170,17 +188,22 @@ def _log_model(target: TrackingTarget, run_id: str, layout: Layout) -> None:
 
 @contextmanager
 def _fluent(uri: str) -> Iterator[None]:
-    """MLflow's fluent interface at an address, which it would leave behind in the environment."""
+    """MLflow's fluent interface at an address, which it would leave behind in the environment, and
+    print with its password.
+    """
     import mlflow
 
-    before = os.environ.get(ADDRESS)
+    names = (ADDRESS, "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT")
+    before = {name: os.environ.pop(name, None) for name in names}
+    os.environ[names[1]] = "true"
     mlflow.set_tracking_uri(uri)
     try:
         yield
     finally:
-        os.environ.pop(ADDRESS, None)
-        if before is not None:
-            os.environ[ADDRESS] = before
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _description(results: Results) -> str:

@@ -4,6 +4,7 @@ for them.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -11,10 +12,10 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from kdeov.errors import KdeovError
-from pipeline.files import digest, read_json, sha256_file, write_json, writing
+from pipeline.files import HashedFile, digest, read_json, write_json, writing
 
 MANIFEST = "manifest.json"
 FORMAT = 2
@@ -154,16 +155,48 @@ def _blocks(sample: dict[str, Any]) -> bytes:
     return b"".join(parts)
 
 
+@contextlib.contextmanager
+def shard_errors(where: str) -> Iterator[None]:
+    """Tells in one line that a shard cannot be read.
+
+    Raises:
+        KdeovError: Names the shard.
+    """
+    try:
+        yield
+    except KdeovError:
+        raise
+    except FileNotFoundError as error:
+        raise KdeovError(f"{where}: missing; run the stage that wrote it again") from error
+    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+        raise KdeovError(
+            f"{where}: damaged shard ({error}); run the stage that wrote it again"
+        ) from error
+
+
 def read_shard(
     path: Path,
     shard: Shard | None = None,
     wanted: Callable[[int], bool] | None = None,
     stop: int | None = None,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Reads a shard in order.
+    """Reads a local shard (see `read_samples`)."""
+    with shard_errors(str(path)), open(path, "rb") as file:
+        yield from read_samples(file, str(path), shard, wanted, stop)
+
+
+def read_samples(
+    file: IO[bytes] | HashedFile,
+    where: str,
+    shard: Shard | None = None,
+    wanted: Callable[[int], bool] | None = None,
+    stop: int | None = None,
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Reads a shard in order, within `shard_errors`.
 
     Args:
-        path: The tar, a local file.
+        file: The tar, from its beginning.
+        where: What messages call it.
         shard: What the manifest says of it; the number of samples is compared at the end.
         wanted: Tells which samples, by number, to yield; the bytes of others are passed over.
         stop: Number of the sample before which reading ends; None reads to the end.
@@ -172,34 +205,26 @@ def read_shard(
         Number of the sample, and its mapping of `__key__` and extensions to values.
 
     Raises:
-        KdeovError: The shard is missing, damaged, or holds something other than plain files.
+        KdeovError: The shard is damaged, or holds something other than plain files.
     """
     # imports torch, for which processes that only write shards need not wait
     from webdataset.tariterators import group_by_keys
 
     numbers: dict[str, int] = {}
-    try:
-        with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            members = _members(file, tar, path, numbers, wanted, stop)
-            for sample in group_by_keys(members):
-                yield numbers[sample["__key__"]], sample
-    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
-        if isinstance(error, KdeovError):
-            raise
-        raise KdeovError(
-            f"{path}: damaged shard ({error}); run the stage that wrote it again"
-        ) from error
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        for sample in group_by_keys(_members(file, tar, where, numbers, wanted, stop)):
+            yield numbers[sample["__key__"]], sample
     if shard is not None and len(numbers) != min(shard.samples, stop or shard.samples):
         raise KdeovError(
-            f"{path}: {len(numbers)} samples, its manifest says {shard.samples}; run the "
+            f"{where}: {len(numbers)} samples, its manifest says {shard.samples}; run the "
             "stage that wrote it again"
         )
 
 
 def _members(
-    file: BinaryIO,
+    file: IO[bytes] | HashedFile,
     tar: tarfile.TarFile,
-    path: Path,
+    where: str,
     numbers: dict[str, int],
     wanted: Callable[[int], bool] | None,
     stop: int | None,
@@ -209,12 +234,12 @@ def _members(
         key, _, _ = member.name.partition(".")
         if not member.isreg() or member.issparse() or not KEY.match(key):
             raise KdeovError(
-                f"{path}: member {member.name!r} is refused: not a plain file beside the others"
+                f"{where}: member {member.name!r} is refused: not a plain file beside the others"
             )
         if key != current:
             if key in numbers:
                 raise KdeovError(
-                    f"{path}: key {key!r} occurs twice; run the stage that wrote it again"
+                    f"{where}: key {key!r} occurs twice; run the stage that wrote it again"
                 )
             if len(numbers) == stop:
                 return
@@ -225,24 +250,9 @@ def _members(
             data = file.read(member.size)
             if len(data) != member.size:
                 raise KdeovError(
-                    f"{path}: truncated at {member.name}; run the stage that wrote it again"
+                    f"{where}: truncated at {member.name}; run the stage that wrote it again"
                 )
-            yield {"fname": member.name, "data": data, "__url__": str(path)}
-
-
-def verify_shard(folder: Path, shard: Shard, made_by: str) -> None:
-    """Compares a shard's bytes with the manifest.
-
-    Raises:
-        KdeovError: The shard is missing or differs.
-    """
-    path = folder / shard.name
-    if not path.is_file():
-        raise KdeovError(f"{path}: missing; run `dvc repro -f {made_by}`")
-    if path.stat().st_size != shard.bytes or sha256_file(path) != shard.sha256:
-        raise KdeovError(
-            f"{path}: its bytes differ from the manifest; run `dvc repro -f {made_by}`"
-        )
+            yield {"fname": member.name, "data": data, "__url__": where}
 
 
 def sample_json(sample: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,9 @@ import sys
 from collections.abc import Callable
 
 from kdeov.errors import KdeovError
+from pipeline.cluster.driver import MISTAKE, drive
+from pipeline.cluster.node import on_cluster
+from pipeline.cluster.submit import run_on_cluster, runs_on_cluster
 from pipeline.console import setup_logging
 from pipeline.layout import Layout
 from pipeline.params import Params, load_params
@@ -15,7 +18,8 @@ logger = logging.getLogger(__name__)
 
 
 def run_stage(name: str, work: Callable[[Params, Layout], None]) -> None:
-    """Runs a stage in the current folder and leaves with its exit status.
+    """Runs a stage in the current folder, or where `cluster.mode` sends it, and leaves with its
+    exit status.
 
     Args:
         name: Of the stage, which begins every error message.
@@ -24,9 +28,15 @@ def run_stage(name: str, work: Callable[[Params, Layout], None]) -> None:
     setup_logging()
     layout = Layout.here()
     try:
-        work(load_params(layout.params), layout)
+        if on_cluster():
+            drive(name, work)
+        elif runs_on_cluster(name, params := load_params(layout.params)):
+            run_on_cluster(name, params, layout)
+        else:
+            work(params, layout)
     except KdeovError as error:
-        sys.exit(f"{name}: {error}")
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(MISTAKE if on_cluster() else 1)
     except KeyboardInterrupt:
         print(f"{name}: interrupted; `dvc repro` goes on from here", file=sys.stderr)
         sys.exit(130)

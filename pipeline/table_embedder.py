@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,8 @@ from PIL import Image
 from kdeov.views import ViewPlan
 from pipeline.cache import teacher_members
 from pipeline.precomputed import PrecomputedTeacher
-from pipeline.shards import Shard, read_shard, sample_json
+from pipeline.shard_folder import ShardFolder
+from pipeline.shards import Shard, sample_json
 
 LOOKED_UP = 256  # pictures at once
 
@@ -31,10 +31,10 @@ class TableEmbedder:
         self.teacher, self.plan = teacher, plan
 
     def samples(
-        self, path: Path, shard: Shard, advance: Callable[[int], object]
+        self, images: ShardFolder, shard: Shard, advance: Callable[[int], object]
     ) -> Iterator[dict[str, Any]]:
         """Teacher samples of an image shard, in its order (see `ShardEmbedder.samples`)."""
-        raw = (sample for _, sample in read_shard(path, shard))
+        raw = images.read_verified(shard, "prepare")
         while batch := list(islice(raw, LOOKED_UP)):
             described = [{"key": s["__key__"], **sample_json(s)} for s in batch]
             pictures = self.teacher.picture_vectors(described) if self.plan.count else None

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.schema import Count, Section, Seed
 
-LEARNT_FROM = Path("out/images")
+LEARNT_FROM = Path("out/images/train/manifest.json")
 
 
 class TeacherSection(Section):
@@ -159,9 +159,9 @@ class TeacherParams(Section):
                 "{source} is missing; add to this section `{source}: {example}`",
                 {"source": self.source, "example": kind.example},
             )
-        if self.source == "tiny" and self.path.parts[-2:] != LEARNT_FROM.parts:
+        if self.source == "tiny" and self.path.parts[-4:] != LEARNT_FROM.parts:
             raise PydanticCustomError(
-                "part", "path: give `out/images`, from which the source `tiny` learns"
+                "part", f"path: give `{LEARNT_FROM}`, from which the source `tiny` learns"
             )
         return self
 

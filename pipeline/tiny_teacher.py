@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,8 @@ from kdeov.optim import build_optimizer, build_schedule
 from kdeov.transform import ImageTransform
 from kdeov.weights import StateDict
 from pipeline.console import progress
-from pipeline.shards import Manifest, read_shard, sample_json
+from pipeline.shard_folder import ShardFolder
+from pipeline.shards import sample_json
 from pipeline.teacher_params import TinyTeacherParams
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ CONTEXT = 28  # tokens; no caption of the scenes has more
 VOCABULARY = 49408  # of CLIP's tokenizer
 
 
-def train_tiny_teacher(images: Path, params: TinyTeacherParams) -> StateDict:
+def train_tiny_teacher(images: ShardFolder, params: TinyTeacherParams) -> StateDict:
     """Trains on the training shards, contrastively (CLIP, arXiv:2103.00020).
 
     Args:
@@ -114,12 +114,12 @@ def _contrastive(model: Any, images: Tensor, token_sets: tuple[Tensor, ...]) -> 
     return torch.stack(losses).mean()
 
 
-def _read(folder: Path) -> tuple[Tensor, list[list[str]]]:
+def _read(folder: ShardFolder) -> tuple[Tensor, list[list[str]]]:
     """All training pictures, uint8 [N, 3, 64, 64], and their captions."""
     transform = ImageTransform(size=RESOLUTION)
     pixels, captions = [], []
-    for shard in Manifest.read(folder, "prepare").shards:
-        for _, sample in read_shard(folder / shard.name, shard):
+    for shard in folder.manifest("prepare").shards:
+        for _, sample in folder.read(shard):
             pixels.append(transform.pixels(Image.open(io.BytesIO(sample["jpg"]))))
             captions.append(sample_json(sample)["captions"])
     return torch.stack(pixels), captions

@@ -1,22 +1,18 @@
-"""MLflow: where it is, the one run that belongs to a fingerprint, and epochs reported while they
-happen.
+"""The one MLflow run that belongs to a fingerprint, and epochs reported while they happen.
 
-Files are the truth; MLflow shows them. When it cannot be reached, training goes on, and `kdeov
-publish` brings it up to date later.
+Files are the truth; MLflow shows them. Where it cannot be reached, training goes on; what it missed
+is told with a later epoch, or by `kdeov publish`. Only the process that drives training talks to
+MLflow, never a worker.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from kdeov.errors import KdeovError
-from pipeline.layout import Layout
-from pipeline.params import TrackingParams
+from pipeline.tracking_target import TrackingTarget, one_line, patience, tracking_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,192 +20,83 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Row = dict[str, float]
+
 FINGERPRINT = "kdeov.fingerprint"
-
-
-@dataclass(frozen=True)
-class TrackingTarget:
-    """Where runs go; plain strings, so that it can be sent to Ray's controller.
-
-    Attributes:
-        uri: MLflow's tracking address.
-        experiment: Name of the experiment.
-        artifacts: Where a new experiment in a local database keeps its files; None leaves it to the
-            server.
-    """
-
-    uri: str
-    experiment: str
-    artifacts: str | None
-
-    @classmethod
-    def of(cls, params: TrackingParams, layout: Layout) -> TrackingTarget:
-        """`MLFLOW_TRACKING_URI`, else `tracking.uri`, else a database under `work/`.
-
-        Raises:
-            KdeovError: A folder of files, which MLflow no longer takes.
-        """
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or params.uri
-        if uri is None:
-            database = layout.tracking_database
-            return cls(
-                f"sqlite:///{database}", params.experiment, (database.parent / "artifacts").as_uri()
-            )
-        if "://" not in uri or uri.startswith("file:"):
-            raise KdeovError(
-                f"tracking.uri {uri!r} is a folder, which MLflow no longer takes; "
-                "give sqlite:///... or http://..., and move old runs with `mlflow "
-                "migrate-filestore`"
-            )
-        return cls(uri, params.experiment, None)
-
-    def client(self) -> MlflowClient:
-        """A client; makes the folder of a local database."""
-        from mlflow import MlflowClient
-
-        if self.uri.startswith("sqlite:///"):
-            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        else:  # MLflow would try a dead server for minutes
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        _quiet()
-        return MlflowClient(self.uri)
-
-    def experiment_id(self, client: MlflowClient) -> str:
-        """The experiment, made where it is missing."""
-        found = client.get_experiment_by_name(self.experiment)
-        if found is not None:
-            return found.experiment_id
-        return client.create_experiment(self.experiment, artifact_location=self.artifacts)
-
-
-def find_run(client: MlflowClient, experiment: str, fingerprint: str) -> Run | None:
-    """The run of a fingerprint, if there is one."""
-    runs = client.search_runs(
-        [experiment], f"tags.`{FINGERPRINT}` = '{fingerprint}'", max_results=1
-    )
-    return runs[0] if runs else None
+AT_ONCE = 1000  # metrics that MLflow takes in one call
+ANSWER_S, RETRIES = 5, 1  # how long training waits for a server
+PAUSE = 20  # after a failure, times what it took: waiting costs training at most a twentieth
 
 
 def find_or_create_run(
     client: MlflowClient, experiment: str, fingerprint: str, name: str, tags: dict[str, str]
 ) -> Run:
-    """The one run of a fingerprint, running again if it had ended."""
-    run = find_run(client, experiment, fingerprint)
-    if run is None:
-        return client.create_run(experiment, run_name=name, tags={FINGERPRINT: fingerprint, **tags})
-    client.update_run(run.info.run_id, status="RUNNING")
-    return run
+    """The one run of a fingerprint.
+
+    Where two drivers made one at the same moment, both find the older from then on, and the other
+    goes to MLflow's bin.
+    """
+    runs = _runs(client, experiment, fingerprint)
+    if not runs:
+        client.create_run(experiment, run_name=name, tags={FINGERPRINT: fingerprint, **tags})
+        runs = _runs(client, experiment, fingerprint)
+    for double in runs[1:]:
+        if not double.data.metrics:
+            client.delete_run(double.info.run_id)
+    return runs[0]
 
 
-def log_history(client: MlflowClient, run_id: str, rows: list[dict[str, float]]) -> None:
-    """Logs rows that are not there yet: one point an epoch, however often this is called."""
+def _runs(client: MlflowClient, experiment: str, fingerprint: str) -> list[Run]:
+    """The oldest first."""
+    runs = client.search_runs([experiment], f"tags.`{FINGERPRINT}` = '{fingerprint}'")
+    return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+
+
+def log_history(
+    client: MlflowClient,
+    run_id: str,
+    rows: Collection[Row],
+    ended: Mapping[int, int] | None = None,
+) -> None:
+    """Logs rows that are not there yet: one point an epoch, however often this is called.
+
+    Args:
+        client: Of MLflow.
+        run_id: Where to.
+        rows: Of history.
+        ended: When epochs ended, in milliseconds; where that is not known, they end now. MLflow
+            takes the same point at the same time for the same one, should an answer get lost.
+    """
     from mlflow.entities import Metric
 
     seen = {point.step for point in client.get_metric_history(run_id, "train/total")}
+    now = time.time_ns() // 1_000_000
+    batch: list[Metric] = []
     for row in rows:
-        if (step := int(row["epoch"])) not in seen:
-            now = time.time_ns() // 1_000_000
-            points = [Metric(name, value, now, step) for name, value in epoch_metrics(row).items()]
-            client.log_batch(run_id, metrics=points)
+        if (step := int(row["epoch"])) in seen:
+            continue
+        at = (ended or {}).get(step, now)
+        points = [Metric(name, value, at, step) for name, value in epoch_metrics(row).items()]
+        if len(batch) + len(points) > AT_ONCE:
+            client.log_batch(run_id, metrics=batch)
+            batch = []
+        batch += points  # an epoch goes as a whole, so that it is there with all its points
+    if batch:
+        client.log_batch(run_id, metrics=batch)
 
 
-def log_metrics(client: MlflowClient, run_id: str, values: dict[str, float]) -> None:
-    """Logs numbers that belong to a run as a whole."""
+def log_metrics(client: MlflowClient, run: Run, values: dict[str, float]) -> None:
+    """Logs numbers that belong to a run as a whole, where it shows others or none."""
     from mlflow.entities import Metric
 
     now = time.time_ns() // 1_000_000
-    client.log_batch(run_id, metrics=[Metric(name, float(v), now, 0) for name, v in values.items()])
-
-
-def epoch_metrics(row: dict[str, float]) -> dict[str, float]:
-    """A row of history under names that MLflow's page groups: `train/total`, `val/cosine`."""
-    named = {}
-    for key, value in row.items():
-        group, _, name = key.partition("_")
-        if group in ("train", "val"):
-            named[f"{group}/{name}"] = float(value)
-        elif key != "epoch":
-            named[f"progress/{key}"] = float(value)
-    return named
-
-
-class LiveTracker:
-    """Reports epochs to the run of a fingerprint; says once when MLflow cannot be reached.
-
-    Args:
-        target: Where runs go.
-        fingerprint: Of the run.
-        name: People read it.
-        params: Logged once, flattened.
-        tags: Of the run.
-    """
-
-    def __init__(
-        self,
-        target: TrackingTarget,
-        fingerprint: str,
-        name: str,
-        params: dict[str, Any],
-        tags: dict[str, str],
-    ) -> None:
-        self.target, self.fingerprint, self.name = target, fingerprint, name
-        self.params, self.tags = params, tags
-        self._run_id: str | None = None
-        self._client: MlflowClient | None = None
-        self._lost = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_client": None}  # a client does not travel to Ray's controller
-
-    def start(self) -> None:
-        """Finds or makes the run."""
-        self._try(self._open)
-
-    def log_epoch(self, row: dict[str, float]) -> None:
-        """Logs one row of history."""
-        self.log_epochs([row])
-
-    def log_epochs(self, rows: list[dict[str, float]]) -> None:
-        """Logs those rows of history that are not there yet."""
-        self._try(lambda: log_history(self._open(), self._run_id or "", rows))
-
-    def _open(self) -> MlflowClient:
-        if self._client is None:
-            client = self.target.client()
-            if self._run_id is None:
-                experiment = self.target.experiment_id(client)
-                run = find_or_create_run(client, experiment, self.fingerprint, self.name, self.tags)
-                self._run_id = run.info.run_id
-                log_params(client, run, self.params)
-            self._client = client
-        return self._client
-
-    def _try(self, action: Any) -> None:
-        if self._lost:
-            return
-        try:
-            action()
-        except tracking_errors() as error:
-            self._lost = True
-            logger.warning(
-                "MLflow at %s cannot be written (%s); training goes on, and `kdeov publish` "
-                "brings MLflow up to date",
-                self.target.uri, one_line(error),
-            )  # fmt: skip
-
-
-def tracking_errors() -> tuple[type[Exception], ...]:
-    """What MLflow raises when its server or database cannot be used."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return (MlflowException, SQLAlchemyError, OSError)
-
-
-def one_line(error: Exception) -> str:
-    """The first line of what an error says, or its kind where it says nothing."""
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+    metrics = [
+        Metric(name, float(value), now, 0)
+        for name, value in values.items()
+        if run.data.metrics.get(name) != float(value)
+    ]
+    for first in range(0, len(metrics), AT_ONCE):
+        client.log_batch(run.info.run_id, metrics=metrics[first : first + AT_ONCE])
 
 
 def log_params(client: MlflowClient, run: Run, params: dict[str, Any]) -> None:
@@ -219,6 +106,18 @@ def log_params(client: MlflowClient, run: Run, params: dict[str, Any]) -> None:
     missing = [Param(k, str(v)) for k, v in flatten(params).items() if k not in run.data.params]
     for first in range(0, len(missing), 100):  # MLflow's limit for one call
         client.log_batch(run.info.run_id, params=missing[first : first + 100])
+
+
+def epoch_metrics(row: Row) -> dict[str, float]:
+    """A row of history under names that MLflow's page groups: `train/total`, `val/cosine`."""
+    named = {}
+    for key, value in row.items():
+        group, _, name = key.partition("_")
+        if group in ("train", "val"):
+            named[f"{group}/{name}"] = float(value)
+        elif key != "epoch":
+            named[f"progress/{key}"] = float(value)
+    return named
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -232,7 +131,95 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _quiet() -> None:
-    """Database migrations and retries are of no interest to the person at the console."""
-    for name in ("alembic", "mlflow", "urllib3"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+class LiveTracker:
+    """Reports epochs to the run of a fingerprint, each once. Where MLflow is away, it says so once,
+    keeps epochs, and tries again at later ones. As a context it starts the run, and shows one that
+    an error has left as failed, or as killed after Ctrl-C.
+
+    Args:
+        target: Where runs go; None where nobody listens.
+        fingerprint: Of the run.
+        name: People read it.
+        params: Logged once, flattened.
+        tags: Of the run.
+    """
+
+    def __init__(
+        self,
+        target: TrackingTarget | None,
+        fingerprint: str,
+        name: str,
+        params: dict[str, Any],
+        tags: dict[str, str],
+    ) -> None:
+        self.target, self.fingerprint, self.name = target, fingerprint, name
+        self.params, self.tags = params, tags
+        self._untold: dict[int, Row] = {}  # by epoch
+        self._ended: dict[int, int] = {}  # when they ended, in milliseconds
+        self._lost = False
+        self._not_before = 0.0  # by the clock on the wall: the tracker may move to another machine
+
+    def __enter__(self) -> LiveTracker:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and time.time() >= self._not_before:
+            self._tell("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
+
+    def start(self) -> None:
+        """Finds or makes the run."""
+        self._tell()
+
+    def log_epoch(self, row: Row) -> None:
+        """Logs one row of history; does not try every time while MLflow is away."""
+        self._keep([row])
+        if time.time() >= self._not_before:
+            self._tell()
+
+    def log_epochs(self, rows: Collection[Row]) -> None:
+        """Logs those rows of history that are not there yet."""
+        self._keep(rows)
+        self._tell()
+
+    def _keep(self, rows: Collection[Row]) -> None:
+        now = time.time_ns() // 1_000_000
+        for row in rows:
+            epoch = int(row["epoch"])
+            self._untold[epoch] = row
+            self._ended.setdefault(epoch, now)
+
+    def _tell(self, status: str = "RUNNING") -> None:
+        if self.target is None:
+            return
+        start = time.time()
+        try:
+            with patience(ANSWER_S, RETRIES):
+                self._bring_up_to_date(self.target, status)
+        except tracking_errors() as error:
+            self._not_before = time.time() + PAUSE * (time.time() - start)
+            if not self._lost:
+                logger.warning(
+                    "MLflow at %s cannot be written (%s); training goes on, later epochs try "
+                    "again, and `kdeov publish` brings MLflow up to date",
+                    self.target.address, one_line(error),
+                )  # fmt: skip
+            self._lost = True
+        else:
+            if self._lost:
+                logger.info("MLflow at %s can be written again", self.target.address)
+            self._lost = False
+            self._untold.clear()
+
+    def _bring_up_to_date(self, target: TrackingTarget, status: str) -> None:
+        # looked up each time: a server that comes back may have lost or gained runs
+        client = target.client()
+        experiment = target.experiment_id(client)
+        run = find_or_create_run(client, experiment, self.fingerprint, self.name, self.tags)
+        log_params(client, run, self.params)
+        if self._untold:
+            log_history(client, run.info.run_id, self._untold.values(), self._ended)
+        if status != "RUNNING":
+            client.set_terminated(run.info.run_id, status)
+        elif run.info.status != status:
+            client.update_run(run.info.run_id, status)

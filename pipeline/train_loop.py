@@ -16,17 +16,18 @@ logger = logging.getLogger(__name__)
 Report = Callable[[Row], None]
 
 
-def train(config: TrainConfig, report: Report) -> None:
+def train(config: TrainConfig, report: Report, notice: Callable[[], bool] = lambda: False) -> None:
     """Trains to the end, from the newest checkpoint if there is one.
 
     Args:
         config: What to train on what.
         report: Called by every rank after every epoch with that epoch's row of history.
+        notice: See `Trainer`.
 
     Raises:
         KdeovError: The data do not fit, or the loss is no longer finite.
     """
-    trainer, epochs = Trainer(config), config.params.epochs
+    trainer, epochs = Trainer(config, notice), config.params.epochs
     trainer.resume()
     if trainer.rank == 0 and (trainer.epoch or trainer.step):
         logger.info("going on after epoch %d of %d, step %d", trainer.epoch, epochs, trainer.step)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -30,14 +30,16 @@ from kdeov.transform import ImageTransform
 from pipeline.cache import PairedShards
 from pipeline.checkpoints import CheckpointStore
 from pipeline.device import pick_device
-from pipeline.files import write_json
+from pipeline.files import json_text
 from pipeline.params import DistillParams
 from pipeline.plan import EpochPlan, check_sharing
-from pipeline.step_log import StepLog
+from pipeline.step_log import StepLog, keys_digest
+from pipeline.storage import Storage
 from pipeline.stream import Batch, BatchLoader, EpochStream, EvaluationStream, epoch_loader
 
 Row = dict[str, float]
 VALIDATION_BATCH = 64
+NOTICE_EVERY = 10  # steps between questions whether a machine is about to go
 FITTED = 16_384  # pictures from which the last linear map is fitted before training
 
 
@@ -50,29 +52,37 @@ class TrainConfig:
         images: Folder of the image shards, with `train` and `val`.
         embeddings: Folder of the teacher shards.
         identities: Identity of the cache of each split.
-        run: Folder of this run's checkpoints.
+        run: Where this run's checkpoints lie.
         use_gpu: See `pick_device`.
         loader_workers: Loader processes a rank.
         checkpoint_every: Steps between checkpoints; each epoch ends with one too.
+        compile: Whether torch.compile makes the student faster.
+        storage: Where the shards are (see `ShardFolder`).
     """
 
     params: DistillParams
     images: Path
     embeddings: Path
     identities: dict[str, dict[str, Any]]
-    run: Path
+    run: Storage
     use_gpu: bool | str = "auto"
     loader_workers: int = 0
     checkpoint_every: int = 500
+    compile: bool = False
+    storage: str | None = None
 
     def shards(self, split: str) -> PairedShards:
         """One split with its cache."""
-        return PairedShards(self.images / split, self.embeddings / split, self.identities[split])
+        return PairedShards(
+            self.images / split, self.embeddings / split, self.identities[split], self.storage
+        )
 
     def plan(self, sizes: list[int], epoch: int) -> EpochPlan:
         """The data plan of an epoch, from the training shards' sizes."""
         p = self.params
-        return EpochPlan(sizes, p.seed, epoch, p.global_batch, p.lanes, p.shuffle_buffer)
+        return EpochPlan(
+            sizes, p.seed, epoch, p.global_batch, p.lanes, p.shuffle_buffer, p.micro_batch
+        )
 
     @property
     def checkpoints(self) -> CheckpointStore:
@@ -85,6 +95,8 @@ class Trainer:
 
     Args:
         config: What to train on what.
+        notice: Tells every few steps whether a machine of the run is about to be taken away; all
+            ranks hear the same.
 
     Attributes:
         epoch: Epochs that are done.
@@ -95,8 +107,8 @@ class Trainer:
         KdeovError: Params and data do not fit together.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config, self.params = config, config.params
+    def __init__(self, config: TrainConfig, notice: Callable[[], bool] = lambda: False) -> None:
+        self.config, self.params, self.notice = config, config.params, notice
         p = config.params
         self.rank, self.world = world()
         self.train_shards, self.val_shards = config.shards("train"), config.shards("val")
@@ -104,6 +116,8 @@ class Trainer:
         self.device = pick_device(config.use_gpu)
         self.transform = ImageTransform(size=p.image_size)
         self.epoch = self.step = 0
+        self._saved = 0
+        self.log = StepLog(config.run / "steps", self.device)
         self.history: list[Row] = []
         self._sums: dict[str, Tensor] = {}
         torch.manual_seed(p.seed)
@@ -117,7 +131,10 @@ class Trainer:
         weights = p.losses.model_dump()
         fusion_weight = weights.pop("fusion")
         loss = FeatureAlignmentLoss(weights, p.feature_loss).to(self.device)
-        self.joined = JoinedStep(self.student, loss, fusion_weight, p.micro_batch)
+        self.shares = self.plan.shares(self.world)
+        self.joined = JoinedStep(
+            self.student, loss, fusion_weight, p.micro_batch, self.shares, config.compile
+        )
         self.trained = nn.ModuleDict({"student": self.student, "loss": loss})
         rate = p.backbone_learning_rate
         apart = (self.student.backbone, rate) if rate else None
@@ -131,6 +148,11 @@ class Trainer:
     def plan(self) -> EpochPlan:
         """The data plan of the current epoch."""
         return self.config.plan(self.train_shards.manifest.sizes, self.epoch)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run that are done."""
+        return self.epoch * self.plan.steps + self.step
 
     @property
     def evaluated(self) -> VisualStudent:
@@ -152,6 +174,7 @@ class Trainer:
             self._fit_projection()
             return
         self.epoch, self.step = state["epoch"], state["step"]
+        self._saved = self.steps
         self.history = state["history"]
         self._sums = {
             name: torch.tensor(value, dtype=torch.float64, device=self.device)
@@ -197,13 +220,14 @@ class Trainer:
         self.student.train()
         start, waited = time.perf_counter(), 0.0
         batches = epoch_loader(stream, self.config.loader_workers, pinned=self.device == "cuda")
-        with StepLog(self.config.run / "steps", self.rank) as log:
-            for batch, seconds in timed(batches):
-                waited += seconds
-                log.write(self.epoch, self.step, self.train_step(batch), batch.keys)
-                self.step += 1
-                if self.step % self.config.checkpoint_every == 0 and self.step < plan.steps:
-                    self.save()
+        place = sum(self.shares[: self.rank])
+        for batch, seconds in timed(batches):
+            waited += seconds
+            loss = self.train_step(batch)
+            self.log.add(self.epoch, self.step, loss, keys_digest(batch.keys, place))
+            self.step += 1
+            if self.step < plan.steps and self._due():
+                self.save()
         seconds = time.perf_counter() - start
         means = {name: value / plan.steps for name, value in self._sums.items()}
         row = {f"train_{name}": self._mean_over_ranks(value) for name, value in means.items()}
@@ -237,6 +261,8 @@ class Trainer:
 
     def save(self) -> None:
         """Writes a checkpoint; every rank calls this, and rank 0 writes."""
+        self.log.write(self._saved)
+        self._saved = self.steps
         generators = states_of_all_ranks()
         sums = {name: self._mean_over_ranks(value) for name, value in self._sums.items()}
         if self.rank:
@@ -257,7 +283,13 @@ class Trainer:
                 "average": self.average.module.state_dict(),
                 "average_updates": self.average.updates,
             }
-        self.config.checkpoints.save(self.epoch * self.plan.steps + self.step, state)
+        self.config.checkpoints.save(self.steps, state)
+
+    def _due(self) -> bool:
+        """Whether this is a step to save: it is its turn, or a machine is about to go."""
+        if self.step % self.config.checkpoint_every == 0:
+            return True
+        return self.step % NOTICE_EVERY == 0 and self.notice()
 
     def train_step(self, batch: Batch) -> float:
         """Moves the weights by one step; returns this rank's loss.
@@ -281,21 +313,20 @@ class Trainer:
 
     def _stopped(self, loss: float, keys: list[str]) -> KdeovError:
         """The fault of a step, with all of its keys in a file."""
-        where = self.config.run / f"stopped-rank-{self.rank}.json"
+        name = f"stopped-rank-{self.rank}.json"
         good = self.config.checkpoints.newest
-        write_json(
-            where,
-            {
-                "loss": str(loss),
-                "epoch": self.epoch + 1,
-                "step": self.step + 1,
-                "keys": keys,
-                "last_good_checkpoint": good.name if good else None,
-            },
-        )
+        stopped = {
+            "loss": str(loss),
+            "epoch": self.epoch + 1,
+            "step": self.step + 1,
+            "keys": keys,
+            "last_good_checkpoint": good,
+        }
+        self.config.run.write(name, json_text(stopped).encode())
         return KdeovError(
             f"the loss is {loss} in epoch {self.epoch + 1}, step {self.step + 1}, at the pictures "
-            f"{', '.join(keys[:4])}... (all in {where}); the last good checkpoint is "
+            f"{', '.join(keys[:4])}... (all in {self.config.run.where(name)}); the last good "
+            "checkpoint is "
             f"{good or 'none yet'}; lower distill.learning_rate, or look at these pictures"
         )
 

@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,7 +22,6 @@ from pipeline.cache import UNIT, CachedSample, PairedShards, first_not_unit
 from pipeline.console import progress
 from pipeline.embedder import unit_image_vectors, unit_text_vectors
 from pipeline.precomputed import PrecomputedTeacher
-from pipeline.shards import verify_shard
 from pipeline.teacher import Teacher
 
 logger = logging.getLogger(__name__)
@@ -36,7 +34,7 @@ BATCH = 16
 class Entry:
     """One cached view and one cached caption of a picture, to be made again."""
 
-    path: Path
+    where: str
     sample: CachedSample
     view: int
     caption: int
@@ -73,7 +71,7 @@ def verify_cache(
         lowest = min(lowest, _verify_entries(chosen[first : first + BATCH], shards, teacher))
     logger.info(
         "%s: %d of %d shards and %d entries agree, lowest cosine %.6f",
-        shards.embeddings.name, len(touched), len(shards.cache.shards), len(chosen), lowest,
+        shards.cache.split, len(touched), len(shards.cache.shards), len(chosen), lowest,
     )  # fmt: skip
     return lowest
 
@@ -87,17 +85,18 @@ def _verify_bytes(shards: PairedShards, touched: Iterable[int]) -> None:
             (shards.embeddings, shards.cache.shards[place], "embed"),
         )
     ]
-    label = f"verify bytes of {shards.embeddings.name}"
+    label = f"verify bytes of {shards.cache.split}"
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
         progress(label, len(pairs), "shards") as meter,
     ):
-        for _ in pool.map(lambda pair: verify_shard(*pair), pairs):  # the first fault ends it
+        # the first fault ends it
+        for _ in pool.map(lambda one: one[0].verify(*one[1:]), pairs):
             meter.advance()
 
 
 def _verify_samples(shards: PairedShards) -> None:
-    with progress(f"verify {shards.embeddings.name}", len(shards)) as meter:
+    with progress(f"verify {shards.cache.split}", len(shards)) as meter:
         for place, shard in enumerate(shards.cache.shards):
             for _, sample in shards.read(place):
                 vectors = np.concatenate([sample.view_vectors, sample.text_vectors])
@@ -105,7 +104,7 @@ def _verify_samples(shards: PairedShards) -> None:
                     (row, length), views = wrong, len(sample.views)
                     what = f"view {row}" if row < views else f"caption {row - views}"
                     raise KdeovError(
-                        f"{shards.embeddings / shard.name}: key {sample.key}, {what} has a vector "
+                        f"{shards.embeddings.where(shard)}: key {sample.key}, {what} has a vector "
                         f"of length {length:.3g}, not 1; run `dvc repro -f embed`"
                     )
             meter.advance(shard.samples)
@@ -125,11 +124,11 @@ def _read(shards: PairedShards, places: list[tuple[int, int]], seed: int) -> lis
     chosen = []
     for place in sorted({shard for shard, _ in places}):
         wanted = {number for shard, number in places if shard == place}
-        path = shards.embeddings / shards.cache.shards[place].name
+        where = shards.embeddings.where(shards.cache.shards[place])
         for _, sample in shards.read(place, wanted.__contains__, max(wanted) + 1):
             view = rng.integers(max(1, len(sample.views)))
             caption = rng.integers(max(1, len(sample.captions)))
-            chosen.append(Entry(path, sample, int(view), int(caption)))
+            chosen.append(Entry(where, sample, int(view), int(caption)))
     return chosen
 
 
@@ -204,5 +203,5 @@ def _live_captions(entries: list[Entry], teacher: Teacher, precision: str) -> to
 
 def _refusal(entry: Entry, which: str, what: str) -> KdeovError:
     return KdeovError(
-        f"{entry.path}: key {entry.sample.key}, {which} {what}; run `dvc repro -f embed`"
+        f"{entry.where}: key {entry.sample.key}, {which} {what}; run `dvc repro -f embed`"
     )

@@ -7,6 +7,11 @@ if __name__ == "__main__":
     run_stage(
         "embed",
         lambda params, layout: embed(
-            params.embed, params.cluster, layout.images, layout.teacher, layout.embeddings
+            params.embed,
+            params.cluster,
+            layout.images,
+            layout.teacher,
+            layout.embeddings,
+            params.data.storage,
         ),
     )

@@ -4,4 +4,7 @@ from pipeline.prepare import prepare
 from pipeline.stage import run_stage
 
 if __name__ == "__main__":
-    run_stage("prepare", lambda params, layout: prepare(params.prepare, layout.images))
+    run_stage(
+        "prepare",
+        lambda params, layout: prepare(params.prepare, layout.images, storage=params.data.storage),
+    )

@@ -6,5 +6,7 @@ from pipeline.stage import run_stage
 if __name__ == "__main__":
     run_stage(
         "teacher",
-        lambda params, layout: make_teacher(params.teacher, layout.images, layout.teacher),
+        lambda params, layout: make_teacher(
+            params.teacher, layout.images, layout.teacher, params.data.storage
+        ),
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from s3_server import S3Server, s3_process
 
 from kdeov.errors import KdeovError
 
@@ -46,3 +47,18 @@ def complains() -> Callable[..., contextlib.AbstractContextManager[None]]:
             assert str(word) in text
 
     return expect
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """One S3 server for all tests; each makes buckets of its own."""
+    with s3_process() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A new bucket, `s3://NAME`, that this process and those that it starts may write."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server.bucket()

@@ -77,7 +77,7 @@ def new_checkout(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
         path = tmp_path_factory.mktemp("checkout")
         for name in ("kdeov", "pipeline", "stages"):
             shutil.copytree(root / name, path / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore"):
+        for name in ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore", ".rayignore"):
             shutil.copy(root / name, path / name)
         (path / ".dvc").mkdir()
         shutil.copy(root / ".dvc" / "config", path / ".dvc" / "config")

@@ -12,6 +12,7 @@ from pipeline.bench.figures import Figure
 from pipeline.bench.material import photographs, write_images
 from pipeline.bench.sizes import BenchSizes, embed_params
 from pipeline.embed_workers import Crew, EmbedWorker, Job
+from pipeline.shard_folder import ShardFolder
 from pipeline.teacher import load_towers
 from pipeline.timing import interleaved, median_ratio
 
@@ -71,7 +72,12 @@ def _job(folder: Path, split: str, pictures: int) -> Job:
     """The one shard of a split without captions."""
     images = folder / "images" / split
     manifest = write_images(images, photographs(), pictures, captions=0, per_shard=pictures)
-    return Job(split, images, manifest.shards[0], folder / "embeddings" / split)
+    return Job(
+        split,
+        ShardFolder(images),
+        manifest.shards[0],
+        ShardFolder(folder / "embeddings" / split),
+    )
 
 
 def _unheard(name: str, done: int) -> None:

@@ -12,6 +12,7 @@ from pipeline.bench.figures import Figure
 from pipeline.bench.material import photographs
 from pipeline.bench.sizes import BenchSizes, captions_csv_params
 from pipeline.make_shards import ShardMaker
+from pipeline.shard_folder import ShardFolder
 from pipeline.sources import open_source
 from pipeline.timing import interleaved, median_ratio
 
@@ -42,7 +43,7 @@ def prepare_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
         source = open_source(params)
         size = params.samples_per_shard
         with ShardMaker(source.make, processes=1) as maker:
-            for _ in maker.make(folder / "out", source.inputs, size, lambda _: None):
+            for _ in maker.make(ShardFolder(folder / "out"), source.inputs, size, lambda _: None):
                 pass
 
     times = interleaved({"bare": bare, "ours": ours}, sizes.repeats)

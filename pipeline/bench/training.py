@@ -17,6 +17,7 @@ from pipeline.embed import embed
 from pipeline.embedder import unit_image_vectors, unit_text_vectors
 from pipeline.identity import cache_identity
 from pipeline.params import ClusterParams
+from pipeline.storage import Storage
 from pipeline.stream import Batch, EpochStream, caption_of_epoch, epoch_loader
 from pipeline.teacher import load_towers, read_teacher_identity
 from pipeline.timing import interleaved, median_ratio
@@ -48,7 +49,9 @@ def step_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Figure]
 
     def config(contrastive: float) -> TrainConfig:
         distill = distill_params(sizes, contrastive)
-        return TrainConfig(distill, images, embeddings, identities, folder / "run", use_gpu=False)
+        return TrainConfig(
+            distill, images, embeddings, identities, Storage(str(folder / "run")), use_gpu=False
+        )
 
     alone, both = config(contrastive=0), config(contrastive=1)
     live_pictures = _Run(alone, LivePictures(live))

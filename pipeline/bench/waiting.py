@@ -11,6 +11,7 @@ import torch
 from pipeline.bench.figures import Figure
 from pipeline.bench.material import photographs, write_images, write_vectors
 from pipeline.bench.sizes import BenchSizes, distill_params
+from pipeline.storage import Storage
 from pipeline.trainer import TrainConfig, Trainer
 
 
@@ -32,7 +33,15 @@ def wait_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
         )
     params = distill_params(sizes)
     trainer = Trainer(
-        TrainConfig(params, images, embeddings, identities, folder / "run", False, loader_workers=1)
+        TrainConfig(
+            params,
+            images,
+            embeddings,
+            identities,
+            Storage(str(folder / "run")),
+            False,
+            loader_workers=1,
+        )
     )
     torch.set_num_threads(1)
     rows = []

@@ -143,7 +143,7 @@ def _index(path: Path, name: str) -> Iterator[tuple[str, list[int]]]:
     for member, offset, size in plain_members(path):
         stem, _, suffix = member.partition(".")
         if not KEY.match(stem):
-            raise refused(path, member)
+            raise refused(str(path), member)
         if stem != key:
             if key:
                 yield key, places

@@ -7,7 +7,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from kdeov.errors import KdeovError
 
@@ -17,36 +17,45 @@ PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
 
 def plain_members(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Members of a local tar (see `members_of`)."""
+    try:
+        with open(path, "rb") as file:
+            yield from members_of(file, str(path))
+    except OSError as error:
+        raise KdeovError(f"{path}: damaged tar ({error}); get it again") from error
+
+
+def members_of(file: IO[bytes], where: str) -> Iterator[tuple[str, int, int]]:
     """Name, offset and size of each member.
 
     Args:
-        path: A tar that is not compressed.
+        file: A tar that is not compressed.
+        where: What messages call it.
 
     Raises:
         KdeovError: The tar is damaged or has no end, or a member is no plain file.
     """
     try:
-        with open(path, "rb") as file:
-            total = file.seek(0, 2)
-            place = 0
-            while (found := _member(file, path, place)) is not None:
-                name, offset, size = found
-                if not 0 <= size <= total - offset:
-                    raise tarfile.ReadError(f"truncated at {name}")
-                yield found
-                place = offset + size + -size % BLOCK
+        total = file.seek(0, 2)
+        place = 0
+        while (found := _member(file, where, place)) is not None:
+            name, offset, size = found
+            if not 0 <= size <= total - offset:
+                raise tarfile.ReadError(f"truncated at {name}")
+            yield found
+            place = offset + size + -size % BLOCK
+    except KdeovError:
+        raise
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
-        if isinstance(error, KdeovError):
-            raise
-        raise KdeovError(f"{path}: damaged tar ({error}); get it again") from error
+        raise KdeovError(f"{where}: damaged tar ({error}); get it again") from error
 
 
-def refused(path: Path, member: str) -> KdeovError:
+def refused(where: str, member: str) -> KdeovError:
     """What to say of a member that could lead elsewhere."""
-    return KdeovError(f"{path}: member {member!r} is refused: not a plain file beside the others")
+    return KdeovError(f"{where}: member {member!r} is refused: not a plain file beside the others")
 
 
-def _member(file: BinaryIO, path: Path, place: int) -> tuple[str, int, int] | None:
+def _member(file: IO[bytes], where: str, place: int) -> tuple[str, int, int] | None:
     """Name, offset and size of the member whose header begins there, or None at the end."""
     file.seek(place)
     header = file.read(BLOCK)
@@ -61,7 +70,7 @@ def _member(file: BinaryIO, path: Path, place: int) -> tuple[str, int, int] | No
         if member is None:  # tarfile takes what it cannot read for the end
             raise tarfile.ReadError(f"no member at byte {place}")
         if not member.isreg() or member.issparse():
-            raise refused(path, member.name)
+            raise refused(where, member.name)
         return member.name, member.offset_data, member.size
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import shutil
 import signal
@@ -16,15 +18,19 @@ import psutil
 import pytest
 from conftest_end_to_end import Checkout
 
+import pipeline.launch
+from pipeline.cluster.local import LocalCluster, add_node
 from pipeline.embed import embed
 from pipeline.identity import cache_identity
 from pipeline.launch import launch
 from pipeline.layout import Layout
-from pipeline.on_ray import ray_session
+from pipeline.on_ray import set_ray_environment
 from pipeline.params import ClusterParams, load_params
 from pipeline.step_log import read_steps
+from pipeline.storage import Storage
 from pipeline.teacher import read_teacher_identity
-from pipeline.tracking import LiveTracker, TrackingTarget
+from pipeline.tracking import LiveTracker
+from pipeline.tracking_target import TrackingTarget
 from pipeline.trainer import TrainConfig
 
 pytestmark = pytest.mark.slow
@@ -32,11 +38,17 @@ pytestmark = pytest.mark.slow
 CLUSTER = ClusterParams(mode="local", workers=2, max_failures=2)
 
 
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """One Ray for all of these tests: it takes most of a minute to start."""
-    with ray_session(2):
-        yield
+@pytest.fixture(scope="module")
+def ray_cluster(cluster: LocalCluster, root: Path) -> Iterator[None]:
+    """This process as a driver on the two nodes."""
+    environment = set_ray_environment() | {"PYTHONPATH": str(root)}
+    import ray
+
+    ray.init(
+        address=cluster.gcs, logging_level=logging.WARNING, runtime_env={"env_vars": environment}
+    )
+    yield
+    ray.shutdown()
 
 
 class Run(NamedTuple):
@@ -56,7 +68,7 @@ def new_run(checkout: Checkout, folder: Path) -> Run:
         images=layout.images,
         embeddings=layout.embeddings,
         identities={s: cache_identity(identity, params.embed, s) for s in ("train", "val")},
-        run=folder / "run",
+        run=Storage(str(folder / "run")),
         use_gpu=False,
         checkpoint_every=2,
     )
@@ -100,24 +112,13 @@ def test_a_worker_killed_amid_an_epoch_is_replaced_and_every_step_is_that_of_an_
     undisturbed: Run, reproduced: Checkout, tmp_path: Path
 ) -> None:
     run = new_run(reproduced, tmp_path)
-    murder = threading.Thread(target=kill_a_training_worker, args=(run.config, 7))
+    murder = threading.Thread(target=kill_a_training_worker, args=(run.config, 6))
     murder.start()
     launch(run.config, CLUSTER, "killed", run.tracker)
     murder.join()
     assert [row["epoch"] for row in history(run)] == [1, 2, 3, 4, 5, 6]
     assert logged_epochs(run) == [1, 2, 3, 4, 5, 6]
-    repeated = 0
-    for rank in range(2):
-        expected = read_steps(undisturbed.config.run / "steps", rank)
-        taken = read_steps(run.config.run / "steps", rank)
-        found = {(step.epoch, step.step): step for step in taken}
-        assert len(found) == len(expected) == 24
-        for step in expected:
-            ours = found[step.epoch, step.step]
-            assert ours.keys == step.keys
-            assert ours.loss == pytest.approx(step.loss, abs=1e-6)
-        repeated = max(repeated, len(taken) - len(found))
-    assert repeated <= run.config.checkpoint_every
+    assert_same_steps(run, undisturbed)
 
 
 def test_a_loss_that_is_no_number_is_told_at_once_and_not_tried_again(
@@ -128,13 +129,26 @@ def test_a_loss_that_is_no_number_is_told_at_once_and_not_tried_again(
     config = replace(run.config, params=run.config.params.model_copy(update=wild))
     with complains("the loss is nan in epoch 1, step 2", "distill.learning_rate"):
         launch(config, CLUSTER, "wild", run.tracker)
-    assert [step.step for step in read_steps(config.run / "steps", 0)] == [0]
+    stopped = json.loads(config.run.read("stopped-rank-0.json"))
+    assert (stopped["step"], len(stopped["keys"])) == (2, 14)
+
+
+def assert_same_steps(run: Run, undisturbed: Run) -> None:
+    expected = read_steps(undisturbed.config.run / "steps")
+    found = read_steps(run.config.run / "steps")
+    assert len(found) == len(expected) == 24
+    for step, ours in zip(expected, found, strict=True):
+        assert (ours.epoch, ours.step, ours.keys) == (step.epoch, step.step, step.keys)
+        assert ours.loss == pytest.approx(step.loss, abs=1e-6)
+
+
+def wait_for_steps(config: TrainConfig, count: int) -> None:
+    wait_for(lambda: len(read_steps(config.run / "steps")) >= count)
 
 
 def kill_a_training_worker(config: TrainConfig, after: int) -> None:
-    """A real SIGKILL once a rank has taken some steps."""
-    log = config.run / "steps" / "rank-1.csv"
-    wait_for(lambda: log.exists() and len(read_steps(log.parent, 1)) >= after)
+    """A real SIGKILL once some steps are in a checkpoint."""
+    wait_for_steps(config, after)
     os.kill(processes("RayTrainWorker")[-1].pid, signal.SIGKILL)
 
 
@@ -206,3 +220,46 @@ def wait_for(condition: Callable[[], object], seconds: float = 240) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.02)
+
+
+def test_training_goes_on_with_the_machines_that_are_left_and_takes_new_ones(
+    ray_cluster: None,
+    reproduced: Checkout,
+    cluster: LocalCluster,
+    cluster_home: Checkout,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A node is about to be taken away, and is; another one joins, and is killed."""
+    monkeypatch.setattr(pipeline.launch, "RESIZE_S", 2.0)
+    run = new_run(reproduced, tmp_path)
+    config = replace(
+        run.config,
+        params=run.config.params.model_copy(update={"epochs": EPOCHS}),
+        checkpoint_every=500,  # so that those within epochs are due to the notice
+    )
+    elastic = CLUSTER.model_copy(update={"workers": (1, 2)})
+
+    def steps() -> list[Step]:
+        return read_steps(config.run / "steps")
+
+    def disturb() -> None:
+        wait_for(lambda: len(steps()) >= 4)
+        take_away(cluster, seconds=8)
+        wait_for(lambda: steps()[-1].workers == 1)
+        add_node(Layout(cluster_home.path).local_cluster, cluster, cpus=1)
+        wait_for(lambda: steps()[-1].workers == 2)
+        kill(cluster.alive[-1])
+        wait_for(lambda: steps()[-1].workers == 1)
+        told.set()
+
+    told = threading.Event()
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    launch(config, elastic, "elastic", run.tracker)
+    thread.join()
+    assert told.is_set()
+    alone = replace(config, run=Storage(str(tmp_path / "alone")))
+    train(alone, lambda _: None)
+    assert_same_steps(config, alone, abs=1e-4)
+    assert logged_epochs(run) == list(range(1, EPOCHS + 1))

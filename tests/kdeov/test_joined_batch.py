@@ -14,6 +14,7 @@ from torch import Tensor
 from kdeov.distributed import gather, sum_over_ranks, world
 
 RANKS, ROWS, WIDTH = 2, 3, 8
+SHARES = [4, 2]  # rows of each rank
 
 
 def _joined_batch() -> list[Tensor]:
@@ -29,21 +30,25 @@ def _joined_batch() -> list[Tensor]:
 
 def _share(joined: Tensor) -> Tensor:
     rank, size = world()
-    return joined.chunk(size)[rank]
+    return joined.split(SHARES)[rank] if size > 1 else joined
+
+
+def _gathered(local: Tensor) -> Tensor:
+    return gather(local, SHARES)
 
 
 def _sum_of_two_gathers() -> dict[str, Tensor]:
     pictures, teacher, _ = _joined_batch()
     first = _share(pictures).clone().requires_grad_()
     second = _share(teacher)[..., None, None].expand(-1, -1, 2, 2).clone().requires_grad_()
-    (gather(first) + gather(second)).pow(3).mean().backward()
+    (_gathered(first) + _gathered(second)).pow(3).mean().backward()
     return {"gradient of the first": first.grad, "gradient of the second": second.grad}
 
 
 def _transposed_rows() -> dict[str, Tensor]:
     pictures = _share(_joined_batch()[0]).transpose(1, 2)
     channels_last = pictures.contiguous(memory_format=torch.channels_last)
-    return {"transposed": gather(pictures), "channels last": gather(channels_last)}
+    return {"transposed": _gathered(pictures), "channels last": _gathered(channels_last)}
 
 
 CASES: dict[str, Callable[[], dict[str, Tensor]]] = {

@@ -66,20 +66,42 @@ def test_what_is_shown_and_not_counted_still_exists() -> None:
     assert [name for name in SHOWN_NOT_COUNTED if not (ROOT / name).is_file()] == []
 
 
+def test_only_what_drives_a_run_talks_to_mlflow_and_no_worker() -> None:
+    talkers = {str(p.relative_to(ROOT)) for p in SOURCES if "mlflow" in set(imported(p))}
+    assert talkers == {f"pipeline/{n}.py" for n in ("publish", "tracking", "tracking_target")}
+    for work in ("train_loop", "embedder", "embed_workers"):
+        assert not talkers & closure(ROOT / "pipeline" / f"{work}.py")
+
+
 def test_the_template_of_the_page_is_watched_too() -> None:
     templates = {str(path.relative_to(ROOT)) for path in (ROOT / "pipeline").glob("*.j2")}
     assert templates and templates <= set(STAGES["report"]["deps"])
 
 
-def test_every_output_that_a_stage_reads_is_made_by_another() -> None:
-    def names(stage: dict[str, Any], *kinds: str) -> set[str]:
-        entries = [entry for kind in kinds for entry in stage.get(kind, [])]
-        return {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
+def names(stage: dict[str, Any], *kinds: str) -> set[str]:
+    """What a stage lists, without options."""
+    entries = [entry for kind in kinds for entry in stage.get(kind, [])]
+    return {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
 
-    made = [name for s in STAGES.values() for name in names(s, "outs", "metrics", "plots")]
-    read = {name for stage in STAGES.values() for name in names(stage, "deps")}
-    assert len(made) == len(set(made))
-    assert {name for name in read if name.startswith(("out/", "metrics/"))} <= set(made)
+
+def test_every_output_that_a_stage_reads_is_made_by_another() -> None:
+    made = {
+        output: name
+        for name, stage in STAGES.items()
+        for output in names(stage, "outs", "metrics", "plots")
+    }
+    assert len(made) == sum(len(names(s, "outs", "metrics", "plots")) for s in STAGES.values())
+    for name, stage in STAGES.items():
+        for dep in names(stage, "deps"):
+            if dep.startswith(("out/", "metrics/")):
+                makers = [m for output, m in made.items() if f"{dep}/".startswith(f"{output}/")]
+                assert len(makers) == 1 and makers != [name], (name, dep)
+
+
+def test_stages_depend_on_manifests_so_that_shards_may_lie_elsewhere() -> None:
+    for name, stage in STAGES.items():
+        read = {dep for dep in names(stage, "deps") if dep.startswith(("out/images", "out/embed"))}
+        assert all(dep.endswith(".json") for dep in read), name
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))

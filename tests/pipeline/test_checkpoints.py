@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pipeline.checkpoints import CheckpointStore
+from pipeline.storage import Storage
 
 
 def state(step: int) -> dict[str, Any]:
@@ -18,19 +19,24 @@ def state(step: int) -> dict[str, Any]:
 
 
 def names(store: CheckpointStore) -> list[str]:
-    return sorted(path.name for path in store.folder.iterdir())
+    return sorted(path.name for path in folder(store).iterdir())
+
+
+def folder(store: CheckpointStore) -> Path:
+    assert store.storage.folder is not None
+    return store.storage.folder
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> CheckpointStore:
-    store = CheckpointStore(tmp_path / "run" / "checkpoints")
+    store = CheckpointStore(Storage(str(tmp_path / "run" / "checkpoints")))
     for step in range(1, 5):
         store.save(step, state(step))
     return store
 
 
 def test_a_run_without_checkpoints_starts_at_the_beginning(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path / "new")
+    store = CheckpointStore(Storage(str(tmp_path / "new")))
     store.clean()
     assert store.latest() is None
 
@@ -45,7 +51,7 @@ def test_the_newest_two_are_kept_and_the_newest_is_read(store: CheckpointStore) 
 def test_what_a_killed_process_left_half_written_is_cleaned_and_never_read(
     store: CheckpointStore,
 ) -> None:
-    (store.folder / "step-000000005.pt.123.partial").write_bytes(b"half")
+    (folder(store) / "step-000000005.pt.123.partial").write_bytes(b"half")
     latest = store.latest()
     assert latest is not None and latest["step"] == 4
     store.clean()
@@ -63,15 +69,15 @@ def test_a_disk_that_fills_up_amid_a_checkpoint_is_told_in_one_line(
 ) -> None:
     script = """
 import resource, signal, sys
-from pathlib import Path
 import torch
 import kdeov.student  # brings ultralytics along, as training does
 from kdeov.errors import KdeovError
 from pipeline.checkpoints import CheckpointStore
+from pipeline.storage import Storage
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 try:
-    CheckpointStore(Path(sys.argv[1])).save(1, {"model": {"w": torch.zeros(1_000_000)}})
+    CheckpointStore(Storage(sys.argv[1])).save(1, {"model": {"w": torch.zeros(1_000_000)}})
 except KdeovError as error:
     print(error)
 """
@@ -105,11 +111,11 @@ class Runs:
 def test_a_damaged_checkpoint_is_told_in_one_line_with_the_cure(
     store: CheckpointStore, complains: Any, damage: Callable[[Path], Any]
 ) -> None:
-    path = store.folder / "step-000000004.pt"
+    path = folder(store) / "step-000000004.pt"
     damage(path)
     with complains(path, "delete it and run `dvc repro` again"):
         store.latest()
-    assert not (store.folder / "ran").exists()
+    assert not (folder(store) / "ran").exists()
     path.unlink()
     latest = store.latest()
     assert latest is not None and latest["step"] == 3

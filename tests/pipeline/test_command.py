@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,3 +110,11 @@ def test_nothing_is_served_before_anything_was_tracked(checkout: Layout) -> None
     result = kdeov("ui")
     assert result.exit_code == 1
     assert result.stderr.startswith("ui: nothing was tracked yet; run `dvc repro`")
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(checkout: Layout) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = kdeov("ui", "--port", str(port))
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"ui: port {port} cannot be used") and "--port" in result.stderr

@@ -44,7 +44,7 @@ def identity_of(layout: Layout, params: Params, split: str = "train") -> dict[st
 
 
 def paired(layout: Layout, params: Params, split: str = "train") -> PairedShards:
-    return open_cache(params.embed, layout, split)
+    return open_cache(params, layout, split)
 
 
 def run(params: Params, layout: Layout, out: Path | None = None) -> None:

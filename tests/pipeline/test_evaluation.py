@@ -220,7 +220,7 @@ def test_pictures_without_labels_are_retrieved_and_not_classified(
 
 def test_a_split_says_what_is_not_there(trained: Trained) -> None:
     layout, params = trained
-    shards = open_cache(params.embed, layout, "test")
+    shards = open_cache(params, layout, "test")
     samples = list(shards)
     whole = CachedSplit.of(samples, shards.dim, captions=True)
     assert whole.labels is not None and whole.teacher is not None

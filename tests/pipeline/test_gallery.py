@@ -14,7 +14,7 @@ from pipeline.params import Params
 
 
 def test_pictures_that_are_kept_are_those_of_their_numbers(built: Layout, params: Params) -> None:
-    samples = list(open_cache(params.embed, built, "test"))
+    samples = list(open_cache(params, built, "test"))
     gallery = Gallery(params, built)
     gallery.keep([11, 3])
     gallery.keep([3, 9])  # shards hold ten pictures each

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.make_shards import ShardMaker, worthwhile
+from pipeline.shard_folder import ShardFolder
 from pipeline.sources.base import Rejected, Sample
 
 
@@ -45,7 +46,7 @@ def die(number: int) -> Sample | Rejected:
 def test_only_a_few_shards_are_held_however_many_inputs_there_are(tmp_path: Path) -> None:
     inputs = Numbers(1000)
     with ShardMaker(make, 2) as maker:
-        parts = maker.make(tmp_path, {"train": inputs}, 10, lambda _: None)
+        parts = maker.make(ShardFolder(tmp_path), {"train": inputs}, 10, lambda _: None)
         for done, _ in enumerate(parts, start=1):
             assert inputs.taken <= 10 * (done + 4)
     assert inputs.taken == 1000
@@ -57,7 +58,7 @@ def test_every_input_is_told_and_a_shard_of_nothing_is_not_written(tmp_path: Pat
         folder = tmp_path / str(processes)
         splits = {"train": Numbers(60), "test": Numbers(12)}
         with ShardMaker(make, processes) as maker:
-            found = list(maker.make(folder, splits, 10, told.append))
+            found = list(maker.make(ShardFolder(folder), splits, 10, told.append))
         assert sum(told) == 72
         assert [split for split, _ in found] == ["train"] * 6 + ["test"] * 2
         parts = [part for _, part in found]
@@ -87,7 +88,7 @@ def test_processes_are_started_only_where_they_save_time() -> None:
 
 def test_a_process_that_was_killed_is_told_in_one_line(tmp_path: Path, complains: Any) -> None:
     with complains("was killed; free memory"), ShardMaker(die, 2) as maker:
-        list(maker.make(tmp_path, {"train": Numbers(20)}, 10, lambda _: None))
+        list(maker.make(ShardFolder(tmp_path), {"train": Numbers(20)}, 10, lambda _: None))
 
 
 def test_a_process_that_makes_shards_does_not_wait_for_torch(run_python: Any) -> None:

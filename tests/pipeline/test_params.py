@@ -235,7 +235,7 @@ def test_a_weight_file_that_dvc_does_not_watch_is_refused(
 def test_the_teacher_that_is_trained_here_learns_from_what_was_prepared(
     tmp_path: Path, values: dict[str, Any], complains: Any
 ) -> None:
-    with complains("teacher.path: give `out/images`"):
+    with complains("teacher.path: give `out/images/train/manifest.json`"):
         load(tmp_path, put(values, "teacher.path", "somewhere/else"))
 
 

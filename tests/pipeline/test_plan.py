@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.plan import EpochPlan, check_sharing, rank_slice
+from pipeline.plan import EpochPlan, check_sharing, rank_slice, shared_unit
 
 SIZES = st.lists(st.integers(0, 30), min_size=1, max_size=12).filter(any)
 calmly = settings(deadline=None)  # other work on this machine fails no test
@@ -19,13 +19,15 @@ calmly = settings(deadline=None)  # other work on this machine fails no test
 @st.composite
 def plans(draw: st.DrawFn) -> dict[str, Any]:
     lanes = draw(st.integers(1, 12))
+    batch = lanes * draw(st.integers(1, 6))
     return {
         "sizes": draw(SIZES),
         "seed": draw(st.integers(0, 2**31)),
         "epoch": draw(st.integers(0, 500)),
-        "global_batch": lanes * draw(st.integers(1, 6)),
+        "global_batch": batch,
         "lanes": lanes,
         "buffer": draw(st.integers(1, 200)),
+        "micro_batch": draw(st.sampled_from([n for n in range(1, batch + 1) if batch % n == 0])),
     }
 
 
@@ -46,11 +48,14 @@ def test_every_sample_comes_once_and_only_the_stated_number_again(values: dict[s
 def test_ranks_in_turn_make_up_each_step_whatever_their_number(
     values: dict[str, Any], world: int
 ) -> None:
-    assume(values["lanes"] % world == 0)
     plan = EpochPlan(**values)
-    shares = [plan.lanes_of(rank, world) for rank in range(world)]
-    assert [lane for share in shares for lane in share] == list(range(plan.lanes))
-    assert {len(share) for share in shares} == {plan.lanes // world}
+    lanes = [plan.lanes_of(rank, world) for rank in range(world)]
+    assert [lane for share in lanes for lane in share] == list(range(plan.lanes))
+    shares = plan.shares(world)
+    unit = shared_unit(plan.global_batch, plan.lanes, plan.micro_batch)
+    assert sum(shares) == plan.global_batch and max(shares) - min(shares) <= unit
+    assert all(share % plan.micro_batch == 0 for share in shares)
+    assert min(shares) > 0 or plan.global_batch // unit < world
 
 
 @calmly
@@ -150,9 +155,8 @@ def test_evaluation_is_shared_with_nothing_dropped_and_nothing_twice(
 @pytest.mark.parametrize(
     ("batch", "lanes", "micro", "world", "samples", "words"),
     [
-        (64, 16, 32, 3, 100, ["global_batch = 64", "3 workers", "multiple of 96"]),
-        (96, 16, 32, 3, 100, ["lanes = 16", "3 workers", "multiple of 3"]),
-        (64, 16, 40, 1, 100, ["global_batch = 64", "micro-batches of 40"]),
+        (64, 16, 32, 3, 100, ["global_batch = 64 has 2 parts of 32", "too few for 3 workers"]),
+        (96, 2, 32, 3, 100, ["global_batch = 96 has 1 parts of 96", "lanes of 48", "3 workers"]),
         (64, 16, 16, 4, 3, ["3 training pictures are fewer than 4 workers"]),
     ],
 )

@@ -24,7 +24,7 @@ from pipeline.publish import publish
 from pipeline.report import report, used_params
 from pipeline.results import Results, Value, gain, pace, percent, score
 from pipeline.summary import print_summary
-from pipeline.tracking import TrackingTarget
+from pipeline.tracking_target import TrackingTarget
 
 pytestmark = pytest.mark.slow  # the first of these tests trains
 

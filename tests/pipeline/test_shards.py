@@ -22,7 +22,8 @@ from kdeov.transform import ImageTransform
 from kdeov.views import views_from_ints
 from pipeline.cache import PairedShards, teacher_members
 from pipeline.layout import Layout
-from pipeline.shards import Manifest, read_shard, verify_shard, write_shard
+from pipeline.shard_folder import ShardFolder
+from pipeline.shards import Manifest, read_shard, write_shard
 from pipeline.stream import EvaluationStream
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
@@ -104,19 +105,19 @@ def test_a_single_flipped_bit_is_found(checkout: Layout, complains: Any, side: s
     folder: Path = getattr(checkout, side) / "train"
     made_by = "prepare" if side == "images" else "embed"
     shard = Manifest.read(folder, made_by).shards[2]
-    verify_shard(folder, shard, made_by)
+    ShardFolder(folder).verify(shard, made_by)
     data = bytearray((folder / "000002.tar").read_bytes())
     data[len(data) // 2] ^= 1
     (folder / "000002.tar").write_bytes(data)
     with complains(folder / "000002.tar", f"run `dvc repro -f {made_by}`"):
-        verify_shard(folder, shard, made_by)
+        ShardFolder(folder).verify(shard, made_by)
 
 
 def test_a_missing_shard_is_found_before_reading(checkout: Layout, complains: Any) -> None:
     folder = checkout.images / "val"
     (folder / "000001.tar").unlink()
     with complains(folder / "000001.tar", "missing", "run `dvc repro -f prepare`"):
-        verify_shard(folder, Manifest.read(folder, "prepare").shards[1], "prepare")
+        ShardFolder(folder).verify(Manifest.read(folder, "prepare").shards[1], "prepare")
 
 
 def flip_bit(path: Path, within: bytes) -> None:

@@ -31,7 +31,7 @@ TRANSFORM = ImageTransform(size=32)
 
 @pytest.fixture(scope="module")
 def shards(built: Layout, params: Params) -> PairedShards:
-    return open_cache(params.embed, built, "train")
+    return open_cache(params, built, "train")
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_all_views_and_captions_take_turns(
 def test_evaluation_shows_the_split_once_in_order(
     built: Layout, params: Params, world: int, batch_size: int, workers: int
 ) -> None:
-    shards = open_cache(params.embed, built, "val")
+    shards = open_cache(params, built, "val")
     expected = list(shards)
     batches = [
         batch
@@ -154,7 +154,7 @@ def test_evaluation_shows_the_split_once_in_order(
 
 
 def test_more_ranks_than_pictures_leave_some_ranks_idle(built: Layout, params: Params) -> None:
-    shards = open_cache(params.embed, built, "val")
+    shards = open_cache(params, built, "val")
     keys = [
         [key for batch in EvaluationStream(shards, TRANSFORM, 8, rank, 20) for key in batch.keys]
         for rank in range(20)
@@ -167,7 +167,7 @@ def test_more_ranks_than_pictures_leave_some_ranks_idle(built: Layout, params: P
 def test_a_damaged_shard_is_told_in_one_line_by_loader_processes_too(
     checkout: Layout, params: Params, complains: Any, workers: int
 ) -> None:
-    shards = open_cache(params.embed, checkout, "train")
+    shards = open_cache(params, checkout, "train")
     path = checkout.images / "train" / "000001.tar"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with complains(path):

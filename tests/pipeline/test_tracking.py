@@ -10,19 +10,19 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from kdeov.errors import KdeovError
 from pipeline.layout import Layout
 from pipeline.params import Params, TrackingParams
 from pipeline.run import RunRecord
 from pipeline.tracking import (
     FINGERPRINT,
     LiveTracker,
-    TrackingTarget,
     epoch_metrics,
     find_or_create_run,
     flatten,
     log_history,
-    one_line,
 )
+from pipeline.tracking_target import TrackingTarget, live_target, one_line
 
 pytestmark = pytest.mark.slow  # the first of these tests trains
 
@@ -97,6 +97,23 @@ def test_a_run_taken_up_again_is_the_same_run_and_runs_again(target: TrackingTar
     assert (run.data.params, run.data.tags["kind"]) == ({"a.b": "1"}, "test")
 
 
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")]
+)
+def test_a_run_that_an_error_leaves_is_shown_as_such_and_goes_on_later(
+    target: TrackingTarget, error: type[BaseException], status: str
+) -> None:
+    with pytest.raises(error), tracker(target, status) as told:
+        told.log_epoch(row(1))
+        raise error
+    (run,) = runs(target, status)
+    assert (run.info.status, steps(target.client(), run)) == (status, [1])
+    with tracker(target, status) as told:
+        told.log_epoch(row(2))
+    (run,) = runs(target, status)
+    assert (run.info.status, steps(target.client(), run)) == ("RUNNING", [1, 2])
+
+
 def test_another_fingerprint_is_another_run(target: TrackingTarget) -> None:
     for fingerprint in ("b" * 16, "c" * 16):
         tracker(target, fingerprint).start()
@@ -121,6 +138,59 @@ def test_the_database_of_this_checkout_is_the_default_and_the_environment_wins(
     assert TrackingTarget.of(named, built).uri == "http://named:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://environment:5000")
     assert TrackingTarget.of(named, built).uri == "http://environment:5000"
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("postgresql+pg8000://anna:hush@host/runs", ("needs the package pg8000",)),
+        ("postgre://anna:hush@host/runs", ("neither a server nor a database", "postgresql://")),
+        ("htp://anna:hush@host", ("neither a server nor a database", "http://HOST:5000")),
+    ],
+)
+def test_an_address_that_nothing_here_can_speak_to_is_refused_and_shown_without_its_login(
+    built: Layout, uri: str, words: tuple[str, ...]
+) -> None:
+    with pytest.raises(KdeovError) as caught:
+        TrackingTarget.of(TrackingParams(uri=uri), built)
+    text = str(caught.value)
+    assert all(word in text for word in words) and "://host" in text
+    assert "hush" not in text and "anna" not in text and "\n" not in text
+
+
+def test_a_database_keeps_files_in_the_checkout_and_a_server_its_own(built: Layout) -> None:
+    folder = (built.root / "work" / "mlflow" / "artifacts").as_uri()
+    for uri in (None, "sqlite:////elsewhere/runs.db", "postgresql://host/runs"):
+        target = TrackingTarget.of(TrackingParams(uri=uri), built)
+        assert (target.artifacts, target.is_server) == (folder, False)
+    target = TrackingTarget.of(TrackingParams(uri="https://host"), built)
+    assert (target.artifacts, target.is_server) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("uri", "address"),
+    [
+        ("http://anna:hush@host:5000/mlflow", "http://host:5000/mlflow"),
+        ("postgresql://anna:hu@sh@host/runs", "postgresql://host/runs"),
+        ("postgresql://host/runs?user=anna&password=hush", "postgresql://host/runs?user=anna&"),
+        ("sqlite:////work/mlflow.db", "sqlite:////work/mlflow.db"),
+    ],
+)
+def test_an_address_is_shown_without_its_login(uri: str, address: str) -> None:
+    assert TrackingTarget(uri, "tests", None).address == address
+
+
+def test_a_cluster_tells_epochs_to_a_server_and_not_to_a_file_of_the_checkout(
+    params: Params, built: Layout, log: Any
+) -> None:
+    cluster = params.cluster.model_copy(update={"mode": "cluster"})
+    there = params.model_copy(update={"cluster": cluster})
+    assert live_target(there, built) is None and "give tracking.uri a server" in log.text
+    LiveTracker(None, "f" * 16, "run", {}, {}).log_epoch(row(1))  # nobody listens: not an error
+    tracking = TrackingParams(uri="http://host:5000")
+    server = live_target(there.model_copy(update={"tracking": tracking}), built)
+    assert server is not None and server.uri == "http://host:5000"
+    assert live_target(params, built) is not None
 
 
 def test_a_dead_server_costs_one_warning_and_little_time(

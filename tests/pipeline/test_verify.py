@@ -35,7 +35,7 @@ def verify(
     entries: int = 99,
     whole: bool = False,
 ) -> float:
-    return verify_cache(open_cache(params.embed, layout, split), teacher, entries, whole)
+    return verify_cache(open_cache(params, layout, split), teacher, entries, whole)
 
 
 def forge(layout: Layout, edit: Callable[[np.ndarray, np.ndarray], None]) -> None:

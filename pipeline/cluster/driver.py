@@ -1,0 +1,75 @@
+"""The process of a job that runs its stage, on the cluster's head node."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.cluster.job import File, Job
+from pipeline.cluster.node import conclude, job_folder, ready_node, upload_outputs
+from pipeline.console import setup_logging
+from pipeline.layout import Layout
+from pipeline.on_ray import (
+    cpus_each,
+    gpus_of_ray,
+    one_line_errors_of_ray,
+    ray_session,
+    resources_of_nodes,
+)
+from pipeline.params import Params, load_params
+
+logger = logging.getLogger(__name__)
+
+Work = Callable[[Params, Layout], None]
+MISTAKE = 65
+"""Exit status of a driver whose stage ended with a line that a person has to read (EX_DATAERR):
+another attempt would end in the same way."""
+SPREADS_ITSELF = ("embed", "distill")
+"""Stages that use the workers of Ray; others run as a whole on one of them."""
+
+
+def drive(stage: str, work: Work) -> None:
+    """Runs the stage of this process's job.
+
+    Raises:
+        KdeovError: As the stage does.
+    """
+    if stage in SPREADS_ITSELF:
+        files = _run_here(work)
+    else:
+        with ray_session(1), one_line_errors_of_ray():
+            files = _run_on_a_node(work)
+    conclude(files)
+
+
+def _run_here(work: Work, use_gpu: bool | None = None) -> list[File]:
+    """The stage in this process; returns its outputs, which are in the storage then."""
+    root = ready_node()
+    assert root is not None
+    params = load_params(root / "params.yaml")
+    if use_gpu is not None:
+        cluster = params.cluster.model_copy(update={"use_gpu": use_gpu})
+        params = params.model_copy(update={"cluster": cluster})
+    work(params, Layout(root))
+    return upload_outputs(Job.read(job_folder()), root)
+
+
+def _run_in_worker(work: Work, use_gpu: bool) -> list[File]:
+    setup_logging()
+    return _run_here(work, use_gpu)
+
+
+def _run_on_a_node(work: Work) -> list[File]:
+    import ray
+
+    root = ready_node()
+    assert root is not None
+    cluster = load_params(root / "params.yaml").cluster
+    use_gpu = gpus_of_ray(cluster.use_gpu) > 0
+    cpus = 1 if use_gpu else cpus_each(resources_of_nodes(), 1)
+    logger.info("on one node of the cluster, %s", "with a GPU" if use_gpu else f"{cpus} CPUs")
+    task: Any = ray.remote(_run_in_worker).options(
+        num_cpus=cpus, num_gpus=int(use_gpu), max_retries=cluster.max_failures
+    )
+    return ray.get(task.remote(work, use_gpu))

@@ -1,0 +1,21 @@
+"""Cluster files to start from: `aws` for `ray up`, `kuberay` for Kubernetes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdeov.errors import KdeovError
+
+FOLDER = Path(__file__).parent
+
+
+def example(name: str) -> str:
+    """The text of a cluster file, with comments that say what to change and how to use it.
+
+    Raises:
+        KdeovError: There is none of this name.
+    """
+    names = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    if name not in names:
+        raise KdeovError(f"no cluster file is called {name!r}; choose from {', '.join(names)}")
+    return (FOLDER / f"{name}.yaml").read_text()

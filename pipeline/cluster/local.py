@@ -1,0 +1,227 @@
+"""A Ray cluster on this machine: one process a node, on 127.0.0.1 alone. It is for trying what a
+cluster does; one machine trains faster with `cluster.mode: local`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import psutil
+
+from kdeov.errors import KdeovError
+from pipeline.files import read_json, write_json
+from pipeline.on_ray import set_ray_environment
+
+logger = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+PATIENCE_S = 180.0  # for all nodes to be alive; one takes 20 s on a slow machine
+GRACE_S = 15.0  # for a node to end by itself
+RAY = (sys.executable, "-m", "ray.scripts.scripts")
+OBJECT_STORE = 200_000_000  # bytes a node; shards do not pass through Ray
+
+
+@dataclass
+class LocalCluster:
+    """Nodes that were started here.
+
+    Attributes:
+        address: Of the dashboard, for `cluster.address`.
+        gcs: Of the head node, for other nodes and for `ray.init`.
+        temporary: Folder of Ray's sessions and logs.
+        processes: Process id and time of creation of each node, the head first.
+    """
+
+    address: str
+    gcs: str
+    temporary: str
+    processes: list[tuple[int, float]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, folder: Path) -> LocalCluster | None:
+        """The cluster that was started from a checkout, if there is one."""
+        path = folder / "cluster.json"
+        return cls(**read_json(path, "prepare")) if path.is_file() else None
+
+    def write(self, folder: Path) -> None:
+        """So that it can be ended later."""
+        write_json(folder / "cluster.json", asdict(self))
+
+    @property
+    def alive(self) -> list[psutil.Process]:
+        """Those of its processes that still run."""
+        found = []
+        for pid, created in self.processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process = psutil.Process(pid)
+                if process.create_time() == created and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def add(self, process: subprocess.Popen[bytes]) -> None:
+        """Remembers a node."""
+        self.processes.append((process.pid, psutil.Process(process.pid).create_time()))
+
+
+def start_cluster(folder: Path, nodes: int, cpus: int) -> LocalCluster:
+    """Starts nodes and waits until all are alive.
+
+    Args:
+        folder: Where logs go, and what is needed to end them.
+        nodes: How many.
+        cpus: Of each node.
+
+    Raises:
+        KdeovError: They run already, or one did not start.
+    """
+    left = LocalCluster.read(folder)
+    if left is not None and left.alive:
+        raise KdeovError(
+            f"{len(left.alive)} nodes are up already, at {left.address}; end them with `kdeov "
+            "cluster down`"
+        )
+    set_ray_environment()
+    _ensure_token()
+    port, dashboard, client = free_ports(3)
+    # Ray's sockets lie in it, and their paths may not be long
+    temporary = tempfile.mkdtemp(prefix="kdeov-ray-")
+    cluster = LocalCluster(f"http://{HOST}:{dashboard}", f"{ip_of(0)}:{port}", temporary)
+    folder.mkdir(parents=True, exist_ok=True)
+    head = ["--head", f"--port={port}", f"--dashboard-host={HOST}",
+            f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]  # fmt: skip
+    try:
+        add_node(folder, cluster, cpus, head)
+        for _ in range(1, nodes):
+            add_node(folder, cluster, cpus)
+    except BaseException:
+        stop_cluster(folder)
+        raise
+    return cluster
+
+
+def add_node(
+    folder: Path, cluster: LocalCluster, cpus: int, place: Sequence[str] | None = None
+) -> None:
+    """Starts one more node, and waits until it is alive.
+
+    Args:
+        folder: See `start_cluster`.
+        cluster: Gets the node.
+        cpus: Of the node.
+        place: Arguments of Ray that say what it is; None adds it to the cluster.
+
+    Raises:
+        KdeovError: It did not start.
+    """
+    number, alive = len(cluster.processes), len(cluster.alive)
+    log = folder / f"node-{number}.log"
+    own = [f"--node-ip-address={ip_of(number)}", f"--temp-dir={cluster.temporary}/{number}"]
+    process = _start_node([*(place or [f"--address={cluster.gcs}"]), *own], cpus, log)
+    cluster.add(process)
+    cluster.write(folder)
+    _wait(cluster, process, log, alive + 1)
+    logger.info("node %d is alive", number + 1)
+
+
+def stop_cluster(folder: Path) -> int:
+    """Ends exactly the processes that `start_cluster` started, and what they started.
+
+    Returns:
+        How many nodes were alive.
+    """
+    cluster = LocalCluster.read(folder)
+    if cluster is None:
+        return 0
+    nodes = cluster.alive
+    tree = nodes + [child for node in nodes for child in node.children(recursive=True)]
+    for node in reversed(nodes):  # the head last
+        with contextlib.suppress(psutil.NoSuchProcess):
+            node.terminate()
+    _, left = psutil.wait_procs(tree, timeout=GRACE_S)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=GRACE_S)
+    shutil.rmtree(cluster.temporary, ignore_errors=True)
+    (folder / "cluster.json").unlink()
+    return len(nodes)
+
+
+def ip_of(number: int) -> str:
+    """Address of a node: Ray takes 127.0.0.1 for the address in the network, which others reach.
+    Only Linux has more of them without asking.
+    """
+    return f"127.0.0.{2 + number}" if sys.platform == "linux" else HOST
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody uses now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind((HOST, 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def _ensure_token() -> None:
+    """A token for Ray's own authentication, where this person has none."""
+    given = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    if not given and not (Path.home() / ".ray" / "auth_token").is_file():
+        subprocess.run(
+            [*RAY, "get-auth-token", "--generate"], check=True, stdout=subprocess.DEVNULL
+        )
+
+
+def _start_node(place: list[str], cpus: int, log: Path) -> subprocess.Popen[bytes]:
+    agent = free_ports(1)[0]
+    command = [
+        *RAY, "start", "--block", "--disable-usage-stats",
+        f"--num-cpus={cpus}", f"--object-store-memory={OBJECT_STORE}",
+        f"--dashboard-agent-listen-port={agent}", "--min-worker-port=0", "--max-worker-port=0",
+        *place,
+    ]  # fmt: skip
+    # jobs run `python`, which is to be this one
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = {**os.environ, "PATH": path, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
+    environment.pop("RAY_ADDRESS", None)
+    with open(log, "wb") as file:
+        return subprocess.Popen(
+            command, cwd=tempfile.gettempdir(), env=environment, stdin=subprocess.DEVNULL,
+            stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+
+def _wait(cluster: LocalCluster, process: subprocess.Popen[bytes], log: Path, count: int) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while _count_alive(cluster.address) < count:
+        if process.poll() is not None or time.monotonic() > end:
+            last = (log.read_text(errors="replace").split("\n\n")[-1].split("\n") or [""])[0]
+            raise KdeovError(f"a node of Ray did not start ({last[:200]}); its log is {log}")
+        time.sleep(0.5)
+
+
+def _count_alive(address: str) -> int:
+    from ray.exceptions import RayError
+    from ray.util.state import list_nodes
+    from ray.util.state.exception import RayStateApiException
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        nodes = list_nodes(address=address, filters=[("state", "=", "ALIVE")], timeout=5)
+    except (RayStateApiException, RayError, OSError):  # it is not up yet
+        return 0
+    return len(nodes)

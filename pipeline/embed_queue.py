@@ -1,0 +1,203 @@
+"""Who makes teacher shards: this process, or Ray actors, one a device, that share a queue.
+
+Machines come and go: a shard whose worker died goes back to the queue, the others go on, and a new
+worker joins them when there is room for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from kdeov.errors import KdeovError
+from pipeline.cluster.node import ready_node
+from pipeline.embed_workers import Crew, EmbedWorker, Job
+from pipeline.on_ray import (
+    cpus_each,
+    gpus_of_ray,
+    one_line_errors_of_ray,
+    ray_session,
+    resources_of_nodes,
+)
+from pipeline.params import ClusterParams, EmbedParams
+from pipeline.shards import Shard
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 1.0
+
+
+class RayEmbedWorker(EmbedWorker):
+    """An `EmbedWorker` as a Ray actor."""
+
+    def __init__(self, crew: Crew) -> None:
+        ready_node()
+        super().__init__(crew)
+
+    def place(self) -> str:
+        """The machine that it is on; answered when it has started."""
+        return socket.gethostname()
+
+    def make(self, job: Job, progress: Any) -> Shard:
+        """Makes a shard and tells the `Progress` actor of it."""
+        return super().make(job, progress.set.remote)
+
+
+class Progress:
+    """Counts the pictures of unfinished shards; outlives the workers that tell it."""
+
+    def __init__(self) -> None:
+        self._done: dict[str, int] = {}
+
+    def set(self, name: str, count: int) -> None:
+        """A shard that is made a second time starts over."""
+        self._done[name] = count
+
+    def finish(self, name: str) -> None:
+        """Whoever asked for the shard has it."""
+        self._done.pop(name, None)
+
+    def total(self) -> int:
+        return sum(self._done.values())
+
+
+class Pool:
+    """Workers that start, work and die.
+
+    Args:
+        jobs: Shards to make.
+        kind: Ray's actor class, with what a worker needs of a machine.
+        crew: What a worker is made with.
+        workers: How many there should be.
+        limit: Deaths after which it gives up.
+    """
+
+    def __init__(self, jobs: list[Job], kind: Any, crew: Crew, workers: int, limit: int) -> None:
+        import ray
+
+        self.queue, self.kind, self.crew, self.limit = deque(jobs), kind, crew, limit
+        self.progress: Any = ray.remote(Progress).options(num_cpus=0).remote()  # type: ignore[attr-defined]
+        self.deaths = 0
+        self._places: dict[Any, str] = {}
+        self._idle: list[Any] = []
+        # what is waited for: that a worker starts, or that it has made its shard
+        self._waiting: dict[Any, tuple[Any, Job | None]] = {}
+        for _ in range(workers):
+            self._start()
+
+    def run(self, told: Callable[[int], object]) -> Iterator[tuple[Job, Shard]]:
+        """Makes all shards, in any order.
+
+        Raises:
+            KdeovError: A shard cannot be made, or workers died too often.
+        """
+        import ray
+        from ray.exceptions import RayActorError
+
+        finished, left = 0, len(self.queue)
+        while left:
+            while self.queue and self._idle:
+                self._give(self._idle.pop(), self.queue.popleft())
+            done, _ = ray.wait(list(self._waiting), timeout=POLL_S)
+            told(finished + ray.get(self.progress.total.remote()))
+            for reference in done:
+                worker, job = self._waiting.pop(reference)
+                try:
+                    answer = ray.get(reference)
+                except RayActorError as error:
+                    self._died(worker, job, error)
+                    continue
+                self._idle.append(worker)
+                if job is None:
+                    self._places[worker] = answer
+                    continue
+                self.progress.finish.remote(job.name)
+                finished, left = finished + job.shard.samples, left - 1
+                yield job, answer
+
+    def _start(self) -> None:
+        worker = self.kind.remote(self.crew)
+        self._waiting[worker.place.remote()] = (worker, None)
+
+    def _give(self, worker: Any, job: Job) -> None:
+        self._waiting[worker.make.remote(job, self.progress)] = (worker, job)
+
+    def _died(self, worker: Any, job: Job | None, error: Exception) -> None:
+        self.deaths += 1
+        place = self._places.pop(worker, "a machine that is not known")
+        what = f"a worker on {place} died" + (f" at {job.name}" if job else "")
+        if self.deaths > self.limit:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise KdeovError(
+                f"{what} ({reason}), death {self.deaths}, more than cluster.max_failures = "
+                f"{self.limit} allows; look at that machine, then run the stage again: finished "
+                "shards are kept"
+            )
+        logger.warning(
+            "%s, death %d of %d that cluster.max_failures allows; the others go on",
+            what, self.deaths, self.limit,
+        )  # fmt: skip
+        if job is not None:
+            self.progress.finish.remote(job.name)
+            self.queue.appendleft(job)
+        self._start()
+
+
+def make_shards(
+    jobs: list[Job],
+    params: EmbedParams,
+    cluster: ClusterParams,
+    teacher: Path,
+    told: Callable[[int], object],
+) -> Iterator[tuple[Job, Shard]]:
+    """Makes shards where `cluster.mode` says, in any order.
+
+    Args:
+        jobs: The shards.
+        params: Views and precision.
+        cluster: Where.
+        teacher: Folder of the teacher.
+        told: Hears how many pictures are done in all.
+
+    Yields:
+        Each job with the shard that it made.
+
+    Raises:
+        KdeovError: A shard cannot be made, or workers died too often.
+    """
+    if cluster.mode == "inline":
+        finished = 0
+        worker = EmbedWorker(Crew(params, teacher, cluster.use_gpu, cluster.embed_batch, None))
+        for job in jobs:
+            before = finished
+            yield job, worker.make(job, lambda _, done: told(before + done))  # noqa: B023
+            finished += job.shard.samples
+        return
+    with ray_session(cluster.most_workers), one_line_errors_of_ray():
+        yield from _make_on_ray(jobs, params, cluster, teacher, told)
+
+
+def _make_on_ray(
+    jobs: list[Job],
+    params: EmbedParams,
+    cluster: ClusterParams,
+    teacher: Path,
+    told: Callable[[int], object],
+) -> Iterator[tuple[Job, Shard]]:
+    import ray
+
+    gpus = gpus_of_ray(cluster.use_gpu)
+    nodes = resources_of_nodes()
+    if not gpus:
+        nodes = [{"CPU": node.get("CPU", 0)} for node in nodes]
+    workers = min(len(jobs), gpus or cluster.most_workers)
+    while not (cpus := cpus_each(nodes, workers)) and workers > 1:
+        workers -= 1
+    logger.info("embedding on Ray, %s: %d", "one worker a GPU" if gpus else "workers", workers)
+    crew = Crew(params, teacher, bool(gpus), cluster.embed_batch, cpus)
+    kind = ray.remote(RayEmbedWorker).options(num_cpus=cpus, num_gpus=1 if gpus else 0)
+    yield from Pool(jobs, kind, crew, workers, cluster.max_failures).run(told)

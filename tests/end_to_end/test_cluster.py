@@ -1,0 +1,190 @@
+"""Stages as jobs of a real Ray cluster of two nodes, from a laptop that may lose sight of it."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from conftest_end_to_end import Checkout, environment
+from s3_server import Forwarder
+
+from pipeline.cluster.client import Dashboard
+from pipeline.cluster.job import JOB
+from pipeline.cluster.local import LocalCluster
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def laptop(
+    cluster: LocalCluster,
+    new_checkout: Callable[[], Checkout],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Checkout:
+    """A checkout whose stages go to the cluster."""
+    checkout = new_checkout()
+    checkout.change(
+        {
+            "data": {"storage": str(tmp_path_factory.mktemp("storage"))},
+            "cluster": {"mode": "cluster", "address": cluster.address, "checkpoint_every": 2},
+        }
+    )
+    checkout.run("git", "commit", "-qam", "to the cluster")
+    return checkout
+
+
+class Command:
+    """A command that runs in a checkout; `said` is what it has said so far."""
+
+    def __init__(self, checkout: Checkout, *words: str) -> None:
+        self._log = checkout.path.parent / f"log-{time.monotonic_ns()}"
+        with open(self._log, "w") as file:
+            self.process = subprocess.Popen(
+                words, cwd=checkout.path, env=environment(), stdout=file, stderr=file
+            )
+
+    @property
+    def said(self) -> str:
+        return self._log.read_text()
+
+    def says(self, words: str, seconds: float = 180) -> None:
+        """Waits until it says something."""
+        wait_for(lambda: words in self.said or self.process.poll() is not None, seconds)
+        assert words in self.said, self.said
+
+    def kill(self) -> None:
+        """With all that it started, as when the power fails."""
+        parent = psutil.Process(self.process.pid)
+        for process in (parent, *parent.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 180) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def jobs(checkout: Checkout, stage: str) -> list[str]:
+    """Ids of the jobs of a stage that a checkout has submitted."""
+    return sorted(path.stem for path in checkout.path.glob(f"work/jobs/kdeov-{stage}-*.json"))
+
+
+def driver_of(job: str) -> psutil.Process:
+    """The process of a job that runs its stage."""
+    for process in psutil.process_iter(["cmdline"]):
+        with contextlib.suppress(psutil.Error):
+            words = process.info["cmdline"] or []
+            if words[1:2] == ["-m"] and process.environ().get(JOB, "").endswith(f"/{job}"):
+                return process
+    raise AssertionError(f"{job} has no driver")
+
+
+def read(checkout: Checkout, name: str) -> Any:
+    return json.loads((checkout.path / name).read_text())
+
+
+def test_a_laptop_that_dies_a_network_that_fails_and_a_driver_that_is_killed_change_no_result(
+    laptop: Checkout, reproduced: Checkout, cluster: LocalCluster
+) -> None:
+    first = Command(laptop, "dvc", "repro", "zero_shot")
+    wait_for(lambda: jobs(laptop, "distill") or first.process.poll() is not None)
+    first.kill()
+    (job,) = jobs(laptop, "distill")
+    with Forwarder(int(cluster.address.rpartition(":")[2])) as network:
+        laptop.change({"cluster": {"address": network.endpoint}})
+        second = Command(laptop, "dvc", "repro", "zero_shot")
+        second.says(f"{job} runs already; following it")
+        with network.away():
+            second.says("the connection is lost")
+            driver = driver_of(job)
+            storage = Path(read(laptop, f"work/jobs/{job}.json")["folder"]).parents[1]
+            wait_for(lambda: list(storage.glob("runs/*/checkpoints/step-*.pt")))
+            driver.send_signal(signal.SIGKILL)
+        assert second.process.wait(300) == 0, second.said
+    assert "connected again" in second.said
+    assert "died (signal 9); starting it again, 1 of at most 3" in second.said
+    assert "going on after epoch" in second.said
+    assert "MLflow is a file of the checkout" in second.said  # MLflow
+    assert second.said.count(f"Running entrypoint for job {job}:") <= 1
+    assert jobs(laptop, "embed") == [jobs(laptop, "embed")[0]]
+    assert jobs(laptop, "distill") == [job, f"{job.removesuffix('-1')}-2"]
+
+    for split in ("train", "val", "test"):  # their sha256 are those of the shards
+        name = f"out/embeddings/{split}/manifest.json"
+        assert (laptop.path / name).read_bytes() == (reproduced.path / name).read_bytes()
+    ours, theirs = (read(c, "metrics/distill.json") for c in (laptop, reproduced))
+    assert ours["fingerprint"] == theirs["fingerprint"]
+    assert ours["val_cosine"] == pytest.approx(theirs["val_cosine"], abs=1e-4)
+    rows = list(csv.DictReader((laptop.path / "metrics" / "history.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    ours, theirs = (read(c, "metrics/zero_shot.json")["scenes"] for c in (laptop, reproduced))
+    assert ours["protocol_id"] == theirs["protocol_id"]
+    assert ours["teacher"]["top1"] == pytest.approx(theirs["teacher"]["top1"], abs=1e-6)
+
+    again = laptop.run("dvc", "repro", "zero_shot")  # with nobody at the address
+    assert "Running stage" not in again.stdout
+    laptop.change({"cluster": {"address": cluster.address}})
+
+
+def test_jobs_can_be_listed_and_read(laptop: Checkout) -> None:
+    lines = laptop.run("kdeov", "status").stdout.splitlines()
+    states = {line.split()[1]: line.split()[2] for line in lines[1:]}
+    (embed,), (distill, _) = jobs(laptop, "embed"), jobs(laptop, "distill")
+    assert states[embed] == "succeeded" and states[distill] == "failed"
+    assert "embedding on Ray" in laptop.run("kdeov", "logs", "embed").stdout
+
+
+def test_ctrl_c_stops_the_job_and_one_that_others_stop_is_told(
+    laptop: Checkout, cluster: LocalCluster
+) -> None:
+    before = set(jobs(laptop, "embed"))
+    laptop.change({"embed": {"seed": 1}})
+    command = Command(laptop, "python", "-m", "stages.embed")
+    command.says("Running entrypoint")
+    command.process.send_signal(signal.SIGINT)
+    assert command.process.wait(60) == 130, command.said
+    assert "embed: interrupted" in command.said
+    (stopped,) = set(jobs(laptop, "embed")) - before
+    dashboard = Dashboard(cluster.address)
+    assert dashboard.info(stopped).status == "STOPPED"  # type: ignore[union-attr]
+
+    command = Command(laptop, "python", "-m", "stages.embed")
+    command.says("Running entrypoint")
+    job = f"{stopped.removesuffix('-1')}-2"
+    dashboard.stop(job)
+    assert command.process.wait(60) == 1
+    (line,) = [line for line in command.said.splitlines() if line.startswith("embed: ")]
+    assert f"{job} was stopped, not from here; `dvc repro` starts it again" in line
+    assert "Traceback" not in command.said
+
+
+def test_a_token_of_another_cluster_is_refused(
+    laptop: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
+    result = laptop.stage("embed", check=False)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "embed: " in result.stderr and "refuses this token" in result.stderr
+    assert os.environ["RAY_AUTH_TOKEN"] not in result.stderr
+
+
+def test_a_mistake_in_a_job_comes_back_as_one_line(laptop: Checkout) -> None:
+    laptop.change({"distill": {"losses": {"feature": 0.0, "contrastive": 0.0}}})
+    result = laptop.run("kdeov", "submit", "distill", check=False)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("distill: distill.losses: every weight is 0")

@@ -1,0 +1,92 @@
+"""What stands at `cluster.address`, where it is not a cluster like ours."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from pipeline.cluster.client import Dashboard, Shown
+
+Start = Callable[[int, bytes], str]
+
+
+@pytest.fixture
+def server() -> Iterator[Start]:
+    """Starts a server that gives one answer to everything; returns its address."""
+    servers: list[HTTPServer] = []
+
+    def start(status: int, answer: bytes) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_: object) -> None:
+                """Nobody reads it."""
+
+        servers.append(HTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    yield start
+    for one in servers:
+        one.shutdown()
+        one.server_close()
+
+
+def test_nobody_there_is_told(complains: Any) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        with complains(f"nobody answers at {address}", "cluster.address"):
+            Dashboard(address)
+
+
+@pytest.mark.parametrize("answer", [(404, b"no such page"), (200, b"<html>"), (200, b"[1]")])
+def test_another_server_is_told(server: Start, complains: Any, answer: tuple[int, bytes]) -> None:
+    with complains("is not the dashboard of a Ray cluster", "cluster.address"):
+        Dashboard(server(*answer))
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "127.0.0.1:8265", "auto"])
+def test_an_address_of_another_kind_is_told(complains: Any, address: str) -> None:
+    with complains(address, "http://HOST:8265"):
+        Dashboard(address)
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "words"),
+    [
+        (401, b"Unauthorized: Missing authentication token", "asks for a token"),
+        (403, b"Forbidden: Invalid authentication token", "refuses this token"),
+    ],
+)
+def test_a_token_that_is_not_the_clusters_is_told(
+    server: Start, complains: Any, status: int, answer: bytes, words: str
+) -> None:
+    with complains(words, "~/.ray/auth_token", "RAY_AUTH_TOKEN_PATH"):
+        Dashboard(server(status, answer))
+
+
+def test_another_version_of_ray_is_told(server: Start, complains: Any) -> None:
+    import ray
+
+    answer = {"version": "4", "ray_version": "2.9.0", "ray_commit": "", "session_name": ""}
+    with complains(f"Ray is {ray.__version__} here and 2.9.0 on the cluster", "install"):
+        Dashboard(server(200, json.dumps(answer).encode()))
+
+
+def test_a_log_is_shown_once_however_often_it_is_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Shown(0)
+    for sent in (["one\n", "two\n"], ["one\ntw", "o\nthree\n"], ["one\n"], ["one\ntwo\nthree\n4"]):
+        shown.begin()
+        for text in sent:
+            shown.show(text)
+    assert capsys.readouterr().err == "one\ntwo\nthree\n4"
