@@ -258,8 +258,8 @@ def data(
             raise typer.Exit(1)
 
 
-@bench.command()
-def cluster(
+@bench.command("cluster")
+def bench_cluster(
     json_file: Annotated[
         Path | None, typer.Option("--json", dir_okay=False, help="Where the figures go too.")
     ] = None,

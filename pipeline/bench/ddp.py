@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.bench.figures import Figure
-from pipeline.bench.killing import kill_figures
+from pipeline.bench.killing import kill_figures, step_times
 from pipeline.bench.material import photographs, write_images, write_vectors
 from pipeline.bench.sizes import ClusterSizes, cluster_params
-from pipeline.bench.step_watch import StepWatch
 from pipeline.bench.torchrun_entry import torchrun
 from pipeline.launch import launch
 from pipeline.on_ray import ray_session
 from pipeline.params import ClusterParams
+from pipeline.storage import Storage
 from pipeline.tracking import LiveTracker
 from pipeline.trainer import TrainConfig
 
@@ -31,25 +30,36 @@ class Untracked(LiveTracker):
     def __init__(self) -> None:
         pass
 
-    def log_epochs(self, rows: list[dict[str, float]]) -> None:
+    def log_epochs(self, rows: Collection[dict[str, float]]) -> None:
         """Does nothing."""
 
 
 @dataclass
 class Times:
-    """Of all runs of one kind.
+    """Of all runs of one kind, as the training loop took them.
 
     Attributes:
-        first: Seconds from each start to the end of the first step.
-        steps: Seconds of each step after the warm-up.
+        starts: Seconds until each began to train.
+        steps: Seconds of a step, in each epoch but the first of each run.
     """
 
-    first: list[float]
-    steps: list[float]
+    starts: list[float] = field(default_factory=list)
+    steps: list[float] = field(default_factory=list)
+
+    def measure(self, config: TrainConfig, train: Callable[[TrainConfig], None]) -> None:
+        """Adds a run."""
+        begun = time.time()
+        train(config)
+        state = config.checkpoints.latest()
+        assert state is not None  # every epoch ends with one
+        first, *others = [config.params.global_batch / r["images_per_s"] for r in state["history"]]
+        steps = len(config.shards("train")) / config.params.global_batch
+        self.starts.append(step_times(config.run)[0] - steps * first - begun)
+        self.steps += others
 
     @property
     def step(self) -> float:
-        """The median."""
+        """The median, seconds."""
         return statistics.median(self.steps)
 
 
@@ -63,19 +73,19 @@ def ddp_figures(folder: Path, sizes: ClusterSizes) -> list[Figure]:
         folder: Where shards and runs go.
         sizes: How much.
     """
-    config = train_config(folder, sizes)
-    ray, two, one = Times([], []), Times([], []), Times([], [])
+    material = Material.write(folder, sizes)
+    ray, two, one = Times(), Times(), Times()
     init: list[float] = []
     killed: list[Figure] = []
     for turn in range(sizes.rounds):
         start = time.time()
         with ray_session(CLUSTER.most_workers):
             init.append(time.time() - start)
-            _time(ray, config(f"ray-{turn}"), 2, sizes, on_ray)
+            ray.measure(material.run(f"ray-{turn}"), on_ray)
             if turn == sizes.rounds - 1:
-                killed = kill_figures(config("killed"), on_ray, sizes.kill_after)
-        _time(two, config(f"two-{turn}"), 2, sizes, lambda c: torchrun(c, 2))
-        _time(one, config(f"one-{turn}"), 1, sizes, lambda c: torchrun(c, 1))
+                killed = kill_figures(material.run("killed", epochs=1), on_ray, sizes.kill_after)
+        two.measure(material.run(f"two-{turn}"), lambda config: torchrun(config, 2))
+        one.measure(material.run(f"one-{turn}"), lambda config: torchrun(config, 1))
     batch = sizes.global_batch
     return [
         Figure(
@@ -93,41 +103,49 @@ def ddp_figures(folder: Path, sizes: ClusterSizes) -> list[Figure]:
         ),
         *killed,
         Figure("ray_init_seconds", statistics.median(init), None, "until Ray is there"),
-        Figure("ray_start_seconds", statistics.median(ray.first), None, "then to the first step"),
-        Figure("torchrun_start_seconds", statistics.median(two.first), None, "to the first step"),
+        Figure("ray_start_seconds", statistics.median(ray.starts), None, "then, until it trains"),
+        Figure("torchrun_start_seconds", statistics.median(two.starts), None, "until it trains"),
     ]
 
 
-def train_config(folder: Path, sizes: ClusterSizes) -> Callable[[str], TrainConfig]:
-    """Writes pictures and a cache for an epoch; runs that train on them differ in their name."""
-    images, embeddings = folder / "images", folder / "embeddings"
-    identities: dict[str, dict[str, Any]] = {}
-    for split, count in (("train", sizes.steps * sizes.global_batch), ("val", 2)):
-        write_images(images / split, photographs(), count, captions=1)
-        identities[split] = write_vectors(
-            images / split, embeddings / split, views=4, captions=1, dim=sizes.dim
+@dataclass(frozen=True)
+class Material:
+    """What all runs train on.
+
+    Attributes:
+        folder: Of shards and runs.
+        sizes: How much.
+        identities: Of the cache of each split.
+    """
+
+    folder: Path
+    sizes: ClusterSizes
+    identities: dict[str, dict[str, Any]]
+
+    @classmethod
+    def write(cls, folder: Path, sizes: ClusterSizes) -> Material:
+        """Pictures and a cache for an epoch."""
+        identities: dict[str, dict[str, Any]] = {}
+        for split, count in (("train", sizes.steps * sizes.global_batch), ("val", 2)):
+            images = folder / "images" / split
+            write_images(images, photographs(), count, captions=1)
+            identities[split] = write_vectors(
+                images, folder / "embeddings" / split, views=4, captions=1, dim=sizes.dim
+            )
+        return cls(folder, sizes, identities)
+
+    def run(self, name: str, epochs: int | None = None) -> TrainConfig:
+        """A run that nobody has begun, of so many epochs."""
+        return TrainConfig(
+            cluster_params(self.sizes, epochs or self.sizes.epochs),
+            self.folder / "images",
+            self.folder / "embeddings",
+            self.identities,
+            Storage(str(self.folder / "runs" / name)),
+            use_gpu=False,
         )
-    plain = TrainConfig(
-        cluster_params(sizes), images, embeddings, identities, folder, use_gpu=False
-    )
-    return lambda name: replace(plain, run=folder / "runs" / name)
 
 
 def on_ray(config: TrainConfig) -> None:
     """Trains to the end in two Ray workers."""
     launch(config, CLUSTER, "bench", Untracked())
-
-
-def _time(
-    times: Times,
-    config: TrainConfig,
-    ranks: int,
-    sizes: ClusterSizes,
-    train: Callable[[TrainConfig], None],
-) -> None:
-    start = time.time()
-    with StepWatch(config.run, ranks) as watch:
-        train(config)
-    ends = watch.ends[0]  # a step ends on all ranks when its gradients are joined
-    times.first.append(ends[0] - start)
-    times.steps += [end - begin for begin, end in pairwise(ends)][sizes.warm - 1 :]

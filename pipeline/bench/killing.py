@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-
-import psutil
+from pathlib import Path
 
 from kdeov.errors import KdeovError
 from pipeline.bench.figures import Figure
-from pipeline.bench.step_watch import POLL, StepWatch
+from pipeline.storage import Storage
 from pipeline.trainer import TrainConfig
 
 PATIENCE = 240  # seconds, until a start or a recovery counts as failed
+POLL = 0.05
 
 
 @dataclass
@@ -52,37 +53,54 @@ def kill_figures(
 
 
 def recover(config: TrainConfig, train: Callable[[TrainConfig], None], after: int) -> Recovery:
-    """Kills a worker of a run and watches for the step that comes next.
+    """Kills a worker of a run and waits for the step that comes next.
+
+    Args:
+        config: Of a run that writes a checkpoint every step; the log of a step comes with it.
+        train: Trains it.
+        after: Steps after which a worker dies.
 
     Raises:
         KdeovError: Training did not begin, or did not go on.
     """
-    found: list[Recovery] = []
+    run, found = config.run, list[Recovery]()
     begun = time.time()
 
-    def murder(watch: StepWatch) -> None:
-        if not watch.wait([after] * 2, PATIENCE):
+    def murder() -> None:
+        if not _wait_for(lambda: len(step_times(run)) >= after):
             return
-        killed = time.time()
-        os.kill(training_workers()[-1].pid, signal.SIGKILL)
-        time.sleep(10 * POLL)  # it is gone, and its last line has been seen
-        taken = watch.taken
-        if watch.wait(taken, PATIENCE):
-            # the other rank may have ended its step after the kill: the later one tells
-            next_step = max(ends[steps] for ends, steps in zip(watch.ends, taken, strict=True))
-            found.append(Recovery(max(ends[0] for ends in watch.ends) - begun, next_step - killed))
+        start, victim, killed = step_times(run)[0] - begun, pid_of_worker(run), time.time()
+        os.kill(victim, signal.SIGKILL)
+        # the other rank may still have logged a step that it took with the dead one
+        if not _wait_for(lambda: pid_of_worker(run) != victim):
+            return
+        replaced = time.time()
+        if _wait_for(lambda: step_times(run)[-1] > replaced):
+            found.append(Recovery(start, step_times(run)[-1] - killed))
 
-    with StepWatch(config.run, 2) as watch:
-        thread = threading.Thread(target=murder, args=(watch,))
-        thread.start()
-        train(config)
-        thread.join()
+    thread = threading.Thread(target=murder)
+    thread.start()
+    train(config)
+    thread.join()
     if not found:
         raise KdeovError("bench cluster: training did not go on after a worker was killed")
     return found[0]
 
 
-def training_workers() -> list[psutil.Process]:
-    """Those of the Ray that this process has started."""
-    ours = psutil.Process().children(recursive=True)
-    return [process for process in ours if "RayTrainWorker" in " ".join(process.cmdline())]
+def step_times(run: Storage) -> list[float]:
+    """When steps were logged, in order; seconds since 1970."""
+    return sorted(Path(run.where(f"steps/{name}")).stat().st_mtime for name in run.names("steps"))
+
+
+def pid_of_worker(run: Storage) -> int:
+    """The process of rank 1, on this machine."""
+    return int(json.loads(run.read("workers/rank-1.json"))["pid"])
+
+
+def _wait_for(condition: Callable[[], bool]) -> bool:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(POLL)
+    return True

@@ -84,8 +84,8 @@ class ClusterSizes:
         image_size: Side of what the student sees, pixels.
         micro_batch: Pictures a forward pass; a step has two, on one rank or on two.
         dim: Width of the embedding space.
-        steps: Of a training run.
-        warm: First steps of each run, which are not counted.
+        steps: Of an epoch.
+        epochs: Of a training run; the first one is not counted.
         rounds: How often each way of training takes its turn.
         kill_after: Steps after which a worker is killed.
         loaded: Pictures from which costs of one are measured.
@@ -95,10 +95,10 @@ class ClusterSizes:
     image_size: int = 224
     micro_batch: int = 32
     dim: int = 512
-    steps: int = 16
-    warm: int = 4
+    steps: int = 6
+    epochs: int = 4
     rounds: int = 2
-    kill_after: int = 3
+    kill_after: int = 2
     loaded: int = 1024
     plan: PlanSize = PlanSize()
 
@@ -108,12 +108,12 @@ class ClusterSizes:
         return 2 * self.micro_batch
 
 
-def cluster_params(sizes: ClusterSizes) -> DistillParams:
+def cluster_params(sizes: ClusterSizes, epochs: int = 1) -> DistillParams:
     """A student whose ranks have nothing to tell each other but gradients and statistics: one rank
     then has exactly the work of two, in two micro-batches. Coupled losses would cost it another
     forward pass.
     """
-    plain = distill_params(BenchSizes(step_batch=sizes.global_batch, epochs=1))
+    plain = distill_params(BenchSizes(step_batch=sizes.global_batch, epochs=epochs))
     return plain.model_copy(
         update={"image_size": sizes.image_size, "micro_batch": sizes.micro_batch, "lanes": 16}
     )

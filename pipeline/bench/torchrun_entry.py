@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,12 +11,14 @@ from pathlib import Path
 import torch.distributed as dist
 
 from kdeov.errors import KdeovError
-from pipeline.files import read_json, write_json
+from pipeline.files import read_json
 from pipeline.params import DistillParams
+from pipeline.storage import Storage
 from pipeline.train_loop import train
 from pipeline.trainer import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
+CONFIG = "torchrun.json"
 
 
 def torchrun(config: TrainConfig, ranks: int) -> None:
@@ -28,20 +31,17 @@ def torchrun(config: TrainConfig, ranks: int) -> None:
     Raises:
         KdeovError: Training failed.
     """
-    path = config.run.with_suffix(".json")
-    write_json(
-        path,
-        {
-            "params": config.params.model_dump(mode="json"),
-            "images": str(config.images),
-            "embeddings": str(config.embeddings),
-            "identities": config.identities,
-            "run": str(config.run),
-        },
-    )
+    values = {
+        "params": config.params.model_dump(mode="json"),
+        "images": str(config.images),
+        "embeddings": str(config.embeddings),
+        "identities": config.identities,
+        "run": config.run.address,
+    }
+    config.run.write(CONFIG, json.dumps(values).encode())
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     done = subprocess.run(
-        [sys.executable, "-m", *launcher, "-m", __name__, str(path)],
+        [sys.executable, "-m", *launcher, "-m", __name__, config.run.where(CONFIG)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )
     if done.returncode:
@@ -56,7 +56,7 @@ def main(path: Path) -> None:
         images=Path(values["images"]),
         embeddings=Path(values["embeddings"]),
         identities=values["identities"],
-        run=Path(values["run"]),
+        run=Storage(values["run"]),
         use_gpu=False,
     )
     dist.init_process_group("gloo")

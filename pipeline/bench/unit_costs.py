@@ -20,6 +20,7 @@ from pipeline.bench.planning import PER_SHARD, write_manifest
 from pipeline.bench.sizes import ClusterSizes, cluster_params
 from pipeline.params import LossParams
 from pipeline.shards import MANIFEST, Manifest
+from pipeline.storage import Storage
 from pipeline.stream import EpochStream, epoch_loader
 from pipeline.trainer import TrainConfig, Trainer
 
@@ -40,7 +41,7 @@ def unit_figures(folder: Path, sizes: ClusterSizes) -> list[Figure]:
     trainer = _trainer(folder, sizes)
     rate = _loader_rate(trainer)
     trainer.save()
-    (checkpoint,) = trainer.config.checkpoints.folder.iterdir()
+    (checkpoint,) = (folder / "run" / "checkpoints").iterdir()
     images, vectors = (
         _bytes(manifest) / sizes.loaded
         for manifest in (trainer.train_shards.manifest, trainer.train_shards.cache)
@@ -76,9 +77,8 @@ def _trainer(folder: Path, sizes: ClusterSizes) -> Trainer:
         feature=1, affinity=0, relation=0, contrastive=0.1, interactive=0, fusion=0.1
     )
     params = cluster_params(sizes).model_copy(update={"ema": 0.999, "losses": losses})
-    return Trainer(
-        TrainConfig(params, images, embeddings, identities, folder / "run", use_gpu=False)
-    )
+    run = Storage(str(folder / "run"))
+    return Trainer(TrainConfig(params, images, embeddings, identities, run, use_gpu=False))
 
 
 def _loader_rate(trainer: Trainer) -> float:
