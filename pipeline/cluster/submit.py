@@ -25,7 +25,7 @@ from pipeline.cluster.package import check_package
 from pipeline.cluster.records import Record
 from pipeline.files import writing, writing_folder
 from pipeline.layout import Layout
-from pipeline.on_ray import set_ray_environment
+from pipeline.on_ray import PREEMPTION, set_ray_environment
 from pipeline.params import Params
 from pipeline.shard_folder import ShardFolder
 from pipeline.shards import MANIFEST
@@ -158,7 +158,8 @@ class Submission:
             self.id,
             f"exec python -m stages.{self.job.stage}",
             self.layout.root,
-            {**variables, **set_ray_environment(), JOB: self.folder.address},
+            # machines of a cluster may be taken away, so there is somebody to look
+            {**variables, **set_ray_environment(), PREEMPTION: "1", JOB: self.folder.address},
         )
         self._record()
         logger.info("submitted %s to %s", self.id, self.dashboard.address)
