@@ -121,6 +121,9 @@ def _bring_up_to_date(
     files: list[Path],
 ) -> None:
     run_id = run.info.run_id
+    for name, value in run_tags(layout, results.run).items():  # a job on a cluster knows no git
+        if run.data.tags.get(name) != value:
+            client.set_tag(run_id, name, value)
     log_params(client, run, results.run.params)
     log_history(client, run_id, results.history)
     log_metrics(client, run, results.metrics())
