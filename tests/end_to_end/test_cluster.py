@@ -187,4 +187,5 @@ def test_a_mistake_in_a_job_comes_back_as_one_line(laptop: Checkout) -> None:
     result = laptop.run("kdeov", "submit", "distill", check=False)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     last = result.stderr.strip().splitlines()[-1]
-    assert last.startswith("distill: distill.losses: every weight is 0")
+    assert last.startswith("distill: nothing was started, ")
+    assert "distill.losses: every weight is 0" in last
