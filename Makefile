@@ -13,7 +13,7 @@ repro: .venv/ready
 	$(RUN) kdeov summary
 
 test: .venv/ready lint
-	$(RUN) pytest
+	$(RUN) pytest -n 2 --dist loadgroup
 
 lint: .venv/ready
 	$(RUN) ruff check .

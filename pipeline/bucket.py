@@ -10,9 +10,12 @@ import io
 import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from kdeov.errors import KdeovError
@@ -21,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs", "abfs": "adlfs"}  # and what fsspec needs for each
-PATIENCE_S = 120.0
+PATIENCE_S = 120.0  # how long a network that fails is tried again
+PART = 16 << 20  # bytes of a large upload at once
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 4.0
 # fsspec's clients answer with errors of several libraries: faults that another try may not meet
 BUSY = {
@@ -94,7 +98,8 @@ class Bucket:
 
     def upload(self, path: str, name: str) -> None:
         """Writes an object from a file, a large one in parts."""
-        self.try_to("written", name, lambda fs, there: fs.put_file(path, there))
+        options = {"chunksize": PART} if self._protocol == "s3" else {}
+        self.try_to("written", name, lambda fs, there: fs.put_file(path, there, **options))
 
     def size(self, name: str) -> int | None:
         """Bytes of an object, or None where it is not there."""
@@ -154,12 +159,13 @@ def _s3_options() -> dict[str, Any]:
         "config_kwargs": {
             "retries": {"max_attempts": 0}, "connect_timeout": 5, "read_timeout": 30
         },
-        "max_concurrency": 1,  # parts of 50 MB, of which one is in memory
+        "max_concurrency": 1,  # one part of a file is in memory, and small reads are one request
     }  # fmt: skip
 
 
 class RemoteFile(io.RawIOBase):
-    """An object, read by ranges; to be buffered, as each read is a request.
+    """An object, read by ranges; to be buffered, as each read is a request. Of what is read in
+    sequence, the next range is fetched meanwhile.
 
     Args:
         bucket: Where it is.
@@ -168,7 +174,9 @@ class RemoteFile(io.RawIOBase):
     """
 
     def __init__(self, bucket: Bucket, name: str, size: int) -> None:
-        self._bucket, self._name, self._size, self._place = bucket, name, size, 0
+        self._bucket, self._name, self._size = bucket, name, size
+        self._place, self._read_to = 0, -1
+        self._ahead: tuple[int, Future[bytes]] | None = None
 
     def readable(self) -> bool:
         return True
@@ -194,14 +202,39 @@ class RemoteFile(io.RawIOBase):
         return self._read(self._size)
 
     def _read(self, size: int) -> bytes:
-        start, stop = self._place, min(self._size, self._place + size)
-        if stop <= start:
+        start = self._place
+        if start >= self._size:
             return b""
-        data: bytes = self._bucket.try_to(
+        if self._ahead is not None and self._ahead[0] == start:
+            data = self._ahead[1].result()[:size]
+        else:
+            data = self._fetch(start, size)
+        in_sequence = start == self._read_to
+        self._place = self._read_to = start + len(data)
+        self._ahead = None
+        if in_sequence and self._place < self._size:
+            self._ahead = (self._place, _meanwhile(partial(self._fetch, self._place, size)))
+        return data
+
+    def _fetch(self, start: int, size: int) -> bytes:
+        stop = min(self._size, start + size)
+        return self._bucket.try_to(
             "read", self._name, lambda fs, path: fs.cat_file(path, start=start, end=stop)
         )
-        self._place += len(data)
-        return data
+
+
+def _meanwhile(action: Callable[[], T]) -> Future[T]:
+    """Starts an action in a thread, for which a process that ends does not wait."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(action())
+        except Exception as error:  # noqa: BLE001 - it is told to whoever asks for the result
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 def _pauses() -> Iterator[float]:

@@ -208,7 +208,10 @@ def submit(
 
     setup_logging()
     with one_line_errors("submit"):
-        commands.submit(stage, detach)
+        try:
+            commands.submit(stage, detach)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
 
 
 @app.command()
@@ -234,6 +237,30 @@ def logs(
         commands.logs(stage, follow)
 
 
+@app.command()
+def scaling(
+    gpus: Annotated[
+        list[int] | None, typer.Option(help="How many; as often as needed, to compare.")
+    ] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="input=number, as often as needed.")
+    ] = None,
+) -> None:
+    """What a billion pictures ask for: storage, hours, network and dollars, from stated inputs."""
+    from rich.markdown import Markdown
+
+    from pipeline.bench.scaling import GPUS, scaling_markdown
+    from pipeline.bench.scaling_inputs import Inputs
+    from pipeline.console import stdout
+
+    with one_line_errors("scaling"):
+        text = scaling_markdown(Inputs().changed(change or []), gpus or GPUS)
+        if stdout.is_terminal:
+            stdout.print(Markdown(text))
+        else:
+            typer.echo(text)
+
+
 @bench.command()
 def data(
     json_file: Annotated[
@@ -252,6 +279,27 @@ def data(
     with one_line_errors("bench data"):
         figures = measured.data_figures(measured.SIZES)
         if not conclude("Data, on this machine's CPU", figures, json_file):
+            raise typer.Exit(1)
+
+
+@bench.command("cluster")
+def bench_cluster(
+    json_file: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, help="Where the figures go too.")
+    ] = None,
+) -> None:
+    """Ray against torchrun, two ranks against one, a killed worker, the plan of a billion pictures.
+
+    Takes minutes, on the CPU. The exit status is 1 where a figure misses its bar.
+    """
+    from pipeline.bench import cluster as measured
+    from pipeline.bench.figures import conclude
+    from pipeline.console import setup_logging
+
+    setup_logging()
+    with one_line_errors("bench cluster"):
+        figures = measured.cluster_figures(measured.SIZES)
+        if not conclude("A cluster, on this machine's CPU", figures, json_file):
             raise typer.Exit(1)
 
 

@@ -21,7 +21,7 @@ from kdeov.student import VisualStudent
 from kdeov.transform import ImageTransform
 from pipeline.dataset import Dataset
 from pipeline.device import pick_device
-from pipeline.files import sha256_file, write_json, write_text, writing_folder
+from pipeline.files import json_text, sha256_file, write_json, write_text, writing_folder
 from pipeline.fingerprint import code_digest, fingerprint, git_state
 from pipeline.identity import cache_identity
 from pipeline.launch import launch
@@ -40,6 +40,7 @@ from pipeline.verify import verify_cache
 logger = logging.getLogger(__name__)
 
 MACHINE = ("images_per_s", "data_wait", "workers")  # columns that say how fast, not how well
+HISTORY = "history.json"  # of a run, with the columns of the machine
 VERIFIED = 32  # entries of each split that are embedded again before training
 
 
@@ -204,6 +205,7 @@ def _write(config: TrainConfig, record: RunRecord, layout: Layout) -> None:
         model.save(folder)
         record.write(folder)
     history = state["history"]
+    config.run.write(HISTORY, json_text(history).encode())
     write_text(layout.metrics / "history.csv", history_csv(history))
     last = history[-1]
     write_json(

@@ -94,10 +94,6 @@ def _launch_ray(
         "use_gpu": use_gpu,
         "elastic_resize_monitor_interval_s": RESIZE_S,
     }
-    failure: dict[str, Any] = {
-        "max_failures": cluster.max_failures,
-        "controller_failure_limit": cluster.max_failures,
-    }
     TorchTrainer(
         ray_worker,
         # decided here: Ray does not hide GPUs from workers that have none
@@ -108,7 +104,7 @@ def _launch_ray(
             # checkpoints
             name=f"{name}-{time.time_ns()}",
             **(config.run / "ray").for_ray(),
-            failure_config=FailureConfig(**failure),
+            failure_config=FailureConfig(max_failures=cluster.max_failures),
             callbacks=[Watch()],  # type: ignore[list-item]
         ),
     ).fit()

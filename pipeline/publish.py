@@ -12,16 +12,17 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdeov.errors import KdeovError
-from pipeline.distill import run_tags
+from pipeline.distill import HISTORY, run_tags, runs_storage
 from pipeline.files import digest, sha256_file, write_json
 from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.results import GROUPS, Results
-from pipeline.tracking import find_or_create_run, log_history, log_metrics, log_params
+from pipeline.tracking import Row, find_or_create_run, log_history, log_metrics, log_params
 from pipeline.tracking_target import (
     ADDRESS,
     TrackingTarget,
@@ -48,6 +49,7 @@ def publish(params: Params, layout: Layout) -> str:
         KdeovError: A result is missing, or MLflow cannot be reached.
     """
     results = Results.read(params, layout)
+    results = replace(results, history=_whole_history(params, layout, results))
     target = TrackingTarget.of(params.tracking, layout)
     record = results.run
     files = _published_files(layout)
@@ -77,6 +79,15 @@ def publish(params: Params, layout: Layout) -> str:
     )
     logger.info("MLflow run %s is up to date", record.name)
     return run.info.run_id
+
+
+def _whole_history(params: Params, layout: Layout, results: Results) -> list[Row]:
+    """With how fast each epoch was and on how many workers, where the run's folder is at hand."""
+    try:
+        run = runs_storage(params, layout) / results.run.fingerprint
+        return json.loads(run.read(HISTORY))
+    except (FileNotFoundError, KdeovError):
+        return results.history
 
 
 def publish_or_warn(params: Params, layout: Layout) -> None:
@@ -110,6 +121,9 @@ def _bring_up_to_date(
     files: list[Path],
 ) -> None:
     run_id = run.info.run_id
+    for name, value in run_tags(layout, results.run).items():  # a job on a cluster knows no git
+        if run.data.tags.get(name) != value:
+            client.set_tag(run_id, name, value)
     log_params(client, run, results.run.params)
     log_history(client, run_id, results.history)
     log_metrics(client, run, results.metrics())

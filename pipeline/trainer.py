@@ -289,7 +289,7 @@ class Trainer:
         """Whether this is a step to save: it is its turn, or a machine is about to go."""
         if self.step % self.config.checkpoint_every == 0:
             return True
-        return self.step % NOTICE_EVERY == 0 and self.notice()
+        return self.steps % NOTICE_EVERY == 0 and self.notice()
 
     def train_step(self, batch: Batch) -> float:
         """Moves the weights by one step; returns this rank's loss.

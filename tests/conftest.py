@@ -62,3 +62,11 @@ def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     return s3_server.bucket()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What one process of several runs: a file, or all tests that share what is slow to make."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        shared = next((name for name in ("cluster", "reproduced") if name in fixtures), None)
+        item.add_marker(pytest.mark.xdist_group(shared or str(item.path)))

@@ -20,20 +20,22 @@ class Figure:
     Attributes:
         name: Of the figure.
         value: What was measured.
-        bar: What is promised.
+        bar: What is promised; None where nothing is.
         note: What the value is, in a few words, its unit included.
         at_most: Whether the bar is a ceiling; otherwise it is a floor.
     """
 
     name: str
     value: float
-    bar: float
+    bar: float | None
     note: str
     at_most: bool = False
 
     @property
     def ok(self) -> bool:
-        """Whether the value clears the bar."""
+        """Whether the value clears the bar; where there is none, it does."""
+        if self.bar is None:
+            return True
         return self.value <= self.bar if self.at_most else self.value >= self.bar
 
 
@@ -45,15 +47,17 @@ def figure_table(title: str, figures: Sequence[Figure]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("what it is")
     for figure in figures:
-        sign = "≤" if figure.at_most else "≥"
-        mark = "[green]ok[/]" if figure.ok else "[bold red]missed[/]"
-        bar = f"{sign} {figure.bar:,g}"
+        bar = mark = ""
+        if figure.bar is not None:
+            bar = f"{'≤' if figure.at_most else '≥'} {figure.bar:,g}"
+            mark = "[green]ok[/]" if figure.ok else "[bold red]missed[/]"
         table.add_row(figure.name, f"{figure.value:,.4g}", bar, mark, figure.note)
     return table
 
 
 def conclude(title: str, figures: Sequence[Figure], json_file: Path | None) -> bool:
-    """Prints the table and writes the JSON, `{name: {"value": ..., "bar": ..., "ok": ...}}`.
+    """Prints the table and writes the JSON, `{name: {"value": ..., "bar": ..., "ok": ...}}`, where
+    a bar may be null.
 
     Args:
         title: Of the table.

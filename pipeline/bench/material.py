@@ -26,36 +26,40 @@ from pipeline.shards import Manifest, read_shard, shard_name, write_shard
 from pipeline.teacher import WEIGHTS
 
 PICTURE = (640, 480)  # pixels, width and height
+WEB_PICTURE = (340, 256)  # as a downloader stores pictures of the web
 QUALITY = 90  # of the JPEGs: with the noise below, about 90 kB each
 # Noise of natural pictures is stronger the coarser it is: side of a patch in pixels, amplitude
 NOISE = ((160, 50.0), (40, 30.0), (10, 16.0), (4, 10.0), (2, 7.5))
 
 
-def photographs(distinct: int = 32, seed: int = 0) -> Iterator[bytes]:
+def photographs(
+    distinct: int = 32, seed: int = 0, size: tuple[int, int] = PICTURE
+) -> Iterator[bytes]:
     """JPEGs of the size and complexity of photographs, without end: some that come again.
 
     Args:
         distinct: How many there are before they come again.
         seed: Of the noise.
+        size: Width and height, pixels.
     """
     rng = np.random.default_rng(seed)
-    return cycle([_photograph(rng) for _ in range(distinct)])
+    return cycle([_photograph(rng, size) for _ in range(distinct)])
 
 
-def _photograph(rng: np.random.Generator) -> bytes:
-    width, height = PICTURE
+def _photograph(rng: np.random.Generator, size: tuple[int, int]) -> bytes:
+    width, height = size
     total = np.full((3, height, width), 128.0, np.float32)
     for patch, amplitude in NOISE:
         coarse = rng.normal(0, amplitude, (3, height // patch, width // patch)).astype(np.float32)
-        total += np.stack([_enlarged(channel) for channel in coarse])
+        total += np.stack([_enlarged(channel, size) for channel in coarse])
     file = io.BytesIO()
     pixels = total.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
     Image.fromarray(pixels).save(file, "JPEG", quality=QUALITY)
     return file.getvalue()
 
 
-def _enlarged(channel: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.fromarray(channel).resize(PICTURE, Image.Resampling.BICUBIC))
+def _enlarged(channel: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(Image.fromarray(channel).resize(size, Image.Resampling.BICUBIC))
 
 
 def write_images(
@@ -89,7 +93,14 @@ def _image_members(key: str, jpeg: bytes, captions: int) -> dict[str, Any]:
     return {"__key__": key, "jpg": jpeg, "json": json.dumps(description, sort_keys=True).encode()}
 
 
-def write_vectors(images: Path, out: Path, views: int, captions: int, dim: int) -> dict[str, Any]:
+def write_vectors(
+    images: Path,
+    out: Path,
+    views: int,
+    captions: int,
+    dim: int,
+    size: tuple[int, int] = PICTURE,
+) -> dict[str, Any]:
     """Teacher shards of random unit vectors for image shards.
 
     Args:
@@ -98,6 +109,7 @@ def write_vectors(images: Path, out: Path, views: int, captions: int, dim: int) 
         views: Of each picture.
         captions: Of each picture.
         dim: Width of the vectors.
+        size: Of the pictures.
 
     Returns:
         The identity of the cache.
@@ -109,7 +121,7 @@ def write_vectors(images: Path, out: Path, views: int, captions: int, dim: int) 
         for _, sample in read_shard(path):
             vectors = rng.normal(size=(views + captions, dim))
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            drawn = plan.draw_all(sample["__key__"], PICTURE)
+            drawn = plan.draw_all(sample["__key__"], size)
             yield teacher_members(sample, vectors, drawn)
 
     shards = [write_shard(out / s.name, made(images / s.name)) for s in manifest.shards]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.bench.figures import Figure
@@ -13,6 +14,7 @@ from pipeline.plan import EpochPlan
 from pipeline.shards import Manifest, Shard, shard_name
 
 PER_SHARD = 10_000
+SHARD_BYTES = 300_000_000
 MEGABYTE = 1_000_000
 
 
@@ -24,21 +26,12 @@ def planning_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
         folder: Where the manifest goes.
         sizes: How much.
     """
-    full, rest = divmod(sizes.plan_samples, PER_SHARD)
-    counts = [PER_SHARD] * full + [rest] * bool(rest)
-    shards = [Shard(shard_name(n), count, 0, "0" * 64) for n, count in enumerate(counts)]
-    Manifest("images", "train", shards, {}).write(folder)
+    write_manifest(folder, sizes.plan_samples)
     seconds = []
     for _ in range(sizes.repeats):
         start = time.perf_counter()
         _plan(folder)
         seconds.append(time.perf_counter() - start)
-    tracemalloc.start()  # counts what NumPy allocates too; apart, as it takes time
-    try:
-        _plan(folder)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
     what = f"{sizes.plan_samples:,} samples"
     return [
         Figure(
@@ -50,12 +43,30 @@ def planning_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
         ),
         Figure(
             "plan_megabytes",
-            peak / MEGABYTE,
+            peak_megabytes(lambda: _plan(folder)),
             500,
             "most memory that this takes",
             at_most=True,
         ),
     ]
+
+
+def write_manifest(folder: Path, samples: int) -> None:
+    """The manifest of so many samples; there are no shards."""
+    full, rest = divmod(samples, PER_SHARD)
+    counts = [PER_SHARD] * full + [rest] * bool(rest)
+    shards = [Shard(shard_name(n), count, SHARD_BYTES, "0" * 64) for n, count in enumerate(counts)]
+    Manifest("images", "train", shards, {}).write(folder)
+
+
+def peak_megabytes(call: Callable[[], object]) -> float:
+    """The most memory that a call takes, NumPy's included; slower than the call."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1] / MEGABYTE
+    finally:
+        tracemalloc.stop()
 
 
 def _plan(folder: Path) -> None:

@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.params import DistillParams, EmbedParams, LossParams, PrepareParams
+from pipeline.plan import EpochPlan
 from pipeline.source_params import CaptionsCsvParams
+
+
+@dataclass(frozen=True)
+class PlanSize:
+    """A large run; the defaults are a billion pictures on 1,024 GPUs.
+
+    Attributes:
+        samples: Of an epoch.
+        ranks: That share it.
+        global_batch: Samples a step.
+        lanes: Sequential readers, over all ranks.
+        buffer: Samples that are held and shuffled, over all ranks.
+    """
+
+    samples: int = 1_000_000_000
+    ranks: int = 1_024
+    global_batch: int = 65_536
+    lanes: int = 8_192
+    buffer: int = 4_194_304
+
+    def plan(self, sizes: Sequence[int]) -> EpochPlan:
+        """The plan of the first epoch, from the sizes of shards."""
+        return EpochPlan(sizes, 0, 0, self.global_batch, self.lanes, self.buffer)
 
 
 @dataclass(frozen=True)
@@ -49,6 +74,49 @@ class BenchSizes:
     def image_size(self) -> int:
         """Side of what teacher and student see, pixels."""
         return self.teacher[1]
+
+
+@dataclass(frozen=True)
+class ClusterSizes:
+    """How much `kdeov bench cluster` measures; the defaults take some minutes.
+
+    Attributes:
+        image_size: Side of what the student sees, pixels.
+        micro_batch: Pictures a forward pass; a step has two, on one rank or on two.
+        dim: Width of the embedding space.
+        steps: Of an epoch.
+        epochs: Of a training run; the first one is not counted.
+        rounds: How often each way of training takes its turn.
+        kill_after: Steps after which a worker is killed.
+        loaded: Pictures from which costs of one are measured.
+        plan: Of the simulated run.
+    """
+
+    image_size: int = 224
+    micro_batch: int = 32
+    dim: int = 512
+    steps: int = 6
+    epochs: int = 4
+    rounds: int = 2
+    kill_after: int = 2
+    loaded: int = 1024
+    plan: PlanSize = PlanSize()
+
+    @property
+    def global_batch(self) -> int:
+        """Pictures a step."""
+        return 2 * self.micro_batch
+
+
+def cluster_params(sizes: ClusterSizes, epochs: int = 1) -> DistillParams:
+    """A student whose ranks have nothing to tell each other but gradients and statistics: one rank
+    then has exactly the work of two, in two micro-batches. Coupled losses would cost it another
+    forward pass.
+    """
+    plain = distill_params(BenchSizes(step_batch=sizes.global_batch, epochs=epochs))
+    return plain.model_copy(
+        update={"image_size": sizes.image_size, "micro_batch": sizes.micro_batch, "lanes": 16}
+    )
 
 
 def captions_csv_params(path: Path) -> PrepareParams:

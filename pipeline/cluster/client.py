@@ -119,11 +119,14 @@ class Dashboard:
                 raise KdeovError(f"{self.address} refused the job {job}: {reason}") from error
 
     def stop(self, job: str) -> None:
-        """Ends a job and waits until it has ended."""
-        with self._told():
-            self._client.stop_job(job)
+        """Ends a job, if it runs, and waits until it has ended."""
         end = time.monotonic() + TIMEOUT_S
+        told = False
         while (info := self.info(job)) and not info.status.is_terminal():
+            if not told:
+                with self._told():
+                    self._client.stop_job(job)
+                told = True
             if time.monotonic() > end:
                 raise KdeovError(f"{job} does not stop; look at {self.address}")
             time.sleep(0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from pipeline.on_ray import (
     ray_session,
     resources_of_nodes,
 )
-from pipeline.params import Params, load_params
+from pipeline.params import ClusterParams, Params, load_params
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,9 @@ def _run_here(work: Work, use_gpu: bool | None = None) -> list[File]:
         cluster = params.cluster.model_copy(update={"use_gpu": use_gpu})
         params = params.model_copy(update={"cluster": cluster})
     work(params, Layout(root))
-    return upload_outputs(Job.read(job_folder()), root)
+    files = upload_outputs(Job.read(job_folder()), root)
+    shutil.rmtree(root, ignore_errors=True)
+    return files
 
 
 def _run_in_worker(work: Work, use_gpu: bool) -> list[File]:
@@ -74,9 +77,7 @@ def _run_in_worker(work: Work, use_gpu: bool) -> list[File]:
 def _run_on_a_node(work: Work) -> list[File]:
     import ray
 
-    root = ready_node()
-    assert root is not None
-    cluster = load_params(root / "params.yaml").cluster
+    cluster = ClusterParams.model_validate(Job.read(job_folder()).params["cluster"])
     use_gpu = gpus_of_ray(cluster.use_gpu) > 0
     cpus = 1 if use_gpu else cpus_each(resources_of_nodes(), 1)
     logger.info("on one node of the cluster, %s", "with a GPU" if use_gpu else f"{cpus} CPUs")

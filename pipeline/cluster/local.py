@@ -127,7 +127,9 @@ def add_node(
     number, alive = len(cluster.processes), len(cluster.alive)
     log = folder / f"node-{number}.log"
     own = [f"--node-ip-address={ip_of(number)}", f"--temp-dir={cluster.temporary}/{number}"]
-    process = _start_node([*(place or [f"--address={cluster.gcs}"]), *own], cpus, log)
+    process = _start_node(
+        [*(place or [f"--address={cluster.gcs}"]), *own], cpus, log, cluster.address
+    )
     cluster.add(process)
     cluster.write(folder)
     _wait(cluster, process, log, alive + 1)
@@ -186,7 +188,7 @@ def _ensure_token() -> None:
         )
 
 
-def _start_node(place: list[str], cpus: int, log: Path) -> subprocess.Popen[bytes]:
+def _start_node(place: list[str], cpus: int, log: Path, address: str) -> subprocess.Popen[bytes]:
     agent = free_ports(1)[0]
     command = [
         *RAY, "start", "--block", "--disable-usage-stats",
@@ -197,6 +199,8 @@ def _start_node(place: list[str], cpus: int, log: Path) -> subprocess.Popen[byte
     # jobs run `python`, which is to be this one
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {**os.environ, "PATH": path, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
+    # Ray Train asks for it, and would find that of another cluster in Ray's usual folder
+    environment["RAY_API_SERVER_ADDRESS"] = address
     environment.pop("RAY_ADDRESS", None)
     with open(log, "wb") as file:
         return subprocess.Popen(

@@ -23,7 +23,7 @@ from pipeline.files import sha256_file, writing_folder
 from pipeline.storage import Storage
 
 CODE = Path(__file__).resolve().parents[2]  # where Ray unpacked it on this node
-KEPT_S = 7 * 86400.0  # how long a node keeps what no job has used
+KEPT_S = 30 * 86400.0  # how long a node keeps what jobs have left; none runs longer
 
 
 def on_cluster() -> bool:
@@ -93,12 +93,10 @@ def fetch(storage: Storage, file: File, path: Path) -> None:
     try:
         storage.download(file.blob, path)
     except FileNotFoundError as error:
-        raise KdeovError(f"{storage.where(file.blob)} ({file.path}): not there any more") from error
+        raise KdeovError(f"{storage.where(file.blob)} ({file.path}): not there") from error
     if sha256_file(path) != file.sha256:
         path.unlink()
-        raise KdeovError(
-            f"{storage.where(file.blob)} ({file.path}): damaged; delete it, and submit again"
-        )
+        raise KdeovError(f"{storage.where(file.blob)} ({file.path}): damaged; delete it")
 
 
 def store(storage: Storage, file: File, path: Path) -> None:
@@ -157,7 +155,7 @@ def _blob(storage: Storage, file: File, base: Path) -> Path:
 
 
 def _forget(base: Path) -> None:
-    """Deletes jobs, and files that no job uses, which are a week old."""
+    """Deletes jobs, and files that no job uses, which are old."""
     old = time.time() - KEPT_S
     for path in (base / "jobs").iterdir():
         if path.lstat().st_mtime < old:

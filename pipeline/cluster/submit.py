@@ -7,27 +7,30 @@ its outputs are taken where it has succeeded, and it is tried again where it has
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdeov.errors import KdeovError
 from pipeline.cluster.client import Dashboard
 from pipeline.cluster.driver import MISTAKE
-from pipeline.cluster.job import JOB, STAGES, Job
+from pipeline.cluster.job import JOB, STAGES, File, Job
 from pipeline.cluster.node import fetch, outputs_of, store
 from pipeline.cluster.package import check_package
 from pipeline.cluster.records import Record
-from pipeline.files import sha256_file, writing, writing_folder
+from pipeline.files import writing, writing_folder
 from pipeline.layout import Layout
-from pipeline.on_ray import set_ray_environment
+from pipeline.on_ray import PREEMPTION, set_ray_environment
 from pipeline.params import Params
+from pipeline.shard_folder import ShardFolder
+from pipeline.shards import MANIFEST
 from pipeline.storage import Storage
+from pipeline.upload import upload_missing
 
 if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
@@ -53,13 +56,15 @@ def run_on_cluster(stage: str, params: Params, layout: Layout) -> None:
     submission = Submission.of(stage, params, layout)
     failures = 0
     while not submission.done:
-        started = submission.start()
         try:
+            started = submission.start()
             info = submission.dashboard.follow(submission.id, all_of_it=started)
         except KeyboardInterrupt:
             logger.info("stopping %s", submission.id)
-            with contextlib.suppress(KdeovError):  # then the dashboard shows it
+            try:
                 submission.dashboard.stop(submission.id)
+            except KdeovError as error:
+                logger.warning("it could not be stopped and may go on: %s", error)
             raise
         if submission.done:
             break
@@ -144,14 +149,17 @@ class Submission:
         storage = Storage(self.job.storage)
         for file in self.job.inputs:
             store(storage, file, self.files[file.path])
-        upload_shards(self.files, Storage(self.job.params["data"]["storage"]))
+        for path in self.files.values():
+            if path.name == MANIFEST:
+                upload_missing(ShardFolder(path.parent, self.job.params["data"]["storage"]))
         self.job.write(self.folder)
         variables = {name: os.environ[name] for name in OF_DVC if name in os.environ}
         self.dashboard.submit(
             self.id,
             f"exec python -m stages.{self.job.stage}",
             self.layout.root,
-            {**variables, **set_ray_environment(), JOB: self.folder.address},
+            # machines of a cluster may be taken away, so there is somebody to look
+            {**variables, **set_ray_environment(), PREEMPTION: "1", JOB: self.folder.address},
         )
         self._record()
         logger.info("submitted %s to %s", self.id, self.dashboard.address)
@@ -169,17 +177,14 @@ class Submission:
         """
         files = outputs_of(self.folder) or []
         storage = Storage(self.job.storage)
-        with contextlib.ExitStack() as stack:
-            for output in self.job.outputs:
-                inside = [file for file in files if file.path.startswith(f"{output}/")]
-                target = self.layout.root / output
-                if inside:
-                    folder = stack.enter_context(writing_folder(target))
-                    for file in inside:
-                        fetch(storage, file, folder / Path(file.path).relative_to(output))
-                for file in files:
-                    if file.path == output:
-                        stack.enter_context(_fetched(storage, file, target))
+        try:
+            with contextlib.ExitStack() as stack:
+                for output in self.job.outputs:
+                    _place(output, files, storage, self.layout.root, stack)
+        except KdeovError as error:
+            raise KdeovError(
+                f"{error}; to run {self.id} again, delete {self.folder.where('outputs.json')}"
+            ) from error
         logger.info("outputs of %s are in place", self.id)
 
     def _record(self) -> None:
@@ -188,37 +193,21 @@ class Submission:
         ).write(self.layout)
 
 
-@contextlib.contextmanager
-def _fetched(storage: Storage, file: Any, target: Path) -> Any:
-    """A file that gets its name when the block ends well."""
-    with writing(target) as placed:
-        partial = target.with_name(f"{target.name}.{os.getpid()}.fetched")
-        try:
-            fetch(storage, file, partial)
-            placed.write(partial.read_bytes())
-        finally:
-            partial.unlink(missing_ok=True)
-        yield
-
-
-def upload_shards(files: dict[str, Path], storage: Storage) -> None:
-    """Uploads shards that lie beside manifests here, and are not in the storage.
-
-    Raises:
-        KdeovError: One is not what its manifest says.
-    """
-    for path in files.values():
-        if path.name != "manifest.json":
-            continue
-        for shard in json.loads(path.read_bytes())["shards"]:
-            tar, name = path.parent / shard["name"], f"shards/{shard['sha256']}.tar"
-            if tar.is_file() and storage.size(name) != shard["bytes"]:
-                if sha256_file(tar) != shard["sha256"]:
-                    raise KdeovError(
-                        f"{tar}: its bytes differ from the manifest; run the stage that wrote it "
-                        "again"
-                    )
-                storage.upload(tar, name)
+def _place(
+    output: str, files: list[File], storage: Storage, root: Path, stack: contextlib.ExitStack
+) -> None:
+    """Downloads an output, a file or a folder, which gets its name when the stack ends well."""
+    inside = [file for file in files if file.path.startswith(f"{output}/")]
+    if inside:
+        folder = stack.enter_context(writing_folder(root / output))
+        for file in inside:
+            fetch(storage, file, folder / Path(file.path).relative_to(output))
+    for file in files:
+        if file.path == output:
+            placed = stack.enter_context(writing(root / output))
+            with tempfile.TemporaryDirectory() as folder_name:
+                fetch(storage, file, partial := Path(folder_name) / "file")
+                placed.write(partial.read_bytes())  # of metrics, which are small
 
 
 def _why_it_died(submission: Submission, info: JobDetails | None) -> str:

@@ -30,6 +30,7 @@ from pipeline.make_teacher import make_teacher
 from pipeline.params import Params, load_params
 from pipeline.prepare import prepare
 from pipeline.retrieval import retrieval
+from pipeline.storage import Storage
 from pipeline.zero_shot import zero_shot
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,6 +173,14 @@ def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> An
     monkeypatch.setattr(logging.getLogger("pipeline"), "propagate", True)
     caplog.set_level(logging.INFO, logger="pipeline")
     return caplog
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """A new storage of either kind."""
+    if request.param == "folder":
+        return Storage(str(tmp_path / "storage"))
+    return Storage(f"{request.getfixturevalue('bucket')}/some/prefix")
 
 
 @pytest.fixture

@@ -56,6 +56,7 @@ CEILINGS = {
 }
 GOOD = Figure("speed", 5301.4, 4000, "samples/s")
 BAD = Figure("difference", 0.0123, 1e-3, "of two losses", at_most=True)
+APART = Figure("start", 12.3, None, "seconds, told apart")
 
 
 @pytest.fixture(scope="module")
@@ -98,20 +99,22 @@ def test_a_bar_is_a_floor_or_a_ceiling_and_nan_clears_neither(value: float) -> N
 
 def test_the_table_fits_a_terminal_and_marks_what_missed() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(figure_table("Title", [GOOD, BAD]))
+    console.print(figure_table("Title", [GOOD, BAD, APART]))
     text = console.export_text()
     assert re.search(r"speed +5,301 +≥ 4,000 +ok +samples/s", text)
     assert re.search(r"difference +0\.0123 +≤ 0\.001 +missed +of two losses", text)
+    assert re.search(r"start +12\.3 +seconds, told apart", text)
     assert max(map(len, text.splitlines())) <= 80
 
 
 def test_the_json_has_value_bar_and_verdict_of_each_figure(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     assert conclude("Title", [GOOD], path)
-    assert not conclude("Title", [GOOD, BAD], path)
+    assert not conclude("Title", [GOOD, BAD, APART], path)
     assert json.loads(path.read_text()) == {
         "speed": {"value": 5301.4, "bar": 4000, "ok": True},
         "difference": {"value": 0.0123, "bar": 0.001, "ok": False},
+        "start": {"value": 12.3, "bar": None, "ok": True},
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,9 +14,12 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from pipeline.cluster.job import JOB, Job
+from pipeline.cli import app
+from pipeline.cluster.job import JOB, File, Job
 from pipeline.cluster.node import materialise, outputs_of, store, upload_outputs
+from pipeline.cluster.submit import Submission
 from pipeline.layout import Layout
 from pipeline.on_ray import cpus_each
 from pipeline.params import Params, load_params
@@ -194,6 +198,29 @@ def test_outputs_go_back_without_shards(checkout: Layout, tmp_path: Path) -> Non
     assert outputs_of(folder) is None
 
 
+def test_outputs_are_put_in_place_all_or_none(
+    checkout: Layout, tmp_path: Path, complains: Any
+) -> None:
+    folder = submitted(checkout, "zero_shot")
+    job = Job.read(folder)
+    storage = Storage(job.storage)
+    submission = Submission(job, {}, None, checkout, 1)  # type: ignore[arg-type]
+    old = checkout.evaluation / "zero_shot" / "old.csv"
+    old.parent.mkdir(parents=True)
+    old.write_text("old")
+    made = {"out/evaluation/zero_shot/confusion.csv": b"new", "metrics/zero_shot.json": b"[1]"}
+    files = [File(name, hashlib.sha256(data).hexdigest()) for name, data in made.items()]
+    folder.write("outputs.json", json.dumps([vars(file) for file in files]).encode())
+    storage.write(files[0].blob, made[files[0].path])
+    with complains("metrics/zero_shot.json", "not there", "outputs.json"):
+        submission.bring_back()
+    assert old.read_text() == "old" and not (checkout.metrics / "zero_shot.json").exists()
+    storage.write(files[1].blob, made[files[1].path])
+    submission.bring_back()
+    assert {name: (checkout.root / name).read_bytes() for name in made} == made
+    assert not old.exists()
+
+
 def test_workers_share_the_cpus_of_machines_and_none_is_left_without() -> None:
     assert cpus_each([{"CPU": 8}], 3) == 2
     assert cpus_each([{"CPU": 3}, {"CPU": 3}], 1) == 3  # not 6, which no machine has
@@ -204,3 +231,26 @@ def test_workers_share_the_cpus_of_machines_and_none_is_left_without() -> None:
 
 def test_nothing_here_believes_to_be_on_a_cluster() -> None:
     assert JOB not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "words"),
+    [
+        (["submit", "prepare"], 1, "'prepare' does not run on a cluster; these do: embed, distill"),
+        (["submit", "distill"], 1, "nobody answers at http://127.0.0.1:9;"),
+        (["logs", "distill"], 1, "no job of distill was submitted from here"),
+        (["status"], 0, "no job was submitted from here"),
+        (["cluster", "down"], 0, "no nodes of this checkout are up"),
+    ],
+)
+def test_commands_say_what_is_missing(
+    checkout: Layout,
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+    status: int,
+    words: str,
+) -> None:
+    monkeypatch.chdir(checkout.root)
+    changed(checkout, cluster={"address": "http://127.0.0.1:9"})
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == status and words in result.output

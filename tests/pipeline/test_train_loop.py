@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from kdeov.backbone import LightweightVisualBackbone
 from kdeov.generators import seed_generators
 from kdeov.student import VisualStudent
+from pipeline import trainer
 from pipeline.distill import MACHINE
 from pipeline.identity import cache_identity
 from pipeline.layout import Layout
@@ -280,6 +281,17 @@ def test_a_run_that_ends_at_any_step_goes_on_with_the_very_same_steps(
     assert read_steps(killed.run / "steps") == steps  # the same losses, to the bit
     done = 3 * epoch + step + 1
     assert before == steps[: len(before)] and done - min(every, step + 1) <= len(before) < done
+
+
+def test_a_machine_that_is_about_to_be_taken_away_is_a_reason_for_a_checkpoint(
+    built: Layout, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "NOTICE_EVERY", 2)
+    settings = config(built, params, tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        die_at(patch, 0, 2)
+        train(settings, lambda _: None, notice=lambda: True)
+    assert (latest(settings)["epoch"], latest(settings)["step"]) == (0, 2)
 
 
 @pytest.mark.parametrize("option", ["backbone_learning_rate", "freeze_batch_norm"])
