@@ -82,22 +82,22 @@ def devices(nodes: list[NodeFacts], cluster: ClusterParams) -> list[Check]:
     found += f" ({listed(kinds)})" if kinds and gpus else ""
     workers = f"cluster.workers = {cluster.workers}"
     checks = _gpus_of_ray(nodes) if cluster.use_gpu else []
-    if cluster.use_gpu is True and gpus < fewest:
+    grows = cluster.mode == "cluster"  # machines may come while training waits
+    if cluster.use_gpu is True and (not gpus or (gpus < fewest and not grows)):
         wanted = "cluster.use_gpu is true" + ("" if inline else f" with {workers}")
         cure = "set cluster.use_gpu to auto or false" + ("" if inline else ", or ask for fewer")
         return [*checks, fault("devices", f"{found}, but {wanted}", cure)]
-    on_gpus = bool(cluster.use_gpu) and gpus >= fewest
-    if cluster.use_gpu == "auto" and 0 < gpus < fewest:
-        idle = f"{found}, fewer than {workers}: training would leave GPUs idle"
-        checks.append(warning("devices", idle, f"set cluster.workers to {gpus}"))
-    elif not on_gpus and cpus < fewest:
-        slow = f"{found}, fewer than {workers}"
-        if cluster.mode == "cluster":
-            checks.append(fault("devices", f"{slow}: training would wait", "add nodes"))
-        else:
-            checks.append(warning("devices", f"{slow}: they would share", f"set it to {cpus}"))
+    on_gpus = cluster.use_gpu is True or (bool(cluster.use_gpu) and gpus >= fewest)
+    there = gpus if on_gpus else cpus
+    few = f"{found}, fewer than {workers}"
+    if not on_gpus and cluster.use_gpu and gpus > 0:
+        cure = f"set cluster.workers to {gpus}"
+        checks.append(warning("devices", f"{few}: training would leave GPUs idle", cure))
+    elif there < fewest and grows:
+        checks.append(warning("devices", f"{few}: training waits for more", "add nodes"))
+    elif there < fewest:
+        checks.append(warning("devices", f"{few}: they would share", f"set it to {cpus}"))
     else:
-        there = gpus if on_gpus else cpus
         start = f", {there} of up to {most} workers" if there < most else ""
         checks.append(ok("devices", f"{found}: {'GPUs' if on_gpus else 'CPUs'} train{start}"))
     if old := [f"{n.name}: {g.name}" for n in nodes for g in n.gpus if not g.bfloat16]:

@@ -23,7 +23,7 @@ from pipeline.stream import Batch, EpochStream, epoch_loader
 from pipeline.trainer import TrainConfig, Trainer
 
 SECONDS = 3.0  # that each of the two rates is measured
-PATIENCE_S = 300.0  # for a node of Ray that measures
+PATIENCE_S = 60.0  # for a node of Ray that measures
 WAITING = 0.25  # share of the time above which waiting for data is told
 MICRO_BATCHES = 4  # of a step that is timed
 HELD_STEPS = 2  # whose pictures are in memory: a full buffer would only delay the first batch

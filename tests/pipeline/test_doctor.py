@@ -32,6 +32,7 @@ from pipeline.storage import Storage
 pytestmark = pytest.mark.usefixtures("loggers")
 
 GB = 10**9
+CLUSTER = {"mode": "cluster", "address": "http://127.0.0.1:8265"}
 H100, V100 = Gpu("NVIDIA H100", True), Gpu("Tesla V100", False)
 
 
@@ -357,7 +358,9 @@ def test_clocks_apart_are_told_as_far_as_the_round_trip_lets_one_know(
         ({"workers": 4, "use_gpu": False}, [node(gpus=(H100,))], "ok", "CPUs train"),
         ({"workers": 4}, [node()], "ok", "4 CPUs, 0 GPUs: CPUs train"),
         ({"workers": 9}, [node()], "warning", "they would share"),
-        ({"workers": 9, "mode": "cluster", "address": "x"}, [node()] * 2, "fault", "would wait"),
+        ({"workers": 9, **CLUSTER}, [node()] * 2, "warning", "waits for more"),
+        ({"workers": 9, "use_gpu": True, **CLUSTER}, [node(gpus=(H100,))], "warning", "waits"),
+        ({"workers": 9, "use_gpu": True, **CLUSTER}, [node()], "fault", "0 GPUs"),
         ({"workers": 9, "mode": "inline"}, [node()], "ok", "CPUs train"),
     ],
 )
