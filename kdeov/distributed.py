@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def world() -> tuple[int, int]:
@@ -64,6 +66,15 @@ class _GatherWithGradient(torch.autograd.Function):
         dist.all_reduce(total)
         own, end = ctx.sizes[world()[0]], list(accumulate(ctx.sizes))[world()[0]]
         return total[end - own : end], None
+
+
+def from_rank_0(value: T) -> T:
+    """What rank 0 says, on every rank; a plain value."""
+    if world()[1] == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, 0)
+    return values[0]
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import time
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from pipeline.storage import Storage
 
 NAME = re.compile(r"^step-(\d{9})\.pt$")
 KEPT = 2
+SEEN_S = 90.0  # until a file of another machine is seen in a folder of a network
 
 
 class CheckpointStore:
@@ -41,8 +43,12 @@ class CheckpointStore:
     @property
     def newest(self) -> str | None:
         """The address of the newest state, or None where there is none."""
-        names = self._names()
-        return self.storage.where(names[-1]) if names else None
+        name = self.newest_name()
+        return None if name is None else self.storage.where(name)
+
+    def newest_name(self) -> str | None:
+        """The name of the newest state, or None where there is none."""
+        return next(reversed(self._names()), None)
 
     def latest(self, device: str = "cpu") -> dict[str, Any] | None:
         """The newest state, or None where there is none.
@@ -50,17 +56,32 @@ class CheckpointStore:
         Raises:
             KdeovError: It is damaged, or the storage cannot be read.
         """
-        names = self._names()
-        if not names:
-            return None
-        try:
-            data = io.BytesIO(self.storage.read(names[-1]))
-            return torch.load(data, map_location=device, weights_only=True)
-        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-            raise KdeovError(
-                f"{self.newest}: damaged checkpoint ({reason}); delete it and run `dvc repro` again"
-            ) from error
+        name = self.newest_name()
+        return None if name is None else self.read(name, device)
+
+    def read(self, name: str, device: str = "cpu") -> dict[str, Any]:
+        """The state of a name, which another machine may have written just now.
+
+        Raises:
+            KdeovError: It is damaged, stays away, or the storage cannot be read.
+        """
+        where, end = self.storage.where(name), time.monotonic() + SEEN_S
+        while True:
+            try:
+                data = io.BytesIO(self.storage.read(name))
+                return torch.load(data, map_location=device, weights_only=True)
+            except FileNotFoundError as error:
+                if time.monotonic() > end:
+                    raise KdeovError(
+                        f"{where}: not seen from this machine; give cluster.storage a folder that "
+                        "all machines share"
+                    ) from error
+                time.sleep(1)
+            except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+                raise KdeovError(
+                    f"{where}: damaged checkpoint ({reason}); delete it and run `dvc repro` again"
+                ) from error
 
     def clean(self) -> None:
         """Removes what a killed process left half-written."""

@@ -101,7 +101,8 @@ def runs_storage(params: Params, layout: Layout) -> Storage:
 
 def _verify(config: TrainConfig, layout: Layout) -> None:
     """A sample of the cache against the live teacher, which leaves its device before training."""
-    teacher = load_teacher(layout.teacher, pick_device(config.use_gpu))
+    # on a cluster, the driver may be on a machine without the GPUs of the workers
+    teacher = load_teacher(layout.teacher, pick_device("auto" if config.use_gpu else False))
     for split in ("train", "val"):
         verify_cache(config.shards(split), teacher, VERIFIED)
     del teacher

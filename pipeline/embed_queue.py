@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from kdeov.errors import KdeovError
-from pipeline.cluster.node import ready_node
+from pipeline.cluster.node import on_cluster, ready_node
 from pipeline.embed_workers import Crew, EmbedWorker, Job
 from pipeline.on_ray import (
     cpus_each,
@@ -29,6 +30,8 @@ from pipeline.shards import Shard
 logger = logging.getLogger(__name__)
 
 POLL_S = 1.0
+SILENT_S = 60.0  # without a worker at work, after which it is said
+TOGETHER_S = 30.0  # within which deaths on one machine are one
 
 
 class RayEmbedWorker(EmbedWorker):
@@ -38,9 +41,11 @@ class RayEmbedWorker(EmbedWorker):
         ready_node()
         super().__init__(crew)
 
-    def place(self) -> str:
-        """The machine that it is on; answered when it has started."""
-        return socket.gethostname()
+    def place(self) -> tuple[str, str]:
+        """Name and Ray's id of the machine that it is on; answered when it has started."""
+        import ray
+
+        return socket.gethostname(), ray.get_runtime_context().get_node_id()
 
     def make(self, job: Job, progress: Any) -> Shard:
         """Makes a shard and tells the `Progress` actor of it."""
@@ -78,11 +83,16 @@ class Pool:
 
     def __init__(self, jobs: list[Job], kind: Any, crew: Crew, workers: int, limit: int) -> None:
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self.queue, self.kind, self.crew, self.limit = deque(jobs), kind, crew, limit
-        self.progress: Any = ray.remote(Progress).options(num_cpus=0).remote()  # type: ignore[attr-defined]
+        # beside this process: with another machine, what is told would be lost
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        kind_of_progress: Any = ray.remote(Progress)
+        self.progress = kind_of_progress.options(num_cpus=0, scheduling_strategy=here).remote()
         self.deaths = 0
-        self._places: dict[Any, str] = {}
+        self._places: dict[Any, tuple[str, str]] = {}
+        self._last_death: dict[str, float] = {}  # by machine
         self._idle: list[Any] = []
         # what is waited for: that a worker starts, or that it has made its shard
         self._waiting: dict[Any, tuple[Any, Job | None]] = {}
@@ -99,9 +109,15 @@ class Pool:
         from ray.exceptions import RayActorError
 
         finished, left = 0, len(self.queue)
+        worked = time.monotonic()
         while left:
             while self.queue and self._idle:
                 self._give(self._idle.pop(), self.queue.popleft())
+            if any(job for _, job in self._waiting.values()):
+                worked = time.monotonic()
+            elif time.monotonic() - worked > SILENT_S:
+                worked = time.monotonic()
+                logger.warning("no machine has room for a worker; waiting for one")
             done, _ = ray.wait(list(self._waiting), timeout=POLL_S)
             told(finished + ray.get(self.progress.total.remote()))
             for reference in done:
@@ -127,8 +143,22 @@ class Pool:
         self._waiting[worker.make.remote(job, self.progress)] = (worker, job)
 
     def _died(self, worker: Any, job: Job | None, error: Exception) -> None:
+        place, node = self._places.pop(worker, ("a machine that is not known", ""))
+        now = time.monotonic()
+        # a machine that goes takes all of its workers along
+        if getattr(error, "preempted", False) or now - self._last_death.get(node, 0) < TOGETHER_S:
+            logger.warning("a worker on %s went with its machine; the others go on", place)
+        else:
+            self._count(place, job, error)
+        if node:
+            self._last_death[node] = now
+        if job is not None:
+            self.progress.finish.remote(job.name)
+            self.queue.appendleft(job)
+        self._start()
+
+    def _count(self, place: str, job: Job | None, error: Exception) -> None:
         self.deaths += 1
-        place = self._places.pop(worker, "a machine that is not known")
         what = f"a worker on {place} died" + (f" at {job.name}" if job else "")
         if self.deaths > self.limit:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -141,10 +171,6 @@ class Pool:
             "%s, death %d of %d that cluster.max_failures allows; the others go on",
             what, self.deaths, self.limit,
         )  # fmt: skip
-        if job is not None:
-            self.progress.finish.remote(job.name)
-            self.queue.appendleft(job)
-        self._start()
 
 
 def make_shards(
@@ -197,6 +223,9 @@ def _make_on_ray(
     workers = min(len(jobs), gpus or cluster.most_workers)
     while not (cpus := cpus_each(nodes, workers)) and workers > 1:
         workers -= 1
+    cpus = max(1, cpus)
+    if gpus and on_cluster():  # those that wait for room make the cluster grow, where it can
+        workers = min(len(jobs), max(gpus, cluster.most_workers))
     logger.info("embedding on Ray, %s: %d", "one worker a GPU" if gpus else "workers", workers)
     crew = Crew(params, teacher, bool(gpus), cluster.embed_batch, cpus)
     kind = ray.remote(RayEmbedWorker).options(num_cpus=cpus, num_gpus=1 if gpus else 0)

@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from kdeov.distributed import from_rank_0
 from kdeov.errors import KdeovError
 from pipeline.cluster.node import ready_node
 from pipeline.console import setup_logging
@@ -33,6 +34,7 @@ from pipeline.trainer import TrainConfig
 logger = logging.getLogger(__name__)
 
 RESIZE_S = 60.0  # how often Ray looks whether there is room for more workers
+ROOM_S = 50.0  # between checkpoints that are due to room for more
 SICK = 2  # deaths of workers on one machine, from which on it is named
 
 
@@ -97,7 +99,10 @@ def _launch_ray(
     TorchTrainer(
         ray_worker,
         # decided here: Ray does not hide GPUs from workers that have none
-        train_loop_config={"config": replace(config, use_gpu=use_gpu)},
+        train_loop_config={
+            "config": replace(config, use_gpu=use_gpu),
+            "most": cluster.most_workers,
+        },
         scaling_config=ScalingConfig(**scaling),
         run_config=RunConfig(
             # Ray takes up a run of the same name without a word; ours are taken up from our
@@ -168,7 +173,7 @@ def ray_worker(settings: dict[str, Any]) -> None:
     logging.getLogger().setLevel(logging.WARNING)  # Ray repeats every report to the root logger
     config: TrainConfig = settings["config"]
     _tell_place(config.run)
-    train(config, ray_train.report, _preemption_notice())
+    train(config, ray_train.report, Notice(settings["most"], bool(config.use_gpu)))
 
 
 def worker_place(run: Storage, rank: int) -> str:
@@ -188,12 +193,38 @@ def _tell_place(run: Storage) -> None:
     run.write(f"workers/rank-{get_context().get_world_rank()}.json", json.dumps(place).encode())
 
 
-def _preemption_notice() -> Callable[[], bool]:
-    if os.environ.get(PREEMPTION) == "0":
-        return lambda: False
-    from ray.train import get_preemption_info
+class Notice:
+    """Whether the workers are about to be started anew, so that a checkpoint is due: a machine will
+    be taken away, or Ray will use room that there is for more of them. All ranks ask, and hear the
+    same.
 
-    return lambda: get_preemption_info() is not None
+    Args:
+        most: Workers that there may be.
+        use_gpu: Whether each has a GPU.
+    """
+
+    def __init__(self, most: int, use_gpu: bool) -> None:
+        self.most, self.kind = most, "GPU" if use_gpu else "CPU"
+        self._told = -math.inf  # when there was room the last time
+
+    def __call__(self) -> bool:
+        from ray.train import get_context, get_preemption_info
+
+        leaving = os.environ.get(PREEMPTION) != "0" and get_preemption_info() is not None
+        context = get_context()
+        if context.get_world_size() == self.most:
+            return leaving
+        return from_rank_0(context.get_world_rank() == 0 and self._room()) or leaving
+
+    def _room(self) -> bool:
+        import ray
+
+        now = time.monotonic()
+        # Ray may have its reasons to leave it unused
+        if now - self._told < ROOM_S or ray.available_resources().get(self.kind, 0) < 1:
+            return False
+        self._told = now
+        return True
 
 
 def _cause(error: Exception) -> BaseException:

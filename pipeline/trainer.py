@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdeov.distributed import sum_over_ranks, world
+from kdeov.distributed import from_rank_0, sum_over_ranks, world
 from kdeov.errors import KdeovError
 from kdeov.generators import restore_generators, seed_generators, states_of_all_ranks
 from kdeov.joined_step import JoinedStep
@@ -169,10 +169,12 @@ class Trainer:
         store = self.config.checkpoints
         if self.rank == 0:
             store.clean()
-        state = store.latest(self.device)
-        if state is None:
+        # one rank looks, for machines may see a shared folder as it was a minute ago
+        newest = from_rank_0(store.newest_name() if self.rank == 0 else None)
+        if newest is None:
             self._fit_projection()
             return
+        state = store.read(newest, self.device)
         self.epoch, self.step = state["epoch"], state["step"]
         self._saved = self.steps
         self.history = state["history"]
@@ -295,14 +297,16 @@ class Trainer:
         """Moves the weights by one step; returns this rank's loss.
 
         Raises:
-            KdeovError: The loss is not finite.
+            KdeovError: The loss, or its gradient, is not finite.
         """
         self.optimizer.zero_grad(set_to_none=True)
         terms = self.joined.backward(*self._inputs(batch))
         loss = terms["total"].item()
         if not math.isfinite(loss):
             raise self._stopped(loss, batch.keys)
-        nn.utils.clip_grad_norm_(self.trained.parameters(), self.params.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.trained.parameters(), self.params.clip_norm)
+        if not math.isfinite(length := norm.item()):  # the same on all ranks
+            raise self._stopped(length, batch.keys, "length of its gradient")
         self.optimizer.step()
         self.schedule.step()
         if self.average is not None:
@@ -311,12 +315,12 @@ class Trainer:
             self._sums[name] = self._sums.get(name, 0) + value.double()
         return loss
 
-    def _stopped(self, loss: float, keys: list[str]) -> KdeovError:
+    def _stopped(self, value: float, keys: list[str], what: str = "loss") -> KdeovError:
         """The fault of a step, with all of its keys in a file."""
         name = f"stopped-rank-{self.rank}.json"
         good = self.config.checkpoints.newest
         stopped = {
-            "loss": str(loss),
+            what: str(value),
             "epoch": self.epoch + 1,
             "step": self.step + 1,
             "keys": keys,
@@ -324,10 +328,10 @@ class Trainer:
         }
         self.config.run.write(name, json_text(stopped).encode())
         return KdeovError(
-            f"the loss is {loss} in epoch {self.epoch + 1}, step {self.step + 1}, at the pictures "
-            f"{', '.join(keys[:4])}... (all in {self.config.run.where(name)}); the last good "
-            "checkpoint is "
-            f"{good or 'none yet'}; lower distill.learning_rate, or look at these pictures"
+            f"the {what} is {value} in epoch {self.epoch + 1}, step {self.step + 1}, at the "
+            f"pictures {', '.join(keys[:4])}... (all in {self.config.run.where(name)}); the last "
+            f"good checkpoint is {good or 'none yet'}; lower distill.learning_rate, or look at "
+            "these pictures"
         )
 
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -79,7 +79,7 @@ def _run_on_a_node(work: Work) -> list[File]:
 
     cluster = ClusterParams.model_validate(Job.read(job_folder()).params["cluster"])
     use_gpu = gpus_of_ray(cluster.use_gpu) > 0
-    cpus = 1 if use_gpu else cpus_each(resources_of_nodes(), 1)
+    cpus = 1 if use_gpu else max(1, cpus_each(resources_of_nodes(), 1))
     logger.info("on one node of the cluster, %s", "with a GPU" if use_gpu else f"{cpus} CPUs")
     task: Any = ray.remote(_run_in_worker).options(
         num_cpus=cpus, num_gpus=int(use_gpu), max_retries=cluster.max_failures

@@ -180,9 +180,10 @@ def _portable(stage: str, params: Params, layout: Layout) -> tuple[dict[str, Any
 
 
 def _open_to_all(uri: str | None) -> str | None:
-    """An MLflow server's address; one with a password in it, or a database of one machine, is none
+    """An MLflow server's address; one with a login in it, or a database of one machine, is none
     that a job may be told.
     """
     if uri is None or not uri.startswith("http"):
         return None
-    return None if urlsplit(uri).password else uri
+    parts = urlsplit(uri)
+    return None if parts.username or parts.password or parts.query else uri

@@ -30,7 +30,7 @@ from pipeline.params import Params
 from pipeline.shard_folder import ShardFolder
 from pipeline.shards import MANIFEST
 from pipeline.storage import Storage
-from pipeline.upload import upload_missing
+from pipeline.upload import upload_finished, upload_missing
 
 if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
@@ -54,6 +54,8 @@ def run_on_cluster(stage: str, params: Params, layout: Layout) -> None:
         SystemExit: The stage ended with a line of its own, which its log has shown.
     """
     submission = Submission.of(stage, params, layout)
+    if stage == "embed" and not submission.done:
+        upload_finished(params, layout)
     failures = 0
     while not submission.done:
         try:

@@ -105,7 +105,8 @@ def _survey_ray(questions: Questions) -> Survey:
         )
     for node in nodes:
         ray.kill(visitors[node])
-    return Survey(found, silent)
+    gone = {_name(node) for node in ray.nodes() if not node["Alive"]}
+    return Survey(found, {name: why for name, why in silent.items() if name not in gone})
 
 
 def _clock(visitor: Any) -> tuple[float, float]:

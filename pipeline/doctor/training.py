@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from kdeov.transform import ImageTransform
+from pipeline.cluster.node import ready_node
 from pipeline.distill import check_training, train_config
 from pipeline.doctor.check import Check, complaints, counted, ok, warning
 from pipeline.doctor.node import NodeFacts
@@ -100,7 +101,7 @@ def _on_a_worker(config: TrainConfig, threads: int | None) -> Rates | None:
     """Measured where training would run; None where no worker is free."""
     import ray
 
-    remote = ray.remote(measured).options(num_cpus=1, num_gpus=int(config.use_gpu is True))
+    remote = ray.remote(_measured_there).options(num_cpus=1, num_gpus=int(config.use_gpu is True))
     reference = remote.remote(config, threads)
     ready, _ = ray.wait([reference], timeout=PATIENCE_S)
     if not ready:
@@ -108,6 +109,11 @@ def _on_a_worker(config: TrainConfig, threads: int | None) -> Rates | None:
         return None
     with one_line_errors_of_ray():
         return ray.get(reference)
+
+
+def _measured_there(config: TrainConfig, threads: int | None) -> Rates:
+    ready_node()  # the job's files may be on the driver's machine alone
+    return measured(config, threads)
 
 
 def judged(rates: Rates, loaders: int, cores: int) -> Check:
