@@ -5,15 +5,22 @@ BIN := .venv/bin
 # stages run as `python -m stages.NAME`, so the environment's python must come first
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" DVC_NO_ANALYTICS=1
 
-.PHONY: repro test lint lock clean
+.PHONY: repro test test-cluster test-rest lint lock clean
 
 repro: .venv/ready
 	$(RUN) dvc repro
 	$(RUN) kdeov publish
 	$(RUN) kdeov summary
 
+# Two at a time: tests on Ray's cluster mostly wait, and the others mostly have one thread.
 test: .venv/ready lint
-	$(RUN) pytest -n 2 --dist loadgroup
+	$(MAKE) --jobs=2 --output-sync=target --keep-going test-cluster test-rest
+
+test-cluster: .venv/ready
+	$(RUN) pytest -m cluster
+
+test-rest: .venv/ready
+	$(RUN) pytest -m "not cluster"
 
 lint: .venv/ready
 	$(RUN) ruff check .

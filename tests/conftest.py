@@ -64,10 +64,9 @@ def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     return s3_server.bucket()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What one process of several runs: a file, or all tests that share what is slow to make."""
+    """Tests that share Ray's cluster can be selected: no other should disturb it."""
     for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        shared = next((name for name in ("cluster", "reproduced") if name in fixtures), None)
-        item.add_marker(pytest.mark.xdist_group(shared or str(item.path)))
+        if "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker("cluster")
