@@ -11,8 +11,11 @@ import pytest
 from s3_server import S3Server, s3_process
 
 from kdeov.errors import KdeovError
+from pipeline.on_ray import set_ray_environment
 
 ROOT = Path(__file__).resolve().parent.parent
+
+set_ray_environment()  # Ray reads it when it is imported, by whichever test
 
 for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)  # a stale RANK would silently change who reads what
