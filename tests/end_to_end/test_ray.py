@@ -146,13 +146,13 @@ def test_a_loss_that_is_no_number_is_told_at_once_and_not_tried_again(
     assert (stopped["step"], len(stopped["keys"])) == (2, 14)
 
 
-def assert_same_steps(run: Run, undisturbed: Run) -> None:
+def assert_same_steps(run: Run, undisturbed: Run, within: float = 1e-6) -> None:
     expected = read_steps(undisturbed.config.run / "steps")
     found = read_steps(run.config.run / "steps")
     assert len(found) == len(expected) == 4 * run.config.params.epochs
     for step, ours in zip(expected, found, strict=True):
         assert (ours.epoch, ours.step, ours.keys) == (step.epoch, step.step, step.keys)
-        assert ours.loss == pytest.approx(step.loss, abs=1e-6)
+        assert ours.loss == pytest.approx(step.loss, abs=within)
 
 
 def wait_for_steps(config: TrainConfig, count: int) -> None:
@@ -279,7 +279,7 @@ def test_training_goes_on_with_the_machines_that_are_left_and_takes_new_ones(
     alone = new_run(reproduced, tmp_path / "alone", epochs=EPOCHS)
     with threads(int(environment()["OMP_NUM_THREADS"])):  # others would round in another way
         train(alone.config, lambda _: None)
-    assert_same_steps(run, alone)
+    assert_same_steps(run, alone, within=1e-4)
 
 
 @contextlib.contextmanager
