@@ -196,14 +196,20 @@ class Storage:
 
     def require_writable(self) -> None:
         """Writes and deletes a small file, before hours of work would find that it cannot be done.
+        Leaves no trace, not even a folder.
 
         Raises:
             KdeovError: The storage cannot be written, or read.
         """
         name = f"writable-{uuid.uuid4().hex}"
+        places = () if self.folder is None else (self.folder, *self.folder.parents)
+        made = [place for place in places if not place.exists()]
         self.write(name, b"?")
         self.read(name)
         self.delete(name)
+        for place in made:
+            with contextlib.suppress(OSError):  # someone else has put something there
+                place.rmdir()
 
 
 @contextlib.contextmanager
