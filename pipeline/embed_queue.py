@@ -17,13 +17,7 @@ from typing import Any
 from kdeov.errors import KdeovError
 from pipeline.cluster.node import on_cluster, ready_node
 from pipeline.embed_workers import Crew, EmbedWorker, Job
-from pipeline.on_ray import (
-    cpus_each,
-    gpus_of_ray,
-    one_line_errors_of_ray,
-    ray_session,
-    resources_of_nodes,
-)
+from pipeline.on_ray import gpus_of_ray, one_line_errors_of_ray, ray_session, share_machines
 from pipeline.params import ClusterParams, EmbedParams
 from pipeline.shards import Shard
 
@@ -217,13 +211,7 @@ def _make_on_ray(
     import ray
 
     gpus = gpus_of_ray(cluster.use_gpu)
-    nodes = resources_of_nodes()
-    if not gpus:
-        nodes = [{"CPU": node.get("CPU", 0)} for node in nodes]
-    workers = min(len(jobs), gpus or cluster.most_workers)
-    while not (cpus := cpus_each(nodes, workers)) and workers > 1:
-        workers -= 1
-    cpus = max(1, cpus)
+    workers, cpus = share_machines(min(len(jobs), gpus or cluster.most_workers), bool(gpus))
     if gpus and on_cluster():  # those that wait for room make the cluster grow, where it can
         workers = min(len(jobs), max(gpus, cluster.most_workers))
     logger.info("embedding on Ray, %s: %d", "one worker a GPU" if gpus else "workers", workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -112,12 +113,11 @@ class EmbedWorker:
         Raises:
             KdeovError: The image shard is damaged, or the shard cannot be written.
         """
-        try:
-            made = self._make(job, told)
-        except Exception:
+        with contextlib.ExitStack() as fault:
             # where pictures are damaged, that comes first, and not what a library says of it
-            job.images.verify(job.shard, "prepare")
-            raise
+            fault.callback(job.images.verify, job.shard, "prepare")
+            made = self._make(job, told)
+            fault.pop_all()
         identity = cache_identity(self.identity, self.crew.params, job.split)
         write_note(job.out, job.shard, identity, made)
         return made

@@ -20,14 +20,22 @@ def code_digest(root: Path, stage: str) -> str:
     Raises:
         KdeovError: `dvc.yaml` is missing or lists no such stage.
     """
+    code = sorted(dep for dep in stage_of_dvc(root, stage)["deps"] if dep.endswith(".py"))
+    return digest({path: sha256_file(root / path) for path in code})
+
+
+def stage_of_dvc(root: Path, stage: str) -> dict[str, Any]:
+    """What `dvc.yaml` says of a stage.
+
+    Raises:
+        KdeovError: It is missing or lists no such stage.
+    """
     try:
-        deps = yaml.safe_load((root / "dvc.yaml").read_text())["stages"][stage]["deps"]
+        return yaml.safe_load((root / "dvc.yaml").read_text())["stages"][stage]
     except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
         raise KdeovError(
             f"{root / 'dvc.yaml'}: lists no stage {stage}; run in a checkout of KDEOV"
         ) from error
-    code = sorted(dep for dep in deps if dep.endswith(".py"))
-    return digest({path: sha256_file(root / path) for path in code})
 
 
 def fingerprint(**ingredients: Any) -> str:

@@ -82,11 +82,24 @@ def gpus_of_ray(use_gpu: bool | str) -> int:
     return gpus
 
 
-def resources_of_nodes() -> list[dict[str, float]]:
-    """What each machine of Ray has."""
+def share_machines(workers: int, gpus: bool) -> tuple[int, int]:
+    """How Ray's machines are shared out.
+
+    Args:
+        workers: That are wanted.
+        gpus: Whether each has a GPU.
+
+    Returns:
+        How many of the workers there is room for, one at least; and CPUs for each, one at least.
+    """
     import ray
 
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not gpus:
+        nodes = [{"CPU": node.get("CPU", 0)} for node in nodes]
+    while not (cpus := cpus_each(nodes, workers)) and workers > 1:
+        workers -= 1
+    return workers, max(1, cpus)
 
 
 def cpus_each(nodes: list[dict[str, float]], count: int) -> int:

@@ -40,7 +40,7 @@ class ShardFolder:
 
     def where(self, shard: Shard) -> str:
         """Where a shard is read from, for people."""
-        if self.storage is None or self._is_here(shard):
+        if self.storage is None or self.is_here(shard):
             return str(self.path / shard.name)
         return f"{Storage(self.storage).where(object_name(shard))} ({shard.name})"
 
@@ -51,7 +51,7 @@ class ShardFolder:
             FileNotFoundError: It is missing.
             KdeovError: Its size in the storage is not what the manifest says.
         """
-        if self.storage is None or self._is_here(shard):
+        if self.storage is None or self.is_here(shard):
             return open(self.path / shard.name, "rb")
         storage, name = Storage(self.storage), object_name(shard)
         size = storage.size(name)
@@ -138,7 +138,8 @@ class ShardFolder:
         if self.storage is not None and not self.is_stored(shard):
             Storage(self.storage).upload(self.path / shard.name, object_name(shard))
 
-    def _is_here(self, shard: Shard) -> bool:
+    def is_here(self, shard: Shard) -> bool:
+        """Whether the folder has a shard, by its size."""
         try:
             return (self.path / shard.name).stat().st_size == shard.bytes
         except OSError:

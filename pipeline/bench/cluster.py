@@ -4,18 +4,14 @@ machine could do.
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import time
 from pathlib import Path
 
 from pipeline.bench.ddp import ddp_figures
-from pipeline.bench.figures import Figure
+from pipeline.bench.figures import Figure, measure
 from pipeline.bench.simulation import simulation_figures
 from pipeline.bench.sizes import ClusterSizes
 from pipeline.bench.unit_costs import unit_figures
-
-logger = logging.getLogger(__name__)
 
 SIZES = ClusterSizes()
 
@@ -26,13 +22,14 @@ def cluster_figures(sizes: ClusterSizes) -> list[Figure]:
     Args:
         sizes: How much.
     """
-    start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="kdeov-bench-") as folder:
-        logger.info("1 of 3: training on two ranks, %d rounds", sizes.rounds)
-        figures = ddp_figures(Path(folder), sizes)
-        logger.info("2 of 3: one picture and one checkpoint")
-        figures += unit_figures(Path(folder) / "units", sizes)
-        logger.info("3 of 3: the plan of %s samples", f"{sizes.plan.samples:,}")
-        figures += simulation_figures(Path(folder) / "plan", sizes.plan)
-    logger.info("all measured in %.0f s", time.monotonic() - start)
-    return figures
+    with tempfile.TemporaryDirectory(prefix="kdeov-bench-") as name:
+        folder = Path(name)
+        return measure(
+            {
+                "training on two ranks": lambda: ddp_figures(folder, sizes),
+                "one picture and one checkpoint": lambda: unit_figures(folder / "units", sizes),
+                f"the plan of {sizes.plan.samples:,} samples": lambda: simulation_figures(
+                    folder / "plan", sizes.plan
+                ),
+            }
+        )

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from pipeline.bench.embedding import embedding_figures
-from pipeline.bench.figures import Figure
+from pipeline.bench.figures import Figure, measure
 from pipeline.bench.material import write_teacher
 from pipeline.bench.planning import planning_figures
 from pipeline.bench.preparing import prepare_figures
@@ -19,8 +16,6 @@ from pipeline.bench.reading import reading_figures
 from pipeline.bench.sizes import BenchSizes
 from pipeline.bench.training import step_figures
 from pipeline.bench.waiting import wait_figures
-
-logger = logging.getLogger(__name__)
 
 SIZES = BenchSizes()
 
@@ -42,18 +37,13 @@ def data_figures(sizes: BenchSizes) -> list[Figure]:
 def _measure(folder: Path, sizes: BenchSizes) -> list[Figure]:
     teacher = folder / "teacher"
     write_teacher(teacher, sizes.teacher)
-    parts: dict[str, Callable[[], list[Figure]]] = {
-        "preparing": lambda: prepare_figures(folder / "preparing", sizes),
-        "embedding": lambda: embedding_figures(folder / "embedding", teacher, sizes),
-        "reading": lambda: reading_figures(folder / "reading", sizes),
-        "training steps": lambda: step_figures(folder / "steps", teacher, sizes),
-        "waiting for data": lambda: wait_figures(folder / "waiting", sizes),
-        "planning": lambda: planning_figures(folder / "planning", sizes),
-    }
-    figures: list[Figure] = []
-    start = time.monotonic()
-    for number, (part, measure) in enumerate(parts.items(), start=1):
-        logger.info("%d of %d: %s", number, len(parts), part)
-        figures += measure()
-    logger.info("all measured in %.0f s", time.monotonic() - start)
-    return figures
+    return measure(
+        {
+            "preparing": lambda: prepare_figures(folder / "preparing", sizes),
+            "embedding": lambda: embedding_figures(folder / "embedding", teacher, sizes),
+            "reading": lambda: reading_figures(folder / "reading", sizes),
+            "training steps": lambda: step_figures(folder / "steps", teacher, sizes),
+            "waiting for data": lambda: wait_figures(folder / "waiting", sizes),
+            "planning": lambda: planning_figures(folder / "planning", sizes),
+        }
+    )

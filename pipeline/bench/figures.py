@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from rich.table import Table
 
 from pipeline.console import stdout
 from pipeline.files import write_json
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,21 @@ class Figure:
         if self.bar is None:
             return True
         return self.value <= self.bar if self.at_most else self.value >= self.bar
+
+
+def measure(parts: Mapping[str, Callable[[], list[Figure]]]) -> list[Figure]:
+    """Measures one part after the other, and says which.
+
+    Args:
+        parts: What measures each, by what it is.
+    """
+    figures: list[Figure] = []
+    start = time.monotonic()
+    for number, (part, figures_of) in enumerate(parts.items(), start=1):
+        logger.info("%d of %d: %s", number, len(parts), part)
+        figures += figures_of()
+    logger.info("all measured in %.0f s", time.monotonic() - start)
+    return figures
 
 
 def figure_table(title: str, figures: Sequence[Figure]) -> Table:

@@ -12,13 +12,7 @@ from pipeline.cluster.job import File, Job
 from pipeline.cluster.node import conclude, job_folder, ready_node, upload_outputs
 from pipeline.console import setup_logging
 from pipeline.layout import Layout
-from pipeline.on_ray import (
-    cpus_each,
-    gpus_of_ray,
-    one_line_errors_of_ray,
-    ray_session,
-    resources_of_nodes,
-)
+from pipeline.on_ray import gpus_of_ray, one_line_errors_of_ray, ray_session, share_machines
 from pipeline.params import ClusterParams, Params, load_params
 
 logger = logging.getLogger(__name__)
@@ -79,8 +73,8 @@ def _run_on_a_node(work: Work) -> list[File]:
 
     cluster = ClusterParams.model_validate(Job.read(job_folder()).params["cluster"])
     use_gpu = gpus_of_ray(cluster.use_gpu) > 0
-    cpus = 1 if use_gpu else max(1, cpus_each(resources_of_nodes(), 1))
-    logger.info("on one node of the cluster, %s", "with a GPU" if use_gpu else f"{cpus} CPUs")
+    _, cpus = share_machines(1, use_gpu)
+    logger.info("on one node of the cluster, %d CPUs%s", cpus, " and a GPU" if use_gpu else "")
     task: Any = ray.remote(_run_in_worker).options(
         num_cpus=cpus, num_gpus=int(use_gpu), max_retries=cluster.max_failures
     )

@@ -17,6 +17,7 @@ import yaml
 
 from kdeov.errors import KdeovError
 from pipeline.files import TEMPORARY, digest, sha256_file
+from pipeline.fingerprint import stage_of_dvc
 from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.storage import Storage
@@ -117,20 +118,6 @@ class Job:
         assert storage is not None  # the schema asks for it
         sections = [str(section) for section in described.get("params", [])]
         return cls(stage, values, sections, code, inputs, outputs, storage), places
-
-
-def stage_of_dvc(root: Path, stage: str) -> dict[str, Any]:
-    """What `dvc.yaml` says of a stage.
-
-    Raises:
-        KdeovError: It is missing or lists no such stage.
-    """
-    try:
-        return yaml.safe_load((root / "dvc.yaml").read_text())["stages"][stage]
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise KdeovError(
-            f"{root / 'dvc.yaml'}: lists no stage {stage}; run in a checkout of KDEOV"
-        ) from error
 
 
 def files_below(path: Path) -> Iterator[Path]:

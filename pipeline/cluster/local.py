@@ -100,13 +100,12 @@ def start_cluster(folder: Path, nodes: int, cpus: int) -> LocalCluster:
     folder.mkdir(parents=True, exist_ok=True)
     head = ["--head", f"--port={port}", f"--dashboard-host={HOST}",
             f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]  # fmt: skip
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(stop_cluster, folder)
         add_node(folder, cluster, cpus, head)
         for _ in range(1, nodes):
             add_node(folder, cluster, cpus)
-    except BaseException:
-        stop_cluster(folder)
-        raise
+        undo.pop_all()  # all are alive
     return cluster
 
 

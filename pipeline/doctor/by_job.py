@@ -4,6 +4,7 @@ it finds comes back in its log.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -47,11 +48,10 @@ def survey_by_job(address: str, root: Path, questions: Questions) -> Survey:
     job = f"kdeov-doctor-{uuid.uuid4().hex[:16]}"
     asked = {ASKED: QUESTIONS.dump_json(questions).decode()}
     dashboard.submit(job, "exec python -m pipeline.doctor.by_job", root, RAY_ENVIRONMENT | asked)
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(dashboard.stop, job)
         _wait(dashboard, job)
-    except BaseException:
-        dashboard.stop(job)
-        raise
+        undo.pop_all()  # it has ended by itself
     lines = dashboard.log(job).splitlines()
     answers = [line.removeprefix(ANSWER) for line in lines if line.startswith(ANSWER)]
     if not answers:

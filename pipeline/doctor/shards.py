@@ -11,7 +11,7 @@ from pipeline.doctor.check import Check, counted, fault, listed, ok
 from pipeline.doctor.node import PATIENCE_S, NodeFacts
 from pipeline.layout import Layout
 from pipeline.params import Params
-from pipeline.shard_folder import object_name
+from pipeline.shard_folder import ShardFolder, object_name
 from pipeline.shards import MANIFEST, Manifest, Shard
 from pipeline.storage import Storage
 
@@ -36,11 +36,6 @@ class FoundShards:
     def listing(self) -> list[tuple[Path, Shard]]:
         """All that manifests list, with their folders."""
         return [(folder, s) for folder, manifest in self.manifests.items() for s in manifest.shards]
-
-    def is_here(self, folder: Path, shard: Shard) -> bool:
-        """Whether a shard lies beside its manifest, whole."""
-        path = folder / shard.name
-        return path.is_file() and path.stat().st_size == shard.bytes
 
     def is_stored(self, shard: Shard) -> bool:
         """Whether a shard is in the storage."""
@@ -80,7 +75,7 @@ def shards(found: FoundShards, nodes: list[NodeFacts]) -> list[Check]:
         missing = [
             s.name
             for s in manifest.shards
-            if not found.is_here(folder, s) and not found.is_stored(s)
+            if not ShardFolder(folder).is_here(s) and not found.is_stored(s)
         ]
         if missing:
             what = f"{len(missing)} of {counted(len(manifest.shards), 'shard')} of {folder}"
