@@ -12,14 +12,13 @@ from typing import Annotated
 
 import typer
 
+from pipeline.bench.commands import app as bench
 from pipeline.cluster.commands import app as cluster
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-bench = typer.Typer(no_args_is_help=True)
 app.add_typer(
     bench, name="bench", help="Measures this machine, and compares it with what is promised."
 )
-
 app.add_typer(cluster, name="cluster", help="A Ray cluster on this machine, to try what one does.")
 
 
@@ -259,48 +258,6 @@ def scaling(
             stdout.print(Markdown(text))
         else:
             typer.echo(text)
-
-
-@bench.command()
-def data(
-    json_file: Annotated[
-        Path | None, typer.Option("--json", dir_okay=False, help="Where the figures go too.")
-    ] = None,
-) -> None:
-    """Embedding, reading, planning and training on generated pictures, on the CPU; takes minutes.
-
-    The exit status is 1 where a figure misses its bar.
-    """
-    from pipeline.bench import data as measured
-    from pipeline.bench.figures import conclude
-    from pipeline.console import setup_logging
-
-    setup_logging()
-    with one_line_errors("bench data"):
-        figures = measured.data_figures(measured.SIZES)
-        if not conclude("Data, on this machine's CPU", figures, json_file):
-            raise typer.Exit(1)
-
-
-@bench.command("cluster")
-def bench_cluster(
-    json_file: Annotated[
-        Path | None, typer.Option("--json", dir_okay=False, help="Where the figures go too.")
-    ] = None,
-) -> None:
-    """Ray against torchrun, two ranks against one, a killed worker, the plan of a billion pictures.
-
-    Takes minutes, on the CPU. The exit status is 1 where a figure misses its bar.
-    """
-    from pipeline.bench import cluster as measured
-    from pipeline.bench.figures import conclude
-    from pipeline.console import setup_logging
-
-    setup_logging()
-    with one_line_errors("bench cluster"):
-        figures = measured.cluster_figures(measured.SIZES)
-        if not conclude("A cluster, on this machine's CPU", figures, json_file):
-            raise typer.Exit(1)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from pipeline.storage import Storage
 from pipeline.teacher import load_teacher, read_teacher_identity
 from pipeline.tracking import LiveTracker
 from pipeline.tracking_target import live_target
-from pipeline.trainer import TrainConfig
+from pipeline.train_config import TrainConfig
 from pipeline.verify import verify_cache
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,8 @@ from pipeline.embed_queue import make_shards
 from pipeline.embed_workers import Job
 from pipeline.files import remove_partial
 from pipeline.identity import cache_identity
-from pipeline.params import ClusterParams, EmbedParams
+from pipeline.params import EmbedParams
+from pipeline.place_params import ClusterParams
 from pipeline.precomputed import LIBRARY
 from pipeline.shard_folder import ShardFolder
 from pipeline.shards import MANIFEST, Manifest, Shard

@@ -18,7 +18,8 @@ from kdeov.errors import KdeovError
 from pipeline.cluster.node import on_cluster, ready_node
 from pipeline.embed_workers import Crew, EmbedWorker, Job
 from pipeline.on_ray import gpus_of_ray, one_line_errors_of_ray, ray_session, share_machines
-from pipeline.params import ClusterParams, EmbedParams
+from pipeline.params import EmbedParams
+from pipeline.place_params import ClusterParams
 from pipeline.shards import Shard
 
 logger = logging.getLogger(__name__)

@@ -25,11 +25,11 @@ from pipeline.on_ray import (
     person_error,
     ray_session,
 )
-from pipeline.params import ClusterParams
+from pipeline.place_params import ClusterParams
 from pipeline.storage import Storage
 from pipeline.tracking import LiveTracker
+from pipeline.train_config import TrainConfig
 from pipeline.train_loop import train
-from pipeline.trainer import TrainConfig
 
 logger = logging.getLogger(__name__)
 

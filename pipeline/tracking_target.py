@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from kdeov.errors import KdeovError
 from pipeline.layout import Layout
-from pipeline.params import Params, TrackingParams
+from pipeline.params import Params
+from pipeline.place_params import TrackingParams
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

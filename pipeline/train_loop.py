@@ -9,7 +9,8 @@ import logging
 import time
 from collections.abc import Callable
 
-from pipeline.trainer import Row, TrainConfig, Trainer
+from pipeline.train_config import TrainConfig
+from pipeline.trainer import Row, Trainer
 
 logger = logging.getLogger(__name__)
 

@@ -31,6 +31,7 @@ SHOWN_NOT_COUNTED = (
             "ui",
             "publish",
             "params",
+            "place_params",
             "schema",
             "storage",
             "bucket",

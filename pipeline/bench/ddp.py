@@ -16,10 +16,10 @@ from pipeline.bench.sizes import ClusterSizes, cluster_params
 from pipeline.bench.torchrun_entry import torchrun
 from pipeline.launch import launch
 from pipeline.on_ray import ray_session
-from pipeline.params import ClusterParams
+from pipeline.place_params import ClusterParams
 from pipeline.storage import Storage
 from pipeline.tracking import LiveTracker
-from pipeline.trainer import TrainConfig
+from pipeline.train_config import TrainConfig
 
 CLUSTER = ClusterParams(mode="local", workers=2, use_gpu=False)
 

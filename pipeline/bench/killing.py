@@ -14,7 +14,7 @@ from pathlib import Path
 from kdeov.errors import KdeovError
 from pipeline.bench.figures import Figure
 from pipeline.storage import Storage
-from pipeline.trainer import TrainConfig
+from pipeline.train_config import TrainConfig
 
 PATIENCE = 240  # seconds, until a start or a recovery counts as failed
 POLL = 0.05

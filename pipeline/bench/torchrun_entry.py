@@ -14,8 +14,8 @@ from kdeov.errors import KdeovError
 from pipeline.files import read_json
 from pipeline.params import DistillParams
 from pipeline.storage import Storage
+from pipeline.train_config import TrainConfig
 from pipeline.train_loop import train
-from pipeline.trainer import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "torchrun.json"

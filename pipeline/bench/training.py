@@ -16,12 +16,13 @@ from pipeline.dataset import SPLITS
 from pipeline.embed import embed
 from pipeline.embedder import unit_image_vectors, unit_text_vectors
 from pipeline.identity import cache_identity
-from pipeline.params import ClusterParams
+from pipeline.place_params import ClusterParams
 from pipeline.storage import Storage
 from pipeline.stream import Batch, EpochStream, caption_of_epoch, epoch_loader
 from pipeline.teacher import load_towers, read_teacher_identity
 from pipeline.timing import interleaved, median_ratio
-from pipeline.trainer import TrainConfig, Trainer
+from pipeline.train_config import TrainConfig
+from pipeline.trainer import Trainer
 
 
 def step_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Figure]:

@@ -22,7 +22,8 @@ from pipeline.params import LossParams
 from pipeline.shards import MANIFEST, Manifest
 from pipeline.storage import Storage
 from pipeline.stream import EpochStream, epoch_loader
-from pipeline.trainer import TrainConfig, Trainer
+from pipeline.train_config import TrainConfig
+from pipeline.trainer import Trainer
 
 VIEWS, CAPTIONS = 4, 1
 HALF = 2  # bytes of a half float

@@ -12,7 +12,8 @@ from pipeline.bench.figures import Figure
 from pipeline.bench.material import photographs, write_images, write_vectors
 from pipeline.bench.sizes import BenchSizes, distill_params
 from pipeline.storage import Storage
-from pipeline.trainer import TrainConfig, Trainer
+from pipeline.train_config import TrainConfig
+from pipeline.trainer import Trainer
 
 
 def wait_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:

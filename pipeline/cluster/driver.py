@@ -13,7 +13,8 @@ from pipeline.cluster.node import conclude, job_folder, ready_node, upload_outpu
 from pipeline.console import setup_logging
 from pipeline.layout import Layout
 from pipeline.on_ray import gpus_of_ray, one_line_errors_of_ray, ray_session, share_machines
-from pipeline.params import ClusterParams, Params, load_params
+from pipeline.params import Params, load_params
+from pipeline.place_params import ClusterParams
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from pipeline.dataset import SPLITS
 from pipeline.doctor.check import Check, fault, listed, ok, warning
 from pipeline.doctor.node import NodeFacts, temporary
 from pipeline.layout import Layout
-from pipeline.params import ClusterParams, Params
+from pipeline.params import Params
+from pipeline.place_params import ClusterParams
 from pipeline.shards import Manifest
 from pipeline.storage import Storage
 

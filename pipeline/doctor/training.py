@@ -21,7 +21,8 @@ from pipeline.layout import Layout
 from pipeline.on_ray import one_line_errors_of_ray
 from pipeline.params import Params
 from pipeline.stream import Batch, EpochStream, epoch_loader
-from pipeline.trainer import TrainConfig, Trainer
+from pipeline.train_config import TrainConfig
+from pipeline.trainer import Trainer
 
 SECONDS = 3.0  # that each of the two rates is measured
 PATIENCE_S = 60.0  # for a node of Ray that measures

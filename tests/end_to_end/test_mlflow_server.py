@@ -30,7 +30,8 @@ from mlflow.entities import Run
 from mlflow_servers import MlflowServer, free_port, wait_for
 
 from pipeline.layout import Layout
-from pipeline.params import TrackingParams, load_params
+from pipeline.params import load_params
+from pipeline.place_params import TrackingParams
 from pipeline.publish import publish, run_address
 from pipeline.run import RunRecord
 from pipeline.tracking import FINGERPRINT, LiveTracker

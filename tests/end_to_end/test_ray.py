@@ -29,14 +29,16 @@ from pipeline.identity import cache_identity
 from pipeline.launch import launch
 from pipeline.layout import Layout
 from pipeline.on_ray import set_ray_environment
-from pipeline.params import ClusterParams, load_params
+from pipeline.params import load_params
+from pipeline.place_params import ClusterParams
 from pipeline.step_log import read_steps
 from pipeline.storage import Storage
 from pipeline.teacher import read_teacher_identity
 from pipeline.tracking import LiveTracker
 from pipeline.tracking_target import TrackingTarget
+from pipeline.train_config import TrainConfig
 from pipeline.train_loop import train
-from pipeline.trainer import Row, TrainConfig
+from pipeline.trainer import Row
 
 pytestmark = pytest.mark.slow
 

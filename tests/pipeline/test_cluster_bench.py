@@ -14,8 +14,8 @@ from pipeline.bench.killing import recover
 from pipeline.bench.sizes import ClusterSizes
 from pipeline.bench.torchrun_entry import torchrun
 from pipeline.step_log import read_steps
+from pipeline.train_config import TrainConfig
 from pipeline.train_loop import train
-from pipeline.trainer import TrainConfig
 
 SMALL = ClusterSizes(image_size=32, micro_batch=8, dim=16, steps=3, epochs=3)
 

@@ -25,7 +25,8 @@ from pipeline.doctor.node import Gpu, NodeFacts, Questions, look
 from pipeline.doctor.nodes import Survey
 from pipeline.doctor.training import Rates, judged, measured
 from pipeline.layout import Layout
-from pipeline.params import ClusterParams, Params
+from pipeline.params import Params
+from pipeline.place_params import ClusterParams
 from pipeline.shards import Manifest
 from pipeline.storage import Storage
 

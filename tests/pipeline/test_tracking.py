@@ -12,7 +12,8 @@ from mlflow.entities import Run
 
 from kdeov.errors import KdeovError
 from pipeline.layout import Layout
-from pipeline.params import Params, TrackingParams
+from pipeline.params import Params
+from pipeline.place_params import TrackingParams
 from pipeline.run import RunRecord
 from pipeline.tracking import (
     FINGERPRINT,

@@ -31,8 +31,9 @@ from pipeline.plan import check_sharing
 from pipeline.step_log import StepLog, keys_digest, read_steps
 from pipeline.storage import Storage
 from pipeline.teacher import read_teacher_identity
+from pipeline.train_config import TrainConfig
 from pipeline.train_loop import train
-from pipeline.trainer import Row, TrainConfig
+from pipeline.trainer import Row
 
 MakeParams = Callable[..., Params]
 TERMS = {"feature": 1.0, "affinity": 0.5, "contrastive": 0.2, "interactive": 0.2, "fusion": 0.1}
