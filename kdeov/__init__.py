@@ -10,32 +10,36 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kdeov.backbone import LightweightVisualBackbone
     from kdeov.errors import KdeovError
-    from kdeov.fusion import CrossModalFusionModule
-    from kdeov.losses import CrossModalAlignmentLoss, DistillationLoss, FeatureAlignmentLoss
-    from kdeov.model import KDEOVModel
-    from kdeov.open_clip_teacher import OpenClipTeacher
-    from kdeov.projection import ProjectionNetwork
-    from kdeov.teacher import ClipTeacher
-    from kdeov.text import FrozenCLIPTextEncoder
-    from kdeov.training import train_feature_alignment
+    from kdeov.feature_alignment import train_feature_alignment
+    from kdeov.models.backbone import LightweightVisualBackbone
+    from kdeov.models.fusion import CrossModalFusionModule
+    from kdeov.models.model import KDEOVModel
+    from kdeov.models.projection import ProjectionNetwork
+    from kdeov.teachers.clip import ClipTeacher
+    from kdeov.teachers.open_clip import OpenClipTeacher
+    from kdeov.text.clip import FrozenCLIPTextEncoder
+    from kdeov.training.losses import (
+        CrossModalAlignmentLoss,
+        DistillationLoss,
+        FeatureAlignmentLoss,
+    )
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ClipTeacher": "teacher",
-    "CrossModalAlignmentLoss": "losses",
-    "CrossModalFusionModule": "fusion",
-    "DistillationLoss": "losses",
-    "FeatureAlignmentLoss": "losses",
-    "FrozenCLIPTextEncoder": "text",
-    "KDEOVModel": "model",
+    "ClipTeacher": "teachers.clip",
+    "CrossModalAlignmentLoss": "training.losses",
+    "CrossModalFusionModule": "models.fusion",
+    "DistillationLoss": "training.losses",
+    "FeatureAlignmentLoss": "training.losses",
+    "FrozenCLIPTextEncoder": "text.clip",
+    "KDEOVModel": "models.model",
     "KdeovError": "errors",
-    "LightweightVisualBackbone": "backbone",
-    "OpenClipTeacher": "open_clip_teacher",
-    "ProjectionNetwork": "projection",
-    "train_feature_alignment": "training",
+    "LightweightVisualBackbone": "models.backbone",
+    "OpenClipTeacher": "teachers.open_clip",
+    "ProjectionNetwork": "models.projection",
+    "train_feature_alignment": "feature_alignment",
 }
 
 __all__ = [

@@ -82,3 +82,8 @@ def progress(label: str, total: int, unit: str = "pictures") -> Iterator[Meter]:
     )  # fmt: skip
     with Progress(*columns, console=console) as bar:
         yield Meter(label, total, unit, bar)
+
+
+def printable(text: str) -> str:
+    """A text from outside as it may stand in a line that a person reads."""
+    return text if text.isprintable() else ascii(text)

@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 from kdeov.errors import KdeovError
 from pipeline.cluster.driver import MISTAKE, drive
-from pipeline.cluster.node import on_cluster
 from pipeline.cluster.submit import run_on_cluster, runs_on_cluster
+from pipeline.config.params import Params, load_params
+from pipeline.config.paths import Layout
 from pipeline.console import setup_logging
-from pipeline.layout import Layout
-from pipeline.params import Params, load_params
+from pipeline.doctor.examine import preflight
+from pipeline.runtime.node import on_cluster
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def run_stage(name: str, work: Callable[[Params, Layout], None]) -> None:
     layout = Layout.here()
     try:
         if on_cluster():
-            drive(name, work)
+            drive(name, work, preflight)
         elif runs_on_cluster(name, params := load_params(layout.params)):
             run_on_cluster(name, params, layout)
         else:

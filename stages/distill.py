@@ -1,7 +1,7 @@
 """A student trained on the cached vectors."""
 
-from pipeline.distill import distill
 from pipeline.stage import run_stage
+from pipeline.training.distill import distill
 
 if __name__ == "__main__":
     run_stage("distill", distill)

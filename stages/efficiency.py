@@ -1,6 +1,6 @@
 """Size and speed, teacher against student."""
 
-from pipeline.efficiency import efficiency
+from pipeline.evaluation.efficiency import efficiency
 from pipeline.stage import run_stage
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The teacher's vectors of every view and caption, in teacher shards."""
 
-from pipeline.embed import embed
+from pipeline.embedding.embed import embed
 from pipeline.stage import run_stage
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A linear classifier on frozen embeddings, teacher against student."""
 
-from pipeline.linear_probe import linear_probe
+from pipeline.evaluation.linear_probe import linear_probe
 from pipeline.stage import run_stage
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Pictures and captions into image shards."""
 
-from pipeline.prepare import prepare
+from pipeline.prepare.prepare import prepare
 from pipeline.stage import run_stage
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The page and the MLflow run that show everything."""
 
-from pipeline.report import report
+from pipeline.report.report import report
 from pipeline.stage import run_stage
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Retrieval in both directions, teacher against student."""
 
-from pipeline.retrieval import retrieval
+from pipeline.evaluation.retrieval import retrieval
 from pipeline.stage import run_stage
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A frozen teacher, with its identity."""
 
-from pipeline.make_teacher import make_teacher
 from pipeline.stage import run_stage
+from pipeline.teachers.make_teacher import make_teacher
 
 if __name__ == "__main__":
     run_stage(

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from s3_server import S3Server, s3_process
 
 from kdeov.errors import KdeovError
-from pipeline.on_ray import set_ray_environment
+from pipeline.runtime.ray_session import set_ray_environment
+from tests.helpers.s3_server import S3Server, s3_process
 
 ROOT = Path(__file__).resolve().parent.parent
 

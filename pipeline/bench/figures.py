@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 from pipeline.console import stdout
-from pipeline.files import write_json
+from pipeline.storage.files import write_json
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.params import DistillParams, EmbedParams, LossParams, PrepareParams
-from pipeline.plan import EpochPlan
-from pipeline.source_params import CaptionsCsvParams
+from pipeline.config.params import DistillParams, EmbedParams, LossParams, PrepareParams
+from pipeline.config.source_params import CaptionsCsvParams
+from pipeline.data.epoch_plan import EpochPlan
 
 
 @dataclass(frozen=True)

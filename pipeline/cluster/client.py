@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdeov.errors import KdeovError
-from pipeline.on_ray import set_ray_environment
+from pipeline.runtime.ray_session import set_ray_environment
 
 if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import shutil
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.cluster.job import File, Job
-from pipeline.cluster.node import conclude, job_folder, ready_node, upload_outputs
+from pipeline.config.execution_params import ClusterParams
+from pipeline.config.params import Params, load_params
+from pipeline.config.paths import Layout
 from pipeline.console import setup_logging
-from pipeline.layout import Layout
-from pipeline.on_ray import gpus_of_ray, one_line_errors_of_ray, ray_session, share_machines
-from pipeline.params import Params, load_params
-from pipeline.place_params import ClusterParams
+from pipeline.runtime.job import File, Job
+from pipeline.runtime.node import conclude, job_folder, ready_node, upload_outputs
+from pipeline.runtime.ray_session import (
+    gpus_of_ray,
+    one_line_errors_of_ray,
+    ray_session,
+    share_machines,
+)
 
 logger = logging.getLogger(__name__)
 
 Work = Callable[[Params, Layout], None]
+Preflight = Callable[[Params, Layout, bool], None]
 MISTAKE = 65
 """Exit status of a driver whose stage ended with a line that a person has to read (EX_DATAERR):
 another attempt would end in the same way."""
@@ -26,28 +31,27 @@ SPREADS_ITSELF = ("embed", "distill")
 """Stages that use the workers of Ray; others run as a whole on one of them."""
 
 
-def drive(stage: str, work: Work) -> None:
+def drive(stage: str, work: Work, preflight: Preflight) -> None:
     """Runs the stage of this process's job.
+
+    Args:
+        stage: Its name.
+        work: The stage.
+        preflight: Checks all nodes before hours are spent on them.
 
     Raises:
         KdeovError: As the stage does.
     """
     with ray_session(1), one_line_errors_of_ray():
         if stage in SPREADS_ITSELF:
-            _preflight(stage)
+            root = ready_node()
+            assert root is not None
+            params = load_params(root / "params.yaml")
+            preflight(params, Layout(root), stage != "distill")
             files = _run_here(work)
         else:
             files = _run_on_a_node(work)
     conclude(files)
-
-
-def _preflight(stage: str) -> None:
-    """Looks at all nodes before hours are spent on them."""
-    root = ready_node()
-    assert root is not None
-    # by name: no stage depends on all that a doctor knows of
-    doctor = importlib.import_module("pipeline.doctor.examine")
-    doctor.preflight(load_params(root / "params.yaml"), Layout(root), quick=stage != "distill")
 
 
 def _run_here(work: Work, use_gpu: bool | None = None) -> list[File]:

@@ -20,8 +20,8 @@ from pathlib import Path
 import psutil
 
 from kdeov.errors import KdeovError
-from pipeline.files import read_json, write_json
-from pipeline.on_ray import set_ray_environment
+from pipeline.runtime.ray_session import set_ray_environment
+from pipeline.storage.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 

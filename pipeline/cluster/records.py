@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from pipeline.files import read_json, write_json
-from pipeline.layout import Layout
+from pipeline.config.paths import Layout
+from pipeline.storage.files import read_json, write_json
 
 
 @dataclass(frozen=True)

@@ -17,20 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdeov.errors import KdeovError
+from pipeline.artifacts.shard_folder import ShardFolder
+from pipeline.artifacts.shards import MANIFEST
 from pipeline.cluster.client import Dashboard
 from pipeline.cluster.driver import MISTAKE
-from pipeline.cluster.job import JOB, STAGES, File, Job
-from pipeline.cluster.node import fetch, outputs_of, store
 from pipeline.cluster.package import check_package
 from pipeline.cluster.records import Record
-from pipeline.files import writing, writing_folder
-from pipeline.layout import Layout
-from pipeline.on_ray import PREEMPTION, set_ray_environment
-from pipeline.params import Params
-from pipeline.shard_folder import ShardFolder
-from pipeline.shards import MANIFEST
-from pipeline.storage import Storage
-from pipeline.upload import upload_finished, upload_missing
+from pipeline.cluster.upload import upload_finished, upload_missing
+from pipeline.config.params import Params
+from pipeline.config.paths import Layout
+from pipeline.runtime.job import JOB, STAGES, File, Job
+from pipeline.runtime.node import fetch, outputs_of, store
+from pipeline.runtime.ray_session import PREEMPTION, set_ray_environment
+from pipeline.storage.files import writing, writing_folder
+from pipeline.storage.storage import Storage
 
 if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails

@@ -41,7 +41,7 @@ def survey_by_job(address: str, root: Path, questions: Questions) -> Survey:
     """
     from pipeline.cluster.client import Dashboard
     from pipeline.cluster.package import check_package
-    from pipeline.on_ray import RAY_ENVIRONMENT
+    from pipeline.runtime.ray_session import RAY_ENVIRONMENT
 
     check_package(root)
     dashboard = Dashboard(address)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+from rich.text import Text
+
 from kdeov.errors import KdeovError
+from pipeline.console import stdout
 
 Verdict = Literal["ok", "warning", "fault"]
 NAMED = 3  # things that a line names before it counts
+
+
+COLOURS = {"ok": "green", "warning": "yellow", "fault": "bold red"}
 
 
 @dataclass(frozen=True)
@@ -69,3 +76,15 @@ def listed(things: Iterable[object]) -> str:
 def counted(number: int, thing: str) -> str:
     """`1 node`, `2 nodes`."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def conclude(checks: Sequence[Check]) -> bool:
+    """Prints the checks; returns whether a run would go through."""
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        verdict = Text(f"{check.verdict:<8}", COLOURS[check.verdict])
+        stdout.print(verdict + Text(f"{check.name:<{width}}  {check.text}"), soft_wrap=True)
+    count = Counter(check.verdict for check in checks)
+    found = [counted(count[kind], kind) for kind in ("fault", "warning") if count[kind]]
+    stdout.print(", ".join(found) or "nothing would stop a run", highlight=False)
+    return not count["fault"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 
-from kdeov.clip_loading import import_clip
+from kdeov.weights.clip import import_clip
+from pipeline.config.params import Params
+from pipeline.config.paths import Layout
+from pipeline.config.provenance import git_state
 from pipeline.doctor.check import Check, complaints, fault, ok, warning
-from pipeline.fingerprint import git_state
-from pipeline.layout import Layout
-from pipeline.params import Params
 
 NEEDS_CLIP = ("tiny", "clip")  # sources of teachers
 

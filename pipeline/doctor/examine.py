@@ -6,16 +6,16 @@ import logging
 from collections.abc import Callable
 
 from kdeov.errors import KdeovError
-from pipeline.distill import runs_storage
-from pipeline.doctor import checkout, machines, places, room, tracker, training
+from pipeline.artifacts.identity import read_teacher_identity
+from pipeline.artifacts.run import runs_storage
+from pipeline.config.params import Params
+from pipeline.config.paths import Layout
+from pipeline.doctor import checkout, disk, machines, storages, tracker, training
 from pipeline.doctor.by_job import survey_by_job
 from pipeline.doctor.check import Check, complaints
 from pipeline.doctor.node import Questions
 from pipeline.doctor.nodes import Survey, on_ray, survey
 from pipeline.doctor.shards import find_shards, shards
-from pipeline.layout import Layout
-from pipeline.params import Params
-from pipeline.teacher import read_teacher_identity
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def examine(params: Params, layout: Layout, quick: bool = False) -> list[Check]:
     return [
         *checkout.git(layout),
         *checkout.tools(params, layout),
-        *places.sources(params, layout),
+        *storages.sources(params, layout),
         *examine_run(params, layout, quick),
     ]
 
@@ -44,19 +44,19 @@ def examine_run(params: Params, layout: Layout, quick: bool = False) -> list[Che
     How fast data come is not measured on a cluster from outside of it; its jobs do so.
     """
     checks: list[Check] = []
-    listed, wanted, found = None, room.Needs({}, 0), Survey([], {})
-    with places.probe_in(list(places.storage_names(params))) as (probe, wrong):
+    listed, wanted, found = None, disk.Needs({}, 0), Survey([], {})
+    with storages.probe_in(list(storages.storage_names(params))) as (probe, wrong):
         if params.data.storage not in wrong:
             with complaints("shards", checks):
                 listed = find_shards(params, layout)
         with complaints("disk", checks):
             manifests = listed.manifests if listed else {}
-            wanted = room.needs(
+            wanted = disk.needs(
                 params, layout, runs_storage(params, layout).folder, _dim(layout), manifests
             )
         with complaints("cluster", checks):
             questions = Questions(
-                storages=tuple(a for a in places.storage_names(params) if a not in wrong),
+                storages=tuple(a for a in storages.storage_names(params) if a not in wrong),
                 probe=probe,
                 shard_storage=params.data.storage or "",
                 shards=listed.sample() if listed else (),
@@ -67,11 +67,11 @@ def examine_run(params: Params, layout: Layout, quick: bool = False) -> list[Che
         *machines.alike(found),
         *machines.clocks(found.nodes),
         *machines.devices(found.nodes, params.cluster),
-        *room.disks(found.nodes, wanted),
-        *room.shared_memory(found.nodes, wanted, params.cluster),
-        *places.storages(params, found.nodes, wrong),
+        *disk.disks(found.nodes, wanted),
+        *disk.shared_memory(found.nodes, wanted, params.cluster),
+        *storages.storages(params, found.nodes, wrong),
         *(shards(listed, found.nodes) if listed else []),
-        *places.teacher(layout),
+        *storages.teacher(layout),
     ]
     if listed and layout.embeddings / "train" in listed.manifests:
         checks += training.fits(params, layout)
@@ -117,5 +117,5 @@ def _survey(params: Params, layout: Layout, questions: Questions) -> Survey:
 def _dim(layout: Layout) -> int:
     try:
         return int(read_teacher_identity(layout.teacher)["embed_dim"])
-    except (KdeovError, KeyError, TypeError, ValueError):  # told by `places.teacher`
+    except (KdeovError, KeyError, TypeError, ValueError):  # told by `storages.teacher`
         return USUAL_DIM

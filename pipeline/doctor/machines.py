@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+from pipeline.config.execution_params import ClusterParams
 from pipeline.doctor.check import Check, counted, fault, listed, ok, warning
 from pipeline.doctor.node import NodeFacts
 from pipeline.doctor.nodes import Survey
-from pipeline.place_params import ClusterParams
 
 CLOCKS_APART_S = 2.0  # logs are no longer in order
 SIGNATURE_S = 300.0  # S3 signs requests with the time, and refuses those of other times

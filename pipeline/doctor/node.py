@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdeov.errors import KdeovError
-from pipeline.files import digest, sha256_file
-from pipeline.storage import Storage
+from pipeline.storage.files import digest, sha256_file
+from pipeline.storage.storage import Storage
 
 # what numbers, or the understanding between machines, depend on
 PACKAGES = (

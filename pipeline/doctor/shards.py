@@ -6,14 +6,14 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.dataset import SPLITS
+from pipeline.artifacts.dataset import SPLITS
+from pipeline.artifacts.shard_folder import ShardFolder, object_name
+from pipeline.artifacts.shards import MANIFEST, Manifest, Shard
+from pipeline.config.params import Params
+from pipeline.config.paths import Layout
 from pipeline.doctor.check import Check, counted, fault, listed, ok
 from pipeline.doctor.node import PATIENCE_S, NodeFacts
-from pipeline.layout import Layout
-from pipeline.params import Params
-from pipeline.shard_folder import ShardFolder, object_name
-from pipeline.shards import MANIFEST, Manifest, Shard
-from pipeline.storage import Storage
+from pipeline.storage.storage import Storage
 
 SAMPLED = 32  # whose sizes every node compares; names are compared of all
 

@@ -10,10 +10,10 @@ import os
 import sqlite3
 from pathlib import Path
 
+from pipeline.config.params import Params
+from pipeline.config.paths import Layout
 from pipeline.doctor.check import Check, complaints, ok, warning
-from pipeline.layout import Layout
-from pipeline.params import Params
-from pipeline.tracking_target import TrackingTarget, one_line, patience, tracking_errors
+from pipeline.tracking.target import TrackingTarget, one_line, patience, tracking_errors
 
 TAG = "kdeov.doctor"
 CURE = "training goes on without it; `kdeov publish` brings it up to date later"

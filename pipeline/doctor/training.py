@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
-from kdeov.transform import ImageTransform
-from pipeline.cluster.node import ready_node
-from pipeline.distill import check_training, train_config
+from kdeov.data.transform import ImageTransform
+from pipeline.config.params import Params
+from pipeline.config.paths import Layout
+from pipeline.data.loader import Batch, EpochStream, epoch_loader
 from pipeline.doctor.check import Check, complaints, counted, ok, warning
 from pipeline.doctor.node import NodeFacts
 from pipeline.doctor.nodes import on_ray
-from pipeline.layout import Layout
-from pipeline.on_ray import one_line_errors_of_ray
-from pipeline.params import Params
-from pipeline.stream import Batch, EpochStream, epoch_loader
-from pipeline.train_config import TrainConfig
-from pipeline.trainer import Trainer
+from pipeline.runtime.node import ready_node
+from pipeline.runtime.ray_session import one_line_errors_of_ray
+from pipeline.training.config import TrainConfig
+from pipeline.training.distill import check_training, train_config
+from pipeline.training.trainer import Trainer
 
 SECONDS = 3.0  # that each of the two rates is measured
 PATIENCE_S = 60.0  # for a node of Ray that measures

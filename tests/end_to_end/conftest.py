@@ -8,11 +8,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest_end_to_end import Checkout, new_checkout, reproduced
-from mlflow_servers import mlflow_server
 
 from pipeline.cluster.local import LocalCluster
-from pipeline.layout import Layout
+from pipeline.config.paths import Layout
+from tests.helpers.checkouts import Checkout, new_checkout, reproduced
+from tests.helpers.mlflow_servers import mlflow_server
 
 __all__ = ["mlflow_server", "new_checkout", "reproduced"]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest_end_to_end import Checkout
+
+from tests.helpers.checkouts import Checkout
 
 CSV = "image,caption\na.jpg,a dog\n"
 

@@ -17,12 +17,12 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from conftest_end_to_end import Checkout, environment
-from s3_server import Forwarder
 
 from pipeline.cluster.client import Dashboard
-from pipeline.cluster.job import JOB
 from pipeline.cluster.local import LocalCluster
+from pipeline.runtime.job import JOB
+from tests.helpers.checkouts import Checkout, environment
+from tests.helpers.s3_server import Forwarder
 
 pytestmark = pytest.mark.slow
 

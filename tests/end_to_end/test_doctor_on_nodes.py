@@ -15,25 +15,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from conftest_end_to_end import Checkout
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
-from mlflow_servers import MlflowServer
 
+from pipeline.artifacts.shard_folder import object_name
+from pipeline.artifacts.shards import Manifest
 from pipeline.cluster.local import RAY, LocalCluster
+from pipeline.config.params import load_params
+from pipeline.config.paths import Layout
 from pipeline.doctor.tracker import mlflow
-from pipeline.layout import Layout
-from pipeline.on_ray import set_ray_environment
-from pipeline.params import load_params
-from pipeline.shard_folder import object_name
-from pipeline.shards import Manifest
+from pipeline.runtime.ray_session import set_ray_environment
+from tests.helpers.checkouts import Checkout
+from tests.helpers.mlflow_servers import MlflowServer
 
 pytestmark = pytest.mark.slow
 
-SHOWN = "from pipeline.cli import app; app()"
+SHOWN = "from pipeline.cli.main import app; app()"
 IN_A_JOB = """
 import sys
-from pipeline.on_ray import set_ray_environment
+from pipeline.runtime.ray_session import set_ray_environment
 
 environment = set_ray_environment()
 import ray
@@ -41,8 +41,8 @@ from kdeov.errors import KdeovError
 from pipeline.doctor import training
 from pipeline.doctor.examine import preflight
 from pipeline.doctor.node import NodeFacts
-from pipeline.layout import Layout
-from pipeline.params import load_params
+from pipeline.config.paths import Layout
+from pipeline.config.params import load_params
 
 gcs, root = sys.argv[1:]
 environment["PYTHONPATH"] = root

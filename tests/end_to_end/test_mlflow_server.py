@@ -23,19 +23,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest_end_to_end import Checkout, environment
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
-from mlflow_servers import MlflowServer, free_port, wait_for
 
-from pipeline.layout import Layout
-from pipeline.params import load_params
-from pipeline.place_params import TrackingParams
-from pipeline.publish import publish, run_address
-from pipeline.run import RunRecord
-from pipeline.tracking import FINGERPRINT, LiveTracker
-from pipeline.tracking_target import TrackingTarget
+from pipeline.artifacts.run import RunRecord
+from pipeline.config.execution_params import TrackingParams
+from pipeline.config.params import load_params
+from pipeline.config.paths import Layout
+from pipeline.report.publish import publish, run_address
+from pipeline.tracking.mlflow_run import FINGERPRINT, LiveTracker
+from pipeline.tracking.target import TrackingTarget
+from tests.helpers.checkouts import Checkout, environment
+from tests.helpers.mlflow_servers import MlflowServer, free_port, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -104,8 +104,8 @@ def test_a_driver_killed_at_any_moment_and_started_again_tells_every_epoch_once(
     mlflow_server: MlflowServer,
 ) -> None:
     script = f"""
-from pipeline.tracking import LiveTracker
-from pipeline.tracking_target import TrackingTarget
+from pipeline.tracking.mlflow_run import LiveTracker
+from pipeline.tracking.target import TrackingTarget
 target = TrackingTarget({mlflow_server.uri!r}, "kdeov", None)
 told, epoch = LiveTracker(target, "c" * 16, "run", {{}}, {{}}), 0
 while True:
@@ -317,7 +317,7 @@ def test_a_login_comes_from_the_environment_or_the_address_and_is_told_nowhere(
 
 def test_the_page_is_named_once_it_answers_and_ends_with_the_command(reproduced: Checkout) -> None:
     port = free_port()
-    command = f"from pipeline.cli import app; app(['ui', '--port', '{port}'])"
+    command = f"from pipeline.cli.main import app; app(['ui', '--port', '{port}'])"
     shown = subprocess.Popen(
         [sys.executable, "-c", command], cwd=reproduced.path, env=environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,

@@ -20,25 +20,24 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 import torch
-from conftest_end_to_end import Checkout
 
-import pipeline.launch
+import pipeline.runtime.ray_train
+from pipeline.artifacts.identity import cache_identity, read_teacher_identity
 from pipeline.cluster.local import LocalCluster, add_node
-from pipeline.embed import embed
-from pipeline.identity import cache_identity
-from pipeline.launch import launch
-from pipeline.layout import Layout
-from pipeline.on_ray import set_ray_environment
-from pipeline.params import load_params
-from pipeline.place_params import ClusterParams
-from pipeline.step_log import read_steps
-from pipeline.storage import Storage
-from pipeline.teacher import read_teacher_identity
-from pipeline.tracking import LiveTracker
-from pipeline.tracking_target import TrackingTarget
-from pipeline.train_config import TrainConfig
-from pipeline.train_loop import train
-from pipeline.trainer import Row
+from pipeline.config.execution_params import ClusterParams
+from pipeline.config.params import load_params
+from pipeline.config.paths import Layout
+from pipeline.embedding.embed import embed
+from pipeline.runtime.ray_session import set_ray_environment
+from pipeline.storage.storage import Storage
+from pipeline.tracking.mlflow_run import LiveTracker
+from pipeline.tracking.target import TrackingTarget
+from pipeline.training.config import TrainConfig
+from pipeline.training.launch import launch
+from pipeline.training.loop import train
+from pipeline.training.step_log import read_steps
+from pipeline.training.trainer import Row
+from tests.helpers.checkouts import Checkout
 
 pytestmark = pytest.mark.slow
 
@@ -258,7 +257,7 @@ def test_training_goes_on_with_the_machines_that_are_left_and_takes_new_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """SIGKILL of a whole node amid an epoch; then another one joins."""
-    monkeypatch.setattr(pipeline.launch, "RESIZE_S", 2.0)
+    monkeypatch.setattr(pipeline.runtime.ray_train, "RESIZE_S", 2.0)
     run = new_run(reproduced, tmp_path, epochs=EPOCHS, kind=HoldingTracker)
     assert isinstance(run.tracker, HoldingTracker)
     run.tracker.gate = tmp_path / "gate"

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest_end_to_end import Checkout
+
+from tests.helpers.checkouts import Checkout
 
 QUICK = (
     "teacher.source=tiny", "teacher.tiny.epochs=1", "embed.views=2", "distill.image_size=64",

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest_end_to_end import Checkout, environment
 
-from pipeline.layout import Layout
-from pipeline.study import Study, run_study, study_table
+from pipeline.cli.ablation import Study, run_study, study_table
+from pipeline.config.paths import Layout
+from tests.helpers.checkouts import Checkout, environment
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest_end_to_end import Checkout
-from s3_server import S3Server
+
+from tests.helpers.checkouts import Checkout
+from tests.helpers.s3_server import S3Server
 
 pytestmark = pytest.mark.slow
 

@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kdeov import KdeovError, KDEOVModel
-from kdeov.clip_loading import import_clip
-from kdeov.open_clip_towers import import_open_clip
-from kdeov.student import VisualStudent
+from kdeov.models.student import VisualStudent
+from kdeov.weights.clip import import_clip
+from kdeov.weights.towers import import_open_clip
 
 settings.register_profile("kdeov", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("kdeov")

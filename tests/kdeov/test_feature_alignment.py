@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from kdeov import ClipTeacher, KDEOVModel, train_feature_alignment
-from kdeov.losses import TERMS
-from kdeov.weights import state_dict_sha256
+from kdeov.training.losses import TERMS
+from kdeov.weights.state_dict import state_dict_sha256
 
 TEXTS = ["a cat", "two dogs", "a red bus", "the sea", "some food", "a tower", "snow", "a horse"]
 

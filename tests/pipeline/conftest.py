@@ -17,21 +17,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from teachers import clip_file
 
-from kdeov.clip_loading import import_clip
-from kdeov.weights import write_tensors
-from pipeline.distill import distill
-from pipeline.efficiency import efficiency
-from pipeline.embed import embed
-from pipeline.layout import Layout
-from pipeline.linear_probe import linear_probe
-from pipeline.make_teacher import make_teacher
-from pipeline.params import Params, load_params
-from pipeline.prepare import prepare
-from pipeline.retrieval import retrieval
-from pipeline.storage import Storage
-from pipeline.zero_shot import zero_shot
+from kdeov.weights.clip import import_clip
+from kdeov.weights.state_dict import write_tensors
+from pipeline.config.params import Params, load_params
+from pipeline.config.paths import Layout
+from pipeline.embedding.embed import embed
+from pipeline.evaluation.efficiency import efficiency
+from pipeline.evaluation.linear_probe import linear_probe
+from pipeline.evaluation.retrieval import retrieval
+from pipeline.evaluation.zero_shot import zero_shot
+from pipeline.prepare.prepare import prepare
+from pipeline.storage.storage import Storage
+from pipeline.teachers.make_teacher import make_teacher
+from pipeline.training.distill import distill
+from tests.helpers.teachers import clip_file
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY: dict[str, Any] = {

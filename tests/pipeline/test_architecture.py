@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
-from closure import SHOWN_NOT_COUNTED, closure
+
+from tests.helpers.closure import SHOWN_NOT_COUNTED, closure
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("kdeov", "pipeline", "stages")
@@ -137,7 +138,7 @@ def test_help_waits_for_no_heavy_library(run_python: Any) -> None:
     script = """
 import sys
 from typer.testing import CliRunner
-from pipeline.cli import app
+from pipeline.cli.main import app
 result = CliRunner().invoke(app, ["--help"])
 assert result.exit_code == 0 and "publish" in result.output, result.output
 print([name for name in ("torch", "ray", "mlflow", "numpy", "clip") if name in sys.modules])

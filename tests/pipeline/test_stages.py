@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from kdeov.model import KDEOVModel
-from pipeline.distill import distill
-from pipeline.layout import Layout
-from pipeline.params import Params
-from pipeline.run import RunRecord
+from kdeov.models.model import KDEOVModel
+from pipeline.artifacts.run import RunRecord
+from pipeline.config.params import Params
+from pipeline.config.paths import Layout
+from pipeline.training.distill import distill
 
 pytestmark = pytest.mark.slow  # the first of these tests trains
 

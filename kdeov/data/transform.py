@@ -1,0 +1,72 @@
+"""How a picture becomes what a CLIP tower sees; part of every cache's identity."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """Resize to a square, scale to [0, 1], normalise. The crop itself is a `View` (see
+    `kdeov.data.views`).
+
+    Attributes:
+        size: Side of the square, pixels.
+        mean: Per channel, of values in [0, 1].
+        std: Per channel, of values in [0, 1].
+        interpolation: Pillow's name of the filter; antialiased.
+        crop: What a picture without a view is cut to; `center` is the largest centred square.
+    """
+
+    size: int = 224
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+    interpolation: str = "bicubic"
+    crop: str = "center"
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ImageTransform:
+        """The inverse of `to_dict`."""
+        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types only."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+    @property
+    def resampling(self) -> Image.Resampling:
+        """Pillow's filter."""
+        return Image.Resampling[self.interpolation.upper()]
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 [..., 3, H, W] to normalised float32 of the same shape."""
+        mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1) * 255
+        std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1) * 255
+        return (pixels.float() - mean) / std
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        """The centred square of a picture as uint8 [3, size, size]."""
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        square = image.convert("RGB").resize(
+            (self.size, self.size), self.resampling, box=(left, top, left + side, top + side)
+        )
+        return to_tensor(square)
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """A picture, normalised: float32 [3, size, size]."""
+        return self.normalise(self.pixels(image))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """An RGB picture as uint8 [3, H, W]."""
+    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()

@@ -1,0 +1,86 @@
+"""A student as it is deployed: picture tower alone, batch norm folded into the convolutions."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from kdeov.models.student import VisualStudent
+
+
+class ImageTower(nn.Module):
+    """Picture in, unit index vector out, for inference; the student itself stays as it is.
+
+    Args:
+        student: Its backbone and projection are copied; its fusion is no part of the index vector.
+    """
+
+    def __init__(self, student: VisualStudent):
+        super().__init__()
+        self.backbone = copy.deepcopy(student.backbone)
+        self.projection = copy.deepcopy(student.projection)
+        self.eval()
+        self.backbone.trunk.simplify()
+        like, side = self.backbone.pixel_scale, self.backbone.strides[-1]
+        self.to(like.device, like.dtype)  # layers that were merged may be new ones
+        fold_batch_norm(self, like.new_zeros(1, 3, side, side))
+        for module in self.projection.modules():
+            if isinstance(module, nn.SiLU):
+                module.inplace = True
+        self.requires_grad_(False)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised pixels [B, 3, H, W] to unit vectors [B, D]."""
+        return nn.functional.normalize(self.projection(self.backbone(images)), dim=-1)
+
+
+@torch.no_grad()
+def fold_batch_norm(module: nn.Module, images: Tensor) -> None:
+    """Folds each batch norm into the convolution before it, in place.
+
+    In evaluation mode a batch norm is an affine map of each channel, which the convolution can do
+    itself: the outputs stay the same up to rounding. Before means in what is computed: a pair is
+    folded where the norm was seen to take the very tensor that the convolution gave, as the order
+    of a module's layers does not tell (pre-activation, parallel branches).
+
+    Args:
+        module: In evaluation mode.
+        images: What the module takes, to watch it at work.
+    """
+    given: dict[nn.Module, list[Tensor]] = {}
+    taken: dict[nn.Module, list[Tensor]] = {}
+
+    def after(conv: nn.Module, _: object, output: Tensor) -> None:
+        given.setdefault(conv, []).append(output)
+
+    def before(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        taken.setdefault(norm, []).append(inputs[0])
+
+    handles = [m.register_forward_hook(after) for m in module.modules() if _is_plain(m)]
+    handles += [
+        m.register_forward_pre_hook(before)
+        for m in module.modules()
+        if isinstance(m, nn.BatchNorm2d)
+    ]
+    module(images)
+    for handle in handles:
+        handle.remove()
+    for parent in list(module.modules()):
+        for (conv_name, conv), (name, norm) in pairwise(list(parent.named_children())):
+            outputs, inputs = given.get(conv, []), taken.get(norm, [])
+            if len(outputs) == len(inputs) == 1 and outputs[0] is inputs[0]:
+                fused = fuse_conv_bn_eval(conv, norm)  # type: ignore[type-var, arg-type]
+                setattr(parent, conv_name, fused)
+                # timm's batch norms end with an activation
+                rest = [getattr(norm, part) for part in ("drop", "act") if hasattr(norm, part)]
+                setattr(parent, name, nn.Sequential(*rest) if rest else nn.Identity())
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether a convolution uses its weights as they are; some standardise them first."""
+    return type(layer) is nn.Conv2d

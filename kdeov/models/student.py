@@ -1,0 +1,60 @@
+"""The part of the model that is trained: picture in, vector and dense map out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from kdeov.models.backbone import LightweightVisualBackbone
+from kdeov.models.fusion import CrossModalFusionModule
+from kdeov.models.projection import ProjectionNetwork
+
+
+class StudentOutput(NamedTuple):
+    """Attributes: embedding [B, D], not normalised; dense [B, D, h, w], whose mean it is."""
+
+    embedding: Tensor
+    dense: Tensor
+
+
+class VisualStudent(nn.Module):
+    """Backbone, projection and fusion.
+
+    Args:
+        backbone_type: See `LightweightVisualBackbone`.
+        fusion_type: See `CrossModalFusionModule`.
+        embed_dim: Width of the teacher's embedding space, D.
+        backbone_weights: Pretrained weights of the backbone, or None.
+    """
+
+    def __init__(
+        self,
+        backbone_type: str = "yolov8n",
+        fusion_type: str = "film",
+        embed_dim: int = 512,
+        backbone_weights: str | Path | None = None,
+    ):
+        super().__init__()
+        self.backbone = LightweightVisualBackbone(backbone_type, backbone_weights)
+        self.projection = ProjectionNetwork(self.backbone.channels, embed_dim)
+        self.fusion = CrossModalFusionModule(fusion_type, embed_dim)
+        self.embed_dim = embed_dim
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised pixels [B, 3, H, W] to embeddings [B, D], not normalised."""
+        return self.projection(self.backbone(images))
+
+    def dense(self, images: Tensor) -> Tensor:
+        """Normalised pixels [B, 3, H, W] to dense maps [B, D, H/stride, W/stride] at the stride of
+        the finest level: 8 for most backbones.
+        """
+        return self.projection.dense(self.backbone(images))
+
+    def with_dense(self, images: Tensor) -> StudentOutput:
+        """Both, from one pass; the dense map is averaged to the grid of the coarsest level, whose
+        stride is 32 for most backbones.
+        """
+        features = self.backbone(images)
+        return StudentOutput(*self.projection.with_dense(features))

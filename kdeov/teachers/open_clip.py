@@ -1,0 +1,187 @@
+"""A frozen teacher of open_clip: LAION, DataComp, DFN, MetaCLIP, SigLIP, MobileCLIP and OpenAI."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdeov.errors import KdeovError
+from kdeov.teachers.base import TeacherIdentity, TowerTeacher
+from kdeov.text.open_clip import (
+    FORMAT,
+    OpenClipTextEncoder,
+    require_format,
+    require_tokenizer,
+)
+from kdeov.text.tokenizer import OpenClipTokenizer, require_transformers, tokenizer_folder
+from kdeov.weights.hub import fetch_weights
+from kdeov.weights.open_clip import CONFIG_FILE, find_source, recognise
+from kdeov.weights.state_dict import (
+    StateDict,
+    halved_where_exact,
+    read_state_dict,
+    state_dict_sha256,
+    write_tensors,
+)
+from kdeov.weights.towers import (
+    Config,
+    build_image_tower,
+    fill,
+    image_size,
+    image_transform,
+    named_as_towers,
+    read_config,
+    tower_config,
+)
+
+WEIGHTS_FILE = "open_clip_model.safetensors"  # open_clip's name for it
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenClipIdentity(TeacherIdentity):
+    """A teacher's identity with its architecture, for weights do not tell the activation.
+
+    Attributes:
+        architecture: What the towers were built from, `quick_gelu` among it.
+    """
+
+    architecture: dict[str, Any]
+
+
+class OpenClipTeacher(TowerTeacher):
+    """A frozen model of `open_clip`, in single precision.
+
+    Every teacher of KDEOV is shown square crops, also those whose authors squash or pad whole
+    pictures (SigLIP, CLIPA, PE-Core): on squares all of open_clip's resize modes are one, and
+    `transform.crop` says what a picture without a view is cut to.
+
+    Args:
+        config: An open_clip configuration.
+        preprocess: `mean`, `std`, `interpolation` and `resize_mode`.
+        state: Weights, named as in `open_clip.CLIP` or `open_clip.CustomTextCLIP`.
+        tokenizer: That the text tower was trained with.
+        name: What to call it in tables and in its identity.
+
+    Raises:
+        KdeovError: Weights and configuration do not fit, or it reads no squares.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        preprocess: dict[str, Any],
+        state: StateDict,
+        tokenizer: OpenClipTokenizer,
+        name: str,
+    ):
+        super().__init__()
+        self.name = name
+        self.config = tower_config(config, name)
+        self.preprocessing = dict(preprocess)
+        self.transform = image_transform(preprocess, image_size(self.config, name), name)
+        image: StateDict = {}
+        text: StateDict = {}
+        for key, value in named_as_towers(state).items():
+            (image if key.startswith("visual.") else text)[key] = value
+        self.text: OpenClipTextEncoder = OpenClipTextEncoder(self.config, text, tokenizer, name)
+        self.visual = build_image_tower(self.config, name)
+        image = {key.removeprefix("visual."): value for key, value in image.items()}
+        fill(self.visual, image, name, prefix="visual.")
+        self.weights_sha256 = state_dict_sha256(self._tensors())
+        self.requires_grad_(False)
+        self.eval()
+
+    @classmethod
+    def load(
+        cls,
+        architecture: str,
+        pretrained: str | Path,
+        cache_dir: str | Path | None = None,
+        device: str | torch.device = "cpu",
+    ) -> OpenClipTeacher:
+        """Gets a teacher by names.
+
+        Args:
+            architecture: A name of `open_clip.list_models()`.
+            pretrained: One of its tags, or a local weight file.
+            cache_dir: Where downloads are kept; by default where open_clip keeps them.
+            device: Where it lives.
+
+        Raises:
+            KdeovError: A name is unknown, the weights cannot be had or are another model's, or
+                they were trained with another activation.
+        """
+        source = find_source(architecture, pretrained)
+        image_size(source.config, source.name)
+        text_config = source.config["text_cfg"]
+        if text_config.get("hf_tokenizer_name"):
+            require_transformers(source.name)
+        path = fetch_weights(source, cache_dir)
+        beside = tokenizer_folder(source.file) if source.file else None
+        tokenizer = OpenClipTokenizer(text_config, beside, cache_dir)
+        state = read_state_dict(path)
+        preprocess = recognise(source, state)
+        return cls(source.config, preprocess, state, tokenizer, source.name).to(device)
+
+    def identity(self) -> OpenClipIdentity:
+        """Library, weights, architecture, tokenizer and transform."""
+        return OpenClipIdentity(
+            library="open_clip",
+            name=self.name,
+            weights_sha256=self.weights_sha256,
+            tokenizer=self.text.tokenizer_digest(),
+            context_length=self.text.context_length,
+            embed_dim=self.embed_dim,
+            transform=self.transform.to_dict(),
+            architecture=self.config,
+        )
+
+    def _tensors(self) -> StateDict:
+        """The weights, named as in `open_clip.CustomTextCLIP`."""
+        image = {f"visual.{key}": value for key, value in self.visual.state_dict().items()}
+        return {**image, **self.text.state_dict()}
+
+    def save(self, folder: str | Path) -> None:
+        """Writes all that `open` needs, without a network, in open_clip's own form: its
+        `local-dir:FOLDER` reads the same folder.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_tensors(folder / WEIGHTS_FILE, halved_where_exact(self._tensors()))
+        self.text.tokenizer.save(folder)
+        config = {
+            "model_cfg": {**self.config, "custom_text": True},
+            "preprocess_cfg": {**self.preprocessing, "size": self.transform.size},
+            "format": FORMAT,
+            "name": self.name,
+            "weights_sha256": self.weights_sha256,
+            "tokenizer": self.text.tokenizer_digest(),
+        }
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+    @classmethod
+    def open(cls, folder: str | Path, device: str | torch.device = "cpu") -> OpenClipTeacher:
+        """Reads what `save` wrote.
+
+        Raises:
+            KdeovError: The folder holds something else, or weights or tokenizer are not those that
+                were saved.
+        """
+        folder = Path(folder)
+        version, name, digest, sha256, model, preprocess = read_config(
+            folder / CONFIG_FILE,
+            "format", "name", "tokenizer", "weights_sha256", "model_cfg", "preprocess_cfg",
+        )  # fmt: skip
+        require_format(version, folder / CONFIG_FILE)
+        tokenizer = OpenClipTokenizer(tower_config(model, name)["text_cfg"], folder)
+        require_tokenizer(tokenizer, digest, folder)
+        teacher = cls(model, preprocess, read_state_dict(folder / WEIGHTS_FILE), tokenizer, name)
+        if teacher.weights_sha256 != sha256:
+            raise KdeovError(
+                f"{folder / WEIGHTS_FILE}: not the weights of {CONFIG_FILE}; save the teacher again"
+            )
+        return teacher.to(device)

@@ -1,0 +1,31 @@
+"""Unit embeddings of images and texts by a teacher with towers."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdeov.teachers.base import TowerTeacher
+
+
+def unit_image_embeddings(teacher: TowerTeacher, pixels: np.ndarray, precision: str) -> Tensor:
+    """uint8 [N, size, size, 3] to the teacher's float32 unit vectors [N, D], on the CPU."""
+    device = next(teacher.parameters()).device
+    shown = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
+    with _autocast(device, precision):
+        vectors = teacher.encode_image(teacher.transform.normalise(shown))
+    return F.normalize(vectors.float(), dim=-1).cpu()
+
+
+def unit_text_embeddings(teacher: TowerTeacher, texts: list[str], precision: str) -> Tensor:
+    """N texts to the teacher's float32 unit vectors [N, D], on the CPU."""
+    with _autocast(next(teacher.parameters()).device, precision):
+        vectors = teacher.encode_text(texts)
+    return F.normalize(vectors.float(), dim=-1).cpu()
+
+
+def _autocast(device: torch.device, precision: str) -> torch.autocast:
+    mixed = precision != "float32"
+    return torch.autocast(device.type, getattr(torch, precision) if mixed else None, enabled=mixed)

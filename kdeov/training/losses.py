@@ -1,0 +1,178 @@
+"""Losses of distillation. Each takes tensors and compares unit vectors; teacher tensors never
+receive gradients.
+
+On several ranks the inputs are the joined batch (see `kdeov.training.distributed.gather`), and each
+rank may answer for its own rows of it alone: the mean over the ranks is the value that one process
+would get, and no rank then holds more similarities than its rows against all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdeov.errors import KdeovError
+
+TERMS = ("feature", "affinity", "relation", "contrastive", "interactive")
+NEEDS_TEXT = ("affinity", "contrastive")
+ALL = slice(None)
+COUPLED = ("affinity", "relation", "contrastive", "interactive")  # compare with others of the batch
+
+
+class DistillationLoss(nn.Module):
+    """Feature matching: the student's vector against the teacher's of the same view.
+
+    `cosine` is 1 - cos; `l2` is the squared distance of the unit vectors, FD in CLIP-KD (Yang et
+    al., 2024, arXiv:2307.12732), which carries most of the gain there.
+
+    Args:
+        kind: `cosine` or `l2`.
+
+    Raises:
+        KdeovError: Unknown kind.
+    """
+
+    def __init__(self, kind: str = "cosine"):
+        super().__init__()
+        if kind not in ("cosine", "l2"):
+            raise KdeovError(f"feature loss {kind!r} is unknown; choose cosine or l2")
+        self.kind = kind
+
+    def forward(self, student: Tensor, teacher: Tensor, rows: slice = ALL) -> Tensor:
+        """[B, D] and [B, D] to the scalar mean over the rows."""
+        student = F.normalize(student[rows], dim=-1)
+        teacher = F.normalize(teacher.detach()[rows], dim=-1)
+        if self.kind == "l2":
+            return (student - teacher).square().sum(dim=-1).mean()
+        return (1 - (student * teacher).sum(dim=-1)).mean()
+
+
+class CrossModalAlignmentLoss(nn.Module):
+    """Symmetric InfoNCE with a learnable temperature (CLIP, Radford et al., 2021,
+    arXiv:2103.00020).
+
+    Args:
+        temperature: Initial temperature; its inverse is learnt in log space and kept at most 100.
+    """
+
+    def __init__(self, temperature: float = 0.07):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+
+    def forward(self, images: Tensor, texts: Tensor, rows: slice = ALL) -> Tensor:
+        """[B, D] student pictures and [B, D] teacher vectors, row i of row i, to a scalar: the mean
+        over the rows, each against the whole batch in both directions.
+        """
+        images, texts = F.normalize(images, dim=-1), F.normalize(texts.detach(), dim=-1)
+        scale = self.log_scale.exp().clamp(max=100)
+        target = torch.arange(len(images), device=images.device)[rows]
+        pictures = F.cross_entropy(scale * images[rows] @ texts.T, target)
+        return (pictures + F.cross_entropy(scale * texts[rows] @ images.T, target)) / 2
+
+
+class AffinityDistillationLoss(nn.Module):
+    """KL of the teacher's similarity matrix: of pictures with texts, CKD in CLIP-KD
+    (arXiv:2307.12732); with the teacher's pictures in the place of texts, of pictures with
+    pictures, as in SEED (Fang et al., 2021, arXiv:2101.04731).
+
+    Args:
+        temperature: Of both softmaxes.
+    """
+
+    def __init__(self, temperature: float = 0.02):
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, student: Tensor, teacher: Tensor, texts: Tensor, rows: slice = ALL) -> Tensor:
+        """Student pictures, teacher pictures and teacher texts, [B, D] each, to a scalar: the mean
+        over the rows, each against the whole batch in both directions.
+        """
+        texts = F.normalize(texts.detach(), dim=-1) / self.temperature
+        student, teacher = F.normalize(student, dim=-1), F.normalize(teacher.detach(), dim=-1)
+        pictures = _kl(student[rows] @ texts.T, teacher[rows] @ texts.T)
+        return (pictures + _kl(texts[rows] @ student.T, texts[rows] @ teacher.T)) / 2
+
+
+class FeatureAlignmentLoss(nn.Module):
+    """The weighted sum of the terms that are asked for.
+
+    Args:
+        weights: Weight of each term: `feature` (student to teacher picture), `affinity` (KL of the
+            similarities of pictures with texts), `relation` (the same with pictures),
+            `contrastive` (InfoNCE of student pictures with captions, whose vectors are the
+            teacher's: ICL of CLIP-KD from the side of pictures), `interactive` (InfoNCE of student
+            pictures with teacher pictures). Terms of weight 0 are not computed.
+        kind: Kind of the feature term, `cosine` or `l2`.
+
+    Raises:
+        KdeovError: Unknown term, or no term left.
+    """
+
+    def __init__(self, weights: Mapping[str, float] | None = None, kind: str = "cosine"):
+        super().__init__()
+        weights = {"feature": 1.0} if weights is None else dict(weights)
+        unknown = [name for name in weights if name not in TERMS]
+        if unknown:
+            raise KdeovError(f"loss term {unknown[0]!r} is unknown; choose from {', '.join(TERMS)}")
+        negative = [name for name, weight in weights.items() if weight < 0]
+        if negative:
+            raise KdeovError(f"the weight of loss {negative[0]!r} is negative; give 0 or more")
+        self.weights = {name: float(weight) for name, weight in weights.items() if weight > 0}
+        if not self.weights:
+            raise KdeovError(
+                f"every loss weight is 0; give one of {', '.join(TERMS)} a positive weight"
+            )
+        modules: dict[str, nn.Module] = {
+            "feature": DistillationLoss(kind),
+            "affinity": AffinityDistillationLoss(),
+            "relation": AffinityDistillationLoss(),
+            "contrastive": CrossModalAlignmentLoss(),
+            "interactive": CrossModalAlignmentLoss(),
+        }
+        # Only what is used: a temperature is a parameter, and DDP wants each in every step.
+        self.terms = nn.ModuleDict({name: modules[name] for name in self.weights})
+
+    def forward(
+        self, student: Tensor, teacher: Tensor, texts: Tensor | None = None, rows: slice = ALL
+    ) -> dict[str, Tensor]:
+        """The named terms, unweighted, and their weighted `total`.
+
+        Args:
+            student: [B, D] student pictures.
+            teacher: [B, D] teacher pictures.
+            texts: [B, D] teacher texts; may be None or [B, 0] where no term needs them.
+            rows: Which pictures of the joined batch to answer for; all of them by default.
+
+        Raises:
+            KdeovError: A term needs texts and there are none, or the widths differ.
+        """
+        if (texts is None or not texts.shape[1]) and any(n in self.weights for n in NEEDS_TEXT):
+            raise KdeovError(
+                "the affinity and contrastive losses need captions; set their weights to 0"
+            )
+        if student.shape != teacher.shape:
+            raise KdeovError(
+                f"student vectors of shape {tuple(student.shape)} cannot be compared with teacher "
+                f"vectors of shape {tuple(teacher.shape)}; build the student for this teacher"
+            )
+        inputs = {
+            "feature": (student, teacher),
+            "affinity": (student, teacher, texts),
+            "relation": (student, teacher, teacher),
+            "contrastive": (student, texts),
+            "interactive": (student, teacher),
+        }
+        terms = {name: term(*inputs[name], rows) for name, term in self.terms.items()}
+        terms["total"] = sum(self.weights[name] * value for name, value in terms.items())
+        return terms
+
+
+def _kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    return F.kl_div(
+        F.log_softmax(student_logits, dim=1), F.log_softmax(teacher_logits, dim=1),
+        reduction="batchmean", log_target=True,
+    )  # fmt: skip

@@ -1,0 +1,82 @@
+"""What a teacher cache was made from, and the comparison that names every difference."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kdeov.data.views import ViewPlan
+from kdeov.errors import KdeovError
+from pipeline.config.params import EmbedParams
+from pipeline.storage.files import read_json
+
+DTYPE = "float16"
+PRECOMPUTED = "embeddings"
+IDENTITY = "identity.json"
+EMBEDDING_VERSION = 1
+"""Version of the computation that turns images and captions into cached embeddings: raise it when a
+change gives other bytes (`tests/pipeline/embedding/test_embedding_version.py` says when). It stands
+in the identity of every cache, so that readers refuse older ones and `embed` makes them again."""
+
+
+def read_teacher_identity(folder: Path) -> dict[str, Any]:
+    """What the teacher's vectors depend on, without reading its weights."""
+    return read_json(folder / IDENTITY, "teacher")
+
+
+def view_plan(teacher: dict[str, Any], params: EmbedParams, split: str) -> ViewPlan:
+    """Training pictures have all views; validation and test pictures have the plain one, or none
+    where the teacher has no vectors of them.
+    """
+    count = params.views if split == "train" else 1
+    if split in teacher.get("without", ()):
+        count = 0
+    return ViewPlan(count, params.seed, params.min_area, params.jitter, params.blur)
+
+
+def cache_identity(teacher: dict[str, Any], params: EmbedParams, split: str) -> dict[str, Any]:
+    """The identity of a split's teacher shards.
+
+    Args:
+        teacher: `to_dict()` of the teacher's identity.
+        params: Views and precision.
+        split: Of the data.
+    """
+    return {
+        "teacher": teacher,
+        "views": asdict(view_plan(teacher, params, split)),
+        "precision": params.precision,
+        "dtype": DTYPE,
+        "normalised": True,
+        "captions": teacher.get("captions", True) and split not in teacher.get("without", ()),
+        "version": EMBEDDING_VERSION,
+    }
+
+
+def differences(wanted: Any, found: Any, name: str = "") -> list[str]:
+    """Every leaf in which two nested mappings differ, as `name: found, wanted`."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        return [
+            line
+            for key in sorted(wanted.keys() | found.keys())
+            for line in differences(
+                wanted.get(key), found.get(key), f"{name}.{key}" if name else key
+            )
+        ]
+    return [] if wanted == found else [f"{name} is {found!r}, wanted {wanted!r}"]
+
+
+def require_identity(
+    wanted: dict[str, Any], found: dict[str, Any], where: str, made_by: str = "embed"
+) -> None:
+    """Refuses what was made from something else.
+
+    Raises:
+        KdeovError: They differ; names each difference.
+    """
+    lines = differences(wanted, found)
+    if lines:
+        raise KdeovError(
+            f"{where}: made from something else ({'; '.join(lines)}); run `dvc repro {made_by}`"
+        )

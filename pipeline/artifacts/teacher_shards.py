@@ -1,0 +1,84 @@
+"""The format of teacher shards.
+
+A sample has three members: `fp16`, the raw little-endian block of unit vectors [views + captions,
+dim]; `views`, the raw little-endian uint16 parameters [views, 9]; and `crc`, two little-endian
+uint32 checksums, of the image sample that was embedded and of this sample. Raw blocks are parsed
+without a copy and without a pickle.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kdeov.data.views import View
+
+UNIT = 1e-2  # how far from 1 the length of a half-precision unit vector may be
+
+
+@dataclass(frozen=True)
+class PairedSample:
+    """A picture with what the teacher made of it.
+
+    Attributes:
+        key: Of the sample.
+        source: Name of the picture in its source.
+        jpeg: The encoded picture.
+        label: Class number, or None.
+        captions: Texts, in the order of `text_vectors`; none where they have no vectors.
+        views: What the teacher saw; none where it has no vectors of this split.
+        view_vectors: float16 [views, D], unit length.
+        text_vectors: float16 [captions, D], unit length.
+    """
+
+    key: str
+    source: str
+    jpeg: bytes
+    label: int | None
+    captions: list[str]
+    views: list[View]
+    view_vectors: np.ndarray
+    text_vectors: np.ndarray
+
+
+def teacher_members(
+    image: dict[str, Any], vectors: np.ndarray, views: list[View]
+) -> dict[str, Any]:
+    """A sample of a teacher shard.
+
+    Args:
+        image: The sample of the image shard that was embedded.
+        vectors: [views + captions, D] unit vectors.
+        views: What the teacher saw.
+    """
+    block = vectors.astype("<f2").tobytes()
+    parameters = np.array([view.to_ints() for view in views], dtype="<u2").tobytes()
+    checksums = np.array([image_crc(image), crc32_of(block, parameters)], dtype="<u4")
+    return {
+        "__key__": image["__key__"],
+        "fp16": block,
+        "views": parameters,
+        "crc": checksums.tobytes(),
+    }
+
+
+def first_not_unit(vectors: np.ndarray) -> tuple[int, float] | None:
+    """The first row of [N, D] that is no unit vector, and its length; None where all are."""
+    lengths = np.linalg.norm(vectors.astype(np.float32), axis=1)
+    wrong = np.flatnonzero(~(np.abs(lengths - 1) <= UNIT))
+    return (int(wrong[0]), float(lengths[wrong[0]])) if len(wrong) else None
+
+
+def image_crc(image: dict[str, Any]) -> int:
+    """The checksum of a sample of an image shard."""
+    return crc32_of(image["jpg"], image["json"])
+
+
+def crc32_of(*parts: bytes) -> int:
+    value = 0
+    for part in parts:
+        value = zlib.crc32(part, value)
+    return value

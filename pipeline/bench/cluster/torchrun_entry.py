@@ -1,0 +1,72 @@
+"""The training loop as torchrun starts it:
+`torchrun ... -m pipeline.bench.cluster.torchrun_entry FILE`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch.distributed as dist
+
+from kdeov.errors import KdeovError
+from pipeline.config.params import DistillParams
+from pipeline.storage.files import read_json
+from pipeline.storage.storage import Storage
+from pipeline.training.config import TrainConfig
+from pipeline.training.loop import train
+
+ROOT = Path(__file__).resolve().parents[3]
+CONFIG = "torchrun.json"
+
+
+def torchrun(config: TrainConfig, ranks: int) -> None:
+    """Trains to the end in new processes of one thread each, on the CPU.
+
+    Args:
+        config: What to train.
+        ranks: How many.
+
+    Raises:
+        KdeovError: Training failed.
+    """
+    values = {
+        "params": config.params.model_dump(mode="json"),
+        "images": str(config.images),
+        "embeddings": str(config.embeddings),
+        "identities": config.identities,
+        "run": config.run.address,
+    }
+    config.run.write(CONFIG, json.dumps(values).encode())
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, "-m", __name__, config.run.where(CONFIG)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+    if done.returncode:
+        raise KdeovError(f"torchrun ended with status {done.returncode}; its words are above")
+
+
+def main(path: Path) -> None:
+    """Trains what a file of `torchrun` says, as one of its ranks."""
+    values = read_json(path, "bench cluster")
+    config = TrainConfig(
+        params=DistillParams.model_validate(values["params"]),
+        images=Path(values["images"]),
+        embeddings=Path(values["embeddings"]),
+        identities=values["identities"],
+        run=Storage(values["run"]),
+        use_gpu=False,
+    )
+    dist.init_process_group("gloo")
+    try:
+        train(config, lambda _: None)
+    finally:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,84 @@
+"""Embedding from image shards to teacher shards, against the bare forward pass of the teacher."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from pathlib import Path
+
+import torch
+
+from pipeline.artifacts.shard_folder import ShardFolder
+from pipeline.bench.figures import Figure
+from pipeline.bench.fixtures import photographs, write_images
+from pipeline.bench.sizes import BenchSizes, embed_params
+from pipeline.embedding.worker import EmbedConfig, EmbedWorker, ShardTask
+from pipeline.evaluation.shared.timing import interleaved, median_ratio
+from pipeline.teachers.load import load_towers
+
+VIEWS = 4
+
+
+def embedding_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Figure]:
+    """`embedding_share` and `embedding_share_4_views`: views/s as a share of the bare teacher's, on
+    the CPU with a thread a core.
+
+    A run reads, decodes, embeds and writes a whole shard, bytes checked and noted, as the stage
+    `embed` does. The pictures have no captions, so that the image tower alone is at work on both
+    sides.
+
+    Args:
+        folder: Where shards go.
+        teacher: Folder of the teacher.
+        sizes: How much.
+    """
+    # training pictures have all views, validation pictures the plain one
+    many = _job(folder, "train", sizes.embed_views // VIEWS)
+    one = _job(folder, "val", sizes.embed_views)
+    crew = EmbedConfig(embed_params(VIEWS), teacher, False, sizes.embed_batch, os.cpu_count() or 1)
+    worker, bare_teacher = EmbedWorker(crew), load_towers(teacher)
+    pixels = torch.randn(sizes.embed_batch, 3, sizes.image_size, sizes.image_size)
+
+    def bare() -> None:
+        for _ in range(sizes.embed_views // sizes.embed_batch):
+            bare_teacher.encode_image(pixels)
+
+    times = interleaved(
+        {
+            "bare": bare,
+            "one": lambda: worker.make(one, _unheard),
+            "many": lambda: worker.make(many, _unheard),
+        },
+        sizes.repeats,
+    )
+    rate = sizes.embed_views / statistics.median(times["bare"])
+    return [
+        Figure(
+            "embedding_share",
+            median_ratio(times["bare"], times["one"]),
+            0.90,
+            f"of the bare teacher's {rate:.1f} views/s",
+        ),
+        Figure(
+            "embedding_share_4_views",
+            median_ratio(times["bare"], times["many"]),
+            0.93,
+            "the same with 4 views a picture",
+        ),
+    ]
+
+
+def _job(folder: Path, split: str, pictures: int) -> ShardTask:
+    """The one shard of a split without captions."""
+    images = folder / "images" / split
+    manifest = write_images(images, photographs(), pictures, captions=0, per_shard=pictures)
+    return ShardTask(
+        split,
+        ShardFolder(images),
+        manifest.shards[0],
+        ShardFolder(folder / "embeddings" / split),
+    )
+
+
+def _unheard(name: str, done: int) -> None:
+    """Nobody watches the progress of a run."""

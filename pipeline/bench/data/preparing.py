@@ -1,0 +1,58 @@
+"""Preparing pictures that keep their bytes, against the bare decoding of them."""
+
+from __future__ import annotations
+
+import statistics
+from itertools import islice
+from pathlib import Path
+
+from PIL import Image
+
+from pipeline.artifacts.shard_folder import ShardFolder
+from pipeline.bench.figures import Figure
+from pipeline.bench.fixtures import photographs
+from pipeline.bench.sizes import BenchSizes, captions_csv_params
+from pipeline.evaluation.shared.timing import interleaved, median_ratio
+from pipeline.prepare.make_shards import ShardMaker
+from pipeline.prepare.sources import open_source
+
+
+def prepare_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
+    """`prepare_speed`: pictures/s from a folder and a table into shards, as a share of what Pillow
+    decodes; each in one process.
+
+    Args:
+        folder: Where pictures and shards go.
+        sizes: How much.
+    """
+    params = captions_csv_params(folder / "own")
+    pictures = params.path / "images"
+    pictures.mkdir(parents=True)
+    paths = [pictures / f"{number:04d}.jpg" for number in range(sizes.prepare_pictures)]
+    for path, jpeg in zip(paths, islice(photographs(), len(paths)), strict=True):
+        path.write_bytes(jpeg)
+    rows = "".join(f"{path.name},a photograph\n" for path in paths)
+    (params.path / "captions.csv").write_text("image,caption\n" + rows)
+
+    def bare() -> None:
+        for path in paths:
+            with Image.open(path) as image:
+                image.load()
+
+    def ours() -> None:
+        source = open_source(params)
+        size = params.samples_per_shard
+        with ShardMaker(source.make, processes=1) as maker:
+            for _ in maker.make(ShardFolder(folder / "out"), source.inputs, size, lambda _: None):
+                pass
+
+    times = interleaved({"bare": bare, "ours": ours}, sizes.repeats)
+    rate = len(paths) / statistics.median(times["bare"])
+    return [
+        Figure(
+            "prepare_speed",
+            median_ratio(times["bare"], times["ours"]),
+            0.80,
+            f"of the {rate:.0f} JPEGs/s that Pillow decodes",
+        )
+    ]

@@ -1,0 +1,49 @@
+"""`kdeov bench data`: what users run on their data, from generated pictures to training steps."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from pipeline.bench.data.data_wait import wait_figures
+from pipeline.bench.data.embedding import embedding_figures
+from pipeline.bench.data.planning import planning_figures
+from pipeline.bench.data.preparing import prepare_figures
+from pipeline.bench.data.reading import reading_figures
+from pipeline.bench.data.training import step_figures
+from pipeline.bench.figures import Figure, measure
+from pipeline.bench.fixtures import write_teacher
+from pipeline.bench.sizes import BenchSizes
+
+SIZES = BenchSizes()
+
+
+def data_figures(sizes: BenchSizes) -> list[Figure]:
+    """Measures everything, in a temporary folder that is gone afterwards.
+
+    Args:
+        sizes: How much.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with tempfile.TemporaryDirectory(prefix="kdeov-bench-") as folder:
+            return _measure(Path(folder), sizes)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measure(folder: Path, sizes: BenchSizes) -> list[Figure]:
+    teacher = folder / "teacher"
+    write_teacher(teacher, sizes.teacher)
+    return measure(
+        {
+            "preparing": lambda: prepare_figures(folder / "preparing", sizes),
+            "embedding": lambda: embedding_figures(folder / "embedding", teacher, sizes),
+            "reading": lambda: reading_figures(folder / "reading", sizes),
+            "training steps": lambda: step_figures(folder / "steps", teacher, sizes),
+            "waiting for data": lambda: wait_figures(folder / "waiting", sizes),
+            "planning": lambda: planning_figures(folder / "planning", sizes),
+        }
+    )

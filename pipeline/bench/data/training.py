@@ -1,0 +1,164 @@
+"""Training steps from the cache against training steps with the teacher in the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from kdeov.teachers.base import TowerTeacher
+from kdeov.teachers.unit_embeddings import unit_image_embeddings, unit_text_embeddings
+from pipeline.artifacts.dataset import SPLITS
+from pipeline.artifacts.identity import cache_identity, read_teacher_identity
+from pipeline.bench.figures import Figure
+from pipeline.bench.fixtures import photographs, write_images
+from pipeline.bench.sizes import BenchSizes, distill_params, embed_params
+from pipeline.config.execution_params import ClusterParams
+from pipeline.data.loader import Batch, EpochStream, caption_of_epoch, epoch_loader
+from pipeline.data.paired_shards import PairedShards
+from pipeline.embedding.embed import embed
+from pipeline.evaluation.shared.timing import interleaved, median_ratio
+from pipeline.storage.storage import Storage
+from pipeline.teachers.load import load_towers
+from pipeline.training.config import TrainConfig
+from pipeline.training.trainer import Trainer
+
+
+def step_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Figure]:
+    """`step_speedup_pictures`, `step_speedup_captions` and `loss_difference`.
+
+    Each step reads and decodes its pictures and then trains, all on one core. With the teacher in
+    the loop, the teacher embeds the batch in between, and everything else is the same.
+
+    Args:
+        folder: Where shards go.
+        teacher: Folder of the teacher.
+        sizes: How much.
+    """
+    images, embeddings = folder / "images", folder / "embeddings"
+    for split in SPLITS:
+        # one step more than is measured, to warm up
+        count = sizes.step_batch * (sizes.steps + 1) if split == "train" else 1
+        write_images(images / split, photographs(), count, captions=1)
+    params = embed_params(views=1)
+    cluster = ClusterParams(mode="inline", use_gpu=False, embed_batch=sizes.embed_batch)
+    embed(params, cluster, images, teacher, embeddings)
+    found = read_teacher_identity(teacher)
+    identities = {split: cache_identity(found, params, split) for split in SPLITS}
+    live = load_towers(teacher)
+
+    def config(contrastive: float) -> TrainConfig:
+        distill = distill_params(sizes, contrastive)
+        return TrainConfig(
+            distill, images, embeddings, identities, Storage(str(folder / "run")), use_gpu=False
+        )
+
+    alone, both = config(contrastive=0), config(contrastive=1)
+    live_pictures = _Run(alone, LivePictures(live))
+    live_captions = _Run(both, LiveCaptions(live, both.shards("train")))
+    pictures, captions = _Run(alone, hands_to=live_pictures), _Run(both, hands_to=live_captions)
+    torch.set_num_threads(1)
+    times = interleaved(
+        {
+            "live pictures": live_pictures,
+            "pictures": pictures,
+            "live captions": live_captions,
+            "captions": captions,
+        },
+        sizes.steps,
+    )
+    differences = [
+        abs(ours - theirs)
+        for run, other in ((pictures, live_pictures), (captions, live_captions))
+        for ours, theirs in zip(run.losses, other.losses, strict=True)
+    ]
+    return [
+        Figure(
+            "step_speedup_pictures",
+            median_ratio(times["live pictures"], times["pictures"]),
+            4,
+            "against the image tower in the loop",
+        ),
+        Figure(
+            "step_speedup_captions",
+            median_ratio(times["live captions"], times["captions"]),
+            6,
+            "against both towers in the loop",
+        ),
+        Figure(
+            "loss_difference",
+            max(differences),
+            1e-3,
+            f"largest of {len(differences)} steps from equal weights",
+            at_most=True,
+        ),
+    ]
+
+
+class LivePictures:
+    """Puts the vectors of a live teacher in the place of the cached ones.
+
+    Args:
+        teacher: Embeds the views of a batch.
+    """
+
+    def __init__(self, teacher: TowerTeacher) -> None:
+        self.teacher = teacher
+
+    def __call__(self, batch: Batch) -> Batch:
+        pixels = batch.pixels.permute(0, 2, 3, 1).numpy()
+        return batch._replace(teacher=unit_image_embeddings(self.teacher, pixels, "float32"))
+
+
+class LiveCaptions(LivePictures):
+    """Also those of the captions.
+
+    Args:
+        teacher: Embeds the views of a batch, and a caption of each picture.
+        shards: Know the captions.
+    """
+
+    def __init__(self, teacher: TowerTeacher, shards: PairedShards) -> None:
+        super().__init__(teacher)
+        self.captions = {sample.key: sample.captions for sample in shards}
+
+    def __call__(self, batch: Batch) -> Batch:
+        captions = [self.captions[key] for key in batch.keys]
+        texts = [
+            texts[caption_of_epoch(key, 0, len(texts))]
+            for key, texts in zip(batch.keys, captions, strict=True)
+        ]
+        vectors = unit_text_embeddings(self.teacher, texts, "float32")
+        return super().__call__(batch)._replace(texts=vectors)
+
+
+class _Run:
+    """A training run, moved on by a step with each call.
+
+    Args:
+        config: Of the run.
+        live: What it does to a batch before it trains.
+        hands_to: The run that takes over its weights after each step: a difference in losses is
+            then one of the step, and not what training makes of earlier ones.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        live: Callable[[Batch], Batch] | None = None,
+        hands_to: _Run | None = None,
+    ) -> None:
+        self.trainer, self.live, self.hands_to = Trainer(config), live, hands_to
+        trainer = self.trainer
+        stream = EpochStream(trainer.train_shards, trainer.plan, trainer.transform)
+        self.batches = iter(epoch_loader(stream, workers=0))
+        self.losses: list[float] = []
+
+    def __call__(self) -> None:
+        batch = next(self.batches)
+        if self.live is not None:
+            batch = self.live(batch)
+        self.losses.append(self.trainer.train_step(batch))
+        if self.hands_to is not None:
+            self.hands_to.trainer.trained.load_state_dict(self.trainer.trained.state_dict())

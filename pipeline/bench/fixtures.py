@@ -1,0 +1,147 @@
+"""What the measurements work on: generated photographs, a teacher that nobody has trained, and a
+cache of random vectors. Speed depends on none of their contents.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from kdeov.data.views import ViewPlan
+from kdeov.teachers.clip import ClipTeacher
+from kdeov.weights.clip import import_clip
+from kdeov.weights.state_dict import write_tensors
+from pipeline.artifacts.identity import IDENTITY
+from pipeline.artifacts.shards import Manifest, read_shard, shard_name, write_shard
+from pipeline.artifacts.teacher_shards import teacher_members
+from pipeline.storage.files import write_json
+from pipeline.teachers.load import WEIGHTS
+
+PICTURE = (640, 480)  # pixels, width and height
+WEB_PICTURE = (340, 256)  # as a downloader stores pictures of the web
+QUALITY = 90  # of the JPEGs: with the noise below, about 90 kB each
+# Noise of natural pictures is stronger the coarser it is: side of a patch in pixels, amplitude
+NOISE = ((160, 50.0), (40, 30.0), (10, 16.0), (4, 10.0), (2, 7.5))
+
+
+def photographs(
+    distinct: int = 32, seed: int = 0, size: tuple[int, int] = PICTURE
+) -> Iterator[bytes]:
+    """JPEGs of the size and complexity of photographs, without end: some that come again.
+
+    Args:
+        distinct: How many there are before they come again.
+        seed: Of the noise.
+        size: Width and height, pixels.
+    """
+    rng = np.random.default_rng(seed)
+    return cycle([_photograph(rng, size) for _ in range(distinct)])
+
+
+def _photograph(rng: np.random.Generator, size: tuple[int, int]) -> bytes:
+    width, height = size
+    total = np.full((3, height, width), 128.0, np.float32)
+    for patch, amplitude in NOISE:
+        coarse = rng.normal(0, amplitude, (3, height // patch, width // patch)).astype(np.float32)
+        total += np.stack([_enlarged(channel, size) for channel in coarse])
+    file = io.BytesIO()
+    pixels = total.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+    Image.fromarray(pixels).save(file, "JPEG", quality=QUALITY)
+    return file.getvalue()
+
+
+def _enlarged(channel: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(Image.fromarray(channel).resize(size, Image.Resampling.BICUBIC))
+
+
+def write_images(
+    folder: Path, jpegs: Iterable[bytes], count: int, captions: int, per_shard: int = 500
+) -> Manifest:
+    """Image shards of the split that the folder is named after, as `prepare` writes them.
+
+    Args:
+        folder: Of the shards.
+        jpegs: Pictures, as many as are needed.
+        count: How many.
+        captions: Of each picture.
+        per_shard: Pictures a shard.
+    """
+    samples = (
+        _image_members(f"{folder.name}-{number:07d}", jpeg, captions)
+        for number, jpeg in enumerate(islice(jpegs, count))
+    )
+    shards = [
+        write_shard(folder / shard_name(index), islice(samples, per_shard))
+        for index in range(-(-count // per_shard))
+    ]
+    manifest = Manifest("images", folder.name, shards, {})
+    manifest.write(folder)
+    return manifest
+
+
+def _image_members(key: str, jpeg: bytes, captions: int) -> dict[str, Any]:
+    texts = [f"what line {line} says of the photograph {key}" for line in range(captions)]
+    description = {"captions": texts, "label": None, "source": "generated"}
+    return {"__key__": key, "jpg": jpeg, "json": json.dumps(description, sort_keys=True).encode()}
+
+
+def write_vectors(
+    images: Path,
+    out: Path,
+    views: int,
+    captions: int,
+    dim: int,
+    size: tuple[int, int] = PICTURE,
+) -> dict[str, Any]:
+    """Teacher shards of random unit vectors for image shards.
+
+    Args:
+        images: Folder of the image shards.
+        out: Folder of the teacher shards.
+        views: Of each picture.
+        captions: Of each picture.
+        dim: Width of the vectors.
+        size: Of the pictures.
+
+    Returns:
+        The identity of the cache.
+    """
+    manifest = Manifest.read(images, "bench")
+    rng, plan = np.random.default_rng(0), ViewPlan(views)
+
+    def made(path: Path) -> Iterator[dict[str, Any]]:
+        for _, sample in read_shard(path):
+            vectors = rng.normal(size=(views + captions, dim))
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            drawn = plan.draw_all(sample["__key__"], size)
+            yield teacher_members(sample, vectors, drawn)
+
+    shards = [write_shard(out / s.name, made(images / s.name)) for s in manifest.shards]
+    identity = {"teacher": {"embed_dim": dim}, "views": {"count": views}}
+    Manifest("teacher", manifest.split, shards, identity).write(out)
+    return identity
+
+
+def write_teacher(folder: Path, architecture: tuple[int, ...]) -> None:
+    """A CLIP of random weights, as the stage `teacher` writes one.
+
+    Args:
+        folder: Of the teacher.
+        architecture: Arguments of `clip.model.CLIP`.
+    """
+    torch.manual_seed(0)
+    clip = import_clip()
+    model = clip.model.CLIP(*architecture)
+    clip.model.convert_weights(model)
+    state = model.state_dict()
+    folder.mkdir(parents=True)
+    write_tensors(folder / WEIGHTS, state)
+    write_json(folder / IDENTITY, ClipTeacher(state, "random").identity().to_dict())

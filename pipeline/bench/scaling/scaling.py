@@ -1,0 +1,243 @@
+"""The scaling plan: what a data set that no single machine could hold asks for, by arithmetic from
+stated inputs. Only what `simulate` says is exact; everything else is extrapolated, and says from
+what. Latencies are left out: neither collectives nor the storage answer at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+
+from kdeov.errors import KdeovError
+from pipeline.bench.data.planning import PER_SHARD
+from pipeline.bench.scaling.inputs import Inputs
+from pipeline.bench.scaling.simulation import Simulation, simulate
+from pipeline.bench.sizes import PlanSize
+
+GPUS = (64, 256, 1024)
+FLOAT = 4  # bytes
+SIMULATED = "exact: the simulated plan"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the plan.
+
+    Attributes:
+        what: It tells, with its unit.
+        values: One, or one for each number of GPUs.
+        basis: What they are extrapolated from.
+    """
+
+    what: str
+    values: Sequence[float]
+    basis: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """Seconds of a step on so many GPUs; a slow loader is a slow GPU, and then ranks talk.
+
+    Attributes:
+        compute: Of the GPU.
+        load: Of the cores that read for it.
+        gradients: Joining them.
+        vectors: Joining those of all pictures, for losses that compare pictures.
+    """
+
+    compute: float
+    load: float
+    gradients: float
+    vectors: float
+
+    @property
+    def alone(self) -> float:
+        """With feature matching alone."""
+        return max(self.compute, self.load) + self.gradients
+
+    @property
+    def coupled(self) -> float:
+        """With losses that compare pictures."""
+        return self.alone + self.vectors
+
+
+def step_of(inputs: Inputs, gpus: int) -> Step:
+    """What takes how long.
+
+    A ring sends gradients twice. Coupled losses gather the vectors of students, teacher and
+    captions, and reduce the gradients of the first: five times the batch's vectors in all.
+    """
+    share = inputs.batch / gpus
+    bytes_per_s = inputs.network * 1e9 / 8
+    return Step(
+        compute=share / inputs.student_rate,
+        load=share / (inputs.cores * inputs.loader_rate),
+        gradients=2 * inputs.parameters * FLOAT / bytes_per_s,
+        vectors=5 * inputs.batch * inputs.dim * FLOAT / bytes_per_s,
+    )
+
+
+def picture_bytes(inputs: Inputs) -> tuple[float, float]:
+    """Of a picture, in an image shard and in a teacher shard."""
+    vectors = inputs.views + inputs.captions
+    return (
+        inputs.jpeg_bytes + inputs.overhead_bytes,
+        inputs.sample_bytes + vectors * inputs.dim * 2,
+    )
+
+
+def rows_of_data(inputs: Inputs) -> list[Row]:
+    """What does not depend on the number of GPUs."""
+    image, teacher = picture_bytes(inputs)
+    shards = math.ceil(inputs.pictures / PER_SHARD)
+    hours = teacher_hours(inputs)
+    terabytes = inputs.pictures * (image + teacher) / 1e12
+    return [
+        Row("image shards, TB", [inputs.pictures * image / 1e12], "published and measured bytes"),
+        Row("teacher shards, TB", [inputs.pictures * teacher / 1e12], "measured bytes"),
+        Row(f"shards of {PER_SHARD:,}, of each kind", [shards], "arithmetic"),
+        Row("both manifests, MB", [2 * shards * inputs.shard_bytes / 1e6], "measured bytes"),
+        Row("storage, $ a month", [terabytes * 1000 * inputs.storage_price], "assumed price"),
+        Row("teacher, GPU-hours", [hours], "published rates, measured share"),
+        Row("teacher, $", [hours * inputs.gpu_price], "the same, assumed price"),
+        Row(
+            "cores that read for a teacher's GPU",
+            [inputs.pictures * inputs.views / (hours * 3600) / inputs.loader_rate],
+            "the same, measured loader",
+        ),
+    ]
+
+
+def teacher_hours(inputs: Inputs) -> float:
+    """GPU-hours to embed all views and captions."""
+    views = inputs.pictures * (inputs.views + inputs.captions * inputs.caption_cost)
+    return views / (inputs.teacher_rate * inputs.teacher_share) / 3600
+
+
+def rows_of_epoch(inputs: Inputs, gpus: Sequence[int]) -> list[Row]:
+    """What an epoch of training asks for, on each number of GPUs."""
+    found = [simulated(inputs, count) for count in gpus]
+    steps = [step_of(inputs, count) for count in gpus]
+    sizes = sum(picture_bytes(inputs))
+    alone = [s.steps * step.alone / 3600 for s, step in zip(found, steps, strict=True)]
+    coupled = [s.steps * step.coupled / 3600 for s, step in zip(found, steps, strict=True)]
+    # all that lies in front of what a lane wants of a shard is read too
+    read = [
+        inputs.batch * (1 + s.passed_over) * sizes / step.alone / 1e9
+        for s, step in zip(found, steps, strict=True)
+    ]
+    checkpoint = [(inputs.checkpoint_bytes + count * inputs.rank_bytes) / 1e6 for count in gpus]
+    rate = "published rate"
+    return [
+        Row("embedding before, hours", [teacher_hours(inputs) / count for count in gpus], rate),
+        Row("pictures a GPU a step", [inputs.batch / count for count in gpus], "arithmetic"),
+        Row("steps", [s.steps for s in found], SIMULATED),
+        Row("pictures a GPU, fewest", [s.rank_samples[0] for s in found], SIMULATED),
+        Row("pictures a GPU, most", [s.rank_samples[1] for s in found], SIMULATED),
+        Row("shards a GPU opens, most", [s.rank_shards[1] for s in found], SIMULATED),
+        Row("readers of a shard at once, most", [s.shard_readers for s in found], SIMULATED),
+        Row("shuffle buffer a GPU, GB", [s.held * sizes / 1e9 for s in found], "measured bytes"),
+        Row("GPU, ms a step", [step.compute * 1e3 for step in steps], rate),
+        Row("its cores, ms a step", [step.load * 1e3 for step in steps], "measured loader"),
+        Row("gradients, ms a step", [step.gradients * 1e3 for step in steps], "assumed network"),
+        Row(
+            "vectors of coupled losses, ms a step",
+            [step.vectors * 1e3 for step in steps],
+            "assumed network",
+        ),
+        Row("epoch, hours", alone, "the slower of GPU and cores, and gradients"),
+        Row("epoch with coupled losses, hours", coupled, "and vectors"),
+        Row(
+            "epoch, $",
+            [h * n * inputs.gpu_price for h, n in zip(alone, gpus, strict=True)],
+            "assumed price",
+        ),
+        Row(
+            "reading a GPU, MB/s",
+            [1000 * r / n for r, n in zip(read, gpus, strict=True)],
+            "measured bytes",
+        ),
+        Row("reading in all, GB/s", read, "measured bytes"),
+        Row(
+            "requests to the storage, 1/s",
+            [1e9 * r / inputs.request_bytes for r in read],
+            "measured bytes",
+        ),
+        Row(
+            "buffers of open shards a GPU, GB",
+            [2 * inputs.lanes / count * inputs.request_bytes / 1e9 for count in gpus],
+            "arithmetic",
+        ),
+        Row("checkpoint, MB", checkpoint, "measured bytes"),
+        Row("writing it, s", [size / inputs.upload for size in checkpoint], "assumed stream"),
+        Row(
+            "all checkpoints, % of an epoch",
+            [
+                100 * size / inputs.upload / (inputs.checkpoint_every * step.alone)
+                for size, step in zip(checkpoint, steps, strict=True)
+            ],
+            "assumed stream",
+        ),
+    ]
+
+
+def simulated(inputs: Inputs, gpus: int) -> Simulation:
+    """The data plan of an epoch."""
+    size = PlanSize(
+        int(inputs.pictures), gpus, int(inputs.batch), int(inputs.lanes), int(inputs.buffer)
+    )
+    full, rest = divmod(size.samples, PER_SHARD)
+    return simulate(size.plan([PER_SHARD] * full + [rest] * bool(rest)), gpus)
+
+
+def scaling_markdown(inputs: Inputs, gpus: Sequence[int] = GPUS) -> str:
+    """The plan as three Markdown tables: what it starts from, the data, and an epoch.
+
+    Args:
+        inputs: All numbers.
+        gpus: Numbers of GPUs that are compared.
+
+    Raises:
+        KdeovError: Lanes or pictures cannot be shared by so many GPUs.
+    """
+    for count in gpus:
+        if count < 1 or inputs.lanes % count:
+            raise KdeovError(
+                f"{inputs.lanes:.0f} lanes cannot be shared by {count} GPUs; give "
+                "--set lanes=NUMBER, a multiple of the GPUs and a divisor of batch"
+            )
+    plain = Inputs()
+    started = []
+    for item in fields(inputs):
+        value, about = getattr(inputs, item.name), item.metadata
+        own = value != getattr(plain, item.name)
+        basis = "chosen" if own else ": ".join(filter(None, [about["origin"], about["source"]]))
+        started.append([f"`{item.name}`", about["what"], short(value), basis])
+    data = [[row.what, short(row.values[0]), row.basis] for row in rows_of_data(inputs)]
+    epoch = [[row.what, *map(short, row.values), row.basis] for row in rows_of_epoch(inputs, gpus)]
+    return "\n\n".join(
+        [
+            _table(
+                ["input", "what it is", "value", "origin"], ["---", "---", "---:", "---"], started
+            ),
+            _table(["the data", "", "from"], ["---", "---:", "---"], data),
+            _table(
+                ["an epoch, by GPUs", *(f"{count:,}" for count in gpus), "from"],
+                ["---", *["---:"] * len(gpus), "---"],
+                epoch,
+            ),
+        ]
+    )
+
+
+def short(value: float) -> str:
+    """Three digits, or all of a whole number."""
+    if value == int(value) or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def _table(head: list[str], rule: list[str], rows: Iterable[list[str]]) -> str:
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    return "\n".join([lines[0], f"|{'|'.join(rule)}|", *lines[1:]])

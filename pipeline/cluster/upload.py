@@ -1,0 +1,54 @@
+"""Brings shards that were made before there was a storage to the storage."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from pipeline.artifacts.dataset import SPLITS
+from pipeline.artifacts.identity import cache_identity, read_teacher_identity
+from pipeline.artifacts.shard_folder import ShardFolder
+from pipeline.artifacts.shards import Manifest
+from pipeline.config.params import Params
+from pipeline.config.paths import Layout
+from pipeline.console import progress
+from pipeline.embedding.shard_records import finished
+
+UPLOADS = 4  # at once
+MADE_BY = {"images": "prepare", "teacher": "embed"}
+
+
+def upload_missing(folder: ShardFolder) -> None:
+    """Uploads the shards of a manifest that the storage lacks, from the folder.
+
+    Args:
+        folder: Of one split.
+
+    Raises:
+        KdeovError: A shard is in neither, its bytes differ, or the storage cannot be written.
+    """
+    manifest = folder.manifest("prepare")
+    made_by = MADE_BY[manifest.kind]
+    with (
+        ThreadPoolExecutor(UPLOADS) as pool,
+        progress(
+            f"upload {manifest.kind} of {manifest.split}", len(manifest.shards), "shards"
+        ) as meter,
+    ):
+        for _ in pool.map(lambda shard: folder.upload(shard, made_by), manifest.shards):
+            meter.advance()
+
+
+def upload_finished(params: Params, layout: Layout) -> None:
+    """Uploads the teacher shards that were embedded here before, with their notes, so that nobody
+    makes them again.
+
+    Raises:
+        KdeovError: Pictures or teacher are missing, or the storage cannot be written.
+    """
+    identity = read_teacher_identity(layout.teacher)
+    for split in SPLITS:
+        manifest = Manifest.read(layout.images / split, "prepare")
+        folder = ShardFolder(layout.embeddings / split, params.data.storage)
+        wanted = cache_identity(identity, params.embed, split)
+        with ThreadPoolExecutor(UPLOADS) as pool:
+            list(pool.map(lambda s: finished(folder, s, wanted), manifest.shards))  # noqa: B023

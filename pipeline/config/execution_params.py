@@ -1,0 +1,76 @@
+"""The sections of `params.yaml` that say only where things are and run. They stand in no stage's
+`params:`, so that moving never invalidates a model.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from pipeline.config.schema import Count, Section
+
+
+class DataParams(Section):
+    """Where shards lie; manifests vouch for them wherever they are."""
+
+    storage: str | None = None
+    """A folder that all machines share, or `s3://BUCKET/PREFIX`; null keeps shards in `out/`."""
+
+
+class ClusterParams(Section):
+    """Where embedding, training and evaluation run."""
+
+    mode: Literal["inline", "local", "cluster"] = "local"
+    address: str | None = None
+    """Of a Ray cluster's dashboard, which takes jobs: `http://HOST:8265`."""
+    storage: str | None = None
+    """Where checkpoints and jobs lie, like `data.storage`, which stands in where it is null; in
+    other modes than `cluster`, null is `work/`."""
+    workers: Count | tuple[Count, Count] = 2
+    """How many train, or `[min, max]`: then training goes on with as many as there are."""
+    use_gpu: bool | Literal["auto"] = "auto"
+    loader_workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that read data, a worker."""
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """How often training, or an embedding worker, is started again after a death."""
+    checkpoint_every: Count = 500
+    """Steps between checkpoints; each epoch ends with one too."""
+    embed_batch: Count | Literal["auto"] = "auto"
+    """Views that the teacher embeds at once; auto sizes it to the device."""
+    compile: bool = False
+    """Whether torch.compile makes the student faster, after some minutes at the start."""
+
+    @property
+    def most_workers(self) -> int:
+        """At most as many train."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @property
+    def fewest_workers(self) -> int:
+        """With fewer, training waits."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ClusterParams:
+        if self.fewest_workers > self.most_workers:
+            raise PydanticCustomError(
+                "part",
+                "workers: [{low}, {high}] goes down; write [min, max]",
+                {"low": self.fewest_workers, "high": self.most_workers},
+            )
+        if self.mode == "cluster" and self.address is None:
+            raise PydanticCustomError(
+                "part",
+                "address is null; give the cluster's dashboard, http://HOST:8265 "
+                "(`kdeov cluster up` prints it)",
+            )
+        return self
+
+
+class TrackingParams(Section):
+    """Where MLflow records; `MLFLOW_TRACKING_URI` wins over `uri`."""
+
+    uri: str | None = None
+    experiment: str = "kdeov"

@@ -1,0 +1,177 @@
+"""The sections of `prepare` that belong to one source each.
+
+A section is needed where `prepare.source` names it, and may be left out elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, get_args
+
+from pydantic import AfterValidator, NonNegativeInt
+from pydantic_core import PydanticCustomError
+
+from pipeline.config.schema import Count, Section, Share
+
+
+class SourceSection(Section):
+    """Options of one source.
+
+    Attributes:
+        example: The section as it stands in `params.yaml`, shown where it is missing.
+    """
+
+    example: ClassVar[str]
+
+
+def _rising(rows: tuple[int, int]) -> tuple[int, int]:
+    if rows[0] >= rows[1]:
+        raise PydanticCustomError("rows", "the row behind the last must come after the first")
+    return rows
+
+
+class ScenesParams(SourceSection):
+    example = "{train: 4000, val: 512, test: 1024}"
+
+    train: Count
+    val: Count
+    test: Count
+
+
+class CaptionsCsvParams(SourceSection):
+    example = (
+        "{images: images, table: captions.csv, image_column: image, caption_column: caption, "
+        "label_column: null, val: 0.1, test: 0.1}"
+    )
+
+    images: str
+    """Folder of the pictures, within `prepare.path`."""
+    table: str
+    """A .csv, .tsv or .parquet file within `prepare.path`: one row a caption."""
+    image_column: str
+    caption_column: str
+    label_column: str | None
+    """Column of class names, where pictures have them."""
+    val: Share
+    test: Share
+
+
+class CocoPart(Section):
+    images: str
+    """Folder of the pictures, within `prepare.path`."""
+    captions: str
+    """`captions_*.json`, within `prepare.path`."""
+    instances: str | None
+    """`instances_*.json`: boxes are stored with the pictures; null leaves them out."""
+
+
+class CocoParams(SourceSection):
+    example = (
+        "{train: {images: train2017, captions: annotations/captions_train2017.json, "
+        "instances: annotations/instances_train2017.json}, "
+        "test: {images: val2017, captions: annotations/captions_val2017.json, "
+        "instances: annotations/instances_val2017.json}, val: 0.05}"
+    )
+
+    train: CocoPart
+    test: CocoPart
+    val: Share
+    """Share of the training pictures."""
+
+
+class ImageFolderParams(SourceSection):
+    example = "{templates: plain, class_names: null, val: 0.1, test: 0.1}"
+
+    templates: str | None
+    """Set of `kdeov.prompts` that makes captions of class names; null makes none."""
+    class_names: str | None
+    """JSON file within `prepare.path` that maps folders to names; null takes the folders' names,
+    with spaces for underscores."""
+    val: Share
+    """Where there is no folder `val`."""
+    test: Share
+    """Where there is no folder `test`."""
+
+
+class ArrayPart(Section):
+    images: str
+    """Array of uint8 [N, height, width, 3], or [N, height, width] in grey."""
+    labels: str | None
+    """Array of N numbers of classes; null where the pictures of the split have none."""
+    rows: Annotated[tuple[NonNegativeInt, Count], AfterValidator(_rising)] | None
+    """First row of the split, and the one behind its last; null takes all."""
+
+
+class ArraySplits(Section):
+    train: ArrayPart
+    val: ArrayPart | None
+    test: ArrayPart | None
+
+
+class ArraysParams(SourceSection):
+    example = (
+        "{splits: {train: {images: train_x, labels: train_y, rows: null}, val: null, "
+        "test: {images: test_x, labels: test_y, rows: null}}, class_names: classes, "
+        "templates: plain, val: 0.1, test: 0.1}"
+    )
+
+    splits: ArraySplits
+    """Names of the arrays; a split of null takes its share of the training pictures."""
+    class_names: str | None
+    """Array of texts; null where no split has labels."""
+    templates: str | None
+    """Set of `kdeov.prompts` that makes captions of class names; null makes none."""
+    val: Share
+    test: Share
+
+
+class CifarParams(SourceSection):
+    example = "{templates: plain, val: 0.1}"
+
+    templates: str
+    """Set of `kdeov.prompts` that makes captions of class names."""
+    val: Share
+    """Share of the training pictures."""
+
+
+class Shares(Section):
+    val: Share
+    test: Share
+
+
+class FlickrParams(SourceSection):
+    example = "{images: Images, captions: dataset_flickr8k.json, shares: null}"
+
+    images: str
+    """Folder of the pictures, within `prepare.path`."""
+    captions: str
+    """Token file, or Karpathy's JSON, within `prepare.path`."""
+    shares: Shares | None
+    """Null takes the splits of Karpathy's JSON; a token file has none."""
+
+
+class ShardsParams(SourceSection):
+    example = "{val: 0.01, test: 0.01}"
+
+    val: Share
+    """Where there is no folder `val`."""
+    test: Share
+    """Where there is no folder `test`."""
+
+
+class SourceSections(Section):
+    """The part of `prepare` that holds the sections of sources."""
+
+    scenes: ScenesParams | None = None
+    captions_csv: CaptionsCsvParams | None = None
+    coco: CocoParams | None = None
+    flickr: FlickrParams | None = None
+    image_folder: ImageFolderParams | None = None
+    arrays: ArraysParams | None = None
+    cifar10: CifarParams | None = None
+    cifar100: CifarParams | None = None
+    shards: ShardsParams | None = None
+
+
+SOURCES: dict[str, type[SourceSection]] = {
+    name: get_args(field.annotation)[0] for name, field in SourceSections.model_fields.items()
+}

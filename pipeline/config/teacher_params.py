@@ -1,0 +1,187 @@
+"""The section `teacher` of `params.yaml`, with a part for each kind of teacher.
+
+A part is needed where `teacher.source` names it, and may be left out elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Annotated, ClassVar, Literal, get_args
+
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from pipeline.config.schema import Count, Section, Seed
+
+LEARNT_FROM = Path("out/images/train/manifest.json")
+
+
+class TeacherSection(Section):
+    """Options of one kind of teacher.
+
+    Attributes:
+        example: The part as it stands in `params.yaml`, shown where it is missing.
+    """
+
+    example: ClassVar[str]
+
+
+class TinyTeacherParams(TeacherSection):
+    """A small CLIP trained here on the training captions (see `pipeline.teachers.tiny`)."""
+
+    example = (
+        "{seed: 0, epochs: 12, batch_size: 64, learning_rate: 1.0e-3, width: 8, embed_dim: 128}"
+    )
+
+    seed: Seed
+    epochs: Count
+    batch_size: Annotated[int, Field(ge=2)]
+    learning_rate: Annotated[float, Field(gt=0)]
+    width: Annotated[int, Field(ge=8, multiple_of=2)]
+    embed_dim: Count
+
+
+class ClipParams(TeacherSection):
+    """A model of the `clip` package."""
+
+    example = "{model: ViT-B/32}"
+
+    model: str
+    """A name of `clip.available_models()`, or a weight file."""
+
+
+class OpenClipParams(TeacherSection):
+    """A model of the `open_clip` package."""
+
+    example = "{architecture: ViT-B-32-quickgelu, pretrained: openai}"
+
+    architecture: str
+    """A name of `open_clip.list_models()`."""
+    pretrained: str
+    """One of its tags, or a weight file."""
+
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts:
+        raise ValueError("give a file within teacher.path, which DVC watches")
+    return name
+
+
+def _one_place(template: str) -> str:
+    if template.count("{}") != 1 or template.count("{") + template.count("}") != 2:
+        raise ValueError("give a text with one {} for the name")
+    return template
+
+
+Inside = Annotated[str, AfterValidator(_inside)]
+
+
+class TextVectorsParams(Section):
+    vectors: Inside
+    """A file within `teacher.path`, a row a text."""
+    names: Inside
+    """A .json or .txt file within `teacher.path`: names in the order of the rows."""
+    template: Annotated[str, AfterValidator(_one_place)]
+    """What was embedded of each name, such as `a {}`."""
+
+
+class EmbeddingsParams(TeacherSection):
+    """Vectors that someone has computed, as clip-retrieval stores them or in single files."""
+
+    example = (
+        "{name: ViT-B/32, pictures: img_emb_*.npy, captions: text_emb_*.npy, metadata: "
+        "metadata_*.parquet, match: source, key_column: image_path, prefix: '', "
+        "caption_column: caption, texts: [], without: []}"
+    )
+
+    name: str
+    """Of the model that made them."""
+    pictures: Inside
+    """A .npy, .safetensors or .pt file within `teacher.path`, or a pattern of several; a row a
+    picture."""
+    captions: Inside | None
+    """The same of captions, a row for each of `metadata`; null trains and tests without them."""
+    metadata: Inside | None
+    """A .csv, .tsv or .parquet file within `teacher.path`, or a pattern of several."""
+    match: Literal["key", "source", "row"]
+    """How a picture finds its vector: `key_column` holds its key in the shards, or its name in the
+    source; or its row in the source's array is the row of its vector."""
+    key_column: str | None
+    prefix: str
+    """Is cut off at the front of what `key_column` holds: the folder of the pictures, say. For
+    `row`, the name of the array: `test_x/`."""
+    caption_column: str | None
+    texts: list[TextVectorsParams]
+    """Of class names: what zero-shot classification can name."""
+    without: list[Literal["test"]]
+    """Splits whose pictures have no vectors; there, the student is measured alone."""
+
+    @model_validator(mode="after")
+    def _columns_are_there(self) -> EmbeddingsParams:
+        if (self.metadata is None) != (self.match == "row") or (
+            self.metadata is not None and self.key_column is None
+        ):
+            raise PydanticCustomError(
+                "part",
+                "match: `row` goes without metadata, `key` and `source` need metadata and "
+                "key_column",
+            )
+        if self.captions is not None and (self.metadata is None or self.caption_column is None):
+            raise PydanticCustomError("part", "captions: need metadata and caption_column")
+        return self
+
+
+class TeacherParams(Section):
+    source: Literal["tiny", "clip", "open_clip", "embeddings"]
+    path: Path
+    """What the teacher is made from, which DVC watches: the pictures that `tiny` learns from, a
+    weight file, or the folder of vectors."""
+    sha256: str | None
+    """Of the tensors, where they must not change unnoticed; the stage prints it."""
+    tiny: TinyTeacherParams | None = None
+    clip: ClipParams | None = None
+    open_clip: OpenClipParams | None = None
+    embeddings: EmbeddingsParams | None = None
+
+    @property
+    def options(self) -> TeacherSection:
+        """The part of the chosen source."""
+        return getattr(self, self.source)
+
+    @model_validator(mode="after")
+    def _part_is_there(self) -> TeacherParams:
+        if getattr(self, self.source) is None:
+            kind = get_args(TeacherParams.model_fields[self.source].annotation)[0]
+            raise PydanticCustomError(
+                "part",
+                "{source} is missing; add to this section `{source}: {example}`",
+                {"source": self.source, "example": kind.example},
+            )
+        if self.source == "tiny" and self.path.parts[-4:] != LEARNT_FROM.parts:
+            raise PydanticCustomError(
+                "part", f"path: give `{LEARNT_FROM}`, from which the source `tiny` learns"
+            )
+        return self
+
+    def absolute(self, resolve: Callable[[Path], Path]) -> TeacherParams:
+        """With absolute paths.
+
+        Raises:
+            ValueError: A weight file is not what `path` makes DVC watch.
+        """
+        changes: dict[str, object] = {"path": resolve(self.path)}
+        for part, key in (("clip", "model"), ("open_clip", "pretrained")):
+            options = getattr(self, part)
+            if options is None or not (file := resolve(Path(getattr(options, key)))).is_file():
+                continue
+            changes[part] = options.model_copy(update={key: str(file)})
+            described = part == "open_clip" and (file.parent / "open_clip_config.json").is_file()
+            watched = [file.parent] if described else [file, file.parent]
+            if self.source == part and changes["path"] not in watched:
+                what = "the folder" if described else "the weight file"
+                raise ValueError(
+                    f"teacher.path: give it {what} of teacher.{part}.{key}, so that DVC watches it"
+                )
+        return self.model_copy(update=changes)

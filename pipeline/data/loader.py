@@ -1,0 +1,258 @@
+"""What training and evaluation read: each rank's batches in the order of the data plan, whatever
+the number of loader workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from kdeov.data.transform import ImageTransform
+from kdeov.data.views import center_view, render, view_of_epoch
+from kdeov.errors import KdeovError
+from pipeline.artifacts.teacher_shards import PairedSample, first_not_unit
+from pipeline.data.epoch_plan import EpochPlan, rank_slice
+from pipeline.data.paired_shards import PairedShards
+
+
+class Batch(NamedTuple):
+    """One rank's share of a step.
+
+    Attributes:
+        keys: B keys.
+        pixels: uint8 [B, 3, S, S], the student's rendering of the views that the teacher saw.
+        teacher: float32 [B, D], the teacher's vectors of those views; [B, 0] where it has none.
+        texts: float32 [B, D], the teacher's vectors of one caption each; [B, 0] where there are
+            none.
+    """
+
+    keys: list[str]
+    pixels: Tensor
+    teacher: Tensor
+    texts: Tensor
+
+    @classmethod
+    def join(cls, parts: list[Batch]) -> Batch:
+        """The parts that loader workers made of one batch."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            [key for part in parts for key in part.keys],
+            torch.cat([part.pixels for part in parts]),
+            torch.cat([part.teacher for part in parts]),
+            torch.cat([part.texts for part in parts]),
+        )
+
+
+class EpochStream(IterableDataset):
+    """A rank's batches of a training epoch.
+
+    Loader worker w of n makes its part of every batch, from lanes that no other worker reads. Of
+    each lane, one block is in memory (see `EpochPlan`).
+
+    Args:
+        shards: Pictures with their teacher vectors.
+        plan: Of this epoch.
+        transform: The student's.
+        rank: Of this process.
+        world: Number of ranks.
+        from_step: Step to begin with.
+    """
+
+    def __init__(
+        self,
+        shards: PairedShards,
+        plan: EpochPlan,
+        transform: ImageTransform,
+        rank: int = 0,
+        world: int = 1,
+        from_step: int = 0,
+    ) -> None:
+        self.shards, self.plan, self.transform = shards, plan, transform
+        self.lanes = plan.lanes_of(rank, world)
+        self.from_step = from_step
+
+    def __iter__(self) -> Iterator[Batch]:
+        part, parts = _loader_worker()
+        mine = [self.lanes[place] for place in rank_slice(len(self.lanes), part, parts)]
+        for steps in zip(*map(self._lane, mine), strict=True):
+            yield self._collate(list(chain.from_iterable(steps)))
+
+    def _lane(self, lane: int) -> Iterator[list[PairedSample]]:
+        """Samples of a lane, a step at a time."""
+        size = self.plan.lane_batch
+        blocks = self.plan.blocks(lane, self.from_step)
+        block = next(blocks, None)
+        samples = self._read(lane, block.first if block else self.plan.steps)
+        while block is not None:
+            held: list[PairedSample | None] = [*islice(samples, len(block.order))]
+            for step in range(max(0, self.from_step - block.first), block.steps):
+                places = block.order[step * size : (step + 1) * size]
+                yield [held[place] for place in places]  # type: ignore[misc]
+                for place in places:
+                    held[place] = None  # as memory is bounded, let go of what was shown
+            block = next(blocks, None)
+
+    def _read(self, lane: int, from_step: int) -> Iterator[PairedSample]:
+        for segment in self.plan.segments(lane, from_step):
+            wanted = range(segment.start, segment.stop).__contains__
+            for _, sample in self.shards.read(segment.shard, wanted, segment.stop):
+                yield sample
+
+    def _collate(self, samples: list[PairedSample]) -> Batch:
+        epoch = self.plan.epoch
+        views = [view_of_epoch(s.key, epoch, len(s.views)) for s in samples]
+        captions = [caption_of_epoch(s.key, epoch, len(s.captions)) for s in samples]
+        return _collate(samples, views, captions, self.transform)
+
+
+class EvaluationStream(IterableDataset):
+    """A rank's share of a split under the plain view, in order, nothing dropped and nothing twice.
+
+    Loader worker w of n makes batches w, w + n, ...; the loader takes turns, so the order is kept.
+
+    Args:
+        shards: Pictures with their teacher vectors.
+        transform: The student's.
+        batch_size: Pictures a batch; the last one may be smaller.
+        rank: Of this process.
+        world: Number of ranks.
+    """
+
+    def __init__(
+        self,
+        shards: PairedShards,
+        transform: ImageTransform,
+        batch_size: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.shards, self.transform, self.batch_size = shards, transform, batch_size
+        self.mine = rank_slice(len(shards), rank, world)
+
+    def __iter__(self) -> Iterator[Batch]:
+        samples = self._samples(*_loader_worker())
+        while batch := list(islice(samples, self.batch_size)):
+            plain = [0] * len(batch)
+            yield _collate(batch, plain, plain, self.transform)
+
+    def _samples(self, part: int, parts: int) -> Iterator[PairedSample]:
+        for shard in range(len(self.shards.manifest.shards)):
+            low, high = map(int, self.shards.offsets[shard : shard + 2])
+            if high > self.mine.start and low < self.mine.stop:
+
+                def wanted(number: int, low: int = low) -> bool:
+                    place = low + number - self.mine.start
+                    inside = 0 <= place < len(self.mine)
+                    return inside and place // self.batch_size % parts == part
+
+                yield from (sample for _, sample in self.shards.read(shard, wanted))
+
+
+class BatchLoader(DataLoader[Any]):
+    """Joins the parts of a batch that loader workers made, and tells a person's mistake in one
+    line, not with a loader process's trace.
+
+    Args:
+        stream: Of batches, or of parts of them.
+        workers: Loader processes; 0 reads in this one.
+        joined: How many parts in turn make up a batch.
+        pinned: Whether batches go to memory that a GPU copies from without waiting.
+    """
+
+    def __init__(
+        self, stream: IterableDataset, workers: int, joined: int = 1, pinned: bool = False
+    ) -> None:
+        # the order is the plan's; what DataLoader draws must not move the run's own generators
+        own = torch.Generator().manual_seed(0)
+        super().__init__(stream, batch_size=None, num_workers=workers, generator=own)
+        self.joined, self.pinned = joined, pinned
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        try:
+            parts = super().__iter__()
+            while batch := list(islice(parts, self.joined)):
+                joined = Batch.join(batch)
+                yield _pin(joined) if self.pinned else joined
+        except KdeovError as error:
+            line = str(error).strip().splitlines()[-1]
+            raise KdeovError(line.removeprefix("kdeov.errors.KdeovError: ")) from error
+
+
+def epoch_loader(stream: EpochStream, workers: int, pinned: bool = False) -> BatchLoader:
+    """A loader of a rank's batches; a worker more than lanes would have nothing to read."""
+    workers = min(workers, len(stream.lanes))
+    return BatchLoader(stream, workers, joined=max(1, workers), pinned=pinned)
+
+
+def caption_of_epoch(key: str, epoch: int, count: int) -> int:
+    """The caption that an epoch uses: all in turn, out of step with the views."""
+    turn = int.from_bytes(hashlib.sha256(f"caption/{key}".encode()).digest()[:4], "little")
+    return (epoch + turn) % max(1, count)
+
+
+def _collate(
+    samples: list[PairedSample], views: list[int], captions: list[int], transform: ImageTransform
+) -> Batch:
+    keys = [sample.key for sample in samples]
+    pixels = [_render(s, view, transform) for s, view in zip(samples, views, strict=True)]
+    return Batch(
+        keys,
+        torch.stack(pixels),
+        _unit_vectors([s.view_vectors for s in samples], keys, "view", views),
+        _unit_vectors([s.text_vectors for s in samples], keys, "caption", captions),
+    )
+
+
+def _unit_vectors(
+    blocks: list[np.ndarray], keys: list[str], what: str, numbers: list[int]
+) -> Tensor:
+    """One half-precision row of each block as float32 [B, D]; [B, 0] where all blocks are empty.
+
+    Raises:
+        KdeovError: A row is not of unit length (zero, NaN, or no embedding), or some blocks are
+            empty and others are not.
+    """
+    empty = [len(block) == 0 for block in blocks]
+    if all(empty):
+        return torch.empty(len(blocks), 0)
+    if any(empty):
+        raise KdeovError(
+            f"{keys[empty.index(True)]} has no {what}, and other pictures have some; give every "
+            "picture one, or none"
+        )
+    rows = [block[number] for block, number in zip(blocks, numbers, strict=True)]
+    vectors = np.stack(rows).astype(np.float32)
+    if wrong := first_not_unit(vectors):
+        place, length = wrong
+        raise KdeovError(
+            f"the teacher's vector of {keys[place]}, {what} {numbers[place]}, has length "
+            f"{length:.3g}, not 1; run `dvc repro -f embed`"
+        )
+    return torch.from_numpy(vectors)
+
+
+def _render(sample: PairedSample, view: int, transform: ImageTransform) -> Tensor:
+    image = Image.open(io.BytesIO(sample.jpeg)).convert("RGB")
+    seen = sample.views[view] if sample.views else center_view(image.size)
+    shown = render(image, seen, transform.size, transform.resampling)
+    return torch.from_numpy(shown.copy()).permute(2, 0, 1)
+
+
+def _loader_worker() -> tuple[int, int]:
+    """(number of this loader worker, how many there are)."""
+    info = get_worker_info()
+    return (info.id, info.num_workers) if info else (0, 1)
+
+
+def _pin(batch: Batch) -> Batch:
+    return Batch(batch.keys, *(tensor.pin_memory() for tensor in batch[1:]))

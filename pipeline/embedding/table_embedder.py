@@ -1,0 +1,50 @@
+"""Image samples into teacher samples, where the teacher's vectors are looked up."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from kdeov.data.views import ViewPlan
+from pipeline.artifacts.shard_folder import ShardFolder
+from pipeline.artifacts.shards import Shard, sample_json
+from pipeline.artifacts.teacher_shards import teacher_members
+from pipeline.teachers.precomputed import PrecomputedTeacher
+
+LOOKED_UP = 256  # pictures at once
+
+
+class TableEmbedder:
+    """Makes shards from a teacher's tables.
+
+    Args:
+        teacher: The tables.
+        plan: Of one view, or of none where pictures of this split have no vectors.
+    """
+
+    def __init__(self, teacher: PrecomputedTeacher, plan: ViewPlan) -> None:
+        self.teacher, self.plan = teacher, plan
+
+    def samples(
+        self, images: ShardFolder, shard: Shard, advance: Callable[[int], object]
+    ) -> Iterator[dict[str, Any]]:
+        """Teacher samples of an image shard, in its order (see `ShardEmbedder.samples`)."""
+        raw = images.read_verified(shard, "prepare")
+        while batch := list(islice(raw, LOOKED_UP)):
+            described = [{"key": s["__key__"], **sample_json(s)} for s in batch]
+            pictures = self.teacher.picture_vectors(described) if self.plan.count else None
+            for number, (sample, description) in enumerate(zip(batch, described, strict=True)):
+                if pictures is None:
+                    rows = [np.empty((0, self.teacher.embed_dim), np.float16)]
+                else:
+                    captions = self.teacher.caption_vectors(description["captions"])
+                    rows = [pictures[number, None], captions]
+                size = Image.open(io.BytesIO(sample["jpg"])).size
+                views = self.plan.draw_all(sample["__key__"], size)
+                yield teacher_members(sample, np.concatenate(rows), views)
+            advance(len(batch))

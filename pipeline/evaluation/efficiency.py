@@ -1,0 +1,141 @@
+"""Stage `efficiency`: parameters, multiply-accumulates, bytes and latency of student and teacher on
+this machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from kdeov.export import ImageTower
+from kdeov.models.model import KDEOVModel
+from kdeov.teachers.base import TowerTeacher
+from kdeov.weights.clip import import_clip
+from pipeline.config.params import EfficiencyParams, Params
+from pipeline.config.paths import Layout
+from pipeline.evaluation.shared.timing import interleaved
+from pipeline.storage.files import write_json
+from pipeline.teachers.load import Teacher, load_teacher
+
+logger = logging.getLogger(__name__)
+
+
+def efficiency(params: Params, layout: Layout) -> None:
+    """Writes `metrics/efficiency.json`. Latencies belong to this machine; the rest does not change.
+
+    All is measured on the CPU in float32, picture towers only, the student with its batch norm
+    folded; medians of interleaved runs.
+    """
+    student = KDEOVModel.load(layout.student, "cpu")
+    teacher = load_teacher(layout.teacher)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(params.efficiency.threads)
+    try:
+        result = {
+            **_own_sizes(student, teacher, params.efficiency, layout),
+            "reference": _against_vit_b32(student, params.efficiency),
+            "threads": params.efficiency.threads,
+        }
+    finally:
+        torch.set_num_threads(threads)
+    write_json(layout.metrics / "efficiency.json", result)
+    logger.info(
+        "student %.1f ms a picture; at %d px ViT-B/32 takes %.1f times as long",
+        result["student"]["latency_ms"],
+        params.efficiency.reference_size,
+        result["reference"]["speedup"],
+    )
+
+
+def _own_sizes(
+    student: KDEOVModel, teacher: Teacher, params: EfficiencyParams, layout: Layout
+) -> dict[str, Any]:
+    """Student and teacher, each at its own resolution."""
+    towers: dict[str, tuple[nn.Module, int]] = {
+        "student": (ImageTower(student.student), student.transform.size)
+    }
+    if isinstance(teacher, TowerTeacher):
+        towers["teacher"] = (teacher.visual, teacher.transform.size)
+    single = latencies({n: _call(m, s, 1) for n, (m, s) in towers.items()}, params.repeats)
+    batch = latencies(
+        {n: _call(m, s, params.batch_size) for n, (m, s) in towers.items()},
+        max(3, params.repeats // 5),
+    )
+    rows: dict[str, Any] = {
+        name: {
+            "parameters": count_parameters(module),
+            "macs": count_macs(module, size),
+            "image_size": size,
+            "latency_ms": single[name],
+            "batch_latency_ms_per_image": batch[name] / params.batch_size,
+            "weight_bytes": sum(p.numel() * p.element_size() for p in module.parameters()),
+        }
+        for name, (module, size) in towers.items()
+    }
+    rows.setdefault("teacher", None)  # one whose vectors were computed elsewhere has no tower
+    rows["student"]["file_bytes"] = (layout.student / "student.safetensors").stat().st_size
+    return rows
+
+
+def _against_vit_b32(student: KDEOVModel, params: EfficiencyParams) -> dict[str, Any]:
+    """The student against CLIP's ViT-B/32 image tower at one resolution. Speed needs no trained
+    weights.
+    """
+    size = params.reference_size
+    clip = import_clip()
+    reference = clip.model.VisionTransformer(size, 32, 768, 12, 12, 512).eval()
+    module = ImageTower(student.student)
+    times = latencies(
+        {"student": _call(module, size, 1), "reference": _call(reference, size, 1)}, params.repeats
+    )
+    return {
+        "name": "ViT-B/32",
+        "image_size": size,
+        "parameters": count_parameters(reference),
+        "macs": count_macs(reference, size),
+        "student_macs": count_macs(module, size),
+        "latency_ms": times["reference"],
+        "student_latency_ms": times["student"],
+        "speedup": times["reference"] / times["student"],
+    }
+
+
+def _call(module: nn.Module, size: int, batch: int) -> Callable[[], Tensor]:
+    pixels = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
+    return lambda: module(pixels)
+
+
+@torch.inference_mode()
+def latencies(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median wall time of each call in milliseconds, of interleaved runs."""
+    times = interleaved(calls, repeats)
+    return {name: 1000 * statistics.median(values) for name, values in times.items()}
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Weights and biases."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def count_macs(module: nn.Module, size: int) -> int:
+    """Multiply-accumulates of one picture of `size` x `size` pixels."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    # the counter sees into no fused attention
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with (
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+        ):
+            module(torch.zeros(1, 3, size, size))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return counter.get_total_flops() // 2

@@ -1,0 +1,162 @@
+"""Stage `prepare`: a source into image shards, with manifests that also name what was rejected."""
+
+from __future__ import annotations
+
+import json
+import logging
+from itertools import combinations, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdeov.errors import KdeovError
+from pipeline.artifacts.dataset import SPLITS, Dataset
+from pipeline.artifacts.shard_folder import ShardFolder
+from pipeline.artifacts.shards import Manifest
+from pipeline.config.params import PrepareParams
+from pipeline.console import printable, progress
+from pipeline.prepare.make_shards import Made, ShardMaker, worthwhile
+from pipeline.prepare.near_duplicates import near_duplicates
+from pipeline.prepare.readers.tar_members import members_of
+from pipeline.prepare.sources import open_source
+from pipeline.storage.files import writing_folder
+from pipeline.storage.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+EXAMPLES = 3
+
+
+def prepare(
+    params: PrepareParams, out: Path, processes: int | None = None, storage: str | None = None
+) -> None:
+    """Writes shards, a manifest for each split, and `dataset.json`.
+
+    Args:
+        params: The section of the stage.
+        out: The folder of image shards.
+        processes: How many read pictures; by default as many as save time, one a core at most.
+            Nothing else depends on it.
+        storage: Where shards go (see `ShardFolder`); None leaves them beside their manifests.
+
+    Raises:
+        KdeovError: The source cannot be used, a split is empty, or too many inputs were rejected.
+    """
+    source = open_source(params)
+    total = sum(len(source.inputs[split]) for split in SPLITS)
+    if not total:
+        raise KdeovError(f"{params.path}: the data set is empty; check prepare.path")
+    for split in SPLITS:
+        if not len(source.inputs[split]):
+            raise KdeovError(
+                f"{params.path}: the {split} split is empty; give it a larger share in prepare"
+            )
+    size = params.samples_per_shard
+    processes = processes or worthwhile(source.make, source.inputs, size)
+    made: dict[str, list[Made]] = {split: [] for split in SPLITS}
+    if storage is not None:
+        Storage(storage).require_writable()
+    with writing_folder(out) as path:
+        folder = ShardFolder(path, storage)
+        with (
+            ShardMaker(source.make, processes) as maker,
+            progress("prepare", total) as meter,
+        ):
+            for split, part in maker.make(folder, source.inputs, size, meter.advance):
+                made[split].append(part)
+        manifests = {split: _manifest(path, made[split], split, params) for split in SPLITS}
+        hashes = {split: np.concatenate([part.hashes for part in made[split]]) for split in SPLITS}
+        _check_rejected(manifests, params.max_rejected)
+        if source.held_out:
+            logger.info(
+                "%d of %d classes do not occur in training: %s%s",
+                len(source.held_out), len(source.classes),
+                ", ".join(map(printable, source.held_out[:EXAMPLES])),
+                ", ..." if len(source.held_out) > EXAMPLES else "",
+            )  # fmt: skip
+        Dataset(
+            name=params.dataset,
+            source=params.source,
+            classes=source.classes,
+            held_out=source.held_out,
+            samples={split: manifest.samples for split, manifest in manifests.items()},
+            near_duplicates=_near_duplicates(folder, manifests, hashes),
+        ).write(path)
+
+
+def _manifest(folder: Path, made: list[Made], split: str, params: PrepareParams) -> Manifest:
+    manifest = Manifest(
+        kind="images",
+        split=split,
+        shards=[part.shard for part in made if part.shard is not None],
+        identity={"dataset": params.dataset, "source": params.source},
+        rejected=[{"name": r.name, "reason": r.reason} for part in made for r in part.rejected],
+    )
+    manifest.write(folder / split)
+    logger.info(
+        "%s: %d pictures in %d shards, %d rejected",
+        split,
+        manifest.samples,
+        len(manifest.shards),
+        len(manifest.rejected),
+    )
+    return manifest
+
+
+def _check_rejected(manifests: dict[str, Manifest], limit: float) -> None:
+    rejected = [r for manifest in manifests.values() for r in manifest.rejected]
+    total = sum(manifest.samples for manifest in manifests.values()) + len(rejected)
+    if rejected:
+        logger.warning(
+            "rejected %d of %d inputs; the manifests list all of them", len(rejected), total
+        )
+    if len(rejected) > limit * total:
+        named = "; ".join(f"{printable(r['name'])}: {r['reason']}" for r in rejected[:3])
+        raise KdeovError(
+            f"{len(rejected)} of {total} inputs cannot be used, more than "
+            f"prepare.max_rejected = {limit:g} "
+            f"allows ({named}{'; ...' if len(rejected) > 3 else ''}); mend them or raise the limit"
+        )
+    for split, manifest in manifests.items():
+        if not manifest.samples:
+            raise KdeovError(f"no picture of the {split} split can be used; mend the data set")
+
+
+def _near_duplicates(
+    folder: ShardFolder, manifests: dict[str, Manifest], hashes: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """What `Dataset.near_duplicates` says; it is logged, and nothing is removed."""
+    found: dict[str, Any] = {}
+    for other, split in combinations(SPLITS, 2):
+        if not (pairs := near_duplicates(hashes[split], hashes[other])):
+            continue
+        examples = [
+            [
+                _source_name(folder / split, manifests[split], number),
+                _source_name(folder / other, manifests[other], other_number),
+            ]
+            for number, other_number in pairs[:EXAMPLES]
+        ]
+        found[f"{split} in {other}"] = {"pictures": len(pairs), "examples": examples}
+        logger.warning(
+            "%d of %d pictures of %s nearly occur in %s (%s); metrics of %s may be too good",
+            len(pairs), manifests[split].samples, split, other,
+            "; ".join(" as ".join(map(printable, names)) for names in examples), split,
+        )  # fmt: skip
+    return found
+
+
+def _source_name(folder: ShardFolder, manifest: Manifest, number: int) -> str:
+    """What the source calls a sample, by its number in the split."""
+    for shard in manifest.shards:
+        if number < shard.samples:
+            break
+        number -= shard.samples
+    # not by `ShardFolder.read`, which imports torch
+    with folder.open(shard) as file:
+        members = members_of(file, folder.where(shard))
+        descriptions = (place for name, *place in members if name.endswith(".json"))
+        offset, size = next(islice(descriptions, number, None))
+        file.seek(offset)
+        return json.loads(file.read(size))["source"]

@@ -1,0 +1,117 @@
+"""What sources share whose pictures are files in a folder: they list files, and this makes samples
+of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdeov.errors import KdeovError
+from pipeline.artifacts.dataset import SPLITS
+from pipeline.prepare.images import UnusablePicture, decode_picture
+from pipeline.prepare.readers.base import Rejected, Sample, Source
+from pipeline.prepare.readers.boxes import Boxes
+from pipeline.prepare.readers.captions import clean_captions
+from pipeline.prepare.readers.folder_files import read_within
+from pipeline.prepare.readers.naming import unique_keys
+
+
+@dataclass(frozen=True, slots=True)  # there may be millions
+class PictureFile:
+    """One picture as a source lists it.
+
+    Attributes:
+        name: Path within the folder of pictures.
+        captions: As they were found, or None where the source has none.
+        label: Class name, or None where the source has no classes.
+        boxes: Marked objects, or None where the source has none.
+    """
+
+    name: str
+    captions: list[str] | None
+    label: str | None = None
+    boxes: Boxes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One picture on its way to a worker process.
+
+    Attributes:
+        key: Of its sample.
+        file: As listed.
+        label: Number of its class.
+    """
+
+    key: str
+    file: PictureFile
+    label: int | None
+
+
+def picture_files(
+    folder: Path,
+    splits: Mapping[str, Iterable[PictureFile | Rejected]],
+    max_side: int | None,
+    option: str,
+) -> Source:
+    """The source of files in a folder.
+
+    Args:
+        folder: What the names start at.
+        splits: Files of each split, each file once, and what the listing refused.
+        max_side: See `pipeline.prepare.images.decode_picture`.
+        option: The keys of `params.yaml` that name the folder.
+
+    Raises:
+        KdeovError: There is no such folder.
+    """
+    if not folder.is_dir():
+        raise KdeovError(f"{folder}: no such folder of pictures; check {option}")
+    listed = {split: list(splits.get(split, ())) for split in SPLITS}
+    files = [f for part in listed.values() for f in part if isinstance(f, PictureFile)]
+    keys = unique_keys(file.name for file in files)
+    classes = sorted({file.label for file in files if file.label is not None})
+    numbers = {name: number for number, name in enumerate(classes)}
+    trained = {file.label for file in listed["train"] if isinstance(file, PictureFile)}
+
+    def inputs(part: list[PictureFile | Rejected]) -> list[Input | Rejected]:
+        return [
+            file
+            if isinstance(file, Rejected)
+            else Input(keys[file.name], file, None if file.label is None else numbers[file.label])
+            for file in part
+        ]
+
+    return Source(
+        inputs={split: inputs(part) for split, part in listed.items()},
+        make=FileReader(folder.resolve(), max_side),
+        classes=classes,
+        held_out=[name for name in classes if name not in trained],
+    )
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """Makes samples of files.
+
+    Attributes:
+        root: Folder of the pictures, without links in its path.
+        max_side: See `pipeline.prepare.images.decode_picture`.
+    """
+
+    root: Path
+    max_side: int | None
+
+    def __call__(self, item: Input) -> Sample | Rejected:
+        name = item.file.name
+        try:
+            found = item.file.captions
+            captions = [] if found is None else clean_captions(found)
+            picture = decode_picture(read_within(self.root, name), self.max_side)
+            boxes = item.file.boxes
+            extra = {} if boxes is None else {"objects": boxes.within(picture.size)}
+        except UnusablePicture as why:
+            return Rejected(name, str(why))
+        return Sample(item.key, picture.jpeg, captions, name, item.label, extra, picture.grid)

@@ -1,0 +1,54 @@
+"""The `captions_csv` source: a folder of pictures, and a table (CSV, TSV or Parquet) with one row a
+caption.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.artifacts.dataset import SPLITS
+from pipeline.artifacts.table_rows import table_rows
+from pipeline.config.source_params import CaptionsCsvParams
+from pipeline.prepare.readers.base import Rejected, Source
+from pipeline.prepare.readers.image_files import PictureFile, picture_files
+from pipeline.prepare.readers.naming import hash_split
+
+
+def captions_csv(path: Path, options: CaptionsCsvParams, seed: int, max_side: int | None) -> Source:
+    """Lists pictures with captions from a table.
+
+    Every picture falls into a split by a hash of its name and the seed, so adding pictures moves no
+    other one.
+
+    Args:
+        path: Folder that holds table and pictures.
+        options: Names of folder, table and columns, and the shares of validation and test.
+        seed: Picks the splits.
+        max_side: See `pipeline.prepare.images.decode_picture`.
+
+    Raises:
+        KdeovError: Folder, table or columns are missing, or the table is no UTF-8.
+    """
+    captions: dict[str, list[str]] = {}
+    labels: dict[str, set[str]] = {}
+    columns = [options.image_column, options.caption_column]
+    if options.label_column:
+        columns.append(options.label_column)
+    table_option, section = "prepare.path and prepare.captions_csv.table", "prepare.captions_csv"
+    for name, caption, *rest in table_rows(path / options.table, columns, table_option, section):
+        name = name.strip()
+        captions.setdefault(name, []).append(caption)
+        labels.setdefault(name, set()).update(text for cell in rest if (text := cell.strip()))
+    splits: dict[str, list[PictureFile | Rejected]] = {split: [] for split in SPLITS}
+    for name, texts in captions.items():  # in the order in which the table first names them
+        entry: PictureFile | Rejected = PictureFile(name, texts)
+        if options.label_column:
+            few = sorted(labels[name])
+            entry = (
+                PictureFile(name, texts, few[0])
+                if len(few) == 1
+                else Rejected(name, f"several labels ({', '.join(few)})" if few else "no label")
+            )
+        splits[hash_split(name, seed, options.val, options.test)].append(entry)
+    where = "prepare.path and prepare.captions_csv.images"
+    return picture_files(path / options.images, splits, max_side, where)

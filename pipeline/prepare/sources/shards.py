@@ -1,0 +1,193 @@
+"""The `shards` source: webdataset tars as img2dataset writes them.
+
+A sample is `KEY.jpg` (or .jpeg, .png, .webp) with its caption in `KEY.txt`, or in `KEY.json` under
+`caption` or `captions`. The tars are indexed once, and workers read the members in place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdeov.errors import KdeovError
+from pipeline.artifacts.dataset import SPLITS
+from pipeline.artifacts.shards import KEY
+from pipeline.config.source_params import ShardsParams
+from pipeline.prepare.images import UnusablePicture, decode_picture
+from pipeline.prepare.readers.base import Rejected, Sample, Source
+from pipeline.prepare.readers.captions import clean_captions
+from pipeline.prepare.readers.naming import hash_split
+from pipeline.prepare.readers.tar_members import plain_members, refused
+
+KINDS = {"jpg": 0, "jpeg": 0, "png": 0, "webp": 0, "txt": 1, "json": 2}
+NOWHERE = (-1, -1) * 3  # offset and size of picture, text and description
+
+
+def shards(path: Path, options: ShardsParams, seed: int, max_side: int | None) -> Source:
+    """Indexes the tars in `path`, or in its folders `train`, `val` and `test`.
+
+    A split that has no folder of its own takes its share of `train`, or of the whole, by a hash of
+    keys.
+
+    Args:
+        path: The folder.
+        options: The shares of validation and test.
+        seed: Picks the splits.
+        max_side: See `pipeline.prepare.images.decode_picture`.
+
+    Raises:
+        KdeovError: There are no tars, or one holds something other than plain files.
+    """
+    official = [s for s in SPLITS if (path / s).is_dir()] if (path / "train").is_dir() else []
+    val, test = (0.0 if s in official else getattr(options, s) for s in ("val", "test"))
+    inputs = {split: Members() for split in SPLITS}
+    for part in official or [""]:
+        tars = sorted((path / part).glob("*.tar"))
+        if not tars:
+            raise KdeovError(f"{path / part}: no .tar in this folder; check prepare.path")
+        keys: set[str] = set()
+        for tar in tars:
+            name = str(tar.relative_to(path))
+            for key, places in _index(tar, name):
+                split = part if part in ("val", "test") else hash_split(key, seed, val, test)
+                problem = "its key occurs before" if key in keys else _problem(places)
+                if problem:
+                    inputs[split].rejected.append(Rejected(f"{name}/{key}", problem))
+                else:
+                    inputs[split].append(name, key, places)
+                keys.add(key)
+    return Source(inputs, MemberReader(path, max_side))
+
+
+@dataclass(frozen=True)
+class Member:
+    """One sample where it lies.
+
+    Attributes:
+        tar: Within the folder.
+        key: Of the sample.
+        places: Offset and size of picture, text and description; -1 for what is missing.
+    """
+
+    tar: str
+    key: str
+    places: Sequence[int]
+
+
+class Members:
+    """The samples of a split: a key and a few numbers each, however large the tars.
+
+    Attributes:
+        rejected: What the index already refused.
+    """
+
+    def __init__(self) -> None:
+        self.rejected: list[Rejected] = []
+        self._keys: list[str] = []
+        self._tars: dict[str, int] = {}  # to the number of their first sample
+        self._places = array("q")
+
+    def append(self, tar: str, key: str, places: Sequence[int]) -> None:
+        """Adds a sample; those of a tar follow each other."""
+        self._tars.setdefault(tar, len(self._keys))
+        self._keys.append(key)
+        self._places.extend(places)
+
+    def __len__(self) -> int:
+        return len(self._keys) + len(self.rejected)
+
+    def __iter__(self) -> Iterator[Member | Rejected]:
+        width = len(NOWHERE)
+        starts = [*self._tars.values(), len(self._keys)]
+        for tar, start, stop in zip(self._tars, starts, starts[1:], strict=False):
+            for number in range(start, stop):
+                places = self._places[number * width : (number + 1) * width]
+                yield Member(tar, self._keys[number], places)
+        yield from self.rejected
+
+
+@dataclass(frozen=True)
+class MemberReader:
+    """Makes samples of what lies in tars.
+
+    Attributes:
+        root: The folder of the tars.
+        max_side: See `pipeline.prepare.images.decode_picture`.
+    """
+
+    root: Path
+    max_side: int | None
+
+    def __call__(self, member: Member) -> Sample | Rejected:
+        name = f"{member.tar}/{member.key}"
+        try:
+            data, text, description = _read(f"{self.root}/{member.tar}", member.places)
+            captions = clean_captions(_captions(text, description))
+            picture = decode_picture(data, self.max_side)
+        except UnusablePicture as why:
+            return Rejected(name, str(why))
+        return Sample(member.key, picture.jpeg, captions, name, grid=picture.grid)
+
+
+def _index(path: Path, name: str) -> Iterator[tuple[str, list[int]]]:
+    """Keys and places of a tar in order; a second file of a kind has size -2.
+
+    Raises:
+        KdeovError: The tar is damaged, or a member is no plain file beside the others.
+    """
+    key, places = "", list(NOWHERE)
+    for member, offset, size in plain_members(path):
+        stem, _, suffix = member.partition(".")
+        if not KEY.match(stem):
+            raise refused(str(path), member)
+        if stem != key:
+            if key:
+                yield key, places
+            key, places = stem, list(NOWHERE)
+        kind = KINDS.get(suffix.lower())
+        if kind is not None:
+            again = places[2 * kind] >= 0
+            places[2 * kind : 2 * kind + 2] = offset, -2 if again else size
+    if key:
+        yield key, places
+
+
+def _problem(places: list[int]) -> str | None:
+    sizes = places[1::2]
+    if -2 in sizes:
+        return "two files of one kind"
+    if sizes[0] < 0:
+        return "no picture"
+    return None
+
+
+def _read(path: str, places: Sequence[int]) -> list[bytes]:
+    """Picture, text and description, which lie side by side, in one system call."""
+    spans = [(at, at + size) for at, size in zip(places[::2], places[1::2], strict=True)]
+    start = min(at for at, _ in spans if at >= 0)
+    number = os.open(path, os.O_RDONLY)
+    try:
+        data = os.pread(number, max(end for _, end in spans) - start, start)
+    finally:
+        os.close(number)
+    return [data[at - start : end - start] if at >= 0 else b"" for at, end in spans]
+
+
+def _captions(text: bytes, description: bytes) -> list[str]:
+    try:
+        if text:
+            return [text.decode("utf-8-sig")]
+        values = json.loads(description or b"{}")
+        found = values.get("caption") or values.get("captions") or []
+    except UnicodeDecodeError:
+        raise UnusablePicture("a caption that is not UTF-8") from None
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise UnusablePicture(f"a description that is no JSON mapping ({error})") from error
+    captions = [found] if isinstance(found, str) else found
+    if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
+        raise UnusablePicture("a caption that is no text")
+    return captions

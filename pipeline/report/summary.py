@@ -1,0 +1,84 @@
+"""The tables of `kdeov summary`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.console import stdout
+from pipeline.evaluation.shared.reranking import gain_verdict, rerank_verdict
+from pipeline.report.results import RERANKED, Results, Value, gain, pace, score
+
+WIDTH = 110  # columns where there is no terminal to ask
+
+
+def print_summary(results: Results) -> None:
+    """Teacher against student, what re-ranking changes, and what the numbers were measured with."""
+    console = stdout if stdout.is_terminal else Console(width=WIDTH)
+    for table in (_comparison(results), _reranking(results)):
+        if table is not None:
+            console.print(table)
+    for line in (*_remarks(results), *results.protocols()):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _comparison(results: Results) -> Table:
+    table = _table(f"{results.run.name} on {results.dataset.name}", "test split")
+    for column in results.columns:
+        table.add_column(column, justify="right")
+    for row in results.table():
+        table.add_row(*row)
+    table.add_section()
+    for label, key, form in (
+        ("parameters", "parameters", "{:,}"),
+        ("one picture", "latency_ms", "{:.1f} ms"),
+    ):
+        towers = {who: results.efficiency.get(who) for who in results.columns}
+        cells = [form.format(tower[key]) if tower else "" for tower in towers.values()]
+        table.add_row(label, *cells)
+    return table
+
+
+def _speed(results: Results) -> str:
+    reference = results.efficiency["reference"]
+    return (
+        f"One picture of {reference['image_size']} px: {reference['student_latency_ms']:.1f} ms, "
+        f"{reference['name']} {reference['latency_ms']:.1f} ms; the student is "
+        f"{pace(reference['speedup'])}."
+    )
+
+
+def _reranking(results: Results) -> Table | None:
+    scores: dict[str, Any] = results.reranked
+    if not scores:
+        return None
+    title = f"Re-ranking the first {scores['count']} by fusion {rerank_verdict(scores['verdict'])}"
+    table = _table(title, "text to picture")
+    for column in ("index", "re-ranked", "gain", "verdict"):
+        table.add_column(column, justify="right")
+    for key, label in RERANKED.items():
+        change = Value.of(scores, f"gain_{key}")
+        table.add_row(
+            label,
+            score(Value.of(results.retrieval["student"], key)),
+            score(Value.of(scores, key)),
+            gain(change),
+            gain_verdict(change.bounds) if change and change.bounds else "",
+        )
+    return table
+
+
+def _remarks(results: Results) -> list[str]:
+    """What is not in the tables, and why."""
+    remarks = [_speed(results), *results.remarks()]
+    if results.retrieval and not results.run.fusion_is_trained:
+        remarks.append("Nothing is re-ranked: fusion was not trained (distill.losses.fusion is 0).")
+    return remarks
+
+
+def _table(title: str, first: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(first)
+    return table

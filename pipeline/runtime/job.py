@@ -1,0 +1,176 @@
+"""What a job is: a stage with its params, the digests of its inputs, and the names of its outputs.
+
+It lies in the storage as `jobs/ID/job.json`, and small files as `blobs/SHA256`. Nothing in it says
+who may read what: credentials stay in the environment of each machine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from kdeov.errors import KdeovError
+from pipeline.config.params import Params
+from pipeline.config.paths import Layout
+from pipeline.config.provenance import code_files, is_code, stage_of_dvc
+from pipeline.storage.files import TEMPORARY, digest, sha256_file
+from pipeline.storage.storage import Storage
+
+JOB = "KDEOV_JOB"
+"""Environment variable of every process of a job: the address of its folder in the storage."""
+STAGES = ("embed", "distill", "zero_shot", "linear_probe", "retrieval")
+"""Those that run on a cluster; the others are small, and always run where DVC does."""
+DIGITS = 16  # of the digest in a job's name
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a job: its path in the checkout, and the sha256 of its bytes."""
+
+    path: str
+    sha256: str
+
+    @property
+    def blob(self) -> str:
+        """Its name in the storage."""
+        return f"blobs/{self.sha256}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What runs, wherever it runs.
+
+    Attributes:
+        stage: Of `dvc.yaml`.
+        params: As in `params.yaml`, places put right for other machines.
+        sections: Of `params`, those that the stage depends on.
+        code: Digests of the code that `dvc.yaml` lists for the stage.
+        inputs: Small files; shards are read from `data.storage`.
+        outputs: Files and folders that the stage writes.
+        storage: Where all this lies.
+    """
+
+    stage: str
+    params: dict[str, Any]
+    sections: list[str]
+    code: list[File]
+    inputs: list[File]
+    outputs: list[str]
+    storage: str
+
+    @property
+    def name(self) -> str:
+        """The same for the same work: sections that say only where things run are left out."""
+        counted = {**asdict(self), "params": {s: self.params[s] for s in self.sections}}
+        counted["shards"] = self.params["data"]["storage"]
+        return f"kdeov-{self.stage.replace('_', '-')}-{digest(counted)[:DIGITS]}"
+
+    def write(self, folder: Storage) -> None:
+        """As `job.json` of a job's folder."""
+        folder.write("job.json", json.dumps(asdict(self), indent=2, sort_keys=True).encode())
+
+    @classmethod
+    def read(cls, folder: Storage) -> Job:
+        """The job of a folder.
+
+        Raises:
+            KdeovError: There is none, or it cannot be read.
+        """
+        try:
+            values = json.loads(folder.read("job.json"))
+        except FileNotFoundError as error:
+            raise KdeovError(
+                f"{folder.where('job.json')}: not there; do all machines share the storage?"
+            ) from error
+        files = {key: [File(**file) for file in values[key]] for key in ("code", "inputs")}
+        return cls(**{**values, **files})
+
+    @classmethod
+    def of(cls, stage: str, params: Params, layout: Layout) -> tuple[Job, dict[str, Path]]:
+        """The job that runs a stage on this checkout as it is, and where each input lies here.
+
+        Raises:
+            KdeovError: An input is missing.
+        """
+        described = stage_of_dvc(layout.root, stage)
+        code: list[File] = []
+        inputs: list[File] = []
+        places: dict[str, Path] = {}
+        for path in sorted(_files(described.get("deps", []), layout.root, stage)):
+            name = str(path.relative_to(layout.root))
+            is_input = name.startswith(("out/", "metrics/"))
+            (inputs if is_input else code).append(File(name, sha256_file(path)))
+            if is_input:
+                places[name] = path
+        values, outside = _portable(stage, params, layout)
+        for name, path in outside.items():
+            inputs.append(File(name, sha256_file(path)))
+            places[name] = path
+        outputs = [_path(entry) for kind in ("outs", "metrics", "plots")
+                   for entry in described.get(kind, [])]  # fmt: skip
+        storage = params.cluster.storage or params.data.storage
+        assert storage is not None  # the schema asks for it
+        sections = [str(section) for section in described.get("params", [])]
+        return cls(stage, values, sections, code, inputs, outputs, storage), places
+
+
+def files_below(path: Path) -> Iterator[Path]:
+    """A file, or the files of a folder, without shards and what is half-written."""
+    if path.is_file():
+        yield path
+        return
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and file.suffix != ".tar" and TEMPORARY not in str(file):
+            yield file
+
+
+def _files(deps: list[Any], root: Path, stage: str) -> Iterator[Path]:
+    for dep in map(_path, deps):
+        if not (root / dep).exists():
+            raise KdeovError(f"{root / dep}: missing; run `dvc repro {stage}`")
+        yield from code_files(root / dep) if is_code(dep) else files_below(root / dep)
+
+
+def _path(entry: Any) -> str:
+    """Of an entry of `dvc.yaml`, which may be a path with settings."""
+    return str(next(iter(entry)) if isinstance(entry, dict) else entry)
+
+
+def _portable(stage: str, params: Params, layout: Layout) -> tuple[dict[str, Any], dict[str, Path]]:
+    """Params as other machines may read them, and the files outside of `out/` that the stage's own
+    section names, which travel with the job.
+    """
+    values = yaml.safe_load(layout.params.read_bytes())
+    for section in ("data", "cluster", "tracking"):
+        values[section] = getattr(params, section).model_dump(mode="json")
+    values["tracking"]["uri"] = _open_to_all(params.tracking.uri)
+    for part in ("clip", "open_clip"):  # they may name a weight file, of which the name is kept
+        options = getattr(params.teacher, part)
+        for key, value in values["teacher"].get(part, {}).items() if options else ():
+            if isinstance(value, str) and Path(found := getattr(options, key)).is_absolute():
+                values["teacher"][part][key] = Path(found).name
+    outside = {}
+    for key, value in getattr(params, stage, ()):
+        if isinstance(value, Path):
+            name = f"inputs/{key}/{value.name}"
+            values[stage][key], outside[name] = name, value
+    for name, path in outside.items():
+        if not path.is_file():
+            raise KdeovError(f"{path}: no such file (params.yaml: {stage}.{name.split('/')[1]})")
+    return values, outside
+
+
+def _open_to_all(uri: str | None) -> str | None:
+    """An MLflow server's address; one with a login in it, or a database of one machine, is none
+    that a job may be told.
+    """
+    if uri is None or not uri.startswith("http"):
+        return None
+    parts = urlsplit(uri)
+    return None if parts.username or parts.password or parts.query else uri

@@ -1,0 +1,165 @@
+"""A job on a machine of the cluster: its small inputs in a folder that has the same path on all
+nodes, and its outputs on their way back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import yaml
+
+from kdeov.errors import KdeovError
+from pipeline.runtime.job import JOB, File, Job, files_below
+from pipeline.storage.files import sha256_file, writing_folder
+from pipeline.storage.storage import Storage
+
+CODE = Path(__file__).resolve().parents[2]  # where Ray unpacked it on this node
+KEPT_S = 30 * 86400.0  # how long a node keeps what jobs have left; none runs longer
+
+
+def on_cluster() -> bool:
+    """Whether this process belongs to a job of a cluster."""
+    return JOB in os.environ
+
+
+def job_folder() -> Storage:
+    """Of this process's job, in the storage."""
+    return Storage(os.environ[JOB])
+
+
+def job_id() -> str:
+    """Of this process's job; empty outside of one."""
+    return os.environ.get(JOB, "").rpartition("/")[2]
+
+
+def ready_node() -> Path | None:
+    """Puts the job's inputs in place on this machine, unless they are; outside of a job, does
+    nothing. Called first by whatever runs on a node.
+
+    Returns:
+        The folder that stands for the checkout.
+    """
+    if not on_cluster():
+        return None
+    return materialise(job_folder(), _base())
+
+
+def materialise(folder: Storage, base: Path) -> Path:
+    """A folder with a job's params, inputs and code. However many processes ask, one downloads.
+
+    Args:
+        folder: Of the job, in the storage.
+        base: Where this machine keeps jobs.
+
+    Raises:
+        KdeovError: The storage cannot be read, or an input is not what it was.
+    """
+    root = base / "jobs" / folder.address.rpartition("/")[2]
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(base / "lock"):
+        if root.is_dir():
+            return root
+        _forget(base)
+        job = Job.read(folder)
+        storage = Storage(job.storage)
+        with writing_folder(root) as partial:
+            for file in job.inputs:
+                place = partial / file.path
+                place.parent.mkdir(parents=True, exist_ok=True)
+                # a teacher that five stages need comes to a node once
+                os.link(_blob(storage, file, base), place)
+            (partial / "params.yaml").write_text(yaml.safe_dump(job.params))
+            for path in CODE.iterdir():
+                if not (partial / path.name).exists():
+                    (partial / path.name).symlink_to(path)
+    return root
+
+
+def fetch(storage: Storage, file: File, path: Path) -> None:
+    """Downloads a file of a job, and compares it with its digest.
+
+    Raises:
+        KdeovError: It is not in the storage, or not what it was.
+    """
+    try:
+        storage.download(file.blob, path)
+    except FileNotFoundError as error:
+        raise KdeovError(f"{storage.where(file.blob)} ({file.path}): not there") from error
+    if sha256_file(path) != file.sha256:
+        path.unlink()
+        raise KdeovError(f"{storage.where(file.blob)} ({file.path}): damaged; delete it")
+
+
+def store(storage: Storage, file: File, path: Path) -> None:
+    """Uploads a file of a job, unless it is there."""
+    if storage.size(file.blob) != path.stat().st_size:
+        storage.upload(path, file.blob)
+
+
+def upload_outputs(job: Job, root: Path) -> list[File]:
+    """Uploads what a stage wrote, shards apart, which are in the storage already."""
+    storage, files = Storage(job.storage), []
+    for output in job.outputs:
+        for path in files_below(root / output):
+            file = File(str(path.relative_to(root)), sha256_file(path))
+            store(storage, file, path)
+            files.append(file)
+    return files
+
+
+def conclude(files: list[File]) -> None:
+    """Says that the job is done: from now on, whoever wants its outputs finds them."""
+    job_folder().write("outputs.json", json.dumps([asdict(file) for file in files]).encode())
+
+
+def outputs_of(folder: Storage) -> list[File] | None:
+    """Outputs of a job, or None where it is not done."""
+    try:
+        return [File(**file) for file in json.loads(folder.read("outputs.json"))]
+    except FileNotFoundError:
+        return None
+
+
+def _base() -> Path:
+    """This person's folder for jobs on this machine, closed to others."""
+    base = Path(tempfile.gettempdir()) / f"kdeov-{os.getuid()}"
+    base.mkdir(mode=0o700, exist_ok=True)
+    if base.is_symlink() or base.stat().st_uid != os.getuid():
+        raise KdeovError(f"{base}: belongs to someone else; delete it, or set TMPDIR on all nodes")
+    return base
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _blob(storage: Storage, file: File, base: Path) -> Path:
+    path = base / file.blob
+    if not path.is_file():
+        fetch(storage, file, path)
+        path.chmod(0o444)  # jobs share it
+    os.utime(path)
+    return path
+
+
+def _forget(base: Path) -> None:
+    """Deletes jobs, and files that no job uses, which are old."""
+    old = time.time() - KEPT_S
+    for path in (base / "jobs").iterdir():
+        if path.lstat().st_mtime < old:
+            shutil.rmtree(path, ignore_errors=True)
+    for path in (base / "blobs").glob("*"):
+        if path.stat().st_mtime < old and path.stat().st_nlink == 1:
+            path.unlink()

@@ -1,0 +1,160 @@
+"""A pool of Ray actors that share a queue of tasks.
+
+Machines come and go: a task whose worker died returns to the queue, the other workers go on, and a
+new worker joins when a machine has room for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, Protocol, TypeVar
+
+from kdeov.errors import KdeovError
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 1.0
+SILENT_S = 60.0  # without a worker at work, after which it is said
+TOGETHER_S = 30.0  # within which deaths on one machine are one
+
+
+class Progress:
+    """Counts the pictures of unfinished shards; outlives the workers that tell it."""
+
+    def __init__(self) -> None:
+        self._done: dict[str, int] = {}
+
+    def set(self, name: str, count: int) -> None:
+        """A shard that is made a second time starts over."""
+        self._done[name] = count
+
+    def finish(self, name: str) -> None:
+        """Whoever asked for the shard has it."""
+        self._done.pop(name, None)
+
+    def total(self) -> int:
+        return sum(self._done.values())
+
+
+class Task(Protocol):
+    """A piece of work.
+
+    Attributes:
+        name: Unique in the pool; stands in messages and progress.
+        size: Samples that it counts in the progress.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+
+T = TypeVar("T", bound=Task)
+
+
+class Pool(Generic[T]):
+    """Workers that start, work and die.
+
+    Args:
+        tasks: Anys to make.
+        kind: Ray's actor class, with what a worker needs of a machine.
+        config: What a worker is made with.
+        workers: How many there should be.
+        limit: Deaths after which it gives up.
+    """
+
+    def __init__(self, tasks: list[T], kind: Any, config: Any, workers: int, limit: int) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        self.queue, self.kind, self.config, self.limit = deque(tasks), kind, config, limit
+        # beside this process: with another machine, what is told would be lost
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        kind_of_progress: Any = ray.remote(Progress)
+        self.progress = kind_of_progress.options(num_cpus=0, scheduling_strategy=here).remote()
+        self.deaths = 0
+        self._places: dict[Any, tuple[str, str]] = {}
+        self._last_death: dict[str, float] = {}  # by machine
+        self._idle: list[Any] = []
+        # what is waited for: that a worker starts, or that it has made its shard
+        self._waiting: dict[Any, tuple[Any, T | None]] = {}
+        for _ in range(workers):
+            self._start()
+
+    def run(self, told: Callable[[int], object]) -> Iterator[tuple[T, Any]]:
+        """Makes all shards, in any order.
+
+        Raises:
+            KdeovError: A shard cannot be made, or workers died too often.
+        """
+        import ray
+        from ray.exceptions import RayActorError
+
+        finished, left = 0, len(self.queue)
+        worked = time.monotonic()
+        while left:
+            while self.queue and self._idle:
+                self._give(self._idle.pop(), self.queue.popleft())
+            if any(task for _, task in self._waiting.values()):
+                worked = time.monotonic()
+            elif time.monotonic() - worked > SILENT_S:
+                worked = time.monotonic()
+                logger.warning("no machine has room for a worker; waiting for one")
+            done, _ = ray.wait(list(self._waiting), timeout=POLL_S)
+            told(finished + ray.get(self.progress.total.remote()))
+            for reference in done:
+                worker, task = self._waiting.pop(reference)
+                try:
+                    answer = ray.get(reference)
+                except RayActorError as error:
+                    self._died(worker, task, error)
+                    continue
+                self._idle.append(worker)
+                if task is None:
+                    self._places[worker] = answer
+                    continue
+                self.progress.finish.remote(task.name)
+                finished, left = finished + task.size, left - 1
+                yield task, answer
+
+    def _start(self) -> None:
+        worker = self.kind.remote(self.config)
+        self._waiting[worker.place.remote()] = (worker, None)
+
+    def _give(self, worker: Any, task: T) -> None:
+        self._waiting[worker.make.remote(task, self.progress)] = (worker, task)
+
+    def _died(self, worker: Any, task: T | None, error: Exception) -> None:
+        place, node = self._places.pop(worker, ("a machine that is not known", ""))
+        now = time.monotonic()
+        # a machine that goes takes all of its workers along
+        if getattr(error, "preempted", False) or now - self._last_death.get(node, 0) < TOGETHER_S:
+            logger.warning("a worker on %s went with its machine; the others go on", place)
+        else:
+            self._count(place, task, error)
+        if node:
+            self._last_death[node] = now
+        if task is not None:
+            self.progress.finish.remote(task.name)
+            self.queue.appendleft(task)
+        self._start()
+
+    def _count(self, place: str, task: T | None, error: Exception) -> None:
+        self.deaths += 1
+        what = f"a worker on {place} died" + (f" at {task.name}" if task else "")
+        if self.deaths > self.limit:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise KdeovError(
+                f"{what} ({reason}), death {self.deaths}, more than cluster.max_failures = "
+                f"{self.limit} allows; look at that machine, then run the stage again: finished "
+                "shards are kept"
+            )
+        logger.warning(
+            "%s, death %d of %d that cluster.max_failures allows; the others go on",
+            what, self.deaths, self.limit,
+        )  # fmt: skip

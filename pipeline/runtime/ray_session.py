@@ -1,0 +1,161 @@
+"""Ray, on this machine or a cluster: starting it, ending it, and a person's mistake in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kdeov.errors import KdeovError
+from pipeline.runtime.node import on_cluster
+
+logger = logging.getLogger(__name__)
+
+# Ray watches preemption and exports state for its dashboard; both cost seconds at start-up and
+# nobody looks here.
+PREEMPTION = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+RAY_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",  # the default, said aloud so that Ray does not warn of it
+    PREEMPTION: "0",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+}
+
+
+def set_ray_environment() -> dict[str, str]:
+    """Sets what Ray reads when it is imported, and returns it for workers; a person's own settings
+    win.
+    """
+    environment = {key: os.environ.get(key, value) for key, value in RAY_ENVIRONMENT.items()}
+    os.environ.update(environment)
+    return environment
+
+
+@contextlib.contextmanager
+def ray_session(cpus: int) -> Iterator[None]:
+    """Ray on this machine, or the one that is there already: a job's cluster, or a test's."""
+    environment = set_ray_environment()
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    if on_cluster():
+        # code and environment of the workers come from the submission
+        ray.init(address="auto", logging_level=logging.WARNING)
+    else:
+        root = Path(__file__).resolve().parents[2]
+        logger.info("starting Ray on this machine")
+        ray.init(
+            address="local",
+            num_cpus=max(cpus, os.cpu_count() or 1),
+            include_dashboard=True,  # without it, Ray complains that it cannot see itself
+            dashboard_host="127.0.0.1",
+            logging_level=logging.WARNING,
+            log_to_driver=True,
+            runtime_env={"env_vars": {"PYTHONPATH": str(root), **environment}},
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def gpus_of_ray(use_gpu: bool | str) -> int:
+    """GPUs that Ray may use.
+
+    Raises:
+        KdeovError: They are asked for and there are none.
+    """
+    import ray
+
+    gpus = int(ray.cluster_resources().get("GPU", 0)) if use_gpu else 0
+    if use_gpu is True and not gpus:
+        raise KdeovError(
+            "cluster.use_gpu is true and Ray has no GPU; start machines that have one, or set it "
+            "to auto or false"
+        )
+    return gpus
+
+
+def share_machines(workers: int, gpus: bool) -> tuple[int, int]:
+    """How Ray's machines are shared out.
+
+    Args:
+        workers: That are wanted.
+        gpus: Whether each has a GPU.
+
+    Returns:
+        How many of the workers there is room for, one at least; and CPUs for each, one at least.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not gpus:
+        nodes = [{"CPU": node.get("CPU", 0)} for node in nodes]
+    while not (cpus := cpus_each(nodes, workers)) and workers > 1:
+        workers -= 1
+    return workers, max(1, cpus)
+
+
+def cpus_each(nodes: list[dict[str, float]], count: int) -> int:
+    """CPUs of each of so many workers, as many as fit at once; 0 where they do not fit at all.
+
+    Args:
+        nodes: What each machine has. Workers go to those with GPUs, where there are any.
+        count: Of workers.
+    """
+    with_gpus = [node for node in nodes if node.get("GPU", 0)]
+    if with_gpus:
+        return max(1, int(min(node.get("CPU", 0) // node["GPU"] for node in with_gpus)))
+    cpus = [int(node.get("CPU", 0)) for node in nodes]
+    shares = range(1, max(cpus, default=0) + 1)
+    return max((c for c in shares if sum(n // c for n in cpus) >= count), default=0)
+
+
+@contextlib.contextmanager
+def one_line_errors_of_ray() -> Iterator[None]:
+    """Takes a `KdeovError` of a worker out of what Ray wraps around it.
+
+    Raises:
+        KdeovError: A person's mistake, as the worker told it, or workers that died too often.
+        KeyboardInterrupt: Where Ray turned it into its own way of stopping.
+    """
+    from ray.exceptions import RayActorError, RayError
+    from ray.train import TrainingFailedError
+
+    try:
+        yield
+    except SystemExit as stop:  # so Ray ends at Ctrl-C, and with status 0
+        raise KeyboardInterrupt from stop
+    except RayActorError as error:
+        raise KdeovError(
+            f"a worker of Ray died too often ({str(error).splitlines()[0]}); its last words are in "
+            "/tmp/ray/session_latest/logs; mend the cause or raise cluster.max_failures"
+        ) from error
+    except (RayError, TrainingFailedError) as error:
+        cause = person_error(error)
+        if cause is None:
+            raise
+        raise cause from error
+
+
+def person_error(error: BaseException) -> KdeovError | None:
+    """The `KdeovError` somewhere within what Ray wraps around it."""
+    seen: set[int] = set()
+    queue: list[Any] = [error]
+    while queue:
+        current = queue.pop()
+        if not isinstance(current, BaseException) or id(current) in seen:
+            continue
+        seen.add(id(current))
+        if type(current) is KdeovError:  # Ray's wrapping of one claims to be one, trace and all
+            return current
+        queue += [current.__cause__, current.__context__, getattr(current, "cause", None)]
+        queue.append(getattr(current, "controller_failure", None))
+        queue += list(getattr(current, "worker_failures", {}).values())
+    return None

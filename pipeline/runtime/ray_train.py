@@ -1,0 +1,260 @@
+"""Runs a training loop in Ray Train workers, on this machine or a cluster."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from kdeov.errors import KdeovError
+from kdeov.training.distributed import from_rank_0
+from pipeline.config.execution_params import ClusterParams
+from pipeline.console import setup_logging
+from pipeline.runtime.node import ready_node
+from pipeline.runtime.ray_session import (
+    PREEMPTION,
+    gpus_of_ray,
+    one_line_errors_of_ray,
+    person_error,
+    ray_session,
+)
+from pipeline.storage.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+RESIZE_S = 60.0  # how often Ray looks whether there is room for more workers
+ROOM_S = 50.0  # between checkpoints that are due to room for more
+SICK = 2  # deaths of workers on one machine, from which on it is named
+
+
+class WorkerConfig(Protocol):
+    """What a loop is given: a dataclass of plain values that can be sent to workers."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def run(self) -> Storage: ...
+
+    @property
+    def use_gpu(self) -> bool | str: ...
+
+
+C = TypeVar("C", bound=WorkerConfig)
+Loop = Callable[[C, Callable[[dict[str, float]], None], Callable[[], bool]], None]
+"""The loop of one rank: its config, the report of an epoch, and whether a checkpoint is due."""
+
+
+def train_on_ray(
+    loop: Loop[C],
+    config: C,
+    cluster: ClusterParams,
+    name: str,
+    report: Callable[[dict[str, float]], object],
+) -> None:
+    """Runs a training loop in Ray workers, to the end.
+
+    Args:
+        loop: Of every rank.
+        config: What the loop is given.
+        cluster: How many workers, and of which kind.
+        name: Of the run.
+        report: Gets what rank 0 reports of every epoch, in Ray's controller.
+
+    Raises:
+        KdeovError: Training stopped for a reason that the user can fix.
+    """
+    with ray_session(cluster.most_workers), one_line_errors_of_ray():
+        _train(loop, config, cluster, name, report)
+
+
+def _train(
+    loop: Loop[C],
+    config: C,
+    cluster: ClusterParams,
+    name: str,
+    report: Callable[[dict[str, float]], object],
+) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
+    from ray.train.torch import TorchTrainer
+
+    deaths = Deaths(config.run, cluster.max_failures)
+
+    class Watch(UserCallback):
+        """Runs in Ray's controller, which outlives workers: one writer for all of them."""
+
+        def after_report(
+            self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any
+        ) -> None:
+            report(metrics[0])
+
+        def after_exception(
+            self, run_context: Any, worker_exceptions: dict[int, Exception]
+        ) -> None:
+            setup_logging()
+            deaths.count(worker_exceptions)
+
+    gpus = gpus_of_ray(cluster.use_gpu)
+    use_gpu = cluster.use_gpu is True or gpus >= cluster.fewest_workers
+    logger.info(
+        "training on %s Ray workers, %s",
+        " to ".join(map(str, dict.fromkeys([cluster.fewest_workers, cluster.most_workers]))),
+        "one GPU each" if use_gpu else "CPUs",
+    )
+    # plain dictionaries, because Ray's types are those of its older version
+    scaling: dict[str, Any] = {
+        "num_workers": cluster.workers,
+        "use_gpu": use_gpu,
+        "elastic_resize_monitor_interval_s": RESIZE_S,
+    }
+    TorchTrainer(
+        ray_worker,
+        # decided here: Ray does not hide GPUs from workers that have none
+        train_loop_config={
+            "loop": loop,
+            "config": replace(config, use_gpu=use_gpu),
+            "most": cluster.most_workers,
+        },
+        scaling_config=ScalingConfig(**scaling),
+        run_config=RunConfig(
+            # Ray takes up a run of the same name without a word; ours are taken up from our
+            # checkpoints
+            name=f"{name}-{time.time_ns()}",
+            **(config.run / "ray").for_ray(),
+            failure_config=FailureConfig(max_failures=cluster.max_failures),
+            callbacks=[Watch()],  # type: ignore[list-item]
+        ),
+    ).fit()
+
+
+class Deaths:
+    """Counts how often training was started again, and names the machine that is to blame.
+
+    Args:
+        run: Of the run, where workers say which machine they are on.
+        limit: Deaths after which training stops.
+    """
+
+    def __init__(self, run: Storage, limit: int) -> None:
+        self.run, self.limit = run, limit
+        self.seen = 0
+        self.machines: Counter[str] = Counter()
+
+    def count(self, errors: dict[int, Exception]) -> None:
+        """Hears what became of workers, by rank.
+
+        Raises:
+            KdeovError: A person's mistake, which stays one however often it is tried; or too many
+                deaths.
+        """
+        for error in errors.values():
+            if mistake := person_error(error):
+                raise mistake
+        # of the others, ranks lost the connection to the one that died
+        dead = {rank: e for rank, e in errors.items() if _is_death(e)} or errors
+        if any(getattr(_cause(error), "preempted", False) for error in dead.values()):
+            logger.warning("a machine was taken away; training goes on from the last checkpoint")
+            return
+        self.seen += 1
+        places = {rank: worker_place(self.run, rank) for rank in dead}
+        self.machines.update(set(places.values()))
+        what = "; ".join(
+            f"worker {rank} on {places[rank]}: {_first_line(error)}" for rank, error in dead.items()
+        )
+        sick = [f"{place} lost {n}" for place, n in self.machines.items() if n >= SICK]
+        hint = f" ({', '.join(sick)}: look at it, or take it out)" if sick else ""
+        if self.seen > self.limit:
+            raise KdeovError(
+                f"training stopped after {self.seen} deaths, more than cluster.max_failures = "
+                f"{self.limit} allows; the last: {what}{hint}; `dvc repro` goes on from the last "
+                "checkpoint"
+            )
+        logger.warning(
+            "death %d of %d that cluster.max_failures allows: %s%s; training goes on from the "
+            "last checkpoint",
+            self.seen, self.limit, what, hint,
+        )  # fmt: skip
+
+
+def ray_worker(settings: dict[str, Any]) -> None:
+    """The training loop in a Ray worker."""
+    from ray import train as ray_train
+
+    ready_node()
+    setup_logging()
+    logging.getLogger().setLevel(logging.WARNING)  # Ray repeats every report to the root logger
+    config: WorkerConfig = settings["config"]
+    _tell_place(config.run)
+    settings["loop"](config, ray_train.report, Notice(settings["most"], bool(config.use_gpu)))
+
+
+def worker_place(run: Storage, rank: int) -> str:
+    """The machine that a rank was last started on, as people call it."""
+    try:
+        return str(json.loads(run.read(f"workers/rank-{rank}.json"))["machine"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return "a machine that is not known"
+
+
+def _tell_place(run: Storage) -> None:
+    import ray
+    from ray.train import get_context
+
+    address = ray.util.get_node_ip_address()
+    place = {"machine": f"{socket.gethostname()} ({address})", "pid": os.getpid()}
+    run.write(f"workers/rank-{get_context().get_world_rank()}.json", json.dumps(place).encode())
+
+
+class Notice:
+    """Whether the workers are about to be started anew, so that a checkpoint is due: a machine will
+    be taken away, or Ray will use room that there is for more of them. All ranks ask, and hear the
+    same.
+
+    Args:
+        most: Workers that there may be.
+        use_gpu: Whether each has a GPU.
+    """
+
+    def __init__(self, most: int, use_gpu: bool) -> None:
+        self.most, self.kind = most, "GPU" if use_gpu else "CPU"
+        self._told = -math.inf  # when there was room the last time
+
+    def __call__(self) -> bool:
+        from ray.train import get_context, get_preemption_info
+
+        leaving = os.environ.get(PREEMPTION) != "0" and get_preemption_info() is not None
+        context = get_context()
+        if context.get_world_size() == self.most:
+            return leaving
+        return from_rank_0(context.get_world_rank() == 0 and self._room()) or leaving
+
+    def _room(self) -> bool:
+        import ray
+
+        now = time.monotonic()
+        # Ray may have its reasons to leave it unused
+        if now - self._told < ROOM_S or ray.available_resources().get(self.kind, 0) < 1:
+            return False
+        self._told = now
+        return True
+
+
+def _cause(error: Exception) -> BaseException:
+    return getattr(error, "cause", None) or error
+
+
+def _is_death(error: Exception) -> bool:
+    from ray.exceptions import RayActorError
+
+    return isinstance(error, RayActorError) or isinstance(_cause(error), RayActorError)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[-1] if lines else type(error).__name__)[:200]

@@ -1,0 +1,56 @@
+"""The teacher that the stage `teacher` wrote: its weights or vectors, and its identity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdeov.errors import KdeovError
+from kdeov.teachers.base import TowerTeacher
+from kdeov.teachers.clip import ClipTeacher
+from kdeov.teachers.open_clip import OpenClipTeacher
+from pipeline.artifacts.identity import (
+    IDENTITY,
+    PRECOMPUTED,
+    read_teacher_identity,
+    require_identity,
+)
+from pipeline.teachers.precomputed import PrecomputedTeacher
+
+Teacher = TowerTeacher | PrecomputedTeacher
+WEIGHTS = "model.safetensors"
+
+
+def load_teacher(folder: Path, device: str = "cpu") -> Teacher:
+    """The teacher that `make_teacher` wrote.
+
+    Raises:
+        KdeovError: Its weights, tokenizer or transform are not those of its identity.
+    """
+    identity = read_teacher_identity(folder)
+    teacher: Teacher
+    if identity["library"] == PRECOMPUTED:
+        teacher = PrecomputedTeacher(folder)
+    elif identity["library"] == "open_clip":
+        teacher = OpenClipTeacher.open(folder, device)
+    else:
+        teacher = ClipTeacher.load(folder / WEIGHTS, device, name=identity["name"])
+    if teacher.weights_sha256 != identity["weights_sha256"]:
+        raise KdeovError(
+            f"{folder}: its files are not those of {IDENTITY}; run `dvc repro -f teacher`"
+        )
+    require_identity(
+        teacher.identity().to_dict(), identity, str(folder / IDENTITY), made_by="-f teacher"
+    )
+    return teacher
+
+
+def load_towers(folder: Path, device: str = "cpu") -> TowerTeacher:
+    """The teacher that `make_teacher` wrote, which has towers.
+
+    Raises:
+        KdeovError: It has none, or see `load_teacher`.
+    """
+    teacher = load_teacher(folder, device)
+    if isinstance(teacher, PrecomputedTeacher):
+        raise KdeovError(f"{folder}: this teacher has vectors and no towers; choose another one")
+    return teacher

@@ -1,0 +1,162 @@
+"""Writes the tables of a `PrecomputedTeacher` from the files that hold the vectors."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdeov.errors import KdeovError
+from kdeov.text.table import TextTable
+from pipeline.artifacts.identity import IDENTITY, PRECOMPUTED
+from pipeline.artifacts.table_rows import table_rows
+from pipeline.artifacts.tables import reading
+from pipeline.config.teacher_params import EmbeddingsParams, TextVectorsParams
+from pipeline.console import progress
+from pipeline.storage.files import write_json
+from pipeline.teachers.embedding_files import numbered_files, read_vectors, unit_rows
+from pipeline.teachers.embedding_table import write_table
+from pipeline.teachers.precomputed import CAPTIONS, PICTURES, PrecomputedIdentity, tables_digest
+
+logger = logging.getLogger(__name__)
+
+OPTION = "teacher.embeddings"
+
+
+def make_precomputed(params: EmbeddingsParams, path: Path, folder: Path) -> dict[str, Any]:
+    """Checks the vectors, and writes them with an index of their keys.
+
+    Args:
+        params: Which files, and how pictures find their vectors.
+        path: The folder that the files are in.
+        folder: Where to write.
+
+    Returns:
+        The identity of the teacher.
+
+    Raises:
+        KdeovError: Files are missing or do not fit together, or a vector is zero or not finite.
+    """
+    metadata = {} if params.metadata is None else numbered_files(path, params.metadata, OPTION)
+    example = "0"
+    parts = _parts(path, params.pictures, metadata)
+    dim = parts[0].shape[1]
+    if metadata:
+        tables = list(metadata.values())
+        keys = _column(tables, params.key_column or "", parts, params.prefix)
+        example = next(_column(tables, params.key_column or "", parts, params.prefix), "")
+    else:
+        keys = iter(map(str, range(sum(map(len, parts)))))
+    repeated = write_table(folder, PICTURES, keys, _blocks(PICTURES, parts), _count(parts), dim)
+    logger.info("%d vectors of %d dimensions, %d of them twice", _count(parts), dim, repeated)
+    if params.captions is not None:
+        texts = _parts(path, params.captions, metadata)
+        if texts[0].shape[1] != dim:
+            raise KdeovError(
+                f"{path / params.captions}: {texts[0].shape[1]} dimensions, the pictures have "
+                f"{dim}; take both from one model"
+            )
+        captions = _column(list(metadata.values()), params.caption_column or "", texts, "")
+        captions = (" ".join(caption.split()) for caption in captions)  # as sources clean them
+        write_table(folder, CAPTIONS, captions, _blocks(CAPTIONS, texts), _count(texts), dim)
+    _text_table(params.texts, path, dim).save(folder)
+    identity = PrecomputedIdentity(
+        library=PRECOMPUTED,
+        name=params.name,
+        weights_sha256=tables_digest(folder),
+        embed_dim=dim,
+        captions=params.captions is not None,
+        match=params.match,
+        prefix=params.prefix,
+        example=example,
+        without=sorted(params.without),
+    ).to_dict()
+    write_json(folder / IDENTITY, identity)
+    return identity
+
+
+def _parts(path: Path, pattern: str, metadata: dict[str, Path]) -> list[np.ndarray]:
+    named = numbered_files(path, pattern, OPTION)
+    if metadata and named.keys() != metadata.keys():
+        alone = {**metadata, **named}[min(named.keys() ^ metadata.keys())]
+        raise KdeovError(f"{alone}: is vectors without metadata, or metadata without vectors")
+    files = list(named.values())
+    parts = [read_vectors(file) for file in files]
+    for file, part in zip(files, parts, strict=True):
+        if part.shape[1] != parts[0].shape[1]:
+            raise KdeovError(
+                f"{file}: {part.shape[1]} dimensions, {files[0].name} has {parts[0].shape[1]}; "
+                "take all parts from one model"
+            )
+    return parts
+
+
+def _count(parts: list[np.ndarray]) -> int:
+    return sum(map(len, parts))
+
+
+def _blocks(name: str, parts: list[np.ndarray]) -> Iterator[np.ndarray]:
+    with progress(f"read {name}", _count(parts), "vectors") as meter:
+        for number, part in enumerate(parts):
+            for block in unit_rows(part, f"{name}, part {number}"):
+                yield block
+                meter.advance(len(block))
+
+
+def _column(
+    metadata: list[Path], column: str, parts: list[np.ndarray], prefix: str
+) -> Iterator[str]:
+    """One column of all parts; each part has as many rows as vectors."""
+    for file, part in zip(metadata, parts, strict=True):
+        count = 0
+        for (value,) in table_rows(file, [column], f"{OPTION}.metadata", OPTION):
+            count += 1
+            if not value:
+                raise KdeovError(f"{file}: row {count} has no {column}; mend it")
+            yield value.removeprefix(prefix)
+        if count != len(part):
+            raise KdeovError(
+                f"{file}: {count} rows for {len(part)} vectors; give each vector one key"
+            )
+
+
+def _text_table(files: list[TextVectorsParams], path: Path, dim: int) -> TextTable:
+    texts: list[str] = []
+    vectors = [torch.empty(0, dim)]
+    for options in files:
+        found = np.concatenate(
+            list(unit_rows(read_vectors(path / options.vectors), path / options.vectors))
+        )
+        names = _names(path / options.names)
+        if found.shape != (len(names), dim):
+            raise KdeovError(
+                f"{path / options.vectors}: {list(found.shape)} for {len(names)} names of "
+                f"{options.names} and pictures of {dim} dimensions; take all from one model"
+            )
+        texts += [options.template.format(name) for name in names]
+        vectors.append(torch.from_numpy(found).float())
+    return TextTable(texts, torch.cat(vectors))
+
+
+def _names(file: Path) -> list[str]:
+    """Names in the order of their vectors: lines of text, a JSON list of texts, or LVIS's list of
+    categories, whose vectors follow their ids. Underscores are spaces.
+    """
+    with reading(file, f"{OPTION}.texts"):
+        text = file.read_text(encoding="utf-8-sig")
+    names: Any = text.splitlines()
+    if file.suffix == ".json":
+        try:
+            names = json.loads(text)
+            if isinstance(names, list) and names and isinstance(names[0], dict):
+                names = [entry["name"] for entry in sorted(names, key=lambda entry: entry["id"])]
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise KdeovError(f"{file}: no list of names ({error}); check {OPTION}.texts") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise KdeovError(f"{file}: no list of names; check {OPTION}.texts")
+    return [" ".join(name.replace("_", " ").split()) for name in names]

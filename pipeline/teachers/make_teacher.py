@@ -1,0 +1,83 @@
+"""Stage `teacher`: gets a frozen teacher and writes it, with its identity, where the other stages
+find it.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from kdeov.errors import KdeovError
+from kdeov.teachers.base import TowerTeacher
+from kdeov.teachers.clip import ClipTeacher
+from kdeov.teachers.open_clip import OpenClipTeacher
+from kdeov.weights.clip import load_clip_state_dict
+from kdeov.weights.state_dict import write_tensors
+from pipeline.artifacts.identity import IDENTITY
+from pipeline.artifacts.shard_folder import ShardFolder
+from pipeline.config.teacher_params import (
+    ClipParams,
+    EmbeddingsParams,
+    OpenClipParams,
+    TeacherParams,
+    TeacherSection,
+    TinyTeacherParams,
+)
+from pipeline.storage.files import write_json, writing_folder
+from pipeline.teachers.load import WEIGHTS
+from pipeline.teachers.make_precomputed import make_precomputed
+from pipeline.teachers.tiny import train_tiny_teacher
+
+logger = logging.getLogger(__name__)
+
+
+def make_teacher(
+    params: TeacherParams, images: Path, out: Path, storage: str | None = None
+) -> None:
+    """Writes the teacher's weights, or its vectors, and `identity.json`.
+
+    Args:
+        params: Which teacher.
+        images: What `prepare` wrote; `tiny` learns from it.
+        out: The teacher's folder.
+        storage: Where the shards of `images` are (see `ShardFolder`).
+
+    Raises:
+        KdeovError: Weights or vectors cannot be had, or are not those that `teacher.sha256` names.
+    """
+    with writing_folder(out) as folder:
+        identity = _write(params.options, params.path, ShardFolder(images, storage), folder)
+        found = identity["weights_sha256"]
+        logger.info("teacher %s: sha256 of its tensors is %s", identity["name"], found)
+        if params.sha256 not in (None, found):
+            raise KdeovError(
+                f"{identity['name']}: the sha256 of its tensors is {found}, teacher.sha256 is "
+                f"{params.sha256}; get the right weights or correct the params"
+            )
+
+
+def _write(
+    options: TeacherSection, path: Path, images: ShardFolder, folder: Path
+) -> dict[str, Any]:
+    """The teacher's files and its identity."""
+    if isinstance(options, EmbeddingsParams):
+        return make_precomputed(options, path, folder)
+    if isinstance(options, OpenClipParams):
+        theirs = OpenClipTeacher.load(options.architecture, options.pretrained)
+        theirs.save(folder)
+        return _write_identity(theirs, folder)
+    if isinstance(options, ClipParams):
+        name, state = options.model, load_clip_state_dict(options.model)
+    else:
+        assert isinstance(options, TinyTeacherParams)
+        name, state = "tiny", train_tiny_teacher(images, options)
+    teacher = ClipTeacher(state, Path(name).name if Path(name).is_file() else name)
+    write_tensors(folder / WEIGHTS, state)
+    return _write_identity(teacher, folder)
+
+
+def _write_identity(teacher: TowerTeacher, folder: Path) -> dict[str, Any]:
+    identity = teacher.identity().to_dict()
+    write_json(folder / IDENTITY, identity)
+    return identity

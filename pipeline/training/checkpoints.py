@@ -1,0 +1,91 @@
+"""Checkpoints of a run: whole or absent, the newest two kept."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+import time
+from typing import Any
+
+import torch
+
+from kdeov.errors import KdeovError
+from pipeline.storage.storage import Storage
+
+NAME = re.compile(r"^step-(\d{9})\.pt$")
+KEPT = 2
+SEEN_S = 90.0  # until a file of another machine is seen in a folder of a network
+
+
+class CheckpointStore:
+    """Checkpoints, `step-000000300.pt` holding the state after 300 steps of the run.
+
+    Args:
+        storage: Reached by every worker of the run.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Writes the state after `step` steps and deletes the oldest.
+
+        Raises:
+            KdeovError: The storage cannot be written.
+        """
+        buffer = io.BytesIO()  # straight to a file, torch hides what the disk says
+        torch.save(state, buffer)
+        self.storage.write(f"step-{step:09d}.pt", buffer.getvalue())
+        for name in self._names()[:-KEPT]:
+            self.storage.delete(name)
+
+    @property
+    def newest(self) -> str | None:
+        """The address of the newest state, or None where there is none."""
+        name = self.newest_name()
+        return None if name is None else self.storage.where(name)
+
+    def newest_name(self) -> str | None:
+        """The name of the newest state, or None where there is none."""
+        return next(reversed(self._names()), None)
+
+    def latest(self, device: str = "cpu") -> dict[str, Any] | None:
+        """The newest state, or None where there is none.
+
+        Raises:
+            KdeovError: It is damaged, or the storage cannot be read.
+        """
+        name = self.newest_name()
+        return None if name is None else self.read(name, device)
+
+    def read(self, name: str, device: str = "cpu") -> dict[str, Any]:
+        """The state of a name, which another machine may have written just now.
+
+        Raises:
+            KdeovError: It is damaged, stays away, or the storage cannot be read.
+        """
+        where, end = self.storage.where(name), time.monotonic() + SEEN_S
+        while True:
+            try:
+                data = io.BytesIO(self.storage.read(name))
+                return torch.load(data, map_location=device, weights_only=True)
+            except FileNotFoundError as error:
+                if time.monotonic() > end:
+                    raise KdeovError(
+                        f"{where}: not seen from this machine; give cluster.storage a folder that "
+                        "all machines share"
+                    ) from error
+                time.sleep(1)
+            except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+                raise KdeovError(
+                    f"{where}: damaged checkpoint ({reason}); delete it and run `dvc repro` again"
+                ) from error
+
+    def clean(self) -> None:
+        """Removes what a killed process left half-written."""
+        self.storage.clean()
+
+    def _names(self) -> list[str]:
+        return [name for name in self.storage.names() if NAME.match(name)]

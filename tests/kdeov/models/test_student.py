@@ -1,0 +1,39 @@
+"""The part of the model that is trained."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from tests.helpers.backbones import SMALL
+
+
+@pytest.fixture(params=SMALL)
+def student(request, student_of):
+    return copy.deepcopy(student_of(request.param)).double()
+
+
+def test_one_pass_gives_the_embedding_and_its_dense_map(student, apart):
+    pixels = torch.randn(2, 3, 96, 64).double()
+    with torch.no_grad():
+        output, embedding = student.with_dense(pixels), student(pixels)
+    assert torch.equal(output.embedding, embedding)
+    stride = student.backbone.strides[-1]
+    assert output.dense.shape == (2, 32, -(-96 // stride), -(-64 // stride))
+    assert apart(output.dense.mean(dim=(2, 3)), embedding) < 1e-6
+
+
+def test_a_training_step_feeds_batch_norm_once(student):
+    norms = [m for m in student.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [int(norm.num_batches_tracked) for norm in norms]
+    student.train().with_dense(torch.randn(2, 3, 64, 64).double())
+    assert [int(norm.num_batches_tracked) for norm in norms] == [count + 1 for count in before]
+
+
+def test_every_parameter_but_fusion_learns_from_the_embedding(student):
+    student.train()(torch.randn(2, 3, 64, 64).double()).square().sum().backward()
+    unmoved = [name for name, p in student.named_parameters() if p.grad is None]
+    assert unmoved == [f"fusion.{name}" for name, _ in student.fusion.named_parameters()]

@@ -1,0 +1,147 @@
+"""A step of any number of ranks and micro-batches against plain autograd on the joined batch."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdeov.models.fusion import fusion_loss
+from kdeov.models.student import VisualStudent
+from kdeov.training.distributed import world
+from kdeov.training.grad_cache import JoinedStep
+from kdeov.training.losses import TERMS, FeatureAlignmentLoss
+
+PICTURES, MICRO, WIDTH = 8, 2, 8
+CASES: dict[str, dict[str, Any]] = {
+    **{term: {"weights": {term: 1.0}} for term in TERMS},
+    "l2": {"weights": {"feature": 1.0}, "kind": "l2"},
+    "feature and fusion": {"weights": {"feature": 1.0}, "fusion": 0.5},
+    "every term": {"weights": dict.fromkeys(TERMS, 0.5), "fusion": 0.3},
+    "own rows": {"weights": dict.fromkeys(TERMS, 0.5), "fusion": 0.3, "whole_matrix": 0},
+}
+Found = dict[str, Tensor]
+
+
+def batch() -> list[Tensor]:
+    """Pixels [8, 3, 32, 32], teacher vectors [8, 8] and unit texts [8, 8]."""
+    generator = torch.Generator().manual_seed(7)
+    shapes = ((3, 32, 32), (WIDTH,), (WIDTH,))
+    pixels, teacher, texts = (
+        torch.randn(PICTURES, *shape, generator=generator, dtype=torch.float64) for shape in shapes
+    )
+    return [pixels, teacher, F.normalize(texts, dim=-1)]
+
+
+def parts(case: dict[str, Any]) -> tuple[VisualStudent, FeatureAlignmentLoss]:
+    torch.manual_seed(0)
+    student = VisualStudent("yolov8n", "film", WIDTH).double().train()
+    nn.init.normal_(student.fusion.out.weight)
+    return student, FeatureAlignmentLoss(case["weights"], case.get("kind", "cosine")).double()
+
+
+def gradients(student: VisualStudent, loss: nn.Module, terms: Found) -> Found:
+    """Loss terms and the gradients of all that is trained."""
+    modules = nn.ModuleDict({"student": student, "loss": loss})
+    named = {f"gradient of {n}": p.grad for n, p in modules.named_parameters() if p.requires_grad}
+    return {name: value.detach() for name, value in {**terms, **named}.items() if value is not None}
+
+
+def statistics(student: VisualStudent) -> Found:
+    return {name: value for name, value in student.named_buffers() if "running" in name}
+
+
+def plain(case: dict[str, Any]) -> Found:
+    """One process, the joined batch, autograd; batch norm sees micro-batches."""
+    student, loss = parts(case)
+    pixels, teacher, texts = batch()
+    copies = [copy.deepcopy(student) for _ in pixels.split(MICRO)]
+    for one, micro in zip(copies, pixels.split(MICRO), strict=True):
+        one(micro)
+    means = {
+        name: torch.stack([statistics(one)[name] for one in copies]).mean(dim=0)
+        for name in statistics(student)
+    }
+    outputs = [student.with_dense(micro) for micro in pixels.split(MICRO)]
+    terms = loss(torch.cat([output.embedding for output in outputs]), teacher, texts)
+    if case.get("fusion"):
+        dense = torch.cat([output.dense for output in outputs])
+        terms["fusion"] = fusion_loss(student.fusion, dense, texts, texts, torch.arange(PICTURES))
+        terms["total"] = terms["total"] + case["fusion"] * terms["fusion"]
+    else:
+        student.fusion.requires_grad_(False)
+    terms["total"].backward()
+    return gradients(student, loss, terms) | means
+
+
+def joined(case: dict[str, Any]) -> Found:
+    """This rank's share of the same step; terms are averaged over the ranks, as training does."""
+    rank, size = world()
+    student, loss = parts(case)
+    shares = [MICRO * len(part) for part in np.array_split(range(PICTURES // MICRO), size)]
+    step = JoinedStep(student, loss, case.get("fusion", 0.0), MICRO, shares)
+    step.whole_matrix = case.get("whole_matrix", step.whole_matrix)
+    terms = step.backward(*(tensor.split(shares)[rank] for tensor in batch()))
+    if size > 1:
+        for value in terms.values():
+            dist.all_reduce(value)
+            value /= size
+    return gradients(student, loss, terms) | statistics(student)
+
+
+def largest_difference(case: dict[str, Any]) -> float:
+    expected, found = plain(case), joined(case)
+    assert found.keys() == expected.keys()
+    return max(
+        ((found[name] - value).abs().max() / value.abs().max().clamp(min=1e-3)).item()
+        for name, value in expected.items()
+    )
+
+
+def work(rank: int, size: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size
+    )
+    found = {name: largest_difference(case) for name, case in CASES.items()}
+    torch.save(found, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_accumulated_micro_batches_have_the_gradient_of_the_joined_batch(case: str) -> None:
+    assert largest_difference(CASES[case]) < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_ranks_and_micro_batches_have_the_gradient_of_one_process(
+    tmp_path: Path, ranks: int
+) -> None:
+    """Two ranks accumulate two micro-batches each, four have one; of three, the first has two."""
+    mp.spawn(work, args=(ranks, tmp_path), nprocs=ranks)
+    for rank in range(ranks):
+        assert max(torch.load(tmp_path / f"{rank}.pt").values()) < 1e-6
+
+
+def test_a_look_at_the_batch_leaves_no_trace_in_its_statistics() -> None:
+    """Contrastive terms pass every micro-batch twice; its statistics count once."""
+    one, two = joined(CASES["feature"]), joined(CASES["interactive"])
+    names = [name for name in one if "running" in name]
+    assert names and all(torch.equal(one[name], two[name]) for name in names)
+
+
+def test_without_fusion_its_module_is_frozen() -> None:
+    student, loss = parts(CASES["feature"])
+    JoinedStep(student, loss, 0.0)
+    assert not any(p.requires_grad for p in student.fusion.parameters())
+    JoinedStep(student, loss, 0.1)
+    assert all(p.requires_grad for p in student.fusion.parameters())

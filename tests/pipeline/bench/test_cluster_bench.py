@@ -1,0 +1,64 @@
+"""What `kdeov bench cluster` is made of: the loop under torchrun, and a worker that is killed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.bench.cluster.ddp import Material, Times
+from pipeline.bench.cluster.fault_injection import recover
+from pipeline.bench.cluster.torchrun_entry import torchrun
+from pipeline.bench.sizes import ClusterSizes
+from pipeline.training.config import TrainConfig
+from pipeline.training.loop import train
+from pipeline.training.step_log import read_steps
+
+SMALL = ClusterSizes(image_size=32, micro_batch=8, dim=16, steps=3, epochs=3)
+
+# a worker that says who it is and takes a step every 50 ms
+WORKER = """
+import json, os, sys, time
+from pipeline.storage.storage import Storage
+run = Storage(sys.argv[1])
+run.write("workers/rank-1.json", json.dumps({"pid": os.getpid()}).encode())
+for step in range(40):
+    time.sleep(0.05)
+    run.write(f"steps/{step:09d}.csv", b"")
+"""
+
+
+@pytest.mark.slow
+def test_torchrun_takes_the_same_steps_on_two_ranks_and_tells_their_time(tmp_path: Path) -> None:
+    material = Material.write(tmp_path, SMALL)
+    inline, two, times = material.run("inline"), material.run("two"), Times()
+    train(inline, lambda _: None)
+    begun = time.time()
+    times.measure(two, lambda config: torchrun(config, 2))
+    passed = time.time() - begun
+    steps, others = (read_steps(config.run / "steps") for config in (inline, two))
+    assert [step.keys for step in steps] == [step.keys for step in others]
+    assert {step.workers for step in steps} == {1} and {step.workers for step in others} == {2}
+    assert [s.loss for s in others] == pytest.approx([s.loss for s in steps], abs=1e-5)
+    assert len(times.steps) == 2 and min(times.steps) > 0  # an epoch each, without the first
+    (start,) = times.starts
+    assert 1 < start < passed - 3 * sum(times.steps)
+
+
+def test_recovery_is_timed_from_the_kill_to_a_step_of_the_new_worker(tmp_path: Path) -> None:
+    deaths: list[int] = []
+
+    def train_again(config: TrainConfig) -> None:
+        while status := subprocess.run(
+            [sys.executable, "-c", WORKER, config.run.address]
+        ).returncode:
+            deaths.append(status)
+            time.sleep(1)  # until the loss is noticed
+
+    found = recover(Material(tmp_path, SMALL, {}).run("killed"), train_again, after=3)
+    assert deaths == [-9]
+    assert 0.05 <= found.start < found.recovery
+    assert 1 < found.recovery < 60

@@ -1,0 +1,59 @@
+"""What travels with a job: the code, and never more than a little."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.cluster.package import check_package, packaged
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, root: Path) -> Path:
+    """A checkout with all that lies about in one."""
+    for name in (".gitignore", ".rayignore", "dvc.yaml", "params.yaml"):
+        shutil.copy(root / name, tmp_path)
+    for name in (
+        "pipeline/stage.py", "stages/embed.py", "kdeov/prompts/templates.json", "README.md",
+        "pipeline/__pycache__/stage.pyc", "out/images/train/000000.tar", "work/runs/a/step.pt",
+        ".git/objects/pack", ".dvc/cache/files", ".venv/bin/python", "metrics/distill.json",
+        "dvc.lock", "tests/test_a.py", "mlflow.db", "notes/.gitignore", "notes/a.txt", "notes/b.md",
+    ):  # fmt: skip
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("*.txt" if path.name == ".gitignore" else "x")
+    return tmp_path
+
+
+def test_code_travels_and_data_does_not(checkout: Path) -> None:
+    assert {str(path.relative_to(checkout)) for path in packaged(checkout)} == {
+        ".gitignore", ".rayignore", "dvc.yaml", "pipeline/stage.py", "stages/embed.py",
+        "kdeov/prompts/templates.json", "README.md", "notes/.gitignore", "notes/b.md",
+    }  # fmt: skip
+
+
+def test_what_is_measured_is_what_ray_packs(checkout: Path, tmp_path: Path) -> None:
+    from ray._private.runtime_env.packaging import create_package
+
+    target = tmp_path.parent / "package.zip"
+    create_package(str(checkout), target, include_gitignore=True)
+    packed = {name for name in zipfile.ZipFile(target).namelist() if not name.endswith("/")}
+    assert packed == {str(path.relative_to(checkout)) for path in packaged(checkout)}
+
+
+def test_this_checkout_is_small(root: Path) -> None:
+    assert 100_000 < check_package(root) < 5_000_000
+
+
+def test_a_heavy_checkout_is_refused_with_what_is_heavy(checkout: Path, complains: Any) -> None:
+    (checkout / "weights").mkdir()
+    for number, size in enumerate((3_000_000, 1_000_000, 500_000)):
+        (checkout / "weights" / f"{number}.pt").write_bytes(bytes(size))
+    with complains("5 MB", "at most 2", "weights/0.pt (3.0 MB), weights/1.pt", ".rayignore"):
+        check_package(checkout, limit=2_000_000)
+    (checkout / ".rayignore").write_text((checkout / ".rayignore").read_text() + "weights\n")
+    check_package(checkout, limit=2_000_000)

@@ -1,0 +1,91 @@
+"""Files of a folder are read whole, or refused with a reason; nothing leads out of it or waits."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline.prepare.images import UnusablePicture
+from pipeline.prepare.readers import folder_files
+from pipeline.prepare.readers.folder_files import read_within
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder beside which lies a secret."""
+    folder = (tmp_path / "own").resolve()
+    (folder / "deep").mkdir(parents=True)
+    for path in (folder / "a.jpg", folder / "deep" / "b.jpg", tmp_path / "secret"):
+        path.write_bytes(path.name.encode())
+    return folder
+
+
+@pytest.mark.parametrize("name", ["ä 漢.jpg", "two\nlines.jpg", " space .jpg", "~", "a#b?c%20.jpg"])
+def test_a_file_may_be_called_anything(root: Path, name: str) -> None:
+    (root / name).write_bytes(name.encode())
+    assert read_within(root, name) == name.encode()
+
+
+def test_links_are_followed_within_the_folder(root: Path) -> None:
+    (root / "link.jpg").symlink_to(root / "deep" / "b.jpg")
+    (root / "again").symlink_to("deep")
+    assert read_within(root, "link.jpg") == read_within(root, "again/b.jpg") == b"b.jpg"
+    assert read_within(root, "deep/../a.jpg") == b"a.jpg"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../secret", "/etc/hostname", "/a.jpg", "deep/../../secret", "out.jpg", "outside/secret"],
+)
+def test_nothing_outside_the_folder_is_read(root: Path, name: str) -> None:
+    (root / "out.jpg").symlink_to(root.parent / "secret")
+    (root / "outside").symlink_to(root.parent)
+    with pytest.raises(UnusablePicture, match="lies outside the folder"):
+        read_within(root, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("none.jpg", "no such file"),
+        ("a.jpg/b.jpg", "unreadable .Not a directory"),
+        ("deep", "no plain file"),
+        ("", "has no name"),
+        ("pipe.jpg", "no plain file"),
+        ("round.jpg", "unreadable .Too many levels"),
+        ("round.jpg/b.jpg", "unreadable .Too many levels"),
+        ("broken.jpg", "no such file"),
+        ("a" * 300, "unreadable .File name too long"),
+        ("nu\0ll", "holds a null"),
+        ("caf\udce9.jpg", "not UTF-8"),
+    ],
+)
+def test_what_is_no_file_is_refused_with_the_reason(root: Path, name: str, reason: str) -> None:
+    os.mkfifo(root / "pipe.jpg")
+    (root / "round.jpg").symlink_to("circle.jpg")
+    (root / "circle.jpg").symlink_to("round.jpg")
+    (root / "broken.jpg").symlink_to("none.jpg")
+    with pytest.raises(UnusablePicture, match=reason):
+        read_within(root, name)
+
+
+def test_a_file_that_may_not_be_read_is_refused(root: Path) -> None:
+    (root / "a.jpg").chmod(0)
+    user = os.geteuid()
+    try:
+        if user == 0:  # who may read everything
+            os.seteuid(65534)
+        with pytest.raises(UnusablePicture, match="Permission denied"):
+            read_within(root, "a.jpg")
+    finally:
+        os.seteuid(user)
+
+
+def test_a_file_too_large_for_any_picture_is_not_read(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_files, "LARGEST", 4)
+    with pytest.raises(UnusablePicture, match="larger than 4 bytes"):
+        read_within(root, "a.jpg")

@@ -1,0 +1,374 @@
+"""Pictures that lie as pixels in one file: arrays, and CIFAR's binary archives."""
+
+from __future__ import annotations
+
+import io
+import json
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from pipeline.artifacts.dataset import SPLITS, Dataset
+from pipeline.artifacts.shards import KEY, read_shard, sample_json
+from pipeline.config.params import Params
+from pipeline.config.source_params import ArraysParams, CifarParams
+from pipeline.prepare.prepare import prepare
+from pipeline.prepare.readers.base import Rejected, Sample, Source
+from pipeline.prepare.sources.arrays import arrays
+from pipeline.prepare.sources.cifar import cifar10, cifar100
+
+EXAMPLE: dict[str, Any] = yaml.safe_load(ArraysParams.example)
+CIFAR = CifarParams(templates="simple", val=0.2)
+
+
+def random_pixels(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def given(**changes: Any) -> dict[str, Any]:
+    """The arrays of the example, ten pictures for training and four for test."""
+    values = {
+        "train_x": random_pixels(10, 6, 8, 3), "train_y": np.arange(10) % 2,
+        "test_x": random_pixels(4, 6, 8, 3), "test_y": np.arange(4) % 3,
+        "classes": np.array(["cat", "polar_bear", "dog"]),
+    }  # fmt: skip
+    return values | changes
+
+
+def listed(path: Path, **options: Any) -> Source:
+    return arrays(path, ArraysParams(**EXAMPLE | options), 0, 64)
+
+
+def saved(folder: Path, **changes: Any) -> Path:
+    np.savez_compressed(folder / "data.npz", **given(**changes))
+    return folder / "data.npz"
+
+
+def unpacked(folder: Path) -> Path:
+    folder.mkdir()
+    for name, values in given().items():
+        np.save(folder / f"{name}.npy", values)
+    return folder
+
+
+def made(source: Source, *splits: str) -> list[Sample | Rejected]:
+    return [source.make(item) for split in splits or SPLITS for item in source.inputs[split]]
+
+
+def test_rows_become_pictures_with_class_and_captions(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    source = listed(path, templates="simple")
+    assert source.classes == ["cat", "polar bear", "dog"]
+    assert source.held_out == ["dog"]
+    samples = made(source, "test")
+    assert [s.label for s in samples if isinstance(s, Sample)] == [0, 1, 2, 0]
+    assert isinstance(samples[1], Sample)
+    assert (samples[1].key, samples[1].source) == ("test_x-0000001", "test_x/1")
+    assert samples[1].captions == ["a photo of a polar bear."]
+    train = [s.key for s in made(source, "train", "val") if isinstance(s, Sample)]
+    assert sorted(train) == [f"train_x-{n:07d}" for n in range(10)]
+
+
+def part(images: str, labels: str | None, rows: Any = None) -> dict[str, Any]:
+    return {"images": images, "labels": labels, "rows": rows}
+
+
+def test_splits_may_take_rows_of_one_array(tmp_path: Path) -> None:
+    splits = {
+        "train": part("train_x", "train_y", [2, 7]),
+        "val": part("train_x", "train_y", [0, 2]),
+        "test": part("train_x", "train_y", [8, 10]),
+    }
+    for path in (saved(tmp_path), unpacked(tmp_path / "folder")):
+        source = listed(path, splits=splits)
+        samples = {split: made(source, split) for split in SPLITS}
+        numbers = {"train": range(2, 7), "val": range(2), "test": range(8, 10)}
+        for split, rows in numbers.items():
+            for row, sample in zip(rows, samples[split], strict=True):
+                assert isinstance(sample, Sample)
+                assert (sample.key, sample.source) == (f"train_x-{row:07d}", f"train_x/{row}")
+                assert sample.label == row % 2
+                stored = np.asarray(Image.open(io.BytesIO(sample.jpeg)), int)
+                assert np.abs(stored - given()["train_x"][row]).mean() < 3
+
+
+def test_rows_that_are_split_by_hash_stay_where_they_are_when_others_are_taken(
+    tmp_path: Path,
+) -> None:
+    pixels = {"train_x": random_pixels(200, 4, 4, 3), "train_y": np.zeros(200, int)}
+    path = saved(tmp_path, **pixels)
+    found = []
+    for rows in (None, [50, 150]):
+        splits = EXAMPLE["splits"] | {"train": part("train_x", "train_y", rows)}
+        source = listed(path, splits=splits, val=0.3)
+        found.append({s: {r.number for r in source.inputs[s]} for s in ("train", "val")})
+    assert found[1] == {s: {n for n in found[0][s] if 50 <= n < 150} for s in found[0]}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "words"),
+    [
+        (None, [3, 4], "train and test both take rows 3 to 3 of train_x"),
+        ([0, 5], [4, 10], "both take rows 4 to 4 of train_x"),
+        ([0, 5], [5, 11], "train_x has 10 rows, and prepare.arrays.splits.test.rows ends at 11"),
+    ],
+)
+def test_rows_of_two_splits_and_rows_of_none_are_refused(
+    tmp_path: Path, complains: Any, one: Any, other: Any, words: str
+) -> None:
+    splits = {
+        "train": part("train_x", "train_y", one), "val": None,
+        "test": part("train_x", "train_y", other),
+    }  # fmt: skip
+    with complains(words):
+        listed(saved(tmp_path), splits=splits)
+
+
+@pytest.mark.parametrize("rows", [[5, 5], [-1, 5], [3], "all"])
+def test_rows_that_are_none_are_named(
+    tmp_path: Path, make_params: Callable[..., Params], complains: Any, rows: Any
+) -> None:
+    splits = EXAMPLE["splits"] | {"train": part("train_x", "train_y", rows)}
+    section = {"source": "arrays", "path": "x.npz", "arrays": EXAMPLE | {"splits": splits}}
+    with complains("prepare.arrays.splits.train.rows"):
+        make_params(prepare=section)
+
+
+def test_pictures_without_labels_have_no_captions(tmp_path: Path) -> None:
+    splits = EXAMPLE["splits"] | {"train": part("train_x", None)}
+    source = listed(saved(tmp_path), splits=splits, templates=None)
+    train, test = made(source, "train", "val"), made(source, "test")
+    assert {(s.label, *s.captions) for s in train if isinstance(s, Sample)} == {(None,)}
+    assert [s.label for s in test if isinstance(s, Sample)] == [0, 1, 2, 0]
+    assert all(isinstance(s, Sample) and s.captions == [] for s in test)
+    assert (source.classes, source.held_out) == (["cat", "polar bear", "dog"], [])
+    splits = {"train": part("train_x", None), "val": None, "test": None}
+    options = {"splits": splits, "templates": None, "class_names": None, "test": 0.3}
+    bare = listed(saved(tmp_path), **options)
+    assert (len(made(bare)), bare.classes, bare.held_out) == (10, [], [])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "prepare.arrays.templates makes captions of classes, and train has no labels"),
+        ({"templates": None, "class_names": None}, "prepare.arrays.class_names is null; name"),
+        ({"templates": None, "test": None}, "prepare.arrays.class_names is of no use"),
+    ],
+)
+def test_what_needs_labels_and_has_none_is_named(
+    tmp_path: Path, complains: Any, options: dict[str, Any], words: str
+) -> None:
+    test = EXAMPLE["splits"]["test"] if "test" not in options else None
+    splits = {"train": part("train_x", None), "val": None, "test": test}
+    changes = {name: value for name, value in options.items() if name != "test"}
+    with complains(words):
+        listed(saved(tmp_path), splits=splits, **changes)
+
+
+def test_names_of_arrays_that_are_no_keys_give_some(tmp_path: Path) -> None:
+    pixels = {"a b": random_pixels(3, 4, 4, 3), "a/b": random_pixels(3, 4, 4, 3)}
+    splits = {"train": part("a b", None), "val": None, "test": part("a/b", None)}
+    options = {"splits": splits, "templates": None, "class_names": None}
+    np.savez(tmp_path / "data.npz", **pixels)
+    samples = [s for s in made(listed(tmp_path / "data.npz", **options)) if isinstance(s, Sample)]
+    assert {s.source for s in samples} == {f"a{c}b/{n}" for c in " /" for n in range(3)}
+    keys = {s.key for s in samples}
+    assert len(keys) == 6 and all(KEY.match(key) for key in keys)
+
+
+def test_real_pictures_hardly_change(shared_data: Path) -> None:
+    path = shared_data / "cifar10" / "cifar10_train5000_test2000.npz"
+    source = listed(path)
+    assert [len(source.inputs[split]) for split in ("train", "val", "test")] == pytest.approx(
+        [4500, 500, 2000], abs=80
+    )
+    pixels = np.load(path)["test_x"]
+    for number, row in zip(range(50), source.inputs["test"], strict=False):
+        sample = source.make(row)
+        assert isinstance(sample, Sample)
+        stored = np.asarray(Image.open(io.BytesIO(sample.jpeg)), dtype=int)
+        assert np.abs(stored - pixels[number]).max() <= 4
+
+
+def test_a_folder_of_arrays_is_the_same_as_an_archive(tmp_path: Path) -> None:
+    assert made(listed(unpacked(tmp_path / "folder"))) == made(listed(saved(tmp_path)))
+
+
+def test_a_folder_that_holds_an_archive_is_not_taken_for_one_of_arrays(
+    tmp_path: Path, complains: Any
+) -> None:
+    saved(tmp_path)
+    with complains(tmp_path / "train_x.npy", "No such file", "name the archive, data.npz, itself"):
+        listed(tmp_path)
+
+
+def test_a_split_without_arrays_takes_its_share_of_the_training_pictures(tmp_path: Path) -> None:
+    pixels = {"train_x": random_pixels(200, 4, 4, 3), "train_y": np.zeros(200, int)}
+    splits = EXAMPLE["splits"] | {"test": None}
+    source = listed(saved(tmp_path, **pixels), splits=splits, test=0.5)
+    counts = {split: len(source.inputs[split]) for split in SPLITS}
+    assert sum(counts.values()) == 200 == len(made(source))
+    assert counts["test"] == pytest.approx(100, abs=25)
+
+
+def test_grey_pictures_and_labels_in_a_column_are_read(tmp_path: Path) -> None:
+    path = saved(tmp_path, train_x=random_pixels(10, 6, 8), train_y=np.zeros((10, 1), int))
+    (sample, *_) = made(listed(path), "train")
+    assert isinstance(sample, Sample) and sample.label == 0
+    assert Image.open(io.BytesIO(sample.jpeg)).mode == "RGB"
+
+
+def test_a_label_without_a_class_is_rejected(tmp_path: Path) -> None:
+    results = made(listed(saved(tmp_path, test_y=np.array([0, 3, -1, 2]))), "test")
+    reasons = {r.name: r.reason for r in results if isinstance(r, Rejected)}
+    assert reasons == {"test_x/1": "label 3 of 3 classes", "test_x/2": "label -1 of 3 classes"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"train_x": random_pixels(10, 3, 6, 8)}, "train_x is [10, 3, 6, 8]; pictures are"),
+        ({"train_x": random_pixels(10, 0, 8, 3)}, "train_x is [10, 0, 8, 3]; pictures are"),
+        ({"train_x": np.zeros((10, 6, 8, 3))}, "train_x is float64 [10, 6, 8, 3]"),
+        ({"train_x": np.asfortranarray(random_pixels(10, 6, 8, 3))}, "stored by column"),
+        ({"train_y": np.arange(9)}, "train_y is int64 [9], and train_x has 10 pictures"),
+        ({"train_y": np.zeros(10)}, "train_y is float64"),
+        ({"train_y": np.array([None] * 10)}, "Object arrays cannot be loaded"),
+        ({"classes": np.array([["cat"]])}, "classes is <U3 [1, 1]"),
+        ({"classes": np.array(["a_b", "a b"])}, "two classes are called 'a b'"),
+    ],
+)
+def test_arrays_that_cannot_be_used_are_explained(
+    tmp_path: Path, complains: Any, changes: dict[str, Any], words: str
+) -> None:
+    with complains(words):
+        listed(saved(tmp_path, **changes))
+
+
+def test_missing_and_damaged_files_are_named(tmp_path: Path, complains: Any) -> None:
+    with complains(tmp_path / "data.npz", "No such file", "prepare.path"):
+        listed(tmp_path / "data.npz")
+    with complains(tmp_path / "train_x.npy", "No such file", "prepare.arrays"):
+        listed(tmp_path)
+    path = saved(tmp_path)
+    with complains("no array 'labels'", "its arrays are train_x, train_y", "prepare.arrays"):
+        listed(path, class_names="labels")
+    path.write_bytes(path.read_bytes()[:-200])
+    with complains(path, "cannot be read"):
+        listed(path)
+    np.save(tmp_path / "train_x.npy", random_pixels(10, 6, 8, 3))
+    for name in ("train_y", "test_x", "test_y", "classes"):
+        np.save(tmp_path / f"{name}.npy", given()[name])
+    whole = (tmp_path / "train_x.npy").read_bytes()
+    (tmp_path / "train_x.npy").write_bytes(whole[:-100])
+    with complains("train_x is truncated at row 9 of 10"):
+        made(listed(tmp_path))
+
+
+def test_reading_holds_a_few_rows_whatever_their_number(tmp_path: Path) -> None:
+    pixels = {"train_x": np.zeros((4000, 32, 32, 3), np.uint8), "train_y": np.zeros(4000, int)}
+    source = listed(saved(tmp_path, **pixels))
+    tracemalloc.start()
+    assert sum(1 for _ in source.inputs["train"]) > 3000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000  # of 12 million bytes
+
+
+def write_cifar(folder: Path, *names: str, label_bytes: int, records: int = 20) -> None:
+    for name in names:
+        labels = np.tile(np.arange(records, dtype=np.uint8)[:, None] % 2, (1, label_bytes))
+        pixels = np.zeros((records, 3, 32, 32), np.uint8)
+        pixels[:, 0], pixels[:, 1, 16:] = 200, 100  # red above, orange below
+        data = np.concatenate([labels, pixels.reshape(records, -1)], axis=1)
+        (folder / name).write_bytes(data.tobytes())
+
+
+def check_cifar(source: Source, pictures: int) -> None:
+    assert len(made(source, "train", "val")) == pictures
+    assert len(source.inputs["val"]) == pytest.approx(pictures / 5, abs=pictures / 8)
+    samples = [s for s in made(source, "test") if isinstance(s, Sample)]
+    assert [s.label for s in samples] == [0, 1] * 10
+    assert samples[1].captions == ["a photo of a polar bear."]
+    image = Image.open(io.BytesIO(samples[0].jpeg))
+    assert image.getpixel((16, 4)) == pytest.approx((200, 0, 0), abs=3)
+    assert image.getpixel((16, 28)) == pytest.approx((200, 100, 0), abs=3)
+
+
+def test_cifar10_is_read_from_its_binary_version(tmp_path: Path) -> None:
+    train = [f"data_batch_{n}.bin" for n in range(1, 6)]
+    write_cifar(tmp_path, *train, "test_batch.bin", label_bytes=1)
+    (tmp_path / "batches.meta.txt").write_text("cat\npolar_bear\n\n")
+    check_cifar(cifar10(tmp_path, CIFAR, 0, 64), 100)
+
+
+def test_cifar100_is_read_with_its_fine_classes(tmp_path: Path) -> None:
+    write_cifar(tmp_path, "train.bin", "test.bin", label_bytes=2)
+    (tmp_path / "fine_label_names.txt").write_text("cat\npolar_bear\n")
+    check_cifar(cifar100(tmp_path, CIFAR, 0, 64), 20)
+
+
+def test_pickles_of_cifar_are_refused_with_the_archive_to_get(
+    tmp_path: Path, complains: Any
+) -> None:
+    (tmp_path / "batches.meta").write_bytes(b"")
+    with complains(tmp_path, "pickles could run code", "cifar-10-binary.tar.gz"):
+        cifar10(tmp_path, CIFAR, 0, 64)
+
+
+def test_a_truncated_or_missing_file_of_cifar_is_named(tmp_path: Path, complains: Any) -> None:
+    with complains(tmp_path / "fine_label_names.txt", "cifar-100-binary.tar.gz"):
+        cifar100(tmp_path, CIFAR, 0, 64)
+    (tmp_path / "fine_label_names.txt").write_text("cat\n")
+    write_cifar(tmp_path, "train.bin", label_bytes=2)
+    with complains(tmp_path / "test.bin", "No such file"):
+        cifar100(tmp_path, CIFAR, 0, 64)
+    (tmp_path / "test.bin").write_bytes(b"12345")
+    with complains(tmp_path / "test.bin", "5 bytes are no records of 3074"):
+        cifar100(tmp_path, CIFAR, 0, 64)
+
+
+def test_arrays_go_through_prepare_in_any_number_of_processes(
+    tmp_path: Path, make_params: Callable[..., Params]
+) -> None:
+    pixels = {"train_x": random_pixels(60, 8, 8, 3), "train_y": np.arange(60) % 3}
+    section = EXAMPLE | {"val": 0.3}
+    path = str(saved(tmp_path, **pixels))
+    params = make_params(prepare={"source": "arrays", "path": path, "arrays": section})
+    found = []
+    for processes in (1, 2):
+        prepare(params.prepare, tmp_path / str(processes), processes)
+        found.append(
+            [
+                json.loads((tmp_path / str(processes) / s / "manifest.json").read_text())
+                for s in SPLITS
+            ]
+        )
+    assert found[0] == found[1]
+    assert sum(Dataset.read(tmp_path / "1").samples.values()) == 64
+
+
+def test_a_shard_says_that_there_is_no_caption_and_no_label(
+    tmp_path: Path, make_params: Callable[..., Params]
+) -> None:
+    splits = {
+        "train": part("train_x", None, [0, 6]), "val": part("train_x", None, [6, 8]),
+        "test": part("train_x", "train_y", [8, 10]),
+    }  # fmt: skip
+    section = EXAMPLE | {"splits": splits, "templates": None}
+    path = str(saved(tmp_path))
+    params = make_params(prepare={"source": "arrays", "path": path, "arrays": section})
+    prepare(params.prepare, tmp_path / "out")
+    ((_, sample),) = read_shard(tmp_path / "out" / "val" / "000000.tar", stop=1)
+    assert sample_json(sample) == {"captions": [], "label": None, "source": "train_x/6"}
+    ((_, sample),) = read_shard(tmp_path / "out" / "test" / "000000.tar", stop=1)
+    assert sample_json(sample) == {"captions": [], "label": 0, "source": "train_x/8"}
+    dataset = Dataset.read(tmp_path / "out")
+    assert (dataset.classes[:1], dataset.held_out) == (["cat"], [])

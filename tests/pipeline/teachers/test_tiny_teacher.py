@@ -1,0 +1,62 @@
+"""The offline stand-in for CLIP: the same every time, and a teacher like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.config.params import Params
+from pipeline.config.paths import Layout
+from pipeline.teachers.load import load_teacher
+from pipeline.teachers.make_teacher import make_teacher
+
+MakeParams = Callable[..., Params]
+
+
+@pytest.fixture(scope="module")
+def make_tiny(
+    built: Layout, make_params: MakeParams, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """Trains for a moment; returns the teacher's folder."""
+
+    def make(**tiny: Any) -> Path:
+        out = tmp_path_factory.mktemp("tiny") / "teacher"
+        values = {"epochs": 1, "batch_size": 8, "embed_dim": 16, **tiny}
+        params = make_params(teacher={"source": "tiny", "tiny": values})
+        make_teacher(params.teacher, built.images, out)
+        return out
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def tiny(make_tiny: Callable[..., Path]) -> Path:
+    return make_tiny()
+
+
+def test_training_twice_gives_the_same_bytes(tiny: Path, make_tiny: Callable[..., Path]) -> None:
+    again = make_tiny()
+    for name in ("model.safetensors", "identity.json"):
+        assert (tiny / name).read_bytes() == (again / name).read_bytes()
+
+
+def test_another_seed_is_another_teacher(tiny: Path, make_tiny: Callable[..., Path]) -> None:
+    other = load_teacher(make_tiny(seed=1))
+    assert other.weights_sha256 != load_teacher(tiny).weights_sha256
+
+
+def test_it_embeds_pictures_and_texts_into_one_space(tiny: Path) -> None:
+    teacher = load_teacher(tiny)
+    assert (teacher.name, teacher.embed_dim, teacher.transform.size) == ("tiny", 16, 64)
+    images = teacher.encode_image(torch.zeros(2, 3, 64, 64))
+    texts = teacher.encode_text(["a red circle", "a dog", "there is a star."])
+    assert images.shape == (2, 16) and texts.shape == (3, 16)
+    assert torch.isfinite(images).all() and torch.isfinite(texts).all()
+
+
+def test_a_batch_larger_than_the_data_set_is_the_data_set(make_tiny: Callable[..., Path]) -> None:
+    assert (make_tiny(batch_size=1000) / "model.safetensors").is_file()
