@@ -1,4 +1,4 @@
-"""A student as it is deployed: picture tower alone, batch norm folded into the convolutions."""
+"""A student as it is deployed: image tower alone, batch norm folded into the convolutions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdeov.models.student import VisualStudent
 
 
 class ImageTower(nn.Module):
-    """Picture in, unit index vector out, for inference; the student itself stays as it is.
+    """Image in, unit index vector out, for inference; the student itself stays as it is.
 
     Args:
         student: Its backbone and projection are copied; its fusion is no part of the index vector.

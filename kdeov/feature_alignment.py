@@ -13,7 +13,7 @@ from torch import Tensor
 from kdeov.errors import KdeovError
 from kdeov.models.model import KDEOVModel
 from kdeov.teachers.clip import ClipTeacher
-from kdeov.training.grad_cache import JoinedStep
+from kdeov.training.grad_cache import GradCacheStep
 from kdeov.training.losses import FeatureAlignmentLoss
 from kdeov.training.optim import build_optimizer, build_schedule
 
@@ -28,13 +28,13 @@ def train_feature_alignment(
     device: str | torch.device | None = None,
     weights: dict[str, float] | None = None,
 ) -> list[dict[str, float]]:
-    """Aligns a student with CLIP's features of the same pictures and with their captions.
+    """Aligns a student with CLIP's features of the same images and with their captions.
 
     Args:
         model: Trained in place.
         dataloader: A sized iterable of `(images, texts)` or `(images, texts, teacher_embeddings)`:
-            pictures as `KDEOVModel` takes them, a list of strings (or tokens), and [B, D] teacher
-            vectors of the pictures. Without the third, the image tower of `model.clip_model_name`
+            images as `KDEOVModel` takes them, a list of strings (or tokens), and [B, D] teacher
+            vectors of the images. Without the third, the image tower of `model.clip_model_name`
             is loaded and run on every batch.
         num_epochs: Passes over the dataloader.
         learning_rate: Peak of AdamW's cosine schedule, with 5% warm-up.
@@ -57,7 +57,7 @@ def train_feature_alignment(
     steps = len(dataloader) * num_epochs  # type: ignore[arg-type]
     if not steps:
         raise KdeovError("train_feature_alignment: the dataloader is empty, or num_epochs is 0")
-    step = JoinedStep(model.student, loss, fusion_weight)
+    step = GradCacheStep(model.student, loss, fusion_weight)
     optimizer = build_optimizer(torch.nn.ModuleList([model.student, loss]), learning_rate, 0.05)
     schedule = build_schedule(optimizer, steps, warmup=max(1, steps // 20))
     teacher: ClipTeacher | None = None

@@ -35,7 +35,7 @@ def setup_logging(level: int = logging.INFO) -> None:
         package_logger.propagate = False
 
 
-class Meter:
+class ProgressBar:
     """Counts what is done; made by `progress`."""
 
     def __init__(self, label: str, total: int, unit: str, bar: Progress | None):
@@ -44,11 +44,11 @@ class Meter:
         self._done, self._start = 0, time.monotonic()
         self._spoken = self._start
 
-    def advance(self, count: int = 1) -> None:
+    def update(self, count: int = 1) -> None:
         """Says that `count` more are done."""
-        self.reach(self._done + count)
+        self.set(self._done + count)
 
-    def reach(self, done: int) -> None:
+    def set(self, done: int) -> None:
         """Says that `done` are done in all."""
         self._done = done
         now = time.monotonic()
@@ -65,7 +65,7 @@ class Meter:
 
 
 @contextmanager
-def progress(label: str, total: int, unit: str = "pictures") -> Iterator[Meter]:
+def progress(label: str, total: int, unit: str = "images") -> Iterator[ProgressBar]:
     """A progress bar on a terminal; elsewhere a log line every now and then.
 
     Args:
@@ -74,14 +74,14 @@ def progress(label: str, total: int, unit: str = "pictures") -> Iterator[Meter]:
         unit: Of what.
     """
     if not console.is_terminal:
-        yield Meter(label, total, unit, None)
+        yield ProgressBar(label, total, unit, None)
         return
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console) as bar:
-        yield Meter(label, total, unit, bar)
+        yield ProgressBar(label, total, unit, bar)
 
 
 def printable(text: str) -> str:

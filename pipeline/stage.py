@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from kdeov.errors import KdeovError
-from pipeline.cluster.driver import MISTAKE, drive
+from pipeline.cluster.driver import EXIT_USER_ERROR, drive
 from pipeline.cluster.submit import run_on_cluster, runs_on_cluster
 from pipeline.config.params import Params, load_params
 from pipeline.config.paths import Layout
@@ -37,7 +37,7 @@ def run_stage(name: str, work: Callable[[Params, Layout], None]) -> None:
             work(params, layout)
     except KdeovError as error:
         print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(MISTAKE if on_cluster() else 1)
+        sys.exit(EXIT_USER_ERROR if on_cluster() else 1)
     except KeyboardInterrupt:
         print(f"{name}: interrupted; `dvc repro` goes on from here", file=sys.stderr)
         sys.exit(130)

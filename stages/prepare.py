@@ -1,4 +1,4 @@
-"""Pictures and captions into image shards."""
+"""Images and captions into image shards."""
 
 from pipeline.prepare.prepare import prepare
 from pipeline.stage import run_stage

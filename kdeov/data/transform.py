@@ -1,4 +1,4 @@
-"""How a picture becomes what a CLIP tower sees; part of every cache's identity."""
+"""How an image becomes what a CLIP tower sees; part of every cache's identity."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ImageTransform:
         mean: Per channel, of values in [0, 1].
         std: Per channel, of values in [0, 1].
         interpolation: Pillow's name of the filter; antialiased.
-        crop: What a picture without a view is cut to; `center` is the largest centred square.
+        crop: What an image without a view is cut to; `center` is the largest centred square.
     """
 
     size: int = 224
@@ -54,7 +54,7 @@ class ImageTransform:
         return (pixels.float() - mean) / std
 
     def pixels(self, image: Image.Image) -> Tensor:
-        """The centred square of a picture as uint8 [3, size, size]."""
+        """The centred square of an image as uint8 [3, size, size]."""
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         square = image.convert("RGB").resize(
@@ -63,10 +63,10 @@ class ImageTransform:
         return to_tensor(square)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """A picture, normalised: float32 [3, size, size]."""
+        """An image, normalised: float32 [3, size, size]."""
         return self.normalise(self.pixels(image))
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """An RGB picture as uint8 [3, H, W]."""
+    """An RGB image as uint8 [3, H, W]."""
     return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()

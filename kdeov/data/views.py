@@ -1,4 +1,4 @@
-"""Views: the crops, flips and colours under which teacher and student both see a picture.
+"""Views: the crops, flips and colours under which teacher and student both see an image.
 
 A view is drawn from (seed, key, number) alone, so any process draws the same one, and it is a
 handful of small integers, so it can be stored beside the teacher's vector of it (dataset
@@ -21,12 +21,12 @@ VIEW_FIELDS = 9  # integers a view
 
 @dataclass(frozen=True)
 class View:
-    """One way to look at a picture.
+    """One way to look at an image.
 
     Attributes:
-        left, top, width, height: The crop, in pixels of the stored picture.
+        left, top, width, height: The crop, in pixels of the stored image.
         flip: 1 mirrors left and right.
-        brightness, contrast, saturation: Per cent; 100 leaves the picture as it is.
+        brightness, contrast, saturation: Per cent; 100 leaves the image as it is.
         blur: Gaussian radius in thousandths of the output's side, so that it means the same at any
             size.
     """
@@ -51,46 +51,46 @@ class ViewPlan:
     """How views are drawn.
 
     Attributes:
-        count: Views a picture, view 0 included.
+        count: Views an image, view 0 included.
         seed: Picks the views.
-        min_area: Smallest share of the picture that a crop covers.
-        jitter: Largest change of brightness, contrast and saturation, as a share.
-        blur: Share of views that are blurred.
+        crop_scale_min: Smallest share of the image that a crop covers.
+        color_jitter: Largest change of brightness, contrast and saturation, as a share.
+        blur_prob: Share of views that are blurred.
     """
 
     count: int = 1
     seed: int = 0
-    min_area: float = 0.5
-    jitter: float = 0.2
-    blur: float = 0.2
+    crop_scale_min: float = 0.5
+    color_jitter: float = 0.2
+    blur_prob: float = 0.2
 
     def draw(self, key: str, number: int, size: tuple[int, int]) -> View:
-        """View `number` of the picture `key`, which measures `size` (width, height) pixels."""
+        """View `number` of the image `key`, which measures `size` (width, height) pixels."""
         if number == 0:
             return center_view(size)
         digest = hashlib.sha256(f"{self.seed}/{key}/{number}".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
-        left, top, width, height = _random_crop(rng, size, self.min_area)
+        left, top, width, height = _random_crop(rng, size, self.crop_scale_min)
         flip = int(rng.random() < 0.5)
         brightness, contrast, saturation = (
-            round(100 * (1 + rng.uniform(-self.jitter, self.jitter))) for _ in range(3)
+            round(100 * (1 + rng.uniform(-self.color_jitter, self.color_jitter))) for _ in range(3)
         )
-        blur = int(rng.integers(2, 12)) if rng.random() < self.blur else 0
+        blur = int(rng.integers(2, 12)) if rng.random() < self.blur_prob else 0
         return View(left, top, width, height, flip, brightness, contrast, saturation, blur)
 
     def draw_all(self, key: str, size: tuple[int, int]) -> list[View]:
-        """Every view of a picture, in order."""
+        """Every view of an image, in order."""
         return [self.draw(key, number, size) for number in range(self.count)]
 
 
 def center_view(size: tuple[int, int]) -> View:
-    """The largest centred square of a picture of `size` (width, height)."""
+    """The largest centred square of an image of `size` (width, height)."""
     side = min(size)
     return View((size[0] - side) // 2, (size[1] - side) // 2, side, side)
 
 
 def view_of_epoch(key: str, epoch: int, count: int) -> int:
-    """The view of a picture that an epoch shows: (epoch + hash(key)) mod count, all in turn."""
+    """The view of an image that an epoch shows: (epoch + hash(key)) mod count, all in turn."""
     return (epoch + int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "little")) % count
 
 
@@ -100,7 +100,7 @@ def render(
     size: int,
     resampling: Image.Resampling = Image.Resampling.BICUBIC,
 ) -> np.ndarray:
-    """Shows a picture under a view.
+    """Shows an image under a view.
 
     Args:
         image: RGB.
@@ -133,12 +133,12 @@ def views_from_ints(rows: Iterable[Iterable[int]]) -> list[View]:
 
 
 def _random_crop(
-    rng: np.random.Generator, size: tuple[int, int], min_area: float
+    rng: np.random.Generator, size: tuple[int, int], crop_scale_min: float
 ) -> tuple[int, int, int, int]:
     """A crop of random area and aspect ratio (3/4 to 4/3), as in Inception training."""
     width, height = size
     for _ in range(10):
-        area = width * height * rng.uniform(min_area, 1.0)
+        area = width * height * rng.uniform(crop_scale_min, 1.0)
         ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:

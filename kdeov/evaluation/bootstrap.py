@@ -1,9 +1,9 @@
-"""Bootstrap intervals of metrics over pictures (Efron, 1979, doi:10.1214/aos/1176344552; the
+"""Bootstrap intervals of metrics over images (Efron, 1979, doi:10.1214/aos/1176344552; the
 percentile interval is that of Efron and Tibshirani, 1993, chapter 13).
 
-A metric is a function of how often each of N pictures is counted: once each gives its value, and
-the counts of a resample give one draw of its distribution. What is asked about a picture, such as
-its captions, is drawn with it, as answers about one picture do not vary independently. Metrics of
+A metric is a function of how often each of N images is counted: once each gives its value, and
+the counts of a resample give one draw of its distribution. What is asked about an image, such as
+its captions, is drawn with it, as answers about one image do not vary independently. Metrics of
 two models that are given the same counts are paired.
 """
 
@@ -24,17 +24,17 @@ class Statistic(Protocol):
     """A metric, as a function of counts."""
 
     def __call__(self, counts: np.ndarray) -> np.ndarray:
-        """Counts [R, N] of the pictures to R values; NaN where nothing that it asks about is
+        """Counts [R, N] of the images to R values; NaN where nothing that it asks about is
         counted.
         """
 
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of the answers to some questions about pictures.
+    """The mean of the answers to some questions about images.
 
     Attributes:
-        totals: [N], sum of the answers about each picture.
+        totals: [N], sum of the answers about each image.
         sizes: [N], number of them.
     """
 
@@ -45,18 +45,18 @@ class Mean:
     def of(
         cls,
         answers: npt.ArrayLike,
-        pictures: npt.ArrayLike | None = None,
+        images: npt.ArrayLike | None = None,
         size: int | None = None,
     ) -> Mean:
         """A mean of Q answers.
 
         Args:
             answers: [Q] numbers.
-            pictures: [Q], the picture that each answer is about; by default one answer a picture.
-            size: Number of pictures, N; by default Q.
+            images: [Q], the image that each answer is about; by default one answer an image.
+            size: Number of images, N; by default Q.
         """
         values = np.asarray(answers, dtype=float)
-        owners = np.arange(len(values)) if pictures is None else np.asarray(pictures)
+        owners = np.arange(len(values)) if images is None else np.asarray(images)
         count = len(values) if size is None else size
         return cls(
             np.bincount(owners, values, minlength=count), np.bincount(owners, minlength=count)
@@ -72,7 +72,7 @@ class MeanPerClass:
     """The mean of the recalls of the classes that are counted.
 
     Attributes:
-        right: [N], whether each picture is recognised.
+        right: [N], whether each image is recognised.
         labels: [N] class numbers.
     """
 
@@ -90,42 +90,42 @@ class MeanPerClass:
 
 @dataclass(frozen=True)
 class Median:
-    """The lower median of the answers to some questions about pictures.
+    """The lower median of the answers to some questions about images.
 
     Attributes:
         answers: [Q] numbers.
-        pictures: [Q], the picture that each answer is about.
+        images: [Q], the image that each answer is about.
     """
 
     answers: np.ndarray
-    pictures: np.ndarray
+    images: np.ndarray
 
     def __call__(self, counts: np.ndarray) -> np.ndarray:
         order = np.argsort(self.answers, kind="stable")
-        passed = np.cumsum(counts[:, self.pictures[order]], axis=1)
+        passed = np.cumsum(counts[:, self.images[order]], axis=1)
         middle = (2 * passed >= passed[:, -1:]).argmax(axis=1)
         return np.where(passed[:, -1] > 0, self.answers[order][middle].astype(float), np.nan)
 
 
 def values_of(statistics: Mapping[str, Statistic], size: int) -> dict[str, float]:
-    """The values of statistics of N pictures."""
+    """The values of statistics of N images."""
     once = np.ones((1, size), dtype=np.int64)
     return {name: float(statistic(once)[0]) for name, statistic in statistics.items()}
 
 
 def distributions(
-    statistics: Mapping[str, Statistic], size: int, resamples: int, seed: int = 0
+    statistics: Mapping[str, Statistic], size: int, bootstrap_samples: int, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Values [R] of statistics of N pictures, each in the same R resamples."""
+    """Values [R] of statistics of N images, each in the same R bootstrap_samples."""
     parts = [
         {name: statistic(counts) for name, statistic in statistics.items()}
-        for counts in _counts(size, resamples, seed)
+        for counts in _counts(size, bootstrap_samples, seed)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in statistics}
 
 
 def interval(values: np.ndarray) -> list[float] | None:
-    """The percentile interval, [low, high], of a distribution [R]; resamples without a value are
+    """The percentile interval, [low, high], of a distribution [R]; bootstrap_samples without a value are
     passed over, and None is what remains of nothing.
     """
     known = values[~np.isnan(values)]
@@ -134,9 +134,9 @@ def interval(values: np.ndarray) -> list[float] | None:
     return [float(v) for v in np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])]
 
 
-def _counts(size: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+def _counts(size: int, bootstrap_samples: int, seed: int) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(seed)
     rows = max(1, CHUNK // size)
-    for first in range(0, resamples, rows):
-        draws = range(min(rows, resamples - first))
+    for first in range(0, bootstrap_samples, rows):
+        draws = range(min(rows, bootstrap_samples - first))
         yield np.stack([np.bincount(rng.integers(size, size=size), minlength=size) for _ in draws])

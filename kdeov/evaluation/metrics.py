@@ -39,7 +39,7 @@ def classification(
     Returns:
         `top1`, `top5` (of five classes or more), `mean_per_class` (the mean of the recalls of the
         classes that occur), and where classes are held out `seen_top1`, `heldout_top1`; each over
-        N pictures.
+        N images.
 
     Raises:
         KdeovError: A logit is not finite.
@@ -72,27 +72,27 @@ def retrieval(similarity: Tensor, image_of_text: Tensor) -> dict[str, Statistic]
     best match.
 
     Args:
-        similarity: [N, M] pictures against texts.
-        image_of_text: [M] the picture that each text describes.
+        similarity: [N, M] images against texts.
+        image_of_text: [M] the image that each text describes.
 
     Returns:
         `i2t_r1` ... `t2i_r10` as shares, `i2t_median_rank`, `t2i_median_rank`; each over N
-        pictures.
+        images.
 
     Raises:
         KdeovError: A similarity is not finite.
     """
     _require_finite(similarity)
-    pictures = torch.arange(len(similarity))
+    images = torch.arange(len(similarity))
     ranks = retrieval_ranks(similarity, image_of_text)
     result: dict[str, Statistic] = {}
     for name, scores, owners, own, rank in (
-        ("i2t", similarity, image_of_text, pictures, ranks[1]),
-        ("t2i", similarity.T, pictures, image_of_text, ranks[0]),
+        ("i2t", similarity, image_of_text, images, ranks[1]),
+        ("t2i", similarity.T, images, image_of_text, ranks[0]),
     ):
         for k in RECALLS:
             hits = (owners[first_hits(scores, k)] == own[:, None]).any(dim=1)
-            result[f"{name}_r{k}"] = Mean.of(hits.numpy(), own.numpy(), size=len(pictures))
+            result[f"{name}_r{k}"] = Mean.of(hits.numpy(), own.numpy(), size=len(images))
         result[f"{name}_median_rank"] = Median(rank.numpy(), own.numpy())
     return result
 
@@ -112,7 +112,7 @@ def first_hits(scores: Tensor, count: int) -> Tensor:
 
 
 def retrieval_ranks(similarity: Tensor, image_of_text: Tensor) -> tuple[Tensor, Tensor]:
-    """Rank of the best match of each text among the pictures [M], and of each picture among the
+    """Rank of the best match of each text among the images [M], and of each image among the
     texts [N]; candidates that are just as similar count as better.
     """
     texts = torch.arange(similarity.shape[1])
@@ -135,17 +135,17 @@ def compare(
     teacher: Mapping[str, Statistic] | None,
     student: Mapping[str, Statistic],
     size: int,
-    resamples: int,
+    bootstrap_samples: int,
     counts: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Values and 95% bootstrap intervals of teacher, student and the share that the student
-    retains; both models meet the same resamples.
+    retains; both models meet the same bootstrap_samples.
 
     Args:
         teacher: Metrics of the teacher, or None where there is nothing to compare with.
         student: The same metrics of the student.
-        size: Number of pictures, N.
-        resamples: Of the bootstrap.
+        size: Number of images, N.
+        bootstrap_samples: Of the bootstrap.
         counts: What was counted, to be told beside the metrics.
 
     Returns:
@@ -155,7 +155,9 @@ def compare(
     """
     models = {"student": student} if teacher is None else {"teacher": teacher, "student": student}
     values = {who: values_of(metrics, size) for who, metrics in models.items()}
-    draws = {who: distributions(metrics, size, resamples) for who, metrics in models.items()}
+    draws = {
+        who: distributions(metrics, size, bootstrap_samples) for who, metrics in models.items()
+    }
     result: dict[str, Any] = {
         who: {**values[who], **(counts or {}), INTERVAL: intervals(draws[who])} for who in models
     }

@@ -16,7 +16,7 @@ from kdeov.models.yolo import YOLOS, YoloTrunk
 
 
 class LightweightVisualBackbone(nn.Module):
-    """A network that gives feature levels of pictures of any size.
+    """A network that gives feature levels of images of any size.
 
     It is fed pixels that are normalised with CLIP's statistics. Pretrained weights expect others;
     the backbone then converts, exactly, so that the network sees what it was trained on.
@@ -61,7 +61,7 @@ class LightweightVisualBackbone(nn.Module):
             _fix_folded(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Features of pictures of any size.
+        """Features of images of any size.
 
         Args:
             images: [B, 3, H, W]; the right and lower edges are repeated up to a multiple of the

@@ -16,10 +16,10 @@ FUSIONS = ("film", "cross_attention")
 
 
 class Fused(NamedTuple):
-    """What fusion makes of a picture and a text.
+    """What fusion makes of an image and a text.
 
     Attributes:
-        embedding: [B, D], the picture as the text reads it, not normalised.
+        embedding: [B, D], the image as the text reads it, not normalised.
         relevance: [B, h, w], how much each location has to do with the text.
     """
 
@@ -60,7 +60,7 @@ class CrossModalFusionModule(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, dense: Tensor, text: Tensor) -> Fused:
-        """Reads pictures under one text each.
+        """Reads images under one text each.
 
         Args:
             dense: [B, D, h, w], the dense map in the embedding space.
@@ -82,12 +82,12 @@ class CrossModalFusionModule(nn.Module):
 
 
 def fusion_scores(fusion: CrossModalFusionModule, dense: Tensor, texts: Tensor) -> Tensor:
-    """Cosines of every picture, as each text reads it, with that text.
+    """Cosines of every image, as each text reads it, with that text.
 
     Args:
         fusion: The module.
         dense: [B, D, h, w].
-        texts: [B, K, D], K unit texts for each picture.
+        texts: [B, K, D], K unit texts for each image.
 
     Returns:
         [B, K].
@@ -102,33 +102,35 @@ def fusion_loss(
     fusion: CrossModalFusionModule,
     dense: Tensor,
     texts: Tensor,
-    bank: Tensor,
+    all_text_embeddings: Tensor,
     own: Tensor,
     negatives: int = 7,
     temperature: float = 0.05,
 ) -> Tensor:
-    """InfoNCE of a picture's own text against its hardest other texts, after fusion.
+    """InfoNCE of an image's own text against its hardest other texts, after fusion.
 
     Args:
         fusion: The module.
         dense: [B, D, h, w]; detached here, so that fusion never moves the index embedding.
-        texts: [B, D], each picture's own unit text.
+        texts: [B, D], each image's own unit text.
         bank: [N, D], unit texts to draw negatives from (the joined batch of all ranks).
-        own: [B], the row of each picture's own text in the bank.
+        own: [B], the row of each image's own text in the bank.
         negatives: Texts contrasted with the own one.
         temperature: Of the softmax.
 
     Returns:
-        Scalar mean over the pictures.
+        Scalar mean over the images.
     """
     dense = dense.detach()
     with torch.no_grad():
-        cosines = F.normalize(dense.mean(dim=(2, 3)), dim=-1) @ bank.T
+        cosines = F.normalize(dense.mean(dim=(2, 3)), dim=-1) @ all_text_embeddings.T
         cosines[torch.arange(len(own), device=own.device), own] = -2
-        cosines[texts @ bank.T > 0.999] = -2  # the same caption is no negative
-        values, hardest = cosines.topk(min(negatives, len(bank) - 1), dim=1)
+        cosines[texts @ all_text_embeddings.T > 0.999] = -2  # the same caption is no negative
+        values, hardest = cosines.topk(min(negatives, len(all_text_embeddings) - 1), dim=1)
     left_out = values == -2  # fewer other captions than negatives
-    scores = fusion_scores(fusion, dense, torch.cat([texts.unsqueeze(1), bank[hardest]], dim=1))
+    scores = fusion_scores(
+        fusion, dense, torch.cat([texts.unsqueeze(1), all_text_embeddings[hardest]], dim=1)
+    )
     scores = torch.cat([scores[:, :1], scores[:, 1:].masked_fill(left_out, float("-inf"))], dim=1)
     target = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
     return F.cross_entropy(scores / temperature, target)

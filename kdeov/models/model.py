@@ -31,8 +31,8 @@ FORMAT = 2
 class KDEOVModel(nn.Module):
     """A distilled open-vocabulary model.
 
-    Pictures may be given as PIL pictures, as uint8 tensors [B, 3, H, W] (both are resized and
-    normalised) or as float tensors that are normalised already, of any size. A single picture may
+    Images may be given as PIL images, as uint8 tensors [B, 3, H, W] (both are resized and
+    normalised) or as float tensors that are normalised already, of any size. A single image may
     come without the batch dimension.
 
     Args:
@@ -42,7 +42,7 @@ class KDEOVModel(nn.Module):
         fusion_type: `film` or `cross_attention`.
         device: Where the model lives; CUDA where there is one, by default.
         backbone_weights: Pretrained weights of the backbone, or None for random ones.
-        image_size: Side to which pictures are resized, pixels.
+        image_size: Side to which images are resized, pixels.
 
     Raises:
         KdeovError: Unknown names, or weights that cannot be had.
@@ -112,7 +112,7 @@ class KDEOVModel(nn.Module):
         return self.student.embed_dim
 
     def preprocess(self, images: Images) -> Tensor:
-        """Pictures to normalised pixels [B, 3, H, W] on the model's device."""
+        """Images to normalised pixels [B, 3, H, W] on the model's device."""
         if isinstance(images, Image.Image):
             images = [images]
         if not isinstance(images, Tensor):
@@ -120,7 +120,7 @@ class KDEOVModel(nn.Module):
         images = (images[None] if images.ndim == 3 else images).to(self.device)
         if images.ndim != 4 or images.shape[1] != 3:
             raise KdeovError(
-                f"pictures of shape {tuple(images.shape)}; give [B, 3, H, W] or [3, H, W]"
+                f"images of shape {tuple(images.shape)}; give [B, 3, H, W] or [3, H, W]"
             )
         if images.dtype == torch.uint8:
             side = (self.transform.size, self.transform.size)
@@ -130,7 +130,7 @@ class KDEOVModel(nn.Module):
         return images
 
     def encode_image(self, images: Images, normalise: bool = True) -> Tensor:
-        """Index embeddings [B, D]. They depend on the picture alone."""
+        """Index embeddings [B, D]. They depend on the image alone."""
         embedding = self.student(self.preprocess(images))
         return F.normalize(embedding, dim=-1) if normalise else embedding
 
@@ -148,7 +148,7 @@ class KDEOVModel(nn.Module):
     @torch.no_grad()
     def heatmap(self, images: Images, texts: Sequence[str] | Tensor) -> Tensor:
         """Cosine of every location with every text, [B, T, H, W], at the size of the (preprocessed)
-        pictures. Texts may be given as their vectors, float [T, D], such as class vectors.
+        images. Texts may be given as their vectors, float [T, D], such as class vectors.
         """
         pixels = self.preprocess(images)
         dense = F.normalize(self.student.dense(pixels), dim=1)
@@ -170,25 +170,25 @@ class KDEOVModel(nn.Module):
         templates: Sequence[str] = ("a photo of a {}.",),
     ) -> Tensor:
         """Logits [B, K]: CLIP's scale times the cosine with each class's averaged prompts."""
-        classes = self.text_encoder.class_vectors(class_names, templates)
+        classes = self.text_encoder.class_embeddings(class_names, templates)
         return self.text_encoder.logit_scale.exp() * self.encode_image(images) @ classes.T
 
     @torch.no_grad()
     def compute_similarity(self, images: Images, texts: Sequence[str]) -> Tensor:
-        """Cosines of pictures with texts, [B, T]."""
+        """Cosines of images with texts, [B, T]."""
         return self.encode_image(images) @ self.encode_text(texts).T
 
     @torch.no_grad()
     def rank(self, images: Images, text: str, rerank: int = 0) -> tuple[Tensor, Tensor]:
-        """Orders pictures by how well they fit a text.
+        """Orders images by how well they fit a text.
 
         Args:
-            images: The pictures to search, B of them.
+            images: The images to search, B of them.
             text: The query.
             rerank: How many of the first hits the fusion module puts into a new order.
 
         Returns:
-            Indices of the pictures, best first, and their scores in that order: cosines of the
+            Indices of the images, best first, and their scores in that order: cosines of the
             index embedding, and for the re-ranked ones of the fused embedding; both [B].
         """
         pixels, query = self.preprocess(images), self.encode_text([text])
@@ -203,11 +203,11 @@ class KDEOVModel(nn.Module):
         return order, scores
 
     def forward(self, images: Images, texts: Sequence[str] | Tensor) -> dict[str, Tensor]:
-        """Embeds pictures with one text each.
+        """Embeds images with one text each.
 
         Returns:
             `image_embeds` and `text_embeds` [B, D], unit length; `fused_embeds` [B, D], the
-            pictures as their texts read them; `logits` [B, B], scaled cosines of all pictures with
+            images as their texts read them; `logits` [B, B], scaled cosines of all images with
             all texts.
         """
         output = self.student.with_dense(self.preprocess(images))

@@ -1,4 +1,4 @@
-"""The part of the model that is trained: picture in, vector and dense map out."""
+"""The part of the model that is trained: image in, vector and dense map out."""
 
 from __future__ import annotations
 

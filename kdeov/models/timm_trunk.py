@@ -17,7 +17,7 @@ from kdeov.weights.state_dict import StateDict, read_state_dict
 PREFIX = "timm:"
 LEVELS = 3
 ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
-"""How networks with position embeddings, and those with windows, are told to take any picture."""
+"""How networks with position embeddings, and those with windows, are told to take any image."""
 
 
 class TimmTrunk(Trunk):
@@ -29,7 +29,7 @@ class TimmTrunk(Trunk):
             weights (`timm:resnet18.a1_in1k`), which says what pixels those expect.
 
     Raises:
-        KdeovError: timm does not know it, or it gives no feature maps of pictures of any size.
+        KdeovError: timm does not know it, or it gives no feature maps of images of any size.
     """
 
     def __init__(self, name: str) -> None:
@@ -56,7 +56,7 @@ class TimmTrunk(Trunk):
         # what networks raise that lack feature maps, or whose size is fixed
         except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError) as error:
             raise KdeovError(
-                f"{name} cannot be a backbone: it has no feature maps of pictures of any size "
+                f"{name} cannot be a backbone: it has no feature maps of images of any size "
                 f"({' '.join(str(error).split()) or type(error).__name__}); choose another one, "
                 "for instance timm:resnet18"
             ) from error
@@ -110,7 +110,7 @@ class TimmTrunk(Trunk):
         raise refused
 
     def _probe(self) -> None:
-        """Checks the maps of the smallest picture that is no square, and freezes what no map
+        """Checks the maps of the smallest image that is no square, and freezes what no map
         depends on: DDP waits for the gradient of every parameter.
         """
         height, width = self.strides[-1], 2 * self.strides[-1]

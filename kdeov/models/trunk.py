@@ -17,7 +17,7 @@ Channels = tuple[float, float, float]
 
 
 class Trunk(nn.Module, ABC):
-    """A network that turns pictures into feature maps.
+    """A network that turns images into feature maps.
 
     Attributes:
         name: The `backbone_type` that it was built for.
@@ -37,7 +37,7 @@ class Trunk(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Pictures [B, 3, H, W], whose sides are multiples of the last stride, to maps
+        """Images [B, 3, H, W], whose sides are multiples of the last stride, to maps
         [B, C, H/stride, W/stride].
         """
 

@@ -87,7 +87,7 @@ class YoloTrunk(Trunk):
 def _ultralytics() -> Any:
     """`ultralytics.nn.tasks`, without what importing it does to others.
 
-    It replaces `Image.open`, which then wants another package for every unreadable picture, and
+    It replaces `Image.open`, which then wants another package for every unreadable image, and
     `torch.save`, which then writes a second time into a file that is half-written.
     """
     kept = Image.open, torch.save, torch.load

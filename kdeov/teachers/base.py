@@ -40,7 +40,7 @@ class TowerTeacher(nn.Module, ABC):
         weights_sha256: The digest of its tensors.
         visual: Normalised pixels [B, 3, size, size] to vectors [B, D].
         text: Its vocabulary.
-        transform: How it sees pictures.
+        transform: How it sees images.
     """
 
     name: str
@@ -72,5 +72,5 @@ class TowerTeacher(nn.Module, ABC):
         return self.text(texts)
 
     def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
-        """Pictures to normalised pixels [B, 3, size, size]."""
+        """Images to normalised pixels [B, 3, size, size]."""
         return torch.stack([self.transform(image) for image in images])

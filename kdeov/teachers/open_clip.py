@@ -56,8 +56,8 @@ class OpenClipTeacher(TowerTeacher):
     """A frozen model of `open_clip`, in single precision.
 
     Every teacher of KDEOV is shown square crops, also those whose authors squash or pad whole
-    pictures (SigLIP, CLIPA, PE-Core): on squares all of open_clip's resize modes are one, and
-    `transform.crop` says what a picture without a view is cut to.
+    images (SigLIP, CLIPA, PE-Core): on squares all of open_clip's resize modes are one, and
+    `transform.crop` says what an image without a view is cut to.
 
     Args:
         config: An open_clip configuration.

@@ -36,7 +36,7 @@ class TextEncoder(nn.Module, ABC):
         return super().train(False)
 
     @torch.no_grad()
-    def class_vectors(self, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    def class_embeddings(self, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
         """Zero-shot classifier weights by prompt ensembling (CLIP, section 3.1.4).
 
         Args:

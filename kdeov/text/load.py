@@ -9,12 +9,12 @@ from kdeov.errors import KdeovError
 from kdeov.text.base import DESCRIPTION, TextEncoder
 from kdeov.text.clip import FrozenCLIPTextEncoder
 from kdeov.text.open_clip import OpenClipTextEncoder
-from kdeov.text.table import TextTable
+from kdeov.text.table import PrecomputedTextEncoder
 
 KINDS: dict[str, type[TextEncoder]] = {
     "clip": FrozenCLIPTextEncoder,
     "open_clip": OpenClipTextEncoder,
-    "table": TextTable,
+    "table": PrecomputedTextEncoder,
 }
 
 

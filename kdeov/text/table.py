@@ -21,7 +21,7 @@ EXAMPLES = 3
 CLIP_SCALE = 100.0  # to which all of OpenAI's models were trained; it moves no ranking
 
 
-class TextTable(TextEncoder):
+class PrecomputedTextEncoder(TextEncoder):
     """Texts and their vectors, looked up instead of computed.
 
     Args:
@@ -75,7 +75,7 @@ class TextTable(TextEncoder):
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
 
     @classmethod
-    def load(cls, folder: Path) -> TextTable:
+    def load(cls, folder: Path) -> PrecomputedTextEncoder:
         """Reads what `save` wrote."""
         texts = json.loads((folder / DESCRIPTION).read_text())["texts"]
         return cls(texts, load_file(folder / TENSORS)["vectors"])

@@ -68,7 +68,7 @@ class _GatherWithGradient(torch.autograd.Function):
         return total[end - own : end], None
 
 
-def from_rank_0(value: T) -> T:
+def broadcast_object(value: T) -> T:
     """What rank 0 says, on every rank; a plain value."""
     if world()[1] == 1:
         return value

@@ -1,10 +1,10 @@
 """One step of distillation on the joined batch: all micro-batches of all ranks, with the losses and
 the gradients that one process would have that holds the whole batch.
 
-Losses that compare pictures with each other need all embeddings before the first gradient. So the
+Losses that compare images with each other need all embeddings before the first gradient. So the
 step embeds every micro-batch, takes the gradient of the losses at the joined embeddings, and hands
 it back through each micro-batch (gradient caching, Gao et al., 2021, arXiv:2101.06983). Losses of
-single pictures are summed up micro-batch by micro-batch, which costs no second pass.
+single images are summed up micro-batch by micro-batch, which costs no second pass.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kdeov.training.distributed import gather, sum_over_ranks, world
 from kdeov.training.losses import ALL, COUPLED, NEEDS_TEXT, FeatureAlignmentLoss
 
 
-class StudentPass(nn.Module):
+class TrainingForward(nn.Module):
     """A forward pass for training; what DDP wraps.
 
     Args:
@@ -54,22 +54,22 @@ def _full(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-class JoinedStep:
+class GradCacheStep:
     """Losses and gradients of a step.
 
     Args:
         student: Trained; in training mode when `backward` is called.
         loss: Of embeddings.
         fusion_weight: Of the fusion loss; at 0 the fusion module is frozen.
-        micro_batch: Pictures a forward pass, whose batch statistics are their own; None takes a
+        micro_batch_size: Images a forward pass, whose batch statistics are their own; None takes a
             rank's whole share. Where it is the same, so is the result for any number of ranks.
-        shares: Pictures of the joined batch that each rank holds, multiples of `micro_batch`; None
+        shares: Images of the joined batch that each rank holds, multiples of `micro_batch_size`; None
             where all hold the same.
         compile: Whether torch.compile makes the passes faster.
 
     Attributes:
-        whole_matrix: Pictures a step up to which every rank holds all of their similarities (64 MB
-            at 4,096); beyond, it holds those of its own pictures with all others.
+        whole_matrix: Images a step up to which every rank holds all of their similarities (64 MB
+            at 4,096); beyond, it holds those of its own images with all others.
 
     Raises:
         KdeovError: From the losses, where inputs do not fit together.
@@ -82,17 +82,17 @@ class JoinedStep:
         student: VisualStudent,
         loss: FeatureAlignmentLoss,
         fusion_weight: float = 0.0,
-        micro_batch: int | None = None,
+        micro_batch_size: int | None = None,
         shares: Sequence[int] | None = None,
         compile: bool = False,
     ) -> None:
         student.fusion.requires_grad_(bool(fusion_weight))
         self.student, self.loss, self.fusion_weight = student, loss, fusion_weight
-        self.micro_batch, self.shares = micro_batch, shares
+        self.micro_batch_size, self.shares = micro_batch_size, shares
         self.coupled = any(name in COUPLED for name in loss.weights)
         self.needs_text = bool(fusion_weight) or any(name in NEEDS_TEXT for name in loss.weights)
         self.statistics = RunningStatistics(student)
-        self.model: nn.Module = StudentPass(student, bool(fusion_weight))
+        self.model: nn.Module = TrainingForward(student, bool(fusion_weight))
         if compile:
             self.model.compile()  # in place: names of parameters stay
         if world()[1] > 1:
@@ -111,7 +111,7 @@ class JoinedStep:
 
         Args:
             pixels: [B, 3, H, W], normalised; this rank's share of the joined batch.
-            teacher: [B, D], the teacher's vectors of these pictures.
+            teacher: [B, D], the teacher's vectors of these images.
             texts: [B, D], unit vectors of a text each; [B, 0] where no loss needs them.
 
         Returns:
@@ -121,16 +121,18 @@ class JoinedStep:
         self.statistics.reset()  # an earlier step may have ended amid its micro-batches
         rank, ranks = world()
         sizes = self.shares or [len(pixels)] * ranks
-        size = self.micro_batch or len(pixels)
+        size = self.micro_batch_size or len(pixels)
         micro = list(zip(pixels.split(size), teacher.split(size), texts.split(size), strict=True))
-        bank = gather(texts, sizes) if self.needs_text else texts
+        all_text_embeddings = gather(texts, sizes) if self.needs_text else texts
         groups = [micro] if self.coupled else [[part] for part in micro]
-        # DDP averages over the ranks, of which one with more pictures has more to say
+        # DDP averages over the ranks, of which one with more images has more to say
         share = len(pixels) * ranks / sum(sizes) / len(groups)
         sums: dict[str, Tensor] = {}
         for number, group in enumerate(groups):
             first = sum(sizes[:rank]) + number * size
-            terms = self._group(group, bank, sizes, first, share, last=group is groups[-1])
+            terms = self._group(
+                group, all_text_embeddings, sizes, first, share, last=group is groups[-1]
+            )
             for name, value in terms.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value
         self.statistics.join()
@@ -140,13 +142,13 @@ class JoinedStep:
     def _group(
         self,
         group: list[tuple[Tensor, Tensor, Tensor]],
-        bank: Tensor,
+        all_text_embeddings: Tensor,
         sizes: Sequence[int],
         first: int,
         share: float,
         last: bool,
     ) -> dict[str, Tensor]:
-        """Backward pass of micro-batches whose losses belong together, the first of whose pictures
+        """Backward pass of micro-batches whose losses belong together, the first of whose images
         is number `first` of the joined batch.
         """
         kept = None
@@ -160,7 +162,7 @@ class JoinedStep:
             with torch.no_grad():
                 embeddings = torch.cat([self._forward(p, look=True)[0] for p, _, _ in group])
         leaf = embeddings.detach().requires_grad_()
-        terms, weight = self._losses(leaf, group, bank, sizes)
+        terms, weight = self._losses(leaf, group, all_text_embeddings, sizes)
         weight = share if weight is None else weight
         (weight * terms["total"]).backward()
         assert leaf.grad is not None
@@ -172,7 +174,9 @@ class JoinedStep:
                 tensors, gradients = [output.embedding], [slope]
                 if self.fusion_weight:
                     rows = torch.arange(first, first + len(texts), device=texts.device)
-                    value = fusion_loss(self.student.fusion, output.dense, texts, bank, rows)
+                    value = fusion_loss(
+                        self.student.fusion, output.dense, texts, all_text_embeddings, rows
+                    )
                     tensors.append(value * (self.fusion_weight * share / len(group)))
                     gradients.append(torch.ones_like(value))
                     fusion = fusion + value.detach() * share / len(group)
@@ -193,7 +197,7 @@ class JoinedStep:
         self,
         leaf: Tensor,
         group: list[tuple[Tensor, Tensor, Tensor]],
-        bank: Tensor,
+        all_text_embeddings: Tensor,
         sizes: Sequence[int],
     ) -> tuple[dict[str, Tensor], float | None]:
         """The terms, and their weight where it is not this rank's share."""
@@ -204,9 +208,11 @@ class JoinedStep:
         # where all fit, each rank answers for the whole batch, whose gradient is then rounded alike
         # for any number of ranks; else for its own rows
         if len(joined) <= self.whole_matrix:
-            return self.loss(joined, targets, bank, ALL), 1.0
+            return self.loss(joined, targets, all_text_embeddings, ALL), 1.0
         first = sum(sizes[: world()[0]])
-        return self.loss(joined, targets, bank, slice(first, first + len(leaf))), None
+        return self.loss(
+            joined, targets, all_text_embeddings, slice(first, first + len(leaf))
+        ), None
 
     def _forward(self, pixels: Tensor, look: bool = False) -> StudentOutput:
         """One micro-batch; a first look at it leaves no trace in the statistics."""
@@ -217,7 +223,7 @@ class JoinedStep:
         return output
 
     @property
-    def student_pass(self) -> StudentPass:
+    def student_pass(self) -> TrainingForward:
         """The model without its DDP."""
         model: Any = self.model
         return getattr(model, "module", model)

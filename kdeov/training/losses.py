@@ -64,20 +64,20 @@ class CrossModalAlignmentLoss(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
 
     def forward(self, images: Tensor, texts: Tensor, rows: slice = ALL) -> Tensor:
-        """[B, D] student pictures and [B, D] teacher vectors, row i of row i, to a scalar: the mean
+        """[B, D] student images and [B, D] teacher vectors, row i of row i, to a scalar: the mean
         over the rows, each against the whole batch in both directions.
         """
         images, texts = F.normalize(images, dim=-1), F.normalize(texts.detach(), dim=-1)
         scale = self.log_scale.exp().clamp(max=100)
         target = torch.arange(len(images), device=images.device)[rows]
-        pictures = F.cross_entropy(scale * images[rows] @ texts.T, target)
-        return (pictures + F.cross_entropy(scale * texts[rows] @ images.T, target)) / 2
+        image_loss = F.cross_entropy(scale * images[rows] @ texts.T, target)
+        return (image_loss + F.cross_entropy(scale * texts[rows] @ images.T, target)) / 2
 
 
 class AffinityDistillationLoss(nn.Module):
-    """KL of the teacher's similarity matrix: of pictures with texts, CKD in CLIP-KD
-    (arXiv:2307.12732); with the teacher's pictures in the place of texts, of pictures with
-    pictures, as in SEED (Fang et al., 2021, arXiv:2101.04731).
+    """KL of the teacher's similarity matrix: of images with texts, CKD in CLIP-KD
+    (arXiv:2307.12732); with the teacher's images in the place of texts, of images with
+    images, as in SEED (Fang et al., 2021, arXiv:2101.04731).
 
     Args:
         temperature: Of both softmaxes.
@@ -88,24 +88,24 @@ class AffinityDistillationLoss(nn.Module):
         self.temperature = temperature
 
     def forward(self, student: Tensor, teacher: Tensor, texts: Tensor, rows: slice = ALL) -> Tensor:
-        """Student pictures, teacher pictures and teacher texts, [B, D] each, to a scalar: the mean
+        """Student images, teacher images and teacher texts, [B, D] each, to a scalar: the mean
         over the rows, each against the whole batch in both directions.
         """
         texts = F.normalize(texts.detach(), dim=-1) / self.temperature
         student, teacher = F.normalize(student, dim=-1), F.normalize(teacher.detach(), dim=-1)
-        pictures = _kl(student[rows] @ texts.T, teacher[rows] @ texts.T)
-        return (pictures + _kl(texts[rows] @ student.T, texts[rows] @ teacher.T)) / 2
+        image_loss = _kl(student[rows] @ texts.T, teacher[rows] @ texts.T)
+        return (image_loss + _kl(texts[rows] @ student.T, texts[rows] @ teacher.T)) / 2
 
 
 class FeatureAlignmentLoss(nn.Module):
     """The weighted sum of the terms that are asked for.
 
     Args:
-        weights: Weight of each term: `feature` (student to teacher picture), `affinity` (KL of the
-            similarities of pictures with texts), `relation` (the same with pictures),
-            `contrastive` (InfoNCE of student pictures with captions, whose vectors are the
-            teacher's: ICL of CLIP-KD from the side of pictures), `interactive` (InfoNCE of student
-            pictures with teacher pictures). Terms of weight 0 are not computed.
+        weights: Weight of each term: `feature` (student to teacher image), `affinity` (KL of the
+            similarities of images with texts), `relation` (the same with images),
+            `contrastive` (InfoNCE of student images with captions, whose vectors are the
+            teacher's: ICL of CLIP-KD from the side of images), `interactive` (InfoNCE of student
+            images with teacher images). Terms of weight 0 are not computed.
         kind: Kind of the feature term, `cosine` or `l2`.
 
     Raises:
@@ -142,10 +142,10 @@ class FeatureAlignmentLoss(nn.Module):
         """The named terms, unweighted, and their weighted `total`.
 
         Args:
-            student: [B, D] student pictures.
-            teacher: [B, D] teacher pictures.
+            student: [B, D] student images.
+            teacher: [B, D] teacher images.
             texts: [B, D] teacher texts; may be None or [B, 0] where no term needs them.
-            rows: Which pictures of the joined batch to answer for; all of them by default.
+            rows: Which images of the joined batch to answer for; all of them by default.
 
         Raises:
             KdeovError: A term needs texts and there are none, or the widths differ.

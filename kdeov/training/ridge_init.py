@@ -3,7 +3,7 @@
 A random head sends large, aimless gradients into a pretrained backbone and spoils its features; a
 head that fits already does not (linear probing, then fine-tuning: Kumar et al., 2022,
 arXiv:2202.10054). The fit is ridge regression of the teacher's unit vectors on the pooled hidden
-features, from sums over the pictures: it streams, and ranks add up their sums.
+features, from sums over the images: it streams, and ranks add up their sums.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 
 @torch.no_grad()
 def fit_projection(student: VisualStudent, batches: Batches, strength: float) -> None:
-    """Gives the projection's batch norms the statistics of the pictures, and its linear map the
+    """Gives the projection's batch norms the statistics of the images, and its linear map the
     ridge solution.
 
     Args:
         student: Changed in place, the same on all ranks; its backbone stays as it is.
-        batches: Starts a pass over this rank's share of the pictures: normalised pixels
+        batches: Starts a pass over this rank's share of the images: normalised pixels
             [B, 3, H, W] and teacher vectors [B, D]. There are two passes.
         strength: Of the ridge, relative to the mean squared length of the centred features;
             positive.
 
     Raises:
-        KdeovError: The pictures' features are all alike, or not finite.
+        KdeovError: The images' features are all alike, or not finite.
     """
     training = student.training
     student.eval()
@@ -57,7 +57,7 @@ def fit_projection(student: VisualStudent, batches: Batches, strength: float) ->
     ridge = strength * products.diagonal().sum() / count
     if not (ridge.isfinite() and ridge > 0):
         raise KdeovError(
-            "the backbone's features of all pictures are alike or not finite, and no linear map "
+            "the backbone's features of all images are alike or not finite, and no linear map "
             "can be fitted; check its weights, or set distill.ridge_init to null"
         )
     weight = torch.linalg.solve(products + ridge * torch.eye(hidden, dtype=torch.float64), targets)
@@ -70,7 +70,7 @@ def fit_projection(student: VisualStudent, batches: Batches, strength: float) ->
 
 
 def _set_statistics(student: VisualStudent, batches: Batches) -> None:
-    """Mean and variance over all locations of all pictures, for each batch norm."""
+    """Mean and variance over all locations of all images, for each batch norm."""
     norms = [m for m in student.projection.modules() if isinstance(m, nn.BatchNorm2d)]
     with _summed(norms) as sums:
         for pixels, _ in batches():

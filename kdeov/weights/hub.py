@@ -88,17 +88,21 @@ def require_hub(
     for file in files:
         address = hf_hub_url(repository, file)
         try:
-            told = get_hf_file_metadata(address)
+            on_progress = get_hf_file_metadata(address)
         except EntryNotFoundError as error:
             reason = error
             continue
         except (HTTPError, OSError) as error:  # HTTPError is the base of the hub's HTTP client
             reason = error
             break
-        digest = told.etag if told.etag and SHA256.fullmatch(told.etag) else "unknown"
+        digest = (
+            on_progress.etag
+            if on_progress.etag and SHA256.fullmatch(on_progress.etag)
+            else "unknown"
+        )
         logger.info(
             "%s: downloads %s (%.1f MB, sha256 %s) into %s",
-            name, address, (told.size or 0) / 1e6, digest, place,
+            name, address, (on_progress.size or 0) / 1e6, digest, place,
         )  # fmt: skip
         return address
     raise KdeovError(

@@ -1,6 +1,6 @@
 """Weights for an architecture of open_clip: by tag or from a file, with what belongs to them.
 
-A state dict does not tell which activation it was trained with, nor how its pictures were
+A state dict does not tell which activation it was trained with, nor how its images were
 normalised. Both come from open_clip's record of the tag; what a file leaves open is settled by
 rules that the log tells, or refused.
 """
@@ -168,7 +168,7 @@ def _told(source: Source, preprocess: dict[str, Any], reason: str) -> dict[str, 
     )  # fmt: skip
     if merged["resize_mode"] != "shortest":
         logger.info(
-            "%s: its authors show whole pictures (resize mode %s), KDEOV shows every teacher "
+            "%s: its authors show whole images (resize mode %s), KDEOV shows every teacher "
             "square crops",
             source.name, merged["resize_mode"],
         )  # fmt: skip

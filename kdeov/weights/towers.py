@@ -106,7 +106,7 @@ def image_size(config: Config, name: str) -> int:
     size = config["vision_cfg"].get("image_size", 224)
     sides = set(size) if isinstance(size, list) else {size}
     if len(sides) != 1:
-        raise KdeovError(f"{name}: reads pictures of {size} pixels; KDEOV shows squares alone")
+        raise KdeovError(f"{name}: reads images of {size} pixels; KDEOV shows squares alone")
     return int(sides.pop())
 
 

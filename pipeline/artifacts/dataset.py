@@ -19,10 +19,10 @@ class Dataset:
     Attributes:
         name: What metrics call it.
         source: What it was prepared from.
-        classes: Names of the labels; empty where pictures have none.
+        classes: Names of the labels; empty where images have none.
         held_out: Those of the classes that never occur in training.
-        samples: Pictures of each split.
-        near_duplicates: By split and other split, as in `test in train`: how many pictures of the
+        samples: Images of each split.
+        near_duplicates: By split and other split, as in `test in train`: how many images of the
             one nearly occur in the other, and examples, each with the names in both.
     """
 

@@ -26,13 +26,15 @@ def read_teacher_identity(folder: Path) -> dict[str, Any]:
 
 
 def view_plan(teacher: dict[str, Any], params: EmbedParams, split: str) -> ViewPlan:
-    """Training pictures have all views; validation and test pictures have the plain one, or none
+    """Training images have all views; validation and test images have the plain one, or none
     where the teacher has no vectors of them.
     """
     count = params.views if split == "train" else 1
-    if split in teacher.get("without", ()):
+    if split in teacher.get("splits_without_embeddings", ()):
         count = 0
-    return ViewPlan(count, params.seed, params.min_area, params.jitter, params.blur)
+    return ViewPlan(
+        count, params.seed, params.crop_scale_min, params.color_jitter, params.blur_prob
+    )
 
 
 def cache_identity(teacher: dict[str, Any], params: EmbedParams, split: str) -> dict[str, Any]:
@@ -49,7 +51,8 @@ def cache_identity(teacher: dict[str, Any], params: EmbedParams, split: str) -> 
         "precision": params.precision,
         "dtype": DTYPE,
         "normalised": True,
-        "captions": teacher.get("captions", True) and split not in teacher.get("without", ()),
+        "captions": teacher.get("captions", True)
+        and split not in teacher.get("splits_without_embeddings", ()),
         "version": EMBEDDING_VERSION,
     }
 

@@ -1,4 +1,4 @@
-"""Files that list pictures, read with errors that a person can act on."""
+"""Files that list images, read with errors that a person can act on."""
 
 from __future__ import annotations
 

@@ -21,14 +21,14 @@ UNIT = 1e-2  # how far from 1 the length of a half-precision unit vector may be
 
 @dataclass(frozen=True)
 class PairedSample:
-    """A picture with what the teacher made of it.
+    """An image with what the teacher made of it.
 
     Attributes:
         key: Of the sample.
-        source: Name of the picture in its source.
-        jpeg: The encoded picture.
+        source: Name of the image in its source.
+        jpeg: The encoded image.
         label: Class number, or None.
-        captions: Texts, in the order of `text_vectors`; none where they have no vectors.
+        captions: Texts, in the order of `text_embeddings`; none where they have no vectors.
         views: What the teacher saw; none where it has no vectors of this split.
         view_vectors: float16 [views, D], unit length.
         text_vectors: float16 [captions, D], unit length.
@@ -40,8 +40,8 @@ class PairedSample:
     label: int | None
     captions: list[str]
     views: list[View]
-    view_vectors: np.ndarray
-    text_vectors: np.ndarray
+    view_embeddings: np.ndarray
+    text_embeddings: np.ndarray
 
 
 def teacher_members(

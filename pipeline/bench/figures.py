@@ -74,7 +74,7 @@ def figure_table(title: str, figures: Sequence[Figure]) -> Table:
     return table
 
 
-def conclude(title: str, figures: Sequence[Figure], json_file: Path | None) -> bool:
+def print_figures(title: str, figures: Sequence[Figure], json_file: Path | None) -> bool:
     """Prints the table and writes the JSON, `{name: {"value": ..., "bar": ..., "ok": ...}}`, where
     a bar may be null.
 

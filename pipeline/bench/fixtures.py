@@ -25,15 +25,15 @@ from pipeline.artifacts.teacher_shards import teacher_members
 from pipeline.storage.files import write_json
 from pipeline.teachers.load import WEIGHTS
 
-PICTURE = (640, 480)  # pixels, width and height
-WEB_PICTURE = (340, 256)  # as a downloader stores pictures of the web
+IMAGE = (640, 480)  # pixels, width and height
+WEB_IMAGE = (340, 256)  # as a downloader stores images of the web
 QUALITY = 90  # of the JPEGs: with the noise below, about 90 kB each
-# Noise of natural pictures is stronger the coarser it is: side of a patch in pixels, amplitude
+# Noise of natural images is stronger the coarser it is: side of a patch in pixels, amplitude
 NOISE = ((160, 50.0), (40, 30.0), (10, 16.0), (4, 10.0), (2, 7.5))
 
 
 def photographs(
-    distinct: int = 32, seed: int = 0, size: tuple[int, int] = PICTURE
+    distinct: int = 32, seed: int = 0, size: tuple[int, int] = IMAGE
 ) -> Iterator[bytes]:
     """JPEGs of the size and complexity of photographs, without end: some that come again.
 
@@ -69,10 +69,10 @@ def write_images(
 
     Args:
         folder: Of the shards.
-        jpegs: Pictures, as many as are needed.
+        jpegs: Images, as many as are needed.
         count: How many.
-        captions: Of each picture.
-        per_shard: Pictures a shard.
+        captions: Of each image.
+        per_shard: Images a shard.
     """
     samples = (
         _image_members(f"{folder.name}-{number:07d}", jpeg, captions)
@@ -99,17 +99,17 @@ def write_vectors(
     views: int,
     captions: int,
     dim: int,
-    size: tuple[int, int] = PICTURE,
+    size: tuple[int, int] = IMAGE,
 ) -> dict[str, Any]:
     """Teacher shards of random unit vectors for image shards.
 
     Args:
         images: Folder of the image shards.
         out: Folder of the teacher shards.
-        views: Of each picture.
-        captions: Of each picture.
+        views: Of each image.
+        captions: Of each image.
         dim: Width of the vectors.
-        size: Of the pictures.
+        size: Of the images.
 
     Returns:
         The identity of the cache.

@@ -13,25 +13,25 @@ from pipeline.data.epoch_plan import EpochPlan
 
 @dataclass(frozen=True)
 class PlanSize:
-    """A large run; the defaults are a billion pictures on 1,024 GPUs.
+    """A large run; the defaults are a billion images on 1,024 GPUs.
 
     Attributes:
         samples: Of an epoch.
         ranks: That share it.
-        global_batch: Samples a step.
-        lanes: Sequential readers, over all ranks.
+        global_batch_size: Samples a step.
+        num_streams: Sequential readers, over all ranks.
         buffer: Samples that are held and shuffled, over all ranks.
     """
 
     samples: int = 1_000_000_000
     ranks: int = 1_024
-    global_batch: int = 65_536
-    lanes: int = 8_192
+    global_batch_size: int = 65_536
+    num_streams: int = 8_192
     buffer: int = 4_194_304
 
     def plan(self, sizes: Sequence[int]) -> EpochPlan:
         """The plan of the first epoch, from the sizes of shards."""
-        return EpochPlan(sizes, 0, 0, self.global_batch, self.lanes, self.buffer)
+        return EpochPlan(sizes, 0, 0, self.global_batch_size, self.num_streams, self.buffer)
 
 
 @dataclass(frozen=True)
@@ -41,26 +41,26 @@ class BenchSizes:
     Attributes:
         teacher: Arguments of `clip.model.CLIP`, those of ViT-B/32 by default; the second is the
             resolution, at which the student is trained too.
-        prepare_pictures: Pictures that are prepared a run.
+        prepare_images: Images that are prepared a run.
         embed_views: Views that are embedded a run.
         embed_batch: Views a forward pass of the teacher.
         read_samples: Samples that are read a run.
-        step_batch: Pictures a training step.
+        step_batch: Images a training step.
         steps: Training steps that are measured.
-        epoch_pictures: Pictures of an epoch in which waiting is measured.
+        epoch_images: Images of an epoch in which waiting is measured.
         epochs: That are trained for that.
         plan_samples: Samples of the manifest of which an epoch is planned.
         repeats: Rounds of what is prepared, embedded, read and planned.
     """
 
     teacher: tuple[int, ...] = (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
-    prepare_pictures: int = 256
+    prepare_images: int = 256
     embed_views: int = 96
     embed_batch: int = 16
     read_samples: int = 2000
     step_batch: int = 16
     steps: int = 8
-    epoch_pictures: int = 960
+    epoch_images: int = 960
     epochs: int = 3
     plan_samples: int = 1_000_000
     repeats: int = 8
@@ -82,18 +82,18 @@ class ClusterSizes:
 
     Attributes:
         image_size: Side of what the student sees, pixels.
-        micro_batch: Pictures a forward pass; a step has two, on one rank or on two.
+        micro_batch_size: Images a forward pass; a step has two, on one rank or on two.
         dim: Width of the embedding space.
         steps: Of an epoch.
         epochs: Of a training run; the first one is not counted.
         rounds: How often each way of training takes its turn.
         kill_after: Steps after which a worker is killed.
-        loaded: Pictures from which costs of one are measured.
+        loaded: Images from which costs of one are measured.
         plan: Of the simulated run.
     """
 
     image_size: int = 224
-    micro_batch: int = 32
+    micro_batch_size: int = 32
     dim: int = 512
     steps: int = 6
     epochs: int = 4
@@ -103,9 +103,9 @@ class ClusterSizes:
     plan: PlanSize = PlanSize()
 
     @property
-    def global_batch(self) -> int:
-        """Pictures a step."""
-        return 2 * self.micro_batch
+    def global_batch_size(self) -> int:
+        """Images a step."""
+        return 2 * self.micro_batch_size
 
 
 def cluster_params(sizes: ClusterSizes, epochs: int = 1) -> DistillParams:
@@ -113,14 +113,18 @@ def cluster_params(sizes: ClusterSizes, epochs: int = 1) -> DistillParams:
     then has exactly the work of two, in two micro-batches. Coupled losses would cost it another
     forward pass.
     """
-    plain = distill_params(BenchSizes(step_batch=sizes.global_batch, epochs=epochs))
+    plain = distill_params(BenchSizes(step_batch=sizes.global_batch_size, epochs=epochs))
     return plain.model_copy(
-        update={"image_size": sizes.image_size, "micro_batch": sizes.micro_batch, "lanes": 16}
+        update={
+            "image_size": sizes.image_size,
+            "micro_batch_size": sizes.micro_batch_size,
+            "num_streams": 16,
+        }
     )
 
 
 def captions_csv_params(path: Path) -> PrepareParams:
-    """Those of `params.yaml` for one's own pictures.
+    """Those of `params.yaml` for one's own images.
 
     Args:
         path: Folder of `images` and `captions.csv`.
@@ -140,16 +144,21 @@ def captions_csv_params(path: Path) -> PrepareParams:
         path=path,
         seed=0,
         samples_per_shard=500,
-        max_side=640,
+        max_image_side=640,
         max_rejected=0,
         captions_csv=section,
     )
 
 
 def embed_params(views: int) -> EmbedParams:
-    """Those of `params.yaml`, with so many views of each training picture."""
+    """Those of `params.yaml`, with so many views of each training image."""
     return EmbedParams(
-        seed=0, views=views, min_area=0.6, jitter=0.15, blur=0.2, precision="float32"
+        seed=0,
+        views=views,
+        crop_scale_min=0.6,
+        color_jitter=0.15,
+        blur_prob=0.2,
+        precision="float32",
     )
 
 
@@ -157,7 +166,7 @@ def distill_params(sizes: BenchSizes, contrastive: float = 0.0) -> DistillParams
     """A student that sees what the teacher sees.
 
     Args:
-        sizes: Pictures, and how many of them.
+        sizes: Images, and how many of them.
         contrastive: Weight of the term that needs captions.
     """
     return DistillParams(
@@ -167,18 +176,18 @@ def distill_params(sizes: BenchSizes, contrastive: float = 0.0) -> DistillParams
         backbone_weights=None,
         image_size=sizes.image_size,
         epochs=sizes.epochs,
-        global_batch=sizes.step_batch,
-        micro_batch=sizes.step_batch,
-        lanes=sizes.step_batch,
+        global_batch_size=sizes.step_batch,
+        micro_batch_size=sizes.step_batch,
+        num_streams=sizes.step_batch,
         shuffle_buffer=4 * sizes.step_batch,  # so that all steps read data, not the first alone
         learning_rate=2e-3,
         backbone_learning_rate=None,
         freeze_batch_norm=False,
         ridge_init=None,
         weight_decay=0.05,
-        warmup=0.1,
-        clip_norm=1.0,
-        ema=0.0,
+        warmup_fraction=0.1,
+        max_grad_norm=1.0,
+        ema_decay=0.0,
         feature_loss="cosine",
         losses=LossParams(
             feature=1, affinity=0, relation=0, contrastive=contrastive, interactive=0, fusion=0

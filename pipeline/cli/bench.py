@@ -16,19 +16,19 @@ def data(
         Path | None, typer.Option("--json", dir_okay=False, help="Where the figures go too.")
     ] = None,
 ) -> None:
-    """Embedding, reading, planning and training on generated pictures, on the CPU; takes minutes.
+    """Embedding, reading, planning and training on generated images, on the CPU; takes minutes.
 
     The exit status is 1 where a figure misses its bar.
     """
     from pipeline.bench.data import suite as measured
-    from pipeline.bench.figures import conclude
+    from pipeline.bench.figures import print_figures
     from pipeline.cli.errors import one_line_errors
     from pipeline.console import setup_logging
 
     setup_logging()
     with one_line_errors("bench data"):
         figures = measured.data_figures(measured.SIZES)
-        if not conclude("Data, on this machine's CPU", figures, json_file):
+        if not print_figures("Data, on this machine's CPU", figures, json_file):
             raise typer.Exit(1)
 
 
@@ -38,17 +38,17 @@ def cluster(
         Path | None, typer.Option("--json", dir_okay=False, help="Where the figures go too.")
     ] = None,
 ) -> None:
-    """Ray against torchrun, two ranks against one, a killed worker, the plan of a billion pictures.
+    """Ray against torchrun, two ranks against one, a killed worker, the plan of a billion images.
 
     Takes minutes, on the CPU. The exit status is 1 where a figure misses its bar.
     """
     from pipeline.bench.cluster import suite as measured
-    from pipeline.bench.figures import conclude
+    from pipeline.bench.figures import print_figures
     from pipeline.cli.errors import one_line_errors
     from pipeline.console import setup_logging
 
     setup_logging()
     with one_line_errors("bench cluster"):
         figures = measured.cluster_figures(measured.SIZES)
-        if not conclude("A cluster, on this machine's CPU", figures, json_file):
+        if not print_figures("A cluster, on this machine's CPU", figures, json_file):
             raise typer.Exit(1)

@@ -88,13 +88,13 @@ def doctor(
     from pipeline.config.params import load_params
     from pipeline.config.paths import Layout
     from pipeline.console import setup_logging
-    from pipeline.doctor.check import conclude
+    from pipeline.doctor.check import print_checks
     from pipeline.doctor.examine import examine
 
     setup_logging()
     with one_line_errors("doctor"):
         layout = Layout.here()
-        if not conclude(examine(load_params(layout.params), layout, quick)):
+        if not print_checks(examine(load_params(layout.params), layout, quick)):
             raise typer.Exit(1)
 
 
@@ -244,7 +244,7 @@ def scaling(
         list[str] | None, typer.Option("--set", help="input=number, as often as needed.")
     ] = None,
 ) -> None:
-    """What a billion pictures ask for: storage, hours, network and dollars, from stated inputs."""
+    """What a billion images ask for: storage, hours, network and dollars, from stated inputs."""
     from rich.markdown import Markdown
 
     from pipeline.bench.scaling.inputs import Inputs

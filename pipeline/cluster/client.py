@@ -121,12 +121,12 @@ class Dashboard:
     def stop(self, job: str) -> None:
         """Ends a job, if it runs, and waits until it has ended."""
         end = time.monotonic() + TIMEOUT_S
-        told = False
+        on_progress = False
         while (info := self.info(job)) and not info.status.is_terminal():
-            if not told:
+            if not on_progress:
                 with self._told():
                     self._client.stop_job(job)
-                told = True
+                on_progress = True
             if time.monotonic() > end:
                 raise KdeovError(f"{job} does not stop; look at {self.address}")
             time.sleep(0.5)
@@ -147,11 +147,11 @@ class Dashboard:
         Returns:
             What became of it; None where the cluster does not know it any more.
         """
-        shown = Shown(0) if all_of_it else None
+        shown = LogTail(0) if all_of_it else None
         lost: float | None = None
         while True:
             try:
-                shown = shown or Shown(max(0, len(self.log(job)) - LAST))
+                shown = shown or LogTail(max(0, len(self.log(job)) - LAST))
                 asyncio.run(self._tail(job, shown))
                 info = self.info(job)
                 if lost is not None:
@@ -174,7 +174,7 @@ class Dashboard:
                     ) from error
                 time.sleep(PAUSE_S)
 
-    async def _tail(self, job: str, shown: Shown) -> None:
+    async def _tail(self, job: str, shown: LogTail) -> None:
         import aiohttp
 
         shown.begin()
@@ -220,7 +220,7 @@ class Dashboard:
             raise
 
 
-class Shown:
+class LogTail:
     """A log on standard error, of which each connection sends the beginning again.
 
     Args:

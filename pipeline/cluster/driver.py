@@ -12,7 +12,7 @@ from pipeline.config.params import Params, load_params
 from pipeline.config.paths import Layout
 from pipeline.console import setup_logging
 from pipeline.runtime.job import File, Job
-from pipeline.runtime.node import conclude, job_folder, ready_node, upload_outputs
+from pipeline.runtime.node import job_folder, mark_done, ready_node, upload_outputs
 from pipeline.runtime.ray_session import (
     gpus_of_ray,
     one_line_errors_of_ray,
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 Work = Callable[[Params, Layout], None]
 Preflight = Callable[[Params, Layout, bool], None]
-MISTAKE = 65
+EXIT_USER_ERROR = 65
 """Exit status of a driver whose stage ended with a line that a person has to read (EX_DATAERR):
 another attempt would end in the same way."""
 SPREADS_ITSELF = ("embed", "distill")
@@ -51,7 +51,7 @@ def drive(stage: str, work: Work, preflight: Preflight) -> None:
             files = _run_here(work)
         else:
             files = _run_on_a_node(work)
-    conclude(files)
+    mark_done(files)
 
 
 def _run_here(work: Work, use_gpu: bool | None = None) -> list[File]:

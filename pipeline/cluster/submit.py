@@ -20,7 +20,7 @@ from kdeov.errors import KdeovError
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.cluster.client import Dashboard
-from pipeline.cluster.driver import MISTAKE
+from pipeline.cluster.driver import EXIT_USER_ERROR
 from pipeline.cluster.package import check_package
 from pipeline.cluster.records import Record
 from pipeline.cluster.upload import upload_finished, upload_missing
@@ -82,7 +82,7 @@ def run_on_cluster(stage: str, params: Params, layout: Layout) -> None:
             submission.id, why, failures, params.cluster.max_failures,
         )  # fmt: skip
         submission.advance()
-    submission.bring_back()
+    submission.fetch_outputs()
 
 
 @dataclass
@@ -171,7 +171,7 @@ class Submission:
         """Turns to the next attempt."""
         self.attempt += 1
 
-    def bring_back(self) -> None:
+    def fetch_outputs(self) -> None:
         """Puts the outputs in place, all of them or none.
 
         Raises:
@@ -228,7 +228,7 @@ def _why_it_died(submission: Submission, info: JobDetails | None) -> str:
             f"{job} was stopped, not from here; `dvc repro` starts it again and goes on from its "
             "last checkpoint"
         )
-    if code == MISTAKE:
+    if code == EXIT_USER_ERROR:
         sys.exit(1)
     if code is not None and 0 <= code < 128:
         raise KdeovError(f"{job} failed with status {code}; its log is above, and at "

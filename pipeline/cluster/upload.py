@@ -32,10 +32,10 @@ def upload_missing(folder: ShardFolder) -> None:
         ThreadPoolExecutor(UPLOADS) as pool,
         progress(
             f"upload {manifest.kind} of {manifest.split}", len(manifest.shards), "shards"
-        ) as meter,
+        ) as bar,
     ):
         for _ in pool.map(lambda shard: folder.upload(shard, made_by), manifest.shards):
-            meter.advance()
+            bar.update()
 
 
 def upload_finished(params: Params, layout: Layout) -> None:
@@ -43,7 +43,7 @@ def upload_finished(params: Params, layout: Layout) -> None:
     makes them again.
 
     Raises:
-        KdeovError: Pictures or teacher are missing, or the storage cannot be written.
+        KdeovError: Images or teacher are missing, or the storage cannot be written.
     """
     identity = read_teacher_identity(layout.teacher)
     for split in SPLITS:

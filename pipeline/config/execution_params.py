@@ -28,10 +28,10 @@ class ClusterParams(Section):
     storage: str | None = None
     """Where checkpoints and jobs lie, like `data.storage`, which stands in where it is null; in
     other modes than `cluster`, null is `work/`."""
-    workers: Count | tuple[Count, Count] = 2
+    num_workers: Count | tuple[Count, Count] = 2
     """How many train, or `[min, max]`: then training goes on with as many as there are."""
     use_gpu: bool | Literal["auto"] = "auto"
-    loader_workers: Annotated[int, Field(ge=0)] = 0
+    dataloader_workers: Annotated[int, Field(ge=0)] = 0
     """Processes that read data, a worker."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """How often training, or an embedding worker, is started again after a death."""
@@ -43,22 +43,22 @@ class ClusterParams(Section):
     """Whether torch.compile makes the student faster, after some minutes at the start."""
 
     @property
-    def most_workers(self) -> int:
+    def max_workers(self) -> int:
         """At most as many train."""
-        return self.workers if isinstance(self.workers, int) else self.workers[1]
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
 
     @property
-    def fewest_workers(self) -> int:
+    def min_workers(self) -> int:
         """With fewer, training waits."""
-        return self.workers if isinstance(self.workers, int) else self.workers[0]
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
 
     @model_validator(mode="after")
     def _fits_together(self) -> ClusterParams:
-        if self.fewest_workers > self.most_workers:
+        if self.min_workers > self.max_workers:
             raise PydanticCustomError(
                 "part",
-                "workers: [{low}, {high}] goes down; write [min, max]",
-                {"low": self.fewest_workers, "high": self.most_workers},
+                "num_workers: [{low}, {high}] goes down; write [min, max]",
+                {"low": self.min_workers, "high": self.max_workers},
             )
         if self.mode == "cluster" and self.address is None:
             raise PydanticCustomError(

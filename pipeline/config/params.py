@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from kdeov.errors import KdeovError
 from pipeline.config.execution_params import ClusterParams, DataParams, TrackingParams
+from pipeline.config.renamed import RENAMED
 from pipeline.config.schema import Count, NonNegative, Section, Seed, Share
 from pipeline.config.source_params import SOURCES, SourceSections
 from pipeline.config.teacher_params import TeacherParams
@@ -31,8 +32,8 @@ class PrepareParams(SourceSections):
     """What the source reads; DVC watches it."""
     seed: Seed
     samples_per_shard: Count
-    max_side: Count | None
-    """Pictures whose longer side exceeds it are reduced; others keep their bytes where they can."""
+    max_image_side: Count | None
+    """Images whose longer side exceeds it are reduced; others keep their bytes where they can."""
     max_rejected: Share
     """Share of unusable inputs above which the stage fails."""
 
@@ -56,10 +57,10 @@ class PrepareParams(SourceSections):
 class EmbedParams(Section):
     seed: Seed
     views: Count
-    """Views of each training picture; validation and test pictures have the plain one."""
-    min_area: Annotated[float, Field(gt=0, le=1)]
-    jitter: Annotated[float, Field(ge=0, lt=1)]
-    blur: Share
+    """Views of each training image; validation and test images have the plain one."""
+    crop_scale_min: Annotated[float, Field(gt=0, le=1)]
+    color_jitter: Annotated[float, Field(ge=0, lt=1)]
+    blur_prob: Share
     precision: Literal["float32", "bfloat16", "float16"]
     """What the teacher computes in; vectors are stored as float16 in any case."""
 
@@ -93,15 +94,15 @@ class DistillParams(Section):
     backbone_weights: Path | None
     image_size: Annotated[int, Field(ge=32)]
     epochs: Count
-    global_batch: Count
-    """Pictures a step, over all workers."""
-    micro_batch: Count
-    """Pictures a forward pass; a worker's share of a step is a multiple of it. Batch norm sees one
+    global_batch_size: Count
+    """Images a step, over all workers."""
+    micro_batch_size: Count
+    """Images a forward pass; a worker's share of a step is a multiple of it. Batch norm sees one
     micro-batch at a time, so that numbers do not depend on how many workers there are."""
-    lanes: Count
+    num_streams: Count
     """Places of the data that a step mixes, each read in sequence; workers share them evenly."""
     shuffle_buffer: Count
-    """Pictures, over all workers, that are in memory and shuffled together."""
+    """Images, over all workers, that are in memory and shuffled together."""
     learning_rate: Annotated[float, Field(gt=0)]
     backbone_learning_rate: NonNegative | None
     """Of the backbone alone; 0 leaves it as it is, null trains it like the rest."""
@@ -111,10 +112,10 @@ class DistillParams(Section):
     """Strength of the ridge regression that fits the last linear map before training; null starts
     from random weights. See `kdeov.training.ridge_init`."""
     weight_decay: NonNegative
-    warmup: Share
+    warmup_fraction: Share
     """Share of all steps."""
-    clip_norm: Annotated[float, Field(gt=0)]
-    ema: Annotated[float, Field(ge=0, lt=1)]
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
     """Decay of the weight average that is evaluated and saved; 0 keeps the plain weights."""
     feature_loss: Literal["cosine", "l2"]
     losses: LossParams
@@ -122,12 +123,12 @@ class DistillParams(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> DistillParams:
         """What would otherwise be told after hours of embedding."""
-        for key in ("lanes", "micro_batch"):
-            if self.global_batch % getattr(self, key):
+        for key in ("num_streams", "micro_batch_size"):
+            if self.global_batch_size % getattr(self, key):
                 raise PydanticCustomError(
                     "part",
-                    "global_batch = {batch} is no multiple of distill.{key} = {value}",
-                    {"batch": self.global_batch, "key": key, "value": getattr(self, key)},
+                    "global_batch_size = {batch} is no multiple of distill.{key} = {value}",
+                    {"batch": self.global_batch_size, "key": key, "value": getattr(self, key)},
                 )
         if self.backbone_weights is None and (
             self.freeze_batch_norm or self.backbone_learning_rate == 0
@@ -144,20 +145,20 @@ class ZeroShotParams(Section):
     class_names: dict[str, str | None] | Path | None
     """What prompts call classes, null leaving one out: a mapping, or a JSON file with one. DVC
     watches a mapping; of a file, results state the digest, which whoever shows them compares."""
-    resamples: Count
+    bootstrap_samples: Count
     """Of the bootstrap that gives the 95% intervals."""
 
 
 class LinearProbeParams(Section):
-    inverse_regularisation: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    C_grid: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
     """Values of C among which the validation split chooses."""
-    resamples: Count
+    bootstrap_samples: Count
 
 
 class RetrievalParams(Section):
     rerank: Annotated[int, Field(ge=0)]
     """First hits that fusion re-orders, as a row of its own; 0 leaves the row out."""
-    resamples: Count
+    bootstrap_samples: Count
 
 
 class EfficiencyParams(Section):
@@ -234,6 +235,8 @@ def _explain(error: ValidationError) -> str:
     if fault["type"] == "extra_forbidden":
         *section, key = (str(part) for part in fault["loc"])
         known = list(_section(section).model_fields)
+        if (new := RENAMED.get(where)) is not None:
+            return f"{where} is now {'.'.join([*section, new])}; rename it{more}"
         near = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"its keys are {', '.join(known)}"
         return f"{where} is not a key{' of ' + '.'.join(section) if section else ''}; {hint}{more}"

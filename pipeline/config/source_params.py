@@ -44,24 +44,24 @@ class CaptionsCsvParams(SourceSection):
     )
 
     images: str
-    """Folder of the pictures, within `prepare.path`."""
+    """Folder of the images, within `prepare.path`."""
     table: str
     """A .csv, .tsv or .parquet file within `prepare.path`: one row a caption."""
     image_column: str
     caption_column: str
     label_column: str | None
-    """Column of class names, where pictures have them."""
+    """Column of class names, where images have them."""
     val: Share
     test: Share
 
 
 class CocoPart(Section):
     images: str
-    """Folder of the pictures, within `prepare.path`."""
+    """Folder of the images, within `prepare.path`."""
     captions: str
     """`captions_*.json`, within `prepare.path`."""
     instances: str | None
-    """`instances_*.json`: boxes are stored with the pictures; null leaves them out."""
+    """`instances_*.json`: boxes are stored with the images; null leaves them out."""
 
 
 class CocoParams(SourceSection):
@@ -75,7 +75,7 @@ class CocoParams(SourceSection):
     train: CocoPart
     test: CocoPart
     val: Share
-    """Share of the training pictures."""
+    """Share of the training images."""
 
 
 class ImageFolderParams(SourceSection):
@@ -96,7 +96,7 @@ class ArrayPart(Section):
     images: str
     """Array of uint8 [N, height, width, 3], or [N, height, width] in grey."""
     labels: str | None
-    """Array of N numbers of classes; null where the pictures of the split have none."""
+    """Array of N numbers of classes; null where the images of the split have none."""
     rows: Annotated[tuple[NonNegativeInt, Count], AfterValidator(_rising)] | None
     """First row of the split, and the one behind its last; null takes all."""
 
@@ -115,7 +115,7 @@ class ArraysParams(SourceSection):
     )
 
     splits: ArraySplits
-    """Names of the arrays; a split of null takes its share of the training pictures."""
+    """Names of the arrays; a split of null takes its share of the training images."""
     class_names: str | None
     """Array of texts; null where no split has labels."""
     templates: str | None
@@ -130,7 +130,7 @@ class CifarParams(SourceSection):
     templates: str
     """Set of `kdeov.prompts` that makes captions of class names."""
     val: Share
-    """Share of the training pictures."""
+    """Share of the training images."""
 
 
 class Shares(Section):
@@ -142,7 +142,7 @@ class FlickrParams(SourceSection):
     example = "{images: Images, captions: dataset_flickr8k.json, shares: null}"
 
     images: str
-    """Folder of the pictures, within `prepare.path`."""
+    """Folder of the images, within `prepare.path`."""
     captions: str
     """Token file, or Karpathy's JSON, within `prepare.path`."""
     shares: Shares | None

@@ -91,32 +91,32 @@ class EmbeddingsParams(TeacherSection):
     """Vectors that someone has computed, as clip-retrieval stores them or in single files."""
 
     example = (
-        "{name: ViT-B/32, pictures: img_emb_*.npy, captions: text_emb_*.npy, metadata: "
+        "{name: ViT-B/32, images: img_emb_*.npy, captions: text_emb_*.npy, metadata: "
         "metadata_*.parquet, match: source, key_column: image_path, prefix: '', "
-        "caption_column: caption, texts: [], without: []}"
+        "caption_column: caption, texts: [], splits_without_embeddings: []}"
     )
 
     name: str
     """Of the model that made them."""
-    pictures: Inside
+    images: Inside
     """A .npy, .safetensors or .pt file within `teacher.path`, or a pattern of several; a row a
-    picture."""
+    image."""
     captions: Inside | None
     """The same of captions, a row for each of `metadata`; null trains and tests without them."""
     metadata: Inside | None
     """A .csv, .tsv or .parquet file within `teacher.path`, or a pattern of several."""
     match: Literal["key", "source", "row"]
-    """How a picture finds its vector: `key_column` holds its key in the shards, or its name in the
+    """How an image finds its vector: `key_column` holds its key in the shards, or its name in the
     source; or its row in the source's array is the row of its vector."""
     key_column: str | None
     prefix: str
-    """Is cut off at the front of what `key_column` holds: the folder of the pictures, say. For
+    """Is cut off at the front of what `key_column` holds: the folder of the images, say. For
     `row`, the name of the array: `test_x/`."""
     caption_column: str | None
     texts: list[TextVectorsParams]
     """Of class names: what zero-shot classification can name."""
-    without: list[Literal["test"]]
-    """Splits whose pictures have no vectors; there, the student is measured alone."""
+    splits_without_embeddings: list[Literal["test"]]
+    """Splits whose images have no vectors; there, the student is measured alone."""
 
     @model_validator(mode="after")
     def _columns_are_there(self) -> EmbeddingsParams:
@@ -136,7 +136,7 @@ class EmbeddingsParams(TeacherSection):
 class TeacherParams(Section):
     source: Literal["tiny", "clip", "open_clip", "embeddings"]
     path: Path
-    """What the teacher is made from, which DVC watches: the pictures that `tiny` learns from, a
+    """What the teacher is made from, which DVC watches: the images that `tiny` learns from, a
     weight file, or the folder of vectors."""
     sha256: str | None
     """Of the tensors, where they must not change unnoticed; the stage prints it."""

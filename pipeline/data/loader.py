@@ -56,11 +56,11 @@ class Batch(NamedTuple):
 class EpochStream(IterableDataset):
     """A rank's batches of a training epoch.
 
-    Loader worker w of n makes its part of every batch, from lanes that no other worker reads. Of
+    Loader worker w of n makes its part of every batch, from streams that no other worker reads. Of
     each lane, one block is in memory (see `EpochPlan`).
 
     Args:
-        shards: Pictures with their teacher vectors.
+        shards: Images with their teacher vectors.
         plan: Of this epoch.
         transform: The student's.
         rank: Of this process.
@@ -78,12 +78,12 @@ class EpochStream(IterableDataset):
         from_step: int = 0,
     ) -> None:
         self.shards, self.plan, self.transform = shards, plan, transform
-        self.lanes = plan.lanes_of(rank, world)
+        self.num_streams = plan.lanes_of(rank, world)
         self.from_step = from_step
 
     def __iter__(self) -> Iterator[Batch]:
         part, parts = _loader_worker()
-        mine = [self.lanes[place] for place in rank_slice(len(self.lanes), part, parts)]
+        mine = [self.num_streams[place] for place in rank_slice(len(self.num_streams), part, parts)]
         for steps in zip(*map(self._lane, mine), strict=True):
             yield self._collate(list(chain.from_iterable(steps)))
 
@@ -121,9 +121,9 @@ class EvaluationStream(IterableDataset):
     Loader worker w of n makes batches w, w + n, ...; the loader takes turns, so the order is kept.
 
     Args:
-        shards: Pictures with their teacher vectors.
+        shards: Images with their teacher vectors.
         transform: The student's.
-        batch_size: Pictures a batch; the last one may be smaller.
+        batch_size: Images a batch; the last one may be smaller.
         rank: Of this process.
         world: Number of ranks.
     """
@@ -189,8 +189,8 @@ class BatchLoader(DataLoader[Any]):
 
 
 def epoch_loader(stream: EpochStream, workers: int, pinned: bool = False) -> BatchLoader:
-    """A loader of a rank's batches; a worker more than lanes would have nothing to read."""
-    workers = min(workers, len(stream.lanes))
+    """A loader of a rank's batches; a worker more than streams would have nothing to read."""
+    workers = min(workers, len(stream.num_streams))
     return BatchLoader(stream, workers, joined=max(1, workers), pinned=pinned)
 
 
@@ -208,8 +208,8 @@ def _collate(
     return Batch(
         keys,
         torch.stack(pixels),
-        _unit_vectors([s.view_vectors for s in samples], keys, "view", views),
-        _unit_vectors([s.text_vectors for s in samples], keys, "caption", captions),
+        _unit_vectors([s.view_embeddings for s in samples], keys, "view", views),
+        _unit_vectors([s.text_embeddings for s in samples], keys, "caption", captions),
     )
 
 
@@ -227,8 +227,8 @@ def _unit_vectors(
         return torch.empty(len(blocks), 0)
     if any(empty):
         raise KdeovError(
-            f"{keys[empty.index(True)]} has no {what}, and other pictures have some; give every "
-            "picture one, or none"
+            f"{keys[empty.index(True)]} has no {what}, and other images have some; give every "
+            "image one, or none"
         )
     rows = [block[number] for block, number in zip(blocks, numbers, strict=True)]
     vectors = np.stack(rows).astype(np.float32)

@@ -4,7 +4,7 @@ A sample has three members: `fp16`, the raw little-endian block of unit vectors 
 dim]; `views`, the raw little-endian uint16 parameters [views, 9]; and `crc`, two little-endian
 uint32 checksums, of the image sample that was embedded and of this sample. Raw blocks are parsed
 without a copy and without a pickle, and every sample that is read is compared with its checksums: a
-target never meets a picture, or bits, that the teacher did not see.
+target never meets an image, or bits, that the teacher did not see.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class PairedShards:
             if image["__key__"] != vectors["__key__"]:
                 raise KdeovError(
                     f"{self.embeddings.where(theirs)}: sample {index} is "
-                    f"{vectors['__key__']}, the picture is "
+                    f"{vectors['__key__']}, the image is "
                     f"{image['__key__']}; run `dvc repro -f embed`"
                 )
             yield first + index, self._parse(image, vectors, ours, theirs)
@@ -131,7 +131,7 @@ class PairedShards:
                 raise ValueError("its bytes are not those that were embedded")
         except (KeyError, TypeError, ValueError) as error:
             raise KdeovError(
-                f"{self.images.where(ours)}: {image['__key__']} lacks its picture or description, "
+                f"{self.images.where(ours)}: {image['__key__']} lacks its image or description, "
                 f"or they changed ({error}); run `kdeov verify`, then the stage that it names"
             ) from error
         if crc32_of(block, views) != checksums[1]:
@@ -157,6 +157,6 @@ class PairedShards:
             label=label,
             captions=captions,
             views=views_from_ints(parameters.tolist()),
-            view_vectors=matrix[:count],
-            text_vectors=matrix[count:],
+            view_embeddings=matrix[:count],
+            text_embeddings=matrix[count:],
         )

@@ -32,8 +32,8 @@ BATCH = 16
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One cached view and one cached caption of a picture, to be made again."""
+class SpotCheck:
+    """One cached view and one cached caption of an image, to be made again."""
 
     where: str
     sample: PairedSample
@@ -42,14 +42,14 @@ class Entry:
 
 
 def verify_cache(
-    shards: PairedShards, teacher: Teacher, entries: int, whole: bool = False, seed: int = 0
+    shards: PairedShards, teacher: Teacher, checks: int, whole: bool = False, seed: int = 0
 ) -> float:
     """Checks one split.
 
     Args:
-        shards: Pictures with their teacher vectors.
+        shards: Images with their teacher vectors.
         teacher: The live teacher.
-        entries: How many (picture, view) pairs to embed again.
+        entries: How many (image, view) pairs to embed again.
         whole: Reads every byte and every sample; otherwise those of the shards that the entries are
             in.
         seed: Picks the entries.
@@ -61,7 +61,7 @@ def verify_cache(
         KdeovError: Bytes differ from the manifest, or an entry from the teacher; names shard, key
             and view.
     """
-    places = _choose(shards, entries, seed)
+    places = _choose(shards, checks, seed)
     touched = range(len(shards.cache.shards)) if whole else sorted({place for place, _ in places})
     _verify_bytes(shards, touched)
     if whole:
@@ -89,18 +89,18 @@ def _verify_bytes(shards: PairedShards, touched: Iterable[int]) -> None:
     label = f"verify bytes of {shards.cache.split}"
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        progress(label, len(pairs), "shards") as meter,
+        progress(label, len(pairs), "shards") as bar,
     ):
         # the first fault ends it
         for _ in pool.map(lambda one: one[0].verify(*one[1:]), pairs):
-            meter.advance()
+            bar.update()
 
 
 def _verify_samples(shards: PairedShards) -> None:
-    with progress(f"verify {shards.cache.split}", len(shards)) as meter:
+    with progress(f"verify {shards.cache.split}", len(shards)) as bar:
         for place, shard in enumerate(shards.cache.shards):
             for _, sample in shards.read(place):
-                vectors = np.concatenate([sample.view_vectors, sample.text_vectors])
+                vectors = np.concatenate([sample.view_embeddings, sample.text_embeddings])
                 if wrong := first_not_unit(vectors):
                     (row, length), views = wrong, len(sample.views)
                     what = f"view {row}" if row < views else f"caption {row - views}"
@@ -108,19 +108,19 @@ def _verify_samples(shards: PairedShards) -> None:
                         f"{shards.embeddings.where(shard)}: key {sample.key}, {what} has a vector "
                         f"of length {length:.3g}, not 1; run `dvc repro -f embed`"
                     )
-            meter.advance(shard.samples)
+            bar.update(shard.samples)
 
 
-def _choose(shards: PairedShards, entries: int, seed: int) -> list[tuple[int, int]]:
-    """Random pictures, as (shard, number within it)."""
+def _choose(shards: PairedShards, checks: int, seed: int) -> list[tuple[int, int]]:
+    """Random images, as (shard, number within it)."""
     rng = np.random.default_rng(seed)
-    numbers = rng.choice(len(shards), min(entries, len(shards)), replace=False)
+    numbers = rng.choice(len(shards), min(checks, len(shards)), replace=False)
     owners = np.searchsorted(shards.offsets, numbers, "right") - 1
     return sorted(zip(owners.tolist(), (numbers - shards.offsets[owners]).tolist(), strict=True))
 
 
-def _read(shards: PairedShards, places: list[tuple[int, int]], seed: int) -> list[Entry]:
-    """The chosen pictures, each with a random view and a random caption."""
+def _read(shards: PairedShards, places: list[tuple[int, int]], seed: int) -> list[SpotCheck]:
+    """The chosen images, each with a random view and a random caption."""
     rng = np.random.default_rng([seed, 1])
     chosen = []
     for place in sorted({shard for shard, _ in places}):
@@ -129,80 +129,80 @@ def _read(shards: PairedShards, places: list[tuple[int, int]], seed: int) -> lis
         for _, sample in shards.read(place, wanted.__contains__, max(wanted) + 1):
             view = rng.integers(max(1, len(sample.views)))
             caption = rng.integers(max(1, len(sample.captions)))
-            chosen.append(Entry(where, sample, int(view), int(caption)))
+            chosen.append(SpotCheck(where, sample, int(view), int(caption)))
     return chosen
 
 
-def _verify_entries(entries: list[Entry], shards: PairedShards, teacher: Teacher) -> float:
-    pictures = [Image.open(io.BytesIO(e.sample.jpeg)).convert("RGB") for e in entries]
-    _verify_views(entries, pictures, ViewPlan(**shards.cache.identity["views"]))
+def _verify_entries(checks: list[SpotCheck], shards: PairedShards, teacher: Teacher) -> float:
+    images = [Image.open(io.BytesIO(e.sample.jpeg)).convert("RGB") for e in checks]
+    _verify_views(checks, images, ViewPlan(**shards.cache.identity["views"]))
     precision = shards.cache.identity["precision"]
     lowest = 1.0
     for live, cached, names in (
         (
-            _live_views(entries, pictures, teacher, precision),
-            [e.sample.view_vectors[e.view] for e in entries if e.sample.views],
-            [f"view {e.view}" for e in entries if e.sample.views],
+            _live_views(checks, images, teacher, precision),
+            [e.sample.view_embeddings[e.view] for e in checks if e.sample.views],
+            [f"view {e.view}" for e in checks if e.sample.views],
         ),
         (
-            _live_captions(entries, teacher, precision),
-            [e.sample.text_vectors[e.caption] for e in entries if e.sample.captions],
-            [f"caption {e.caption}" for e in entries if e.sample.captions],
+            _live_captions(checks, teacher, precision),
+            [e.sample.text_embeddings[e.caption] for e in checks if e.sample.captions],
+            [f"caption {e.caption}" for e in checks if e.sample.captions],
         ),
     ):
         if not cached:  # this teacher has none here
             continue
         vectors = torch.from_numpy(np.stack(cached).astype(np.float32))
         lengths, cosines = vectors.norm(dim=1), F.cosine_similarity(live, vectors, dim=-1)
-        for entry, name, length, cosine in zip(
-            entries, names, lengths.tolist(), cosines.tolist(), strict=True
+        for check, name, length, cosine in zip(
+            checks, names, lengths.tolist(), cosines.tolist(), strict=True
         ):
             if not abs(length - 1) <= UNIT:
-                raise _refusal(entry, name, f"has a vector of length {length:.3g}, not 1")
+                raise _refusal(check, name, f"has a vector of length {length:.3g}, not 1")
             if not cosine >= LOWEST_COSINE:
-                raise _refusal(entry, name, f"has cosine {cosine:.4f} with the live teacher")
+                raise _refusal(check, name, f"has cosine {cosine:.4f} with the live teacher")
             lowest = min(lowest, cosine)
     return lowest
 
 
-def _verify_views(entries: list[Entry], pictures: list[Image.Image], plan: ViewPlan) -> None:
-    for entry, picture in zip(entries, pictures, strict=True):
-        if not entry.sample.views:
+def _verify_views(checks: list[SpotCheck], images: list[Image.Image], plan: ViewPlan) -> None:
+    for check, image in zip(checks, images, strict=True):
+        if not check.sample.views:
             continue
-        view = entry.sample.views[entry.view]
-        if view != plan.draw(entry.sample.key, entry.view, picture.size):
+        view = check.sample.views[check.view]
+        if view != plan.draw(check.sample.key, check.view, image.size):
             raise _refusal(
-                entry, f"view {entry.view}", f"shows {view}, which is not the view that params draw"
+                check, f"view {check.view}", f"shows {view}, which is not the view that params draw"
             )
 
 
 def _live_views(
-    entries: list[Entry], pictures: list[Image.Image], teacher: Teacher, precision: str
+    checks: list[SpotCheck], images: list[Image.Image], teacher: Teacher, precision: str
 ) -> torch.Tensor:
     """The teacher's vectors of the entries' views, [N, D]."""
-    shown = [(e, picture) for e, picture in zip(entries, pictures, strict=True) if e.sample.views]
+    shown = [(e, image) for e, image in zip(checks, images, strict=True) if e.sample.views]
     if not shown:
         return torch.empty(0, teacher.embed_dim)
     if isinstance(teacher, PrecomputedTeacher):
         described = [{"key": e.sample.key, "source": e.sample.source} for e, _ in shown]
-        return torch.from_numpy(teacher.picture_vectors(described).astype(np.float32))
+        return torch.from_numpy(teacher.image_embeddings(described).astype(np.float32))
     transform = teacher.transform
     pixels = [
-        render(picture, e.sample.views[e.view], transform.size, transform.resampling)
-        for e, picture in shown
+        render(image, e.sample.views[e.view], transform.size, transform.resampling)
+        for e, image in shown
     ]
     return unit_image_embeddings(teacher, np.stack(pixels), precision)
 
 
-def _live_captions(entries: list[Entry], teacher: Teacher, precision: str) -> torch.Tensor:
+def _live_captions(checks: list[SpotCheck], teacher: Teacher, precision: str) -> torch.Tensor:
     """The teacher's vectors of the entries' captions, [N, D]."""
-    captions = [e.sample.captions[e.caption] for e in entries if e.sample.captions]
+    captions = [e.sample.captions[e.caption] for e in checks if e.sample.captions]
     if isinstance(teacher, PrecomputedTeacher):
         return torch.from_numpy(teacher.caption_vectors(captions).astype(np.float32))
     return unit_text_embeddings(teacher, captions, precision)
 
 
-def _refusal(entry: Entry, which: str, what: str) -> KdeovError:
+def _refusal(check: SpotCheck, which: str, what: str) -> KdeovError:
     return KdeovError(
-        f"{entry.where}: key {entry.sample.key}, {which} {what}; run `dvc repro -f embed`"
+        f"{check.where}: key {check.sample.key}, {which} {what}; run `dvc repro -f embed`"
     )

@@ -78,7 +78,7 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def conclude(checks: Sequence[Check]) -> bool:
+def print_checks(checks: Sequence[Check]) -> bool:
     """Prints the checks; returns whether a run would go through."""
     width = max(len(check.name) for check in checks)
     for check in checks:

@@ -59,9 +59,9 @@ def needs(
     shards = layout.root if params.data.storage is None else Storage(params.data.storage).folder
     if shards is not None:
         rooms[shards] = rooms.get(shards, FLOOR) + _vectors_to_come(params, layout, dim, manifests)
-    picture = 3 * distill.image_size**2 + 2 * 4 * dim
-    loaders = params.cluster.loader_workers > 0
-    return Needs(rooms, PREFETCHED * distill.global_batch * picture if loaders else 0)
+    image = 3 * distill.image_size**2 + 2 * 4 * dim
+    loaders = params.cluster.dataloader_workers > 0
+    return Needs(rooms, PREFETCHED * distill.global_batch_size * image if loaders else 0)
 
 
 def checkpoint_bytes(params: Params, dim: int) -> int:
@@ -72,13 +72,13 @@ def checkpoint_bytes(params: Params, dim: int) -> int:
 
     student = VisualStudent(params.distill.backbone, params.distill.fusion, dim)
     weights = sum(value.numel() * value.element_size() for value in student.state_dict().values())
-    return (KEPT + 1) * weights * (4 if params.distill.ema else 3)
+    return (KEPT + 1) * weights * (4 if params.distill.ema_decay else 3)
 
 
 def _vectors_to_come(
     params: Params, layout: Layout, dim: int, manifests: dict[Path, Manifest]
 ) -> int:
-    """Bytes of the teacher shards that are not there yet; a caption a picture is assumed."""
+    """Bytes of the teacher shards that are not there yet; a caption an image is assumed."""
     total = 0
     for split in SPLITS:
         images = manifests.get(layout.images / split)
@@ -106,7 +106,7 @@ def disks(nodes: list[NodeFacts], wanted: Needs) -> list[Check]:
 
 def shared_memory(nodes: list[NodeFacts], wanted: Needs, cluster: ClusterParams) -> list[Check]:
     """Whether every machine has the shared memory that loader processes and Ray take."""
-    workers = 1 if cluster.mode == "inline" else cluster.most_workers
+    workers = 1 if cluster.mode == "inline" else cluster.max_workers
     known = [(node, node.shared_memory) for node in nodes if node.shared_memory is not None]
     poor, small = [], []
     for node, free in known:
@@ -118,7 +118,9 @@ def shared_memory(nodes: list[NodeFacts], wanted: Needs, cluster: ClusterParams)
             small.append(f"{node.name} has {_size(free)}, Ray's objects would go to the disk")
     cure = "give containers more (--shm-size, or an emptyDir of medium Memory)"
     if poor:
-        return [fault("/dev/shm", listed(poor), f"{cure}, or lower cluster.loader_workers to 0")]
+        return [
+            fault("/dev/shm", listed(poor), f"{cure}, or lower cluster.dataloader_workers to 0")
+        ]
     if small:
         return [warning("/dev/shm", listed(small), cure)]
     return [ok("/dev/shm", f"{_size(min(free for _, free in known))} free")] if known else []

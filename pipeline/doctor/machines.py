@@ -74,13 +74,13 @@ def devices(nodes: list[NodeFacts], cluster: ClusterParams) -> list[Check]:
     if not nodes:
         return []
     inline = cluster.mode == "inline"
-    most, fewest = (1, 1) if inline else (cluster.most_workers, cluster.fewest_workers)
+    most, fewest = (1, 1) if inline else (cluster.max_workers, cluster.min_workers)
     gpus = sum(node.usable_gpus for node in nodes)
     cpus = sum(node.cpus for node in nodes)
     kinds = sorted({gpu.name for node in nodes for gpu in node.gpus})
     found = f"{counted(cpus, 'CPU')}, {counted(gpus, 'GPU')}"
     found += f" ({listed(kinds)})" if kinds and gpus else ""
-    workers = f"cluster.workers = {cluster.workers}"
+    workers = f"cluster.num_workers = {cluster.num_workers}"
     checks = _gpus_of_ray(nodes) if cluster.use_gpu else []
     grows = cluster.mode == "cluster"  # machines may come while training waits
     if cluster.use_gpu is True and (not gpus or (gpus < fewest and not grows)):
@@ -91,7 +91,7 @@ def devices(nodes: list[NodeFacts], cluster: ClusterParams) -> list[Check]:
     there = gpus if on_gpus else cpus
     few = f"{found}, fewer than {workers}"
     if not on_gpus and cluster.use_gpu and gpus > 0:
-        cure = f"set cluster.workers to {gpus}"
+        cure = f"set cluster.num_workers to {gpus}"
         checks.append(warning("devices", f"{few}: training would leave GPUs idle", cure))
     elif there < fewest and grows:
         checks.append(warning("devices", f"{few}: training waits for more", "add nodes"))

@@ -28,12 +28,12 @@ SECONDS = 3.0  # that each of the two rates is measured
 PATIENCE_S = 60.0  # for a node of Ray that measures
 WAITING = 0.25  # share of the time above which waiting for data is told
 MICRO_BATCHES = 4  # of a step that is timed
-HELD_STEPS = 2  # whose pictures are in memory: a full buffer would only delay the first batch
+HELD_STEPS = 2  # whose images are in memory: a full buffer would only delay the first batch
 
 
 def fits(params: Params, layout: Layout) -> list[Check]:
     """Whether losses, data, batch and workers fit together, as training would find out."""
-    workers = 1 if params.cluster.mode == "inline" else params.cluster.most_workers
+    workers = 1 if params.cluster.mode == "inline" else params.cluster.max_workers
     checks: list[Check] = []
     with complaints("training", checks):
         config = train_config(params, layout)
@@ -41,7 +41,7 @@ def fits(params: Params, layout: Layout) -> list[Check]:
         shards = config.shards("train").manifest.shards
         plan = config.plan([shard.samples for shard in shards], epoch=0)
         text = (
-            f"{counted(workers, 'worker')}, {plan.global_batch} pictures a step, "
+            f"{counted(workers, 'worker')}, {plan.global_batch_size} images a step, "
             f"{counted(plan.steps, 'step')} an epoch from {counted(len(shards), 'shard')}"
         )
         if len(shards) < workers:
@@ -54,7 +54,7 @@ def fits(params: Params, layout: Layout) -> list[Check]:
 
 @dataclass(frozen=True)
 class Rates:
-    """Pictures per second of one worker.
+    """Images per second of one worker.
 
     Attributes:
         read: That one loader process makes.
@@ -94,7 +94,7 @@ def data_rate(params: Params, layout: Layout, nodes: list[NodeFacts]) -> list[Ch
             text = f"not measured within {PATIENCE_S:.0f} s: no worker is free"
             return [warning("data rate", text, "see what else runs on the cluster")]
         cores = max(node.cpus for node in nodes)
-        checks.append(judged(rates, params.cluster.loader_workers, cores))
+        checks.append(judged(rates, params.cluster.dataloader_workers, cores))
     return checks
 
 
@@ -122,17 +122,17 @@ def judged(rates: Rates, loaders: int, cores: int) -> Check:
 
     Args:
         rates: As measured.
-        loaders: `cluster.loader_workers`.
+        loaders: `cluster.dataloader_workers`.
         cores: Of the machine that trains.
     """
     waiting = rates.waiting(loaders)
     found = (
-        f"one process reads {rates.read:,.0f} pictures/s, a worker trains {rates.trained:,.0f}/s "
+        f"one process reads {rates.read:,.0f} images/s, a worker trains {rates.trained:,.0f}/s "
         f"on {rates.device.upper()}"
     )
     if waiting <= WAITING:
         return ok("data rate", f"{found}: training waits {waiting:.0%} of the time")
-    cure = f"set cluster.loader_workers to {rates.loaders}"
+    cure = f"set cluster.dataloader_workers to {rates.loaders}"
     if cores <= rates.loaders:
         cure += f" where there are as many cores (here {cores})"
     text = f"{found}: training would wait {waiting:.0%} of the time"
@@ -158,9 +158,11 @@ def measured(config: TrainConfig, threads: int | None, seconds: float = SECONDS)
 
 
 def read_rate(config: TrainConfig, seconds: float) -> float:
-    """Pictures per second that one loader process makes of the training shards."""
+    """Images per second that one loader process makes of the training shards."""
     shards, p = config.shards("train"), config.params
-    plan = replace(config.plan(shards.manifest.sizes, epoch=0), buffer=HELD_STEPS * p.global_batch)
+    plan = replace(
+        config.plan(shards.manifest.sizes, epoch=0), buffer=HELD_STEPS * p.global_batch_size
+    )
     stream = EpochStream(shards, plan, ImageTransform(size=p.image_size))
     start = now = first = time.perf_counter()
     counts: list[int] = []
@@ -176,9 +178,9 @@ def read_rate(config: TrainConfig, seconds: float) -> float:
 
 
 def trained_rate(trainer: Trainer, seconds: float) -> float:
-    """Pictures per second that training takes, on generated ones."""
+    """Images per second that training takes, on generated ones."""
     p, dim = trainer.params, trainer.train_shards.dim
-    size = min(p.global_batch, MICRO_BATCHES * p.micro_batch)
+    size = min(p.global_batch_size, MICRO_BATCHES * p.micro_batch_size)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (size, 3, p.image_size, p.image_size), generator=generator)
     teacher, texts = (

@@ -1,4 +1,4 @@
-"""Stage `embed`: the teacher's unit vectors of several views of each picture and of each caption,
+"""Stage `embed`: the teacher's unit vectors of several views of each image and of each caption,
 in shards.
 
 Every finished shard has a note that says what it was made from. So a killed run goes on where it
@@ -24,7 +24,7 @@ from pipeline.artifacts.shards import MANIFEST, Manifest, Shard
 from pipeline.config.execution_params import ClusterParams
 from pipeline.config.params import EmbedParams
 from pipeline.console import progress
-from pipeline.embedding.shard_records import finished, note_path
+from pipeline.embedding.shard_records import finished, record_path
 from pipeline.embedding.worker import EmbedConfig, EmbedWorker, RayEmbedWorker, ShardTask
 from pipeline.runtime.node import on_cluster
 from pipeline.runtime.pool import Pool
@@ -67,13 +67,13 @@ def embed(
     teacher_identity = read_teacher_identity(teacher)
     if teacher_identity["library"] == PRECOMPUTED and params.views != 1:
         raise KdeovError(
-            f"embed.views is {params.views}, and the teacher's vectors are of one view a picture; "
+            f"embed.views is {params.views}, and the teacher's vectors are of one view an image; "
             "set it to 1"
         )
     if storage is not None:
         Storage(storage).require_writable()
-    pictures, ours = ShardFolder(images, storage), ShardFolder(out, storage)
-    manifests = {split: (pictures / split).manifest("prepare") for split in SPLITS}
+    image_shards, ours = ShardFolder(images, storage), ShardFolder(out, storage)
+    manifests = {split: (image_shards / split).manifest("prepare") for split in SPLITS}
     identities = {split: cache_identity(teacher_identity, params, split) for split in SPLITS}
     made: dict[str, dict[str, Shard]] = {}
     tasks: list[ShardTask] = []
@@ -81,13 +81,13 @@ def embed(
         folder = ours / split
         made[split] = _keep(folder, manifest, identities[split])
         tasks += [
-            ShardTask(split, pictures / split, shard, folder)
+            ShardTask(split, image_shards / split, shard, folder)
             for shard in manifest.shards
             if shard.name not in made[split]
         ]
     if tasks:
-        with progress("embed", sum(task.shard.samples for task in tasks)) as meter:
-            for task, shard in make_shards(tasks, params, cluster, teacher, meter.reach):
+        with progress("embed", sum(task.shard.samples for task in tasks)) as bar:
+            for task, shard in make_shards(tasks, params, cluster, teacher, bar.set):
                 made[task.split][shard.name] = shard
     for split, manifest in manifests.items():
         shards = [made[split][shard.name] for shard in manifest.shards]
@@ -103,12 +103,12 @@ def _keep(out: ShardFolder, manifest: Manifest, identity: dict[str, Any]) -> dic
     (out.path / MANIFEST).unlink(missing_ok=True)
     with (
         ThreadPoolExecutor(os.cpu_count() if out.storage is None else REQUESTS) as pool,
-        progress(f"compare {manifest.split}", len(manifest.shards), "shards") as meter,
+        progress(f"compare {manifest.split}", len(manifest.shards), "shards") as bar,
     ):
         found = []
         for shard in pool.map(lambda shard: finished(out, shard, identity), manifest.shards):
             found.append(shard)
-            meter.advance()
+            bar.update()
     _remove_unlisted(out, manifest)
     kept = {shard.name: shard for shard in found if isinstance(shard, Shard)}
     again = defaultdict(list)
@@ -130,7 +130,7 @@ def _keep(out: ShardFolder, manifest: Manifest, identity: dict[str, Any]) -> dic
 def _remove_unlisted(out: ShardFolder, manifest: Manifest) -> None:
     """With a storage, nothing but the manifest is listed."""
     shards = manifest.shards if out.storage is None else []
-    listed = {name for s in shards for name in (s.name, note_path(out.path, s).name)}
+    listed = {name for s in shards for name in (s.name, record_path(out.path, s).name)}
     for path in out.path.iterdir():
         if path.name not in listed:
             logger.info("embed: %s is no longer listed and is deleted", path)
@@ -142,7 +142,7 @@ def make_shards(
     params: EmbedParams,
     cluster: ClusterParams,
     teacher: Path,
-    told: Callable[[int], object],
+    on_progress: Callable[[int], object],
 ) -> Iterator[tuple[ShardTask, Shard]]:
     """Makes shards where `cluster.mode` says, in any order.
 
@@ -151,7 +151,7 @@ def make_shards(
         params: Views and precision.
         cluster: Where.
         teacher: Folder of the teacher.
-        told: Hears how many pictures are done in all.
+        told: Hears how many images are done in all.
 
     Yields:
         Each task with the shard that it made.
@@ -166,11 +166,11 @@ def make_shards(
         )
         for task in tasks:
             before = finished
-            yield task, worker.make(task, lambda _, done: told(before + done))  # noqa: B023
+            yield task, worker.make(task, lambda _, done: on_progress(before + done))  # noqa: B023
             finished += task.shard.samples
         return
-    with ray_session(cluster.most_workers), one_line_errors_of_ray():
-        yield from _make_on_ray(tasks, params, cluster, teacher, told)
+    with ray_session(cluster.max_workers), one_line_errors_of_ray():
+        yield from _make_on_ray(tasks, params, cluster, teacher, on_progress)
 
 
 def _make_on_ray(
@@ -178,15 +178,15 @@ def _make_on_ray(
     params: EmbedParams,
     cluster: ClusterParams,
     teacher: Path,
-    told: Callable[[int], object],
+    on_progress: Callable[[int], object],
 ) -> Iterator[tuple[ShardTask, Shard]]:
     import ray
 
     gpus = gpus_of_ray(cluster.use_gpu)
-    workers, cpus = share_machines(min(len(tasks), gpus or cluster.most_workers), bool(gpus))
+    workers, cpus = share_machines(min(len(tasks), gpus or cluster.max_workers), bool(gpus))
     if gpus and on_cluster():  # those that wait for room make the cluster grow, where it can
-        workers = min(len(tasks), max(gpus, cluster.most_workers))
+        workers = min(len(tasks), max(gpus, cluster.max_workers))
     logger.info("embedding on Ray, %s: %d", "one worker a GPU" if gpus else "workers", workers)
     config = EmbedConfig(params, teacher, bool(gpus), cluster.embed_batch, cpus)
     kind = ray.remote(RayEmbedWorker).options(num_cpus=cpus, num_gpus=1 if gpus else 0)
-    yield from Pool(tasks, kind, config, workers, cluster.max_failures).run(told)
+    yield from Pool(tasks, kind, config, workers, cluster.max_failures).run(on_progress)

@@ -1,4 +1,4 @@
-"""Image samples into teacher samples: one decode a picture, all its views through the teacher."""
+"""Image samples into teacher samples: one decode an image, all its views through the teacher."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MEMORY_SHARE = 0.5  # of a GPU's memory, for the activations of one batch
 
 
 class _Shown(NamedTuple):
-    """A picture under its views: pixels are uint8 [views, size, size, 3]."""
+    """An image under its views: pixels are uint8 [views, size, size, 3]."""
 
     sample: dict[str, Any]
     views: list[View]
@@ -44,7 +44,7 @@ class ShardEmbedder:
         plan: How views are drawn.
         precision: What the teacher computes in (see `kdeov.teachers.precision`).
         batch_size: Views a forward pass.
-        decoders: Threads that decode pictures.
+        decoders: Threads that decode images.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ShardEmbedder:
         decoders: int = 1,
     ) -> None:
         self.teacher, self.plan, self.precision = teacher, plan, precision
-        self.pictures = max(1, batch_size // plan.count)
+        self.num_images = max(1, batch_size // plan.count)
         self.decoders = decoders
         self.device = next(teacher.parameters()).device
 
@@ -68,7 +68,7 @@ class ShardEmbedder:
         Args:
             images: Folder of the image shards of the split.
             shard: One of them, whose bytes are compared with its manifest.
-            advance: Hears how many more pictures are done.
+            advance: Hears how many more images are done.
         """
         raw = images.read_verified(shard, "prepare")
         with ThreadPoolExecutor(self.decoders) as pool:
@@ -86,7 +86,7 @@ class ShardEmbedder:
     def _decode(
         self, pool: ThreadPoolExecutor, raw: Iterator[dict[str, Any]]
     ) -> list[Future[_Shown]]:
-        return [pool.submit(self._show, sample) for sample in islice(raw, self.pictures)]
+        return [pool.submit(self._show, sample) for sample in islice(raw, self.num_images)]
 
     def _show(self, sample: dict[str, Any]) -> _Shown:
         image = Image.open(io.BytesIO(sample["jpg"])).convert("RGB")

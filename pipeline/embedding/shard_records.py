@@ -1,7 +1,7 @@
 """What says of a finished teacher shard what it was made from: a note, beside the shard or in the
 storage.
 
-In a storage a note is found by what it says, so that whoever embeds the same pictures in the same
+In a storage a note is found by what it says, so that whoever embeds the same images in the same
 way, in any checkout, finds the shard.
 """
 
@@ -20,7 +20,7 @@ from pipeline.storage.files import digest, json_text, read_json, sha256_file, wr
 from pipeline.storage.storage import Storage
 
 
-def note_path(out: Path, image: Shard) -> Path:
+def record_path(out: Path, image: Shard) -> Path:
     """The note of a teacher shard that lies in a folder."""
     return out / f"{Path(image.name).stem}.json"
 
@@ -30,7 +30,7 @@ def note_name(identity: dict[str, Any], image: Shard) -> str:
     return f"teacher/{digest(identity)}/{image.sha256}.json"
 
 
-def write_note(out: ShardFolder, image: Shard, identity: dict[str, Any], made: Shard) -> None:
+def write_record(out: ShardFolder, image: Shard, identity: dict[str, Any], made: Shard) -> None:
     """Notes a finished teacher shard.
 
     Args:
@@ -41,7 +41,7 @@ def write_note(out: ShardFolder, image: Shard, identity: dict[str, Any], made: S
     """
     note = {"identity": identity, "images_sha256": image.sha256, "shard": asdict(made)}
     if out.storage is None:
-        write_json(note_path(out.path, image), note)
+        write_json(record_path(out.path, image), note)
     else:
         Storage(out.storage).write(note_name(identity, image), json_text(note).encode())
 
@@ -59,7 +59,7 @@ def finished(out: ShardFolder, image: Shard, identity: dict[str, Any]) -> Shard 
     made = _finished_here(out.path, image, identity)
     if isinstance(made, Shard):
         out.upload(made, "embed")
-        write_note(out, image, identity, made)
+        write_record(out, image, identity, made)
     return made
 
 
@@ -67,7 +67,7 @@ def _finished_there(out: ShardFolder, image: Shard, identity: dict[str, Any]) ->
     assert out.storage is not None
     try:
         note = json.loads(Storage(out.storage).read(note_name(identity, image)))
-        # an equal picture shard of another data set may have another number there
+        # an equal image shard of another data set may have another number there
         made = replace(Shard(**note["shard"]), name=image.name)
         fits = note["images_sha256"] == image.sha256 and note["identity"] == identity
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
@@ -78,7 +78,7 @@ def _finished_there(out: ShardFolder, image: Shard, identity: dict[str, Any]) ->
 
 
 def _finished_here(out: Path, image: Shard, identity: dict[str, Any]) -> Shard | str | None:
-    note, path = note_path(out, image), out / image.name
+    note, path = record_path(out, image), out / image.name
     if not note.is_file():
         return None
     try:
@@ -86,7 +86,7 @@ def _finished_here(out: Path, image: Shard, identity: dict[str, Any]) -> Shard |
         made = Shard(**found["shard"])
         why = differences(identity, found["identity"])
         if not why and found["images_sha256"] != image.sha256:
-            why = ["its pictures changed"]
+            why = ["its images changed"]
         if not why and not path.is_file():
             why = ["it is missing"]
         if not why and (path.stat().st_size != made.bytes or sha256_file(path) != made.sha256):

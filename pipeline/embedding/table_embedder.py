@@ -16,7 +16,7 @@ from pipeline.artifacts.shards import Shard, sample_json
 from pipeline.artifacts.teacher_shards import teacher_members
 from pipeline.teachers.precomputed import PrecomputedTeacher
 
-LOOKED_UP = 256  # pictures at once
+LOOKED_UP = 256  # images at once
 
 
 class TableEmbedder:
@@ -24,7 +24,7 @@ class TableEmbedder:
 
     Args:
         teacher: The tables.
-        plan: Of one view, or of none where pictures of this split have no vectors.
+        plan: Of one view, or of none where images of this split have no vectors.
     """
 
     def __init__(self, teacher: PrecomputedTeacher, plan: ViewPlan) -> None:
@@ -37,13 +37,13 @@ class TableEmbedder:
         raw = images.read_verified(shard, "prepare")
         while batch := list(islice(raw, LOOKED_UP)):
             described = [{"key": s["__key__"], **sample_json(s)} for s in batch]
-            pictures = self.teacher.picture_vectors(described) if self.plan.count else None
+            image_embeddings = self.teacher.image_embeddings(described) if self.plan.count else None
             for number, (sample, description) in enumerate(zip(batch, described, strict=True)):
-                if pictures is None:
+                if image_embeddings is None:
                     rows = [np.empty((0, self.teacher.embed_dim), np.float16)]
                 else:
                     captions = self.teacher.caption_vectors(description["captions"])
-                    rows = [pictures[number, None], captions]
+                    rows = [image_embeddings[number, None], captions]
                 size = Image.open(io.BytesIO(sample["jpg"])).size
                 views = self.plan.draw_all(sample["__key__"], size)
                 yield teacher_members(sample, np.concatenate(rows), views)

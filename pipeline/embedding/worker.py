@@ -19,7 +19,7 @@ from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import Shard
 from pipeline.config.params import EmbedParams
 from pipeline.embedding.embedder import ShardEmbedder, fitting_batch
-from pipeline.embedding.shard_records import write_note
+from pipeline.embedding.shard_records import write_record
 from pipeline.embedding.table_embedder import TableEmbedder
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.node import ready_node
@@ -110,33 +110,33 @@ class EmbedWorker:
         precision, threads = self.config.params.precision, torch.get_num_threads()
         return ShardEmbedder(self.teacher, plan, precision, self.batch, threads)
 
-    def make(self, task: ShardTask, told: Callable[[str, int], object]) -> Shard:
+    def make(self, task: ShardTask, on_progress: Callable[[str, int], object]) -> Shard:
         """Makes a shard, then its note. Killed before the note, the shard is made again.
 
         Args:
             task: The shard.
-            told: Hears the task's name and how many of its pictures are done.
+            told: Hears the task's name and how many of its images are done.
 
         Raises:
             KdeovError: The image shard is damaged, or the shard cannot be written.
         """
         with contextlib.ExitStack() as fault:
-            # where pictures are damaged, that comes first, and not what a library says of it
+            # where images are damaged, that comes first, and not what a library says of it
             fault.callback(task.images.verify, task.shard, "prepare")
-            made = self._make(task, told)
+            made = self._make(task, on_progress)
             fault.pop_all()
         identity = cache_identity(self.identity, self.config.params, task.split)
-        write_note(task.out, task.shard, identity, made)
+        write_record(task.out, task.shard, identity, made)
         return made
 
-    def _make(self, task: ShardTask, told: Callable[[str, int], object]) -> Shard:
+    def _make(self, task: ShardTask, on_progress: Callable[[str, int], object]) -> Shard:
         embedder = self.embedder(view_plan(self.identity, self.config.params, task.split))
         done = 0
 
         def advance(count: int) -> None:
             nonlocal done
             done += count
-            told(task.name, done)
+            on_progress(task.name, done)
 
         samples = embedder.samples(task.images, task.shard, advance)
         return task.out.write(task.shard.name, samples)

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 def efficiency(params: Params, layout: Layout) -> None:
     """Writes `metrics/efficiency.json`. Latencies belong to this machine; the rest does not change.
 
-    All is measured on the CPU in float32, picture towers only, the student with its batch norm
+    All is measured on the CPU in float32, image towers only, the student with its batch norm
     folded; medians of interleaved runs.
     """
     student = KDEOVModel.load(layout.student, "cpu")
@@ -47,7 +47,7 @@ def efficiency(params: Params, layout: Layout) -> None:
         torch.set_num_threads(threads)
     write_json(layout.metrics / "efficiency.json", result)
     logger.info(
-        "student %.1f ms a picture; at %d px ViT-B/32 takes %.1f times as long",
+        "student %.1f ms an image; at %d px ViT-B/32 takes %.1f times as long",
         result["student"]["latency_ms"],
         params.efficiency.reference_size,
         result["reference"]["speedup"],
@@ -125,7 +125,7 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def count_macs(module: nn.Module, size: int) -> int:
-    """Multiply-accumulates of one picture of `size` x `size` pixels."""
+    """Multiply-accumulates of one image of `size` x `size` pixels."""
     fast = torch.backends.mha.get_fastpath_enabled()
     # the counter sees into no fused attention
     torch.backends.mha.set_fastpath_enabled(False)

@@ -25,7 +25,7 @@ from pipeline.evaluation.shared.embeddings import (
     run_student,
     write_absent,
 )
-from pipeline.evaluation.shared.protocol import classes_part, pictures_part, protocol
+from pipeline.evaluation.shared.protocol import classes_part, images_part, protocol
 from pipeline.storage.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ ITERATIONS = 1000
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures of the classes that a probe can learn.
+    """Images of the classes that a probe can learn.
 
     Attributes:
         rows: [n] their numbers within the split.
@@ -49,8 +49,8 @@ class Labelled:
 def linear_probe(params: Params, layout: Layout) -> None:
     """Writes `metrics/linear_probe.json`.
 
-    The probe learns from the plain view of the training pictures; the validation split chooses its
-    regularisation and is then learned from too. Test pictures of classes that training never shows
+    The probe learns from the plain view of the training images; the validation split chooses its
+    regularisation and is then learned from too. Test images of classes that training never shows
     are left out. Where a split has no labels there is no probe; metrics and log say so.
 
     Raises:
@@ -68,7 +68,7 @@ def linear_probe(params: Params, layout: Layout) -> None:
         embeddings["teacher"] = {
             s: part.teacher for s, part in cached.items() if part.teacher is not None
         }
-    grid = sorted(params.linear_probe.inverse_regularisation)
+    grid = sorted(params.linear_probe.C_grid)
     names = [dataset.classes[label] for label in _classes(cached["train"])]
     scores, chosen = {}, {}
     for who, vectors in embeddings.items():
@@ -77,15 +77,15 @@ def linear_probe(params: Params, layout: Layout) -> None:
     result = {
         **compare(
             scores.get("teacher"), scores["student"], len(data["test"].rows),
-            params.linear_probe.resamples, counts={"count": len(data["test"].rows)},
+            params.linear_probe.bootstrap_samples, counts={"count": len(data["test"].rows)},
         ),
         "left_out": cached["test"].size - len(data["test"].rows),
-        "inverse_regularisation": chosen,
+        "C_grid": chosen,
         **protocol(
-            "linear probe", pictures_part(dataset, layout.images), classes_part(names),
+            "linear probe", images_part(dataset, layout.images), classes_part(names),
             f"{len(data['train'].rows)} train, {len(data['val'].rows)} val",
             f"logistic regression, C of {', '.join(f'{value:g}' for value in grid)}",
-            transform=model.transform, resamples=params.linear_probe.resamples,
+            transform=model.transform, bootstrap_samples=params.linear_probe.bootstrap_samples,
         ),
     }  # fmt: skip
     write_json(layout.metrics / "linear_probe.json", {dataset.name: result})
@@ -100,17 +100,17 @@ def _labelled(dataset: Dataset, cached: dict[str, CachedSplit]) -> dict[str, Lab
     if not dataset.classes:
         return f"{dataset.name} has no labels"
     if bare := [split for split, part in cached.items() if part.labels is None]:
-        return f"pictures of {', '.join(bare)} have no labels"
+        return f"images of {', '.join(bare)} have no labels"
     classes = torch.tensor(_classes(cached["train"]))
     if len(classes) < 2:
-        return "training pictures are of a single class"
+        return "training images are of a single class"
     data = {}
     for split, part in cached.items():
         assert part.labels is not None
         rows = torch.nonzero(torch.isin(part.labels, classes)).flatten()
         data[split] = Labelled(rows, torch.searchsorted(classes, part.labels[rows]))
         if not len(rows):
-            return f"no picture of {split} is of a training class"
+            return f"no image of {split} is of a training class"
     return data
 
 
@@ -123,7 +123,7 @@ def _classes(train: CachedSplit) -> list[int]:
 def _probe(
     vectors: dict[str, Tensor], data: dict[str, Labelled], grid: list[float], classes: int
 ) -> tuple[float, Tensor]:
-    """The chosen C and the logits [n, K] of the test pictures."""
+    """The chosen C and the logits [n, K] of the test images."""
     x = {split: vectors[split][part.rows].double().numpy() for split, part in data.items()}
     y = {split: part.labels.numpy() for split, part in data.items()}
     probe = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
@@ -134,8 +134,7 @@ def _probe(
     best = max(grid, key=lambda value: accuracy[value])  # the simplest of equals
     if len(grid) > 1 and best in (grid[0], grid[-1]):
         logger.warning(
-            "C = %g is chosen, at the edge of linear_probe.inverse_regularisation; a wider grid "
-            "may do better",
+            "C = %g is chosen, at the edge of linear_probe.C_grid; a wider grid may do better",
             best,
         )
     final = LogisticRegression(C=best, max_iter=ITERATIONS)

@@ -1,4 +1,4 @@
-"""Stage `retrieval`: pictures by caption and captions by picture, teacher against student."""
+"""Stage `retrieval`: images by caption and captions by image, teacher against student."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.evaluation.shared.embeddings import (
     write_absent,
     write_arrays,
 )
-from pipeline.evaluation.shared.protocol import pictures_part, protocol
+from pipeline.evaluation.shared.protocol import images_part, protocol
 from pipeline.evaluation.shared.reranking import gains, rerank
 from pipeline.storage.files import write_json
 
@@ -59,13 +59,13 @@ def retrieval(params: Params, layout: Layout) -> None:
     own = retrieval_metrics(similarity, cached.image_of_text)
     result: dict[str, Any] = {
         **compare(
-            theirs, own, cached.size, options.resamples,
+            theirs, own, cached.size, options.bootstrap_samples,
             counts={"images": cached.size, "texts": len(cached.captions)},
         ),
         **protocol(
-            "retrieval", pictures_part(dataset, layout.images, len(cached.captions)),
+            "retrieval", images_part(dataset, layout.images, len(cached.captions)),
             "R@k with any match among the first k",
-            transform=model.transform, resamples=options.resamples,
+            transform=model.transform, bootstrap_samples=options.bootstrap_samples,
         ),
     }  # fmt: skip
     if count:
@@ -74,21 +74,23 @@ def retrieval(params: Params, layout: Layout) -> None:
             model.student.fusion, student.dense, cached.texts, similarity, cached.image_of_text,
             count, model.device,
         )  # fmt: skip
-        result["reranked"] = gains(own, fused, cached.size, options.resamples) | {"count": count}
+        result["reranked"] = gains(own, fused, cached.size, options.bootstrap_samples) | {
+            "count": count
+        }
     write_json(layout.metrics / "retrieval.json", {dataset.name: result})
     _write_hits(layout, first_hits(similarity.T, SHOWN), cached.image_of_text)
-    for way, words in (("i2t", "picture to text"), ("t2i", "text to picture")):
-        told = [
+    for way, words in (("i2t", "image to text"), ("t2i", "text to image")):
+        on_progress = [
             f"{who} {result[who][f'{way}_r5']:.3f}"
             for who in ("student", "teacher")
             if who in result
         ]
-        logger.info("R@5 %s: %s", words, ", ".join(told))
+        logger.info("R@5 %s: %s", words, ", ".join(on_progress))
 
 
-def _similarity(pictures: Tensor, texts: Tensor) -> Tensor:
-    """Pictures against texts, [N, M]."""
-    return (texts @ pictures.T).T
+def _similarity(images: Tensor, texts: Tensor) -> Tensor:
+    """Images against texts, [N, M]."""
+    return (texts @ images.T).T
 
 
 def _write_hits(layout: Layout, hits: Tensor, image_of_text: Tensor) -> None:

@@ -26,8 +26,8 @@ from pipeline.evaluation.shared.embeddings import (
     write_absent,
     write_arrays,
 )
-from pipeline.evaluation.shared.protocol import classes_part, pictures_part, protocol
-from pipeline.evaluation.shared.zero_shot_weights import class_vectors
+from pipeline.evaluation.shared.protocol import classes_part, images_part, protocol
+from pipeline.evaluation.shared.zero_shot_weights import class_embeddings
 from pipeline.storage.files import write_json, write_text
 
 logger = logging.getLogger(__name__)
@@ -47,25 +47,25 @@ def zero_shot(params: Params, layout: Layout) -> None:
     classes = prompt_classes(dataset.classes, options.class_names) if dataset.classes else None
     cached = read_split(params, layout, "test")
     if classes is None or cached.labels is None:
-        who = f"some test picture of {dataset.name}" if dataset.classes else dataset.name
+        who = f"some test image of {dataset.name}" if dataset.classes else dataset.name
         _write_nothing(layout, dataset.name, f"{who} has no labels")
         return
     labels, rows = _relabel(cached.labels, classes)
     if not len(rows):
-        reason = "zero_shot.class_names leaves out the classes of all test pictures"
+        reason = "zero_shot.class_names leaves out the classes of all test images"
         _write_nothing(layout, dataset.name, reason)
         return
     model = load_student(params, layout)
-    vectors = class_vectors(model.text_encoder, classes.names, prompts, layout.heads)
+    vectors = class_embeddings(model.text_encoder, classes.names, prompts, layout.heads)
     embeddings = {"student": run_student(params, layout, model, "test").embedding}
     if cached.teacher is not None:
         embeddings["teacher"] = cached.teacher
-    logits = {who: pictures[rows] @ vectors.T for who, pictures in embeddings.items()}
+    logits = {who: images[rows] @ vectors.T for who, images in embeddings.items()}
     held_out = [n for n, label in enumerate(classes.labels) if label in dataset.held_out_labels]
     scores = {who: classification(values, labels, held_out) for who, values in logits.items()}
     result = {
         **compare(
-            scores.get("teacher"), scores["student"], len(rows), options.resamples,
+            scores.get("teacher"), scores["student"], len(rows), options.bootstrap_samples,
             counts={"count": len(rows)},
         ),
         "classes": len(classes.names),
@@ -73,9 +73,9 @@ def zero_shot(params: Params, layout: Layout) -> None:
         "left_out": cached.size - len(rows),
         "class_names": classes.digest,
         **protocol(
-            "zero-shot", pictures_part(dataset, layout.images),
+            "zero-shot", images_part(dataset, layout.images),
             *_parts(classes, held_out, options.templates, prompts),
-            transform=model.transform, resamples=options.resamples,
+            transform=model.transform, bootstrap_samples=options.bootstrap_samples,
         ),
     }  # fmt: skip
     if cached.teacher is None:
@@ -84,7 +84,7 @@ def zero_shot(params: Params, layout: Layout) -> None:
     predicted = {who: values.argmax(dim=1) for who, values in logits.items()}
     write_arrays(
         layout.evaluation / "zero_shot" / "predictions.npz",
-        pictures=rows, labels=labels, names=classes.names, vectors=vectors, **predicted,
+        images=rows, labels=labels, names=classes.names, vectors=vectors, **predicted,
     )  # fmt: skip
     write_text(
         layout.evaluation / "zero_shot" / "confusion.csv",
@@ -96,7 +96,7 @@ def zero_shot(params: Params, layout: Layout) -> None:
 
 
 def _relabel(labels: Tensor, classes: PromptClasses) -> tuple[Tensor, Tensor]:
-    """The numbers of the pictures whose class is kept, and their labels among the kept classes."""
+    """The numbers of the images whose class is kept, and their labels among the kept classes."""
     place = torch.full((int(labels.max()) + 1,), -1)
     for new, old in enumerate(classes.labels):
         if old < len(place):
@@ -126,7 +126,7 @@ def _teacher_elsewhere(
         labels, rows = _relabel(cached.labels, classes)
         if len(rows):
             scores = classification(cached.teacher[rows] @ vectors.T, labels)
-            own = compare(None, scores, len(rows), params.zero_shot.resamples)["student"]
+            own = compare(None, scores, len(rows), params.zero_shot.bootstrap_samples)["student"]
             return {"teacher_on": {"split": split, **own, "count": len(rows)}}
     return {}
 
@@ -138,7 +138,7 @@ def _write_nothing(layout: Layout, dataset: str, reason: str) -> None:
 
 
 def _confusion(classes: list[str], labels: torch.Tensor, predicted: torch.Tensor) -> str:
-    """One row a picture, as `dvc plots` counts them."""
+    """One row an image, as `dvc plots` counts them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["actual", "predicted"])

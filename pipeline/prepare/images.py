@@ -1,4 +1,4 @@
-"""From a picture file as people have them to the JPEG that a shard stores."""
+"""From an image file as people have them to the JPEG that a shard stores."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ GRID = (9, 8)
 ENOUGH = (64, 64)  # pixels for a grid
 
 
-class UnusablePicture(Exception):
-    """Why a picture cannot be used, in a few words."""
+class UnusableImage(Exception):
+    """Why an image cannot be used, in a few words."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture as a shard stores it.
+class EncodedImage:
+    """An image as a shard stores it.
 
     Attributes:
         jpeg: The file: RGB and upright.
@@ -38,42 +38,42 @@ class Picture:
     grid: bytes
 
 
-def decode_picture(data: bytes, max_side: int | None) -> Picture:
-    """Reads all of a picture. A JPEG that is RGB, upright and small enough keeps its bytes.
+def decode_image(data: bytes, max_image_side: int | None) -> EncodedImage:
+    """Reads all of an image. A JPEG that is RGB, upright and small enough keeps its bytes.
 
     Args:
         data: A file of one of `FORMATS`.
-        max_side: Longest side; larger pictures are reduced. None keeps every size.
+        max_image_side: Longest side; larger images are reduced. None keeps every size.
 
     Raises:
-        UnusablePicture: Unreadable, truncated or implausibly large.
+        UnusableImage: Unreadable, truncated or implausibly large.
     """
     if not data:
-        raise UnusablePicture("an empty file")
+        raise UnusableImage("an empty file")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MOST:
-                raise UnusablePicture(f"more than {MOST:,} pixels")
+                raise UnusableImage(f"more than {MOST:,} pixels")
             if (
                 image.format == "JPEG"
                 and image.mode == "RGB"
                 and image.getexif().get(ORIENTATION, 1) == 1
-                and (max_side is None or max(image.size) <= max_side)
+                and (max_image_side is None or max(image.size) <= max_image_side)
             ):
                 size = image.size
                 _load_small(image)
-                return Picture(data, size, grey_grid(image))
-            if max_side is not None:
+                return EncodedImage(data, size, grey_grid(image))
+            if max_image_side is not None:
                 # libjpeg reduces on its way, to twice what is wanted at least
-                image.draft(None, (2 * max_side, 2 * max_side))
+                image.draft(None, (2 * max_image_side, 2 * max_image_side))
             image.load()
-            return _encode(to_rgb(image), max_side)
+            return _encode(to_rgb(image), max_image_side)
     except Image.DecompressionBombError:  # Pillow's own limit is twice as high
-        raise UnusablePicture(f"more than {MOST:,} pixels") from None
+        raise UnusableImage(f"more than {MOST:,} pixels") from None
     except UnidentifiedImageError:
-        raise UnusablePicture("not a picture") from None
+        raise UnusableImage("not an image") from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise UnusablePicture(f"unreadable ({error})") from error
+        raise UnusableImage(f"unreadable ({error})") from error
 
 
 def _load_small(image: Image.Image) -> None:
@@ -87,16 +87,16 @@ def _load_small(image: Image.Image) -> None:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The picture as a person sees it: upright, transparency on white, 16 bits scaled to 8, first
+    """The image as a person sees it: upright, transparency on white, 16 bits scaled to 8, first
     frame.
 
     Raises:
-        UnusablePicture: Its pixels are 32-bit numbers, and no one says what white is.
+        UnusableImage: Its pixels are 32-bit numbers, and no one says what white is.
     """
     # Pillow reads grey of 16 bits into 32 where a format is read by its older code
     sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in WIDENED)
     if image.mode in ("I", "F") and not sixteen:
-        raise UnusablePicture("pixels of 32 bits; save it with 8 or 16")
+        raise UnusableImage("pixels of 32 bits; save it with 8 or 16")
     upright = ImageOps.exif_transpose(image)
     if sixteen:
         upright = _eight_bits(upright)
@@ -116,17 +116,19 @@ def _eight_bits(grey: Image.Image) -> Image.Image:
     return eight
 
 
-def encode_pixels(pixels: np.ndarray, max_side: int | None) -> Picture:
+def encode_pixels(pixels: np.ndarray, max_image_side: int | None) -> EncodedImage:
     """A JPEG that hardly differs from pixels that were never compressed.
 
     Args:
         pixels: uint8 [height, width, 3], or [height, width] in grey.
-        max_side: See `decode_picture`.
+        max_image_side: See `decode_image`.
 
     Raises:
-        UnusablePicture: A side is longer than that of any JPEG.
+        UnusableImage: A side is longer than that of any JPEG.
     """
-    return _encode(Image.fromarray(pixels).convert("RGB"), max_side, quality=100, subsampling=0)
+    return _encode(
+        Image.fromarray(pixels).convert("RGB"), max_image_side, quality=100, subsampling=0
+    )
 
 
 def grey_grid(image: Image.Image) -> bytes:
@@ -138,12 +140,12 @@ def grey_grid(image: Image.Image) -> bytes:
     return grey.convert("F").resize(GRID, Image.Resampling.BILINEAR).tobytes()
 
 
-def _encode(rgb: Image.Image, max_side: int | None, **options: int) -> Picture:
-    if max_side is not None and max(rgb.size) > max_side:
-        rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+def _encode(rgb: Image.Image, max_image_side: int | None, **options: int) -> EncodedImage:
+    if max_image_side is not None and max(rgb.size) > max_image_side:
+        rgb.thumbnail((max_image_side, max_image_side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     if max(rgb.size) > LONGEST:
-        raise UnusablePicture(f"longer than {LONGEST:,} pixels; set prepare.max_side")
+        raise UnusableImage(f"longer than {LONGEST:,} pixels; set prepare.max_image_side")
     # without what somebody once wrote into the file, which may be too long for a JPEG
     rgb.save(buffer, "JPEG", comment=b"", **{"quality": QUALITY} | options)
-    return Picture(buffer.getvalue(), rgb.size, grey_grid(rgb))
+    return EncodedImage(buffer.getvalue(), rgb.size, grey_grid(rgb))

@@ -1,4 +1,4 @@
-"""Inputs into shards, one process a core. A shard is one task: pictures cross no process boundary,
+"""Inputs into shards, one process a core. A shard is one task: images cross no process boundary,
 and no more than a few shards' worth of inputs and results are held, however large the data set.
 """
 
@@ -34,13 +34,13 @@ PROBES = 9  # inputs that tell how long one takes
 
 
 @dataclass
-class Made:
+class ShardResult:
     """What became of the inputs of one shard.
 
     Attributes:
         shard: What was written, or None where no input can be used.
         rejected: Inputs that were left out.
-        hashes: Of the pictures that are compared between splits, uint64.
+        hashes: Of the images that are compared between splits, uint64.
     """
 
     shard: Shard | None = None
@@ -54,9 +54,9 @@ def make_shard(
     inputs: Iterable[Any],
     make: Callable[[Any], Sample | Rejected],
     advance: Callable[[], None],
-) -> Made:
+) -> ShardResult:
     """Makes samples of inputs and writes them into a shard."""
-    made, grids = Made(), bytearray()
+    made, grids = ShardResult(), bytearray()
 
     def samples() -> Iterator[dict[str, Any]]:
         for item in inputs:
@@ -86,7 +86,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def worthwhile(
+def choose_num_processes(
     make: Callable[[Any], Sample | Rejected], splits: Mapping[str, Inputs], size: int
 ) -> int:
     """How many processes save time: each has as much to do as its start takes, and one a shard.
@@ -144,7 +144,7 @@ class ShardMaker:
         splits: Mapping[str, Inputs],
         size: int,
         advance: Callable[[int], None],
-    ) -> Iterator[tuple[str, Made]]:
+    ) -> Iterator[tuple[str, ShardResult]]:
         """Makes the shards of all splits, in order, each split in a folder of its name.
 
         Args:
@@ -164,7 +164,7 @@ class ShardMaker:
                 made = make_shard(folder, name, chunk, self._make, lambda: advance(1))
                 yield folder.path.name, made
             return
-        pending: deque[tuple[str, Future[Made]]] = deque()
+        pending: deque[tuple[str, Future[ShardResult]]] = deque()
         for folder, name, chunk in _chunks(out, splits, size):
             future = self._pool.submit(_make_shard, folder, name, chunk)
             pending.append((folder.path.name, future))
@@ -175,7 +175,7 @@ class ShardMaker:
             split, future = pending.popleft()
             yield split, self._result(future, advance)
 
-    def _result(self, future: Future[Made], advance: Callable[[int], None]) -> Made:
+    def _result(self, future: Future[ShardResult], advance: Callable[[int], None]) -> ShardResult:
         try:
             while True:
                 finished = wait([future], timeout=POLL_S).done
@@ -186,7 +186,7 @@ class ShardMaker:
                     return future.result()
         except BrokenProcessPool as error:
             raise KdeovError(
-                "a process that reads pictures was killed; free memory (dmesg tells whether it ran "
+                "a process that reads images was killed; free memory (dmesg tells whether it ran "
                 "out), then run the stage again"
             ) from error
 
@@ -213,7 +213,7 @@ def _begin(make: Callable[[Any], Sample | Rejected], done: Any) -> None:
     _make, _done = make, done
 
 
-def _make_shard(folder: ShardFolder, name: str, inputs: list[Any]) -> Made:
+def _make_shard(folder: ShardFolder, name: str, inputs: list[Any]) -> ShardResult:
     return make_shard(folder, name, inputs, _make, _advance)
 
 

@@ -1,7 +1,7 @@
-"""Pictures of one split that nearly occur in another, by their difference hashes.
+"""Images of one split that nearly occur in another, by their difference hashes.
 
-Eight bytes a picture are held and a table of at most 64 MB, and the time is linear in the pictures
-of the second split, whatever the pictures look like.
+Eight bytes an image are held and a table of at most 64 MB, and the time is linear in the images
+of the second split, whatever the images look like.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from pipeline.prepare.images import GRID
 BITS = 64
 DISTANCE = 2  # bits in which the hashes of near duplicates differ at most
 FOLDED_BITS = 26
-AT_ONCE = 256  # pictures
+AT_ONCE = 256  # images
 
 
 def difference_hashes(grids: bytes | bytearray) -> np.ndarray:
-    """64 bits for each picture that compression and scaling hardly change: whether it gets brighter
+    """64 bits for each image that compression and scaling hardly change: whether it gets brighter
     from each cell to the one on its right.
 
     Args:
-        grids: Of N pictures (see `pipeline.prepare.images.grey_grid`).
+        grids: Of N images (see `pipeline.prepare.images.grey_grid`).
 
     Returns:
         uint64 [N].
@@ -33,14 +33,14 @@ def difference_hashes(grids: bytes | bytearray) -> np.ndarray:
 
 
 def near_duplicates(hashes: np.ndarray, others: np.ndarray) -> list[tuple[int, int]]:
-    """Pictures that are among others but for compression and size.
+    """Images that are among others but for compression and size.
 
     Args:
-        hashes: Of the pictures, uint64 [N] (see `difference_hashes`).
+        hashes: Of the images, uint64 [N] (see `difference_hashes`).
         others: Of the others, uint64 [M].
 
     Returns:
-        Number of each such picture, in order, and of one of the others that it resembles.
+        Number of each such image, in order, and of one of the others that it resembles.
     """
     if not len(others):
         return []
@@ -57,7 +57,7 @@ def near_duplicates(hashes: np.ndarray, others: np.ndarray) -> list[tuple[int, i
         some = hashes[start : start + AT_ONCE]
         # what is folded by exclusive or may be flipped afterwards
         maybe = table[_folded(some, bits)[:, None] ^ folded_flips]
-        numbers, which = np.nonzero(maybe)  # of each picture, the nearest first
+        numbers, which = np.nonzero(maybe)  # of each image, the nearest first
         wanted = some[numbers] ^ flips[which]
         place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
         hit = np.flatnonzero(known[place] == wanted)

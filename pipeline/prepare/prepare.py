@@ -16,7 +16,7 @@ from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import Manifest
 from pipeline.config.params import PrepareParams
 from pipeline.console import printable, progress
-from pipeline.prepare.make_shards import Made, ShardMaker, worthwhile
+from pipeline.prepare.make_shards import ShardMaker, ShardResult, choose_num_processes
 from pipeline.prepare.near_duplicates import near_duplicates
 from pipeline.prepare.readers.tar_members import members_of
 from pipeline.prepare.sources import open_source
@@ -36,7 +36,7 @@ def prepare(
     Args:
         params: The section of the stage.
         out: The folder of image shards.
-        processes: How many read pictures; by default as many as save time, one a core at most.
+        processes: How many read images; by default as many as save time, one a core at most.
             Nothing else depends on it.
         storage: Where shards go (see `ShardFolder`); None leaves them beside their manifests.
 
@@ -53,17 +53,17 @@ def prepare(
                 f"{params.path}: the {split} split is empty; give it a larger share in prepare"
             )
     size = params.samples_per_shard
-    processes = processes or worthwhile(source.make, source.inputs, size)
-    made: dict[str, list[Made]] = {split: [] for split in SPLITS}
+    processes = processes or choose_num_processes(source.make, source.inputs, size)
+    made: dict[str, list[ShardResult]] = {split: [] for split in SPLITS}
     if storage is not None:
         Storage(storage).require_writable()
     with writing_folder(out) as path:
         folder = ShardFolder(path, storage)
         with (
             ShardMaker(source.make, processes) as maker,
-            progress("prepare", total) as meter,
+            progress("prepare", total) as bar,
         ):
-            for split, part in maker.make(folder, source.inputs, size, meter.advance):
+            for split, part in maker.make(folder, source.inputs, size, bar.update):
                 made[split].append(part)
         manifests = {split: _manifest(path, made[split], split, params) for split in SPLITS}
         hashes = {split: np.concatenate([part.hashes for part in made[split]]) for split in SPLITS}
@@ -85,7 +85,7 @@ def prepare(
         ).write(path)
 
 
-def _manifest(folder: Path, made: list[Made], split: str, params: PrepareParams) -> Manifest:
+def _manifest(folder: Path, made: list[ShardResult], split: str, params: PrepareParams) -> Manifest:
     manifest = Manifest(
         kind="images",
         split=split,
@@ -95,7 +95,7 @@ def _manifest(folder: Path, made: list[Made], split: str, params: PrepareParams)
     )
     manifest.write(folder / split)
     logger.info(
-        "%s: %d pictures in %d shards, %d rejected",
+        "%s: %d images in %d shards, %d rejected",
         split,
         manifest.samples,
         len(manifest.shards),
@@ -120,7 +120,7 @@ def _check_rejected(manifests: dict[str, Manifest], limit: float) -> None:
         )
     for split, manifest in manifests.items():
         if not manifest.samples:
-            raise KdeovError(f"no picture of the {split} split can be used; mend the data set")
+            raise KdeovError(f"no image of the {split} split can be used; mend the data set")
 
 
 def _near_duplicates(
@@ -138,9 +138,9 @@ def _near_duplicates(
             ]
             for number, other_number in pairs[:EXAMPLES]
         ]
-        found[f"{split} in {other}"] = {"pictures": len(pairs), "examples": examples}
+        found[f"{split} in {other}"] = {"images": len(pairs), "examples": examples}
         logger.warning(
-            "%d of %d pictures of %s nearly occur in %s (%s); metrics of %s may be too good",
+            "%d of %d images of %s nearly occur in %s (%s); metrics of %s may be too good",
             len(pairs), manifests[split].samples, split, other,
             "; ".join(" as ".join(map(printable, names)) for names in examples), split,
         )  # fmt: skip

@@ -46,8 +46,8 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: Sequenc
     side = min(11.0, max(4.5, 0.15 * count + 2))
     figure = Figure(figsize=(side, 0.88 * side), layout="constrained")
     axes = figure.subplots()
-    picture = axes.imshow(matrix, cmap="BuGn", vmin=0, vmax=1)
-    figure.colorbar(picture, shrink=0.5, label="share of the class")
+    image = axes.imshow(matrix, cmap="BuGn", vmin=0, vmax=1)
+    figure.colorbar(image, shrink=0.5, label="share of the class")
     axes.set_xlabel("student says")
     axes.set_ylabel("class")
     if count <= 80:
@@ -56,29 +56,29 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: Sequenc
     return _png(figure)
 
 
-def heat_overlay(picture: Image.Image, heat: np.ndarray, side: int) -> bytes:
-    """A picture with its heat map over it; the map [h, w] is scaled to its own range."""
+def heat_overlay(image: Image.Image, heat: np.ndarray, side: int) -> bytes:
+    """An image with its heat map over it; the map [h, w] is scaled to its own range."""
     low, high = float(heat.min()), float(heat.max())
     scaled = (heat - low) / max(high - low, 1e-6)
     colours = np.asarray(mpl.colormaps["inferno"](scaled))[..., :3]
     layer = Image.fromarray((colours * 255).astype(np.uint8)).resize(
         (side, side), Image.Resampling.BICUBIC
     )
-    base = picture.resize((side, side), Image.Resampling.BICUBIC)
-    return picture_png(Image.blend(base, layer, 0.5))
+    base = image.resize((side, side), Image.Resampling.BICUBIC)
+    return image_png(Image.blend(base, layer, 0.5))
 
 
-def picture_png(picture: Image.Image) -> bytes:
-    """A picture as PNG."""
+def image_png(image: Image.Image) -> bytes:
+    """An image as PNG."""
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
-def picture_jpeg(picture: Image.Image, side: int) -> bytes:
+def image_jpeg(image: Image.Image, side: int) -> bytes:
     """A square thumbnail as JPEG."""
     buffer = io.BytesIO()
-    picture.resize((side, side), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=85)
+    image.resize((side, side), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
 
 

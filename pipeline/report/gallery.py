@@ -1,4 +1,4 @@
-"""The pictures of the report: what the student looks at, and what texts find."""
+"""The images of the report: what the student looks at, and what texts find."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pipeline.artifacts.teacher_shards import PairedSample
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.data.paired_shards import open_cache
-from pipeline.report.figures import heat_overlay, picture_jpeg, picture_png
+from pipeline.report.figures import heat_overlay, image_jpeg, image_png
 
-SIDE = 160  # pixels of the pictures on the page
+SIDE = 160  # pixels of the images on the page
 THUMBNAIL = 96
 
 
 class Gallery:
-    """The test split: all captions, and those pictures that are kept, with the teacher's vectors of
+    """The test split: all captions, and those images that are kept, with the teacher's vectors of
     their captions.
     """
 
@@ -35,11 +35,11 @@ class Gallery:
 
     @cached_property
     def captions(self) -> list[str]:
-        """Of all pictures, in order."""
+        """Of all images, in order."""
         return [caption for sample in self._shards for caption in sample.captions]
 
     def keep(self, numbers: Iterable[int]) -> None:
-        """Reads the pictures of these numbers, which then can be asked for."""
+        """Reads the images of these numbers, which then can be asked for."""
         missing = np.array(sorted(set(numbers) - self._samples.keys()), dtype=int)
         bounds = self._shards.offsets
         for shard, (first, last) in enumerate(pairwise(bounds.tolist())):
@@ -49,25 +49,25 @@ class Gallery:
 
     def __getitem__(self, number: int) -> Image.Image:
         """The centred square that both models see."""
-        picture = Image.open(io.BytesIO(self._samples[number].jpeg)).convert("RGB")
-        side = min(picture.size)
-        left, top = (picture.width - side) // 2, (picture.height - side) // 2
-        return picture.crop((left, top, left + side, top + side))
+        image = Image.open(io.BytesIO(self._samples[number].jpeg)).convert("RGB")
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        return image.crop((left, top, left + side, top + side))
 
     def __len__(self) -> int:
         return len(self._shards)
 
     def first_caption(self, number: int) -> tuple[str, Tensor]:
-        """A picture's first caption and its vector [D]."""
+        """An image's first caption and its vector [D]."""
         sample = self._samples[number]
-        return sample.captions[0], torch.from_numpy(sample.text_vectors[0].astype(np.float32))
+        return sample.captions[0], torch.from_numpy(sample.text_embeddings[0].astype(np.float32))
 
 
 def examples(
     count: int, predictions: dict[str, np.ndarray] | None, gallery: Gallery, model: KDEOVModel
 ) -> list[dict[str, Any]]:
-    """Pictures with the heat map of their class or caption: half of them right, half wrong where
-    there are such; none where pictures have neither.
+    """Images with the heat map of their class or caption: half of them right, half wrong where
+    there are such; none where images have neither.
 
     Args:
         count: How many at most.
@@ -79,10 +79,10 @@ def examples(
     chosen = _chosen(count, predictions, gallery)
     gallery.keep(number for number, _ in chosen)
     for number, about in chosen:
-        picture = gallery[number]
-        heat = model.heatmap(picture, about.pop("vector")[None])[0, 0].cpu().numpy()
-        about["picture"] = picture_png(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-        about["heat"] = heat_overlay(picture, heat, SIDE)
+        image = gallery[number]
+        heat = model.heatmap(image, about.pop("vector")[None])[0, 0].cpu().numpy()
+        about["image"] = image_png(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+        about["heat"] = heat_overlay(image, heat, SIDE)
         shown.append(about)
     return shown
 
@@ -90,7 +90,7 @@ def examples(
 def _chosen(
     count: int, predictions: dict[str, np.ndarray] | None, gallery: Gallery
 ) -> list[tuple[int, dict[str, Any]]]:
-    """Numbers of pictures, and for each its text, the text's vector and what the models say."""
+    """Numbers of images, and for each its text, the text's vector and what the models say."""
     if predictions is None:
         if not gallery.captions:
             return []
@@ -108,7 +108,7 @@ def _chosen(
     rows = spread(right, min(len(right), count - len(rows))) + rows
     return [
         (
-            int(predictions["pictures"][row]),
+            int(predictions["images"][row]),
             {
                 "text": str(names[labels[row]]),
                 "vector": torch.from_numpy(predictions["vectors"][labels[row]]),
@@ -141,7 +141,7 @@ def queries(count: int, hits: dict[str, np.ndarray], gallery: Gallery) -> list[d
             "caption": gallery.captions[t],
             "hit": bool(found[t, 0] == own[t]),
             "hits": [
-                {"picture": picture_jpeg(gallery[int(n)], THUMBNAIL), "right": bool(n == own[t])}
+                {"image": image_jpeg(gallery[int(n)], THUMBNAIL), "right": bool(n == own[t])}
                 for n in found[t]
             ],
         }

@@ -23,7 +23,7 @@ from pipeline.config.paths import Layout
 from pipeline.report.results import GROUPS, Results
 from pipeline.storage.files import digest, sha256_file, write_json
 from pipeline.tracking.mlflow_run import (
-    Row,
+    EpochMetrics,
     find_or_create_run,
     log_history,
     log_metrics,
@@ -88,7 +88,7 @@ def publish(params: Params, layout: Layout) -> str:
     return run.info.run_id
 
 
-def _whole_history(params: Params, layout: Layout, results: Results) -> list[Row]:
+def _whole_history(params: Params, layout: Layout, results: Results) -> list[EpochMetrics]:
     """With how fast each epoch was and on how many workers, where the run's folder is at hand."""
     try:
         run = runs_storage(params, layout) / results.run.fingerprint
@@ -180,7 +180,7 @@ def _log_datasets(client: MlflowClient, run_id: str, results: Results, layout: L
 
 
 def _log_model(target: TrackingTarget, run_id: str, layout: Layout) -> None:
-    """The picture tower as an exported program with a signature; only MLflow's fluent interface
+    """The image tower as an exported program with a signature; only MLflow's fluent interface
     logs models.
     """
     import mlflow.pytorch

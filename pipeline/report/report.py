@@ -91,11 +91,11 @@ def _page(
         curves=_inline(figures["training_curves"]),
         confusion=_inline(figures["confusion_matrix"]) if "confusion_matrix" in figures else None,
         examples=[
-            {"said": {}, **e, "picture": _inline(e["picture"]), "heat": _inline(e["heat"])}
+            {"said": {}, **e, "image": _inline(e["image"]), "heat": _inline(e["heat"])}
             for e in seen
         ],
         queries=[
-            {**q, "hits": [{**h, "picture": _inline(h["picture"], "jpeg")} for h in q["hits"]]}
+            {**q, "hits": [{**h, "image": _inline(h["image"], "jpeg")} for h in q["hits"]]}
             for q in found
         ],
         params=yaml.safe_dump(used_params(results.run.params), sort_keys=False),
@@ -173,8 +173,8 @@ def _cards(results: Results) -> list[dict[str, str]]:
     cards = []
     for scores, key, label in (
         (results.zero_shot, "top1", "zero-shot top-1"),
-        (results.retrieval, "i2t_r5", "picture to text R@5"),
-        (results.retrieval, "t2i_r5", "text to picture R@5"),
+        (results.retrieval, "i2t_r5", "image to text R@5"),
+        (results.retrieval, "t2i_r5", "text to image R@5"),
     ):
         if (own := Value.of(scores.get("student"), key)) is None:
             continue
@@ -186,9 +186,9 @@ def _cards(results: Results) -> list[dict[str, str]]:
     reference = results.efficiency["reference"]
     millions = results.efficiency["student"]["parameters"] / 1e6
     times, way = pace(reference["speedup"]).replace("x", "×", 1).split()
-    speed = f"one picture of {reference['image_size']} px, this CPU"
+    speed = f"one image of {reference['image_size']} px, this CPU"
     for value, label, note in (
-        (f"{millions:.2f} M", "parameters", "of the picture tower"),
+        (f"{millions:.2f} M", "parameters", "of the image tower"),
         (times, f"{way} than {reference['name']}", speed),
     ):
         cards.append({"value": value, "bounds": "", "label": label, "note": note})

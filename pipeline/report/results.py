@@ -35,7 +35,7 @@ ROWS = {
     },
     "retrieval": {
         f"{way}_{name}": f"{text}, {label}"
-        for way, text in (("i2t", "picture to text"), ("t2i", "text to picture"))
+        for way, text in (("i2t", "image to text"), ("t2i", "text to image"))
         for name, label in (
             ("r1", "R@1"),
             ("r5", "R@5"),
@@ -159,7 +159,7 @@ class Results:
 
     @property
     def has_teacher(self) -> bool:
-        """Whether the teacher has vectors of the test pictures, so that there are numbers of it."""
+        """Whether the teacher has vectors of the test images, so that there are numbers of it."""
         return any("teacher" in scores for scores in self.evaluations.values())
 
     @property
@@ -185,13 +185,13 @@ class Results:
         lines = [f"No {TASKS[name]}: {reason}." for name, reason in self.absent.items()]
         if self.evaluations and not self.has_teacher:
             lines.append(
-                "Without the teacher: it has no vectors of the test pictures to compare with."
+                "Without the teacher: it has no vectors of the test images to compare with."
             )
         if elsewhere := self.zero_shot.get("teacher_on"):
             top1 = score(Value.of(elsewhere, "top1"))
             lines.append(f"Zero-shot top-1 of the teacher on {elsewhere['split']}: {top1}.")
         if left_out := self.zero_shot.get("left_out"):
-            lines.append(f"Pictures of classes that zero_shot.class_names leaves out: {left_out}.")
+            lines.append(f"Images of classes that zero_shot.class_names leaves out: {left_out}.")
         return lines
 
     def protocols(self) -> list[str]:
@@ -237,7 +237,7 @@ def score(value: Value | None) -> str:
 def percent(value: Value | None) -> str:
     """A share of the teacher's score as people read it, `98.2% [95.1, 101.0]`."""
     text = _shown(value, "{:.1%}").replace("%,", ",").replace("%]", "]")
-    # a teacher that scores 0 in some resamples leaves a share without bounds, not one that is sure
+    # a teacher that scores 0 in some bootstrap_samples leaves a share without bounds, not one that is sure
     return f"{text} [no interval]" if value and not value.bounds else text
 
 

@@ -33,7 +33,7 @@ def _comparison(results: Results) -> Table:
     table.add_section()
     for label, key, form in (
         ("parameters", "parameters", "{:,}"),
-        ("one picture", "latency_ms", "{:.1f} ms"),
+        ("one image", "latency_ms", "{:.1f} ms"),
     ):
         towers = {who: results.efficiency.get(who) for who in results.columns}
         cells = [form.format(tower[key]) if tower else "" for tower in towers.values()]
@@ -44,7 +44,7 @@ def _comparison(results: Results) -> Table:
 def _speed(results: Results) -> str:
     reference = results.efficiency["reference"]
     return (
-        f"One picture of {reference['image_size']} px: {reference['student_latency_ms']:.1f} ms, "
+        f"One image of {reference['image_size']} px: {reference['student_latency_ms']:.1f} ms, "
         f"{reference['name']} {reference['latency_ms']:.1f} ms; the student is "
         f"{pace(reference['speedup'])}."
     )
@@ -55,7 +55,7 @@ def _reranking(results: Results) -> Table | None:
     if not scores:
         return None
     title = f"Re-ranking the first {scores['count']} by fusion {rerank_verdict(scores['verdict'])}"
-    table = _table(title, "text to picture")
+    table = _table(title, "text to image")
     for column in ("index", "re-ranked", "gain", "verdict"):
         table.add_column(column, justify="right")
     for key, label in RERANKED.items():

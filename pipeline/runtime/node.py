@@ -116,7 +116,7 @@ def upload_outputs(job: Job, root: Path) -> list[File]:
     return files
 
 
-def conclude(files: list[File]) -> None:
+def mark_done(files: list[File]) -> None:
     """Says that the job is done: from now on, whoever wants its outputs finds them."""
     job_folder().write("outputs.json", json.dumps([asdict(file) for file in files]).encode())
 

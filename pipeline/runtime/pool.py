@@ -22,7 +22,7 @@ TOGETHER_S = 30.0  # within which deaths on one machine are one
 
 
 class Progress:
-    """Counts the pictures of unfinished shards; outlives the workers that tell it."""
+    """Counts the images of unfinished shards; outlives the workers that tell it."""
 
     def __init__(self) -> None:
         self._done: dict[str, int] = {}
@@ -86,7 +86,7 @@ class Pool(Generic[T]):
         for _ in range(workers):
             self._start()
 
-    def run(self, told: Callable[[int], object]) -> Iterator[tuple[T, Any]]:
+    def run(self, on_progress: Callable[[int], object]) -> Iterator[tuple[T, Any]]:
         """Makes all shards, in any order.
 
         Raises:
@@ -106,7 +106,7 @@ class Pool(Generic[T]):
                 worked = time.monotonic()
                 logger.warning("no machine has room for a worker; waiting for one")
             done, _ = ray.wait(list(self._waiting), timeout=POLL_S)
-            told(finished + ray.get(self.progress.total.remote()))
+            on_progress(finished + ray.get(self.progress.total.remote()))
             for reference in done:
                 worker, task = self._waiting.pop(reference)
                 try:

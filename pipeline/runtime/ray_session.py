@@ -138,13 +138,13 @@ def one_line_errors_of_ray() -> Iterator[None]:
             "/tmp/ray/session_latest/logs; mend the cause or raise cluster.max_failures"
         ) from error
     except (RayError, TrainingFailedError) as error:
-        cause = person_error(error)
+        cause = unwrap_user_error(error)
         if cause is None:
             raise
         raise cause from error
 
 
-def person_error(error: BaseException) -> KdeovError | None:
+def unwrap_user_error(error: BaseException) -> KdeovError | None:
     """The `KdeovError` somewhere within what Ray wraps around it."""
     seen: set[int] = set()
     queue: list[Any] = [error]

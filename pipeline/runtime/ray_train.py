@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from kdeov.errors import KdeovError
-from kdeov.training.distributed import from_rank_0
+from kdeov.training.distributed import broadcast_object
 from pipeline.config.execution_params import ClusterParams
 from pipeline.console import setup_logging
 from pipeline.runtime.node import ready_node
@@ -22,8 +22,8 @@ from pipeline.runtime.ray_session import (
     PREEMPTION,
     gpus_of_ray,
     one_line_errors_of_ray,
-    person_error,
     ray_session,
+    unwrap_user_error,
 )
 from pipeline.storage.storage import Storage
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 RESIZE_S = 60.0  # how often Ray looks whether there is room for more workers
 ROOM_S = 50.0  # between checkpoints that are due to room for more
-SICK = 2  # deaths of workers on one machine, from which on it is named
+FLAKY_AFTER = 2  # deaths of workers on one machine, from which on it is named
 
 
 class WorkerConfig(Protocol):
@@ -70,7 +70,7 @@ def train_on_ray(
     Raises:
         KdeovError: Training stopped for a reason that the user can fix.
     """
-    with ray_session(cluster.most_workers), one_line_errors_of_ray():
+    with ray_session(cluster.max_workers), one_line_errors_of_ray():
         _train(loop, config, cluster, name, report)
 
 
@@ -84,9 +84,9 @@ def _train(
     from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
     from ray.train.torch import TorchTrainer
 
-    deaths = Deaths(config.run, cluster.max_failures)
+    deaths = FailureTracker(config.run, cluster.max_failures)
 
-    class Watch(UserCallback):
+    class EpochCallback(UserCallback):
         """Runs in Ray's controller, which outlives workers: one writer for all of them."""
 
         def after_report(
@@ -101,15 +101,15 @@ def _train(
             deaths.count(worker_exceptions)
 
     gpus = gpus_of_ray(cluster.use_gpu)
-    use_gpu = cluster.use_gpu is True or gpus >= cluster.fewest_workers
+    use_gpu = cluster.use_gpu is True or gpus >= cluster.min_workers
     logger.info(
         "training on %s Ray workers, %s",
-        " to ".join(map(str, dict.fromkeys([cluster.fewest_workers, cluster.most_workers]))),
+        " to ".join(map(str, dict.fromkeys([cluster.min_workers, cluster.max_workers]))),
         "one GPU each" if use_gpu else "CPUs",
     )
     # plain dictionaries, because Ray's types are those of its older version
     scaling: dict[str, Any] = {
-        "num_workers": cluster.workers,
+        "num_workers": cluster.num_workers,
         "use_gpu": use_gpu,
         "elastic_resize_monitor_interval_s": RESIZE_S,
     }
@@ -119,7 +119,7 @@ def _train(
         train_loop_config={
             "loop": loop,
             "config": replace(config, use_gpu=use_gpu),
-            "most": cluster.most_workers,
+            "most": cluster.max_workers,
         },
         scaling_config=ScalingConfig(**scaling),
         run_config=RunConfig(
@@ -128,12 +128,12 @@ def _train(
             name=f"{name}-{time.time_ns()}",
             **(config.run / "ray").for_ray(),
             failure_config=FailureConfig(max_failures=cluster.max_failures),
-            callbacks=[Watch()],  # type: ignore[list-item]
+            callbacks=[EpochCallback()],  # type: ignore[list-item]
         ),
     ).fit()
 
 
-class Deaths:
+class FailureTracker:
     """Counts how often training was started again, and names the machine that is to blame.
 
     Args:
@@ -154,7 +154,7 @@ class Deaths:
                 deaths.
         """
         for error in errors.values():
-            if mistake := person_error(error):
+            if mistake := unwrap_user_error(error):
                 raise mistake
         # of the others, ranks lost the connection to the one that died
         dead = {rank: e for rank, e in errors.items() if _is_death(e)} or errors
@@ -167,7 +167,7 @@ class Deaths:
         what = "; ".join(
             f"worker {rank} on {places[rank]}: {_first_line(error)}" for rank, error in dead.items()
         )
-        sick = [f"{place} lost {n}" for place, n in self.machines.items() if n >= SICK]
+        sick = [f"{place} lost {n}" for place, n in self.machines.items() if n >= FLAKY_AFTER]
         hint = f" ({', '.join(sick)}: look at it, or take it out)" if sick else ""
         if self.seen > self.limit:
             raise KdeovError(
@@ -191,7 +191,9 @@ def ray_worker(settings: dict[str, Any]) -> None:
     logging.getLogger().setLevel(logging.WARNING)  # Ray repeats every report to the root logger
     config: WorkerConfig = settings["config"]
     _tell_place(config.run)
-    settings["loop"](config, ray_train.report, Notice(settings["most"], bool(config.use_gpu)))
+    settings["loop"](
+        config, ray_train.report, PreemptionWatcher(settings["most"], bool(config.use_gpu))
+    )
 
 
 def worker_place(run: Storage, rank: int) -> str:
@@ -211,7 +213,7 @@ def _tell_place(run: Storage) -> None:
     run.write(f"workers/rank-{get_context().get_world_rank()}.json", json.dumps(place).encode())
 
 
-class Notice:
+class PreemptionWatcher:
     """Whether the workers are about to be started anew, so that a checkpoint is due: a machine will
     be taken away, or Ray will use room that there is for more of them. All ranks ask, and hear the
     same.
@@ -232,7 +234,7 @@ class Notice:
         context = get_context()
         if context.get_world_size() == self.most:
             return leaving
-        return from_rank_0(context.get_world_rank() == 0 and self._room()) or leaving
+        return broadcast_object(context.get_world_rank() == 0 and self._room()) or leaving
 
     def _room(self) -> bool:
         import ray

@@ -16,7 +16,7 @@ from typing import IO, Any, BinaryIO
 from kdeov.errors import KdeovError
 
 TEMPORARY = ".partial"
-BUFFER = 1 << 20  # bytes; small ones would cost a shard a system call a picture
+BUFFER = 1 << 20  # bytes; small ones would cost a shard a system call an image
 
 
 @contextlib.contextmanager

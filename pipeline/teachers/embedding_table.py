@@ -15,7 +15,7 @@ from kdeov.errors import KdeovError
 SAME = 0.999  # cosine of vectors that one input may have got in two batches
 
 
-class VectorTable:
+class EmbeddingTable:
     """A table that `write_table` wrote.
 
     Args:

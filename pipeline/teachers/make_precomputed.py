@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from kdeov.errors import KdeovError
-from kdeov.text.table import TextTable
+from kdeov.text.table import PrecomputedTextEncoder
 from pipeline.artifacts.identity import IDENTITY, PRECOMPUTED
 from pipeline.artifacts.table_rows import table_rows
 from pipeline.artifacts.tables import reading
@@ -21,7 +21,7 @@ from pipeline.console import progress
 from pipeline.storage.files import write_json
 from pipeline.teachers.embedding_files import numbered_files, read_vectors, unit_rows
 from pipeline.teachers.embedding_table import write_table
-from pipeline.teachers.precomputed import CAPTIONS, PICTURES, PrecomputedIdentity, tables_digest
+from pipeline.teachers.precomputed import CAPTIONS, IMAGES, PrecomputedIdentity, tables_digest
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def make_precomputed(params: EmbeddingsParams, path: Path, folder: Path) -> dict
     """Checks the vectors, and writes them with an index of their keys.
 
     Args:
-        params: Which files, and how pictures find their vectors.
+        params: Which files, and how images find their vectors.
         path: The folder that the files are in.
         folder: Where to write.
 
@@ -44,7 +44,7 @@ def make_precomputed(params: EmbeddingsParams, path: Path, folder: Path) -> dict
     """
     metadata = {} if params.metadata is None else numbered_files(path, params.metadata, OPTION)
     example = "0"
-    parts = _parts(path, params.pictures, metadata)
+    parts = _parts(path, params.images, metadata)
     dim = parts[0].shape[1]
     if metadata:
         tables = list(metadata.values())
@@ -52,13 +52,13 @@ def make_precomputed(params: EmbeddingsParams, path: Path, folder: Path) -> dict
         example = next(_column(tables, params.key_column or "", parts, params.prefix), "")
     else:
         keys = iter(map(str, range(sum(map(len, parts)))))
-    repeated = write_table(folder, PICTURES, keys, _blocks(PICTURES, parts), _count(parts), dim)
+    repeated = write_table(folder, IMAGES, keys, _blocks(IMAGES, parts), _count(parts), dim)
     logger.info("%d vectors of %d dimensions, %d of them twice", _count(parts), dim, repeated)
     if params.captions is not None:
         texts = _parts(path, params.captions, metadata)
         if texts[0].shape[1] != dim:
             raise KdeovError(
-                f"{path / params.captions}: {texts[0].shape[1]} dimensions, the pictures have "
+                f"{path / params.captions}: {texts[0].shape[1]} dimensions, the images have "
                 f"{dim}; take both from one model"
             )
         captions = _column(list(metadata.values()), params.caption_column or "", texts, "")
@@ -74,7 +74,7 @@ def make_precomputed(params: EmbeddingsParams, path: Path, folder: Path) -> dict
         match=params.match,
         prefix=params.prefix,
         example=example,
-        without=sorted(params.without),
+        splits_without_embeddings=sorted(params.splits_without_embeddings),
     ).to_dict()
     write_json(folder / IDENTITY, identity)
     return identity
@@ -101,11 +101,11 @@ def _count(parts: list[np.ndarray]) -> int:
 
 
 def _blocks(name: str, parts: list[np.ndarray]) -> Iterator[np.ndarray]:
-    with progress(f"read {name}", _count(parts), "vectors") as meter:
+    with progress(f"read {name}", _count(parts), "vectors") as bar:
         for number, part in enumerate(parts):
             for block in unit_rows(part, f"{name}, part {number}"):
                 yield block
-                meter.advance(len(block))
+                bar.update(len(block))
 
 
 def _column(
@@ -125,7 +125,7 @@ def _column(
             )
 
 
-def _text_table(files: list[TextVectorsParams], path: Path, dim: int) -> TextTable:
+def _text_table(files: list[TextVectorsParams], path: Path, dim: int) -> PrecomputedTextEncoder:
     texts: list[str] = []
     vectors = [torch.empty(0, dim)]
     for options in files:
@@ -136,11 +136,11 @@ def _text_table(files: list[TextVectorsParams], path: Path, dim: int) -> TextTab
         if found.shape != (len(names), dim):
             raise KdeovError(
                 f"{path / options.vectors}: {list(found.shape)} for {len(names)} names of "
-                f"{options.names} and pictures of {dim} dimensions; take all from one model"
+                f"{options.names} and images of {dim} dimensions; take all from one model"
             )
         texts += [options.template.format(name) for name in names]
         vectors.append(torch.from_numpy(found).float())
-    return TextTable(texts, torch.cat(vectors))
+    return PrecomputedTextEncoder(texts, torch.cat(vectors))
 
 
 def _names(file: Path) -> list[str]:

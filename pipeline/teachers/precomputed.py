@@ -1,7 +1,7 @@
 """The teacher whose vectors someone has computed already: `teacher.source: embeddings`.
 
-It has one vector a picture and no towers. Where a picture finds its vector is said in params, and a
-picture without one is an error, never a gap.
+It has one vector an image and no towers. Where an image finds its vector is said in params, and a
+image without one is an error, never a gap.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from safetensors import SafetensorError
 
 from kdeov.errors import KdeovError
 from kdeov.text.base import DESCRIPTION, TENSORS
-from kdeov.text.table import TextTable
+from kdeov.text.table import PrecomputedTextEncoder
 from pipeline.artifacts.identity import IDENTITY
 from pipeline.storage.files import digest, read_json, sha256_file
-from pipeline.teachers.embedding_table import VectorTable
+from pipeline.teachers.embedding_table import EmbeddingTable
 
-PICTURES, CAPTIONS = "pictures", "captions"
+IMAGES, CAPTIONS = "images", "captions"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class PrecomputedIdentity:
         match: See `EmbeddingsParams`.
         prefix: The same.
         example: A key, for messages.
-        without: Splits whose pictures have no vectors.
+        splits_without_embeddings: Splits whose images have no vectors.
     """
 
     library: str
@@ -49,7 +49,7 @@ class PrecomputedIdentity:
     match: str
     prefix: str
     example: str
-    without: list[str]
+    splits_without_embeddings: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types only."""
@@ -70,9 +70,9 @@ class PrecomputedTeacher:
         self.folder = folder
         try:
             self._identity = PrecomputedIdentity(**read_json(folder / IDENTITY, "teacher"))
-            self._pictures = VectorTable(folder, PICTURES)
-            self._captions = VectorTable(folder, CAPTIONS) if self._identity.captions else None
-            self.text = TextTable.load(folder)
+            self._images = EmbeddingTable(folder, IMAGES)
+            self._captions = EmbeddingTable(folder, CAPTIONS) if self._identity.captions else None
+            self.text = PrecomputedTextEncoder.load(folder)
         except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
             raise KdeovError(
                 f"{folder}: no teacher of given vectors ({error}); run `dvc repro -f teacher`"
@@ -86,7 +86,7 @@ class PrecomputedTeacher:
     @property
     def embed_dim(self) -> int:
         """Width of the joint embedding space."""
-        return self._pictures.dim
+        return self._images.dim
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -97,38 +97,38 @@ class PrecomputedTeacher:
         """What its vectors depend on; the digest is of the files as they are."""
         return replace(self._identity, weights_sha256=self.weights_sha256)
 
-    def picture_vectors(self, samples: Sequence[dict[str, Any]]) -> np.ndarray:
-        """The unit vectors of pictures.
+    def image_embeddings(self, samples: Sequence[dict[str, Any]]) -> np.ndarray:
+        """The unit vectors of images.
 
         Args:
-            samples: N descriptions, each with the `key` and `source` of the picture.
+            samples: N descriptions, each with the `key` and `source` of the image.
 
         Returns:
             float16 [N, D].
 
         Raises:
-            KdeovError: Pictures have no vector; counts them and names the first.
+            KdeovError: Images have no vector; counts them and names the first.
         """
         match = self._identity.match
         names = [self._row(sample) if match == "row" else sample[match] for sample in samples]
-        rows = self._pictures.rows(names)
+        rows = self._images.rows(names)
         if (missing := np.flatnonzero(rows < 0)).size:
             first = samples[int(missing[0])]
             raise KdeovError(
-                f"{len(missing)} of {len(rows)} pictures have no vector in teacher.embeddings, the "
-                f"first is {names[int(missing[0])]!r} (picture {first['source']}); its keys look "
+                f"{len(missing)} of {len(rows)} images have no vector in teacher.embeddings, the "
+                f"first is {names[int(missing[0])]!r} (image {first['source']}); its keys look "
                 f"like {self._identity.example!r}: check teacher.embeddings.match and prefix, "
                 "or list the split in `without`"
             )
-        return self._pictures.vectors[rows]
+        return self._images.vectors[rows]
 
     def _row(self, sample: dict[str, Any]) -> str:
-        """The number of the row that a picture is, as its source names it: `test_x/503`."""
+        """The number of the row that an image is, as its source names it: `test_x/503`."""
         source, prefix = str(sample["source"]), self._identity.prefix
         row = source.removeprefix(prefix)
         if not source.startswith(prefix) or not row.isdigit():
             raise KdeovError(
-                f"teacher.embeddings.match is `row` and prefix is {prefix!r}: the picture {source} "
+                f"teacher.embeddings.match is `row` and prefix is {prefix!r}: the image {source} "
                 "is no such row; set prefix to the name of the array, `test_x/` say, list the "
                 "split in `without`, or match by key or source"
             )
@@ -154,6 +154,6 @@ class PrecomputedTeacher:
 
 def tables_digest(folder: Path) -> str:
     """The digest of the files of a teacher's tables."""
-    names = [f"{table}{end}" for table in (PICTURES, CAPTIONS) for end in (".npy", ".index.npy")]
+    names = [f"{table}{end}" for table in (IMAGES, CAPTIONS) for end in (".npy", ".index.npy")]
     files = [folder / name for name in (*names, TENSORS, DESCRIPTION)]
     return digest({path.name: sha256_file(path) for path in files if path.is_file()})

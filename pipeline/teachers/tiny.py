@@ -1,6 +1,6 @@
 """The offline stand-in for CLIP: a small `clip.model.CLIP`, trained on the training captions.
 
-It has CLIP's modified ResNet (a ViT needs far more pictures to learn shapes) on 64 pixels, and a
+It has CLIP's modified ResNet (a ViT needs far more images to learn shapes) on 64 pixels, and a
 text tower of two layers over CLIP's own tokens. It exists so that the whole pipeline can be tried
 without any download.
 """
@@ -58,7 +58,7 @@ def train_tiny_teacher(images: ShardFolder, params: TinyTeacherParams) -> StateD
         optimizer, params.epochs * steps, warmup=max(1, params.epochs * steps // 10)
     )
     model.train()
-    with progress("teacher", params.epochs * steps * batch) as meter:
+    with progress("teacher", params.epochs * steps * batch) as bar:
         for epoch in range(params.epochs):
             total = 0.0
             for rows in rng.permutation(len(pixels))[: steps * batch].reshape(steps, batch):
@@ -74,7 +74,7 @@ def train_tiny_teacher(images: ShardFolder, params: TinyTeacherParams) -> StateD
                 optimizer.step()
                 schedule.step()
                 total += loss.item()
-                meter.advance(batch)
+                bar.update(batch)
             logger.info(
                 "tiny teacher: epoch %d of %d, loss %.3f", epoch + 1, params.epochs, total / steps
             )
@@ -99,7 +99,7 @@ def _build(params: TinyTeacherParams) -> Any:
 
 
 def _contrastive(model: Any, images: Tensor, token_sets: tuple[Tensor, ...]) -> Tensor:
-    """InfoNCE with several captions a picture; pictures that share a caption are all right answers.
+    """InfoNCE with several captions an image; images that share a caption are all right answers.
 
     The first caption takes part in every step: it is the brief one, and class prompts are brief.
     """
@@ -115,7 +115,7 @@ def _contrastive(model: Any, images: Tensor, token_sets: tuple[Tensor, ...]) -> 
 
 
 def _read(folder: ShardFolder) -> tuple[Tensor, list[list[str]]]:
-    """All training pictures, uint8 [N, 3, 64, 64], and their captions."""
+    """All training images, uint8 [N, 3, 64, 64], and their captions."""
     transform = ImageTransform(size=RESOLUTION)
     pixels, captions = [], []
     for shard in folder.manifest("prepare").shards:
@@ -126,7 +126,7 @@ def _read(folder: ShardFolder) -> tuple[Tensor, list[list[str]]]:
 
 
 def _tokenize(captions: list[list[str]]) -> tuple[Tensor, list[range]]:
-    """Tokens of all captions, [M, context], and the rows of each picture's."""
+    """Tokens of all captions, [M, context], and the rows of each image's."""
     flat = [caption for group in captions for caption in group]
     ends = np.cumsum([len(group) for group in captions])
     rows = [range(end - len(group), end) for group, end in zip(captions, ends, strict=True)]

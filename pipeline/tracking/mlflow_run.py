@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Row = dict[str, float]
+EpochMetrics = dict[str, float]
 
 FINGERPRINT = "kdeov.fingerprint"
 AT_ONCE = 1000  # metrics that MLflow takes in one call
@@ -60,7 +60,7 @@ def _runs(client: MlflowClient, experiment: str, fingerprint: str) -> list[Run]:
 def log_history(
     client: MlflowClient,
     run_id: str,
-    rows: Collection[Row],
+    rows: Collection[EpochMetrics],
     ended: Mapping[int, int] | None = None,
 ) -> None:
     """Logs rows that are not there yet: one point an epoch, however often this is called.
@@ -113,7 +113,7 @@ def log_params(client: MlflowClient, run: Run, params: dict[str, Any]) -> None:
         client.log_batch(run.info.run_id, params=missing[first : first + 100])
 
 
-def epoch_metrics(row: Row) -> dict[str, float]:
+def epoch_metrics(row: EpochMetrics) -> dict[str, float]:
     """A row of history under names that MLflow's page groups: `train/total`, `val/cosine`."""
     named = {}
     for key, value in row.items():
@@ -148,7 +148,7 @@ class LiveTracker:
     ) -> None:
         self.target, self.fingerprint, self.name = target, fingerprint, name
         self.params, self.tags = params, tags
-        self._untold: dict[int, Row] = {}  # by epoch
+        self._untold: dict[int, EpochMetrics] = {}  # by epoch
         self._ended: dict[int, int] = {}  # when they ended, in milliseconds
         self._lost = False
         self._not_before = 0.0  # by the clock on the wall: the tracker may move to another machine
@@ -165,18 +165,18 @@ class LiveTracker:
         """Finds or makes the run."""
         self._tell()
 
-    def log_epoch(self, row: Row) -> None:
+    def log_epoch(self, row: EpochMetrics) -> None:
         """Logs one row of history; does not try every time while MLflow is away."""
         self._keep([row])
         if time.time() >= self._not_before:
             self._tell()
 
-    def log_epochs(self, rows: Collection[Row]) -> None:
+    def log_epochs(self, rows: Collection[EpochMetrics]) -> None:
         """Logs those rows of history that are not there yet."""
         self._keep(rows)
         self._tell()
 
-    def _keep(self, rows: Collection[Row]) -> None:
+    def _keep(self, rows: Collection[EpochMetrics]) -> None:
         now = time.time_ns() // 1_000_000
         for row in rows:
             epoch = int(row["epoch"])

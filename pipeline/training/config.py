@@ -24,7 +24,7 @@ class TrainConfig:
         identities: Identity of the cache of each split.
         run: Where this run's checkpoints lie.
         use_gpu: See `pick_device`.
-        loader_workers: Loader processes a rank.
+        dataloader_workers: Loader processes a rank.
         checkpoint_every: Steps between checkpoints; each epoch ends with one too.
         compile: Whether torch.compile makes the student faster.
         storage: Where the shards are (see `ShardFolder`).
@@ -36,7 +36,7 @@ class TrainConfig:
     identities: dict[str, dict[str, Any]]
     run: Storage
     use_gpu: bool | str = "auto"
-    loader_workers: int = 0
+    dataloader_workers: int = 0
     checkpoint_every: int = 500
     compile: bool = False
     storage: str | None = None
@@ -51,7 +51,13 @@ class TrainConfig:
         """The data plan of an epoch, from the training shards' sizes."""
         p = self.params
         return EpochPlan(
-            sizes, p.seed, epoch, p.global_batch, p.lanes, p.shuffle_buffer, p.micro_batch
+            sizes,
+            p.seed,
+            epoch,
+            p.global_batch_size,
+            p.num_streams,
+            p.shuffle_buffer,
+            p.micro_batch_size,
         )
 
     @property

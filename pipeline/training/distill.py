@@ -52,7 +52,7 @@ def distill(params: Params, layout: Layout) -> None:
     config = train_config(params, layout)
     runs = runs_storage(params, layout)
     runs.require_writable()
-    check_training(config, params.cluster.most_workers if params.cluster.mode != "inline" else 1)
+    check_training(config, params.cluster.max_workers if params.cluster.mode != "inline" else 1)
     _verify(config, layout)
     record = _name(params, layout, identity)
     config = replace(config, run=runs / record.fingerprint)
@@ -83,7 +83,7 @@ def train_config(params: Params, layout: Layout) -> TrainConfig:
         },
         run=Storage(str(layout.runs)),
         use_gpu=params.cluster.use_gpu,
-        loader_workers=params.cluster.loader_workers,
+        dataloader_workers=params.cluster.dataloader_workers,
         checkpoint_every=params.cluster.checkpoint_every,
         compile=params.cluster.compile,
     )
@@ -120,11 +120,13 @@ def check_training(config: TrainConfig, workers: int) -> None:
         for name in (*NEEDS_TEXT, "fusion"):
             if weights[name]:
                 raise KdeovError(
-                    f"distill.losses.{name} is {weights[name]:g}, and these pictures have no "
+                    f"distill.losses.{name} is {weights[name]:g}, and these images have no "
                     "captions with vectors; set it to 0"
                 )
     config.plan(shards.manifest.sizes, epoch=0)
-    check_sharing(params.global_batch, params.lanes, params.micro_batch, workers, len(shards))
+    check_sharing(
+        params.global_batch_size, params.num_streams, params.micro_batch_size, workers, len(shards)
+    )
     VisualStudent(params.backbone, params.fusion, shards.dim, params.backbone_weights)
 
 

@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable
 
 from pipeline.training.config import TrainConfig
-from pipeline.training.trainer import Row, Trainer
+from pipeline.training.trainer import EpochMetrics, Trainer
 
 logger = logging.getLogger(__name__)
 
-Report = Callable[[Row], None]
+Report = Callable[[EpochMetrics], None]
 
 
 def train(config: TrainConfig, report: Report, notice: Callable[[], bool] = lambda: False) -> None:
@@ -34,7 +34,7 @@ def train(config: TrainConfig, report: Report, notice: Callable[[], bool] = lamb
         logger.info("going on after epoch %d of %d, step %d", trainer.epoch, epochs, trainer.step)
     done, start = trainer.epoch, time.perf_counter()
     while trainer.epoch < epochs:
-        row: Row = {
+        row: EpochMetrics = {
             "epoch": trainer.epoch + 1,
             "learning_rate": trainer.learning_rate,
             "workers": trainer.world,
@@ -45,7 +45,7 @@ def train(config: TrainConfig, report: Report, notice: Callable[[], bool] = lamb
         if trainer.rank == 0:
             seconds = (time.perf_counter() - start) / (trainer.epoch - done)
             logger.info(
-                "epoch %d of %d: loss %.4f, validation cosine %.4f, %.0f pictures/s, %.0f s left",
+                "epoch %d of %d: loss %.4f, validation cosine %.4f, %.0f images/s, %.0f s left",
                 trainer.epoch, epochs, row["train_total"], row["val_cosine"],
                 row["images_per_s"], seconds * (epochs - trainer.epoch),
             )  # fmt: skip

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from kdeov.data.transform import ImageTransform
 from kdeov.errors import KdeovError
 from kdeov.models.student import VisualStudent
-from kdeov.training.distributed import from_rank_0, sum_over_ranks, world
-from kdeov.training.grad_cache import JoinedStep
+from kdeov.training.distributed import broadcast_object, sum_over_ranks, world
+from kdeov.training.grad_cache import GradCacheStep
 from kdeov.training.losses import FeatureAlignmentLoss
 from kdeov.training.optim import ExponentialAverage, build_optimizer, build_schedule
 from kdeov.training.ridge_init import fit_projection
@@ -31,10 +31,10 @@ from pipeline.storage.files import json_text
 from pipeline.training.config import TrainConfig
 from pipeline.training.step_log import StepLog, keys_digest
 
-Row = dict[str, float]
+EpochMetrics = dict[str, float]
 VALIDATION_BATCH = 64
 NOTICE_EVERY = 10  # steps between questions whether a machine is about to go
-FITTED = 16_384  # pictures from which the last linear map is fitted before training
+FITTED = 16_384  # images from which the last linear map is fitted before training
 
 
 class Trainer:
@@ -59,13 +59,19 @@ class Trainer:
         p = config.params
         self.rank, self.world = world()
         self.train_shards, self.val_shards = config.shards("train"), config.shards("val")
-        check_sharing(p.global_batch, p.lanes, p.micro_batch, self.world, len(self.train_shards))
+        check_sharing(
+            p.global_batch_size,
+            p.num_streams,
+            p.micro_batch_size,
+            self.world,
+            len(self.train_shards),
+        )
         self.device = pick_device(config.use_gpu)
         self.transform = ImageTransform(size=p.image_size)
         self.epoch = self.step = 0
         self._saved = 0
         self.log = StepLog(config.run / "steps", self.device)
-        self.history: list[Row] = []
+        self.history: list[EpochMetrics] = []
         self._sums: dict[str, Tensor] = {}
         torch.manual_seed(p.seed)
         self.student = VisualStudent(
@@ -79,16 +85,18 @@ class Trainer:
         fusion_weight = weights.pop("fusion")
         loss = FeatureAlignmentLoss(weights, p.feature_loss).to(self.device)
         self.shares = self.plan.shares(self.world)
-        self.joined = JoinedStep(
-            self.student, loss, fusion_weight, p.micro_batch, self.shares, config.compile
+        self.joined = GradCacheStep(
+            self.student, loss, fusion_weight, p.micro_batch_size, self.shares, config.compile
         )
         self.trained = nn.ModuleDict({"student": self.student, "loss": loss})
         rate = p.backbone_learning_rate
         apart = (self.student.backbone, rate) if rate else None
         self.optimizer = build_optimizer(self.trained, p.learning_rate, p.weight_decay, apart)
         steps = self.plan.steps * p.epochs
-        self.schedule = build_schedule(self.optimizer, steps, max(1, round(steps * p.warmup)))
-        self.average = ExponentialAverage(self.student, p.ema) if p.ema else None
+        self.schedule = build_schedule(
+            self.optimizer, steps, max(1, round(steps * p.warmup_fraction))
+        )
+        self.average = ExponentialAverage(self.student, p.ema_decay) if p.ema_decay else None
         seed_generators(p.seed, self.rank)
 
     @property
@@ -117,7 +125,7 @@ class Trainer:
         if self.rank == 0:
             store.clean()
         # one rank looks, for machines may see a shared folder as it was a minute ago
-        newest = from_rank_0(store.newest_name() if self.rank == 0 else None)
+        newest = broadcast_object(store.newest_name() if self.rank == 0 else None)
         if newest is None:
             self._fit_projection()
             return
@@ -142,7 +150,7 @@ class Trainer:
         """Before the first step, where params ask for it."""
         if self.params.ridge_init is None:
             return
-        steps = -(-FITTED // self.params.global_batch)
+        steps = -(-FITTED // self.params.global_batch_size)
 
         def batches() -> Iterator[tuple[Tensor, Tensor]]:
             stream = EpochStream(
@@ -151,8 +159,8 @@ class Trainer:
             for batch in islice(BatchLoader(stream, 0), steps):
                 pixels, teacher, _ = self._inputs(batch)
                 yield from zip(
-                    pixels.split(self.params.micro_batch),
-                    teacher.split(self.params.micro_batch),
+                    pixels.split(self.params.micro_batch_size),
+                    teacher.split(self.params.micro_batch_size),
                     strict=True,
                 )
 
@@ -160,7 +168,7 @@ class Trainer:
         if self.average is not None:
             self.average.module.load_state_dict(self.student.state_dict())
 
-    def train_epoch(self) -> Row:
+    def train_epoch(self) -> EpochMetrics:
         """What is left of the current epoch; returns the means of its loss terms, and the speed."""
         plan, first = self.plan, self.step
         stream = EpochStream(
@@ -168,7 +176,7 @@ class Trainer:
         )
         self.student.train()
         start, waited = time.perf_counter(), 0.0
-        batches = epoch_loader(stream, self.config.loader_workers, pinned=self.device == "cuda")
+        batches = epoch_loader(stream, self.config.dataloader_workers, pinned=self.device == "cuda")
         place = sum(self.shares[: self.rank])
         for batch, seconds in timed(batches):
             waited += seconds
@@ -182,18 +190,18 @@ class Trainer:
         row = {f"train_{name}": self._mean_over_ranks(value) for name, value in means.items()}
         return row | {
             "repeated_samples": plan.repeated,
-            "images_per_s": (plan.steps - first) * plan.global_batch / seconds,
+            "images_per_s": (plan.steps - first) * plan.global_batch_size / seconds,
             "data_wait": waited / seconds,
         }
 
-    def end_epoch(self, row: Row) -> None:
+    def end_epoch(self, row: EpochMetrics) -> None:
         """Adds a row of history and makes a checkpoint."""
         self.history.append(row)
         self.epoch, self.step, self._sums = self.epoch + 1, 0, {}
         self.save()
 
     @torch.no_grad()
-    def validate(self) -> Row:
+    def validate(self) -> EpochMetrics:
         """Means over the whole validation split, counted once over all ranks."""
         student = self.evaluated
         student.eval()
@@ -201,7 +209,7 @@ class Trainer:
         stream = EvaluationStream(
             self.val_shards, self.transform, VALIDATION_BATCH, self.rank, self.world
         )
-        for batch in BatchLoader(stream, self.config.loader_workers):
+        for batch in BatchLoader(stream, self.config.dataloader_workers):
             pixels, teacher, _ = self._inputs(batch)
             cosines = F.cosine_similarity(student(pixels).float(), teacher, dim=-1).cpu()
             sums += torch.tensor([cosines.double().sum(), len(cosines)])
@@ -251,7 +259,7 @@ class Trainer:
         loss = terms["total"].item()
         if not math.isfinite(loss):
             raise self._stopped(loss, batch.keys)
-        norm = nn.utils.clip_grad_norm_(self.trained.parameters(), self.params.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.trained.parameters(), self.params.max_grad_norm)
         if not math.isfinite(length := norm.item()):  # the same on all ranks
             raise self._stopped(length, batch.keys, "length of its gradient")
         self.optimizer.step()
@@ -276,9 +284,9 @@ class Trainer:
         self.config.run.write(name, json_text(stopped).encode())
         return KdeovError(
             f"the {what} is {value} in epoch {self.epoch + 1}, step {self.step + 1}, at the "
-            f"pictures {', '.join(keys[:4])}... (all in {self.config.run.where(name)}); the last "
+            f"images {', '.join(keys[:4])}... (all in {self.config.run.where(name)}); the last "
             f"good checkpoint is {good or 'none yet'}; lower distill.learning_rate, or look at "
-            "these pictures"
+            "these images"
         )
 
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

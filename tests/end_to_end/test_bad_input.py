@@ -72,19 +72,19 @@ def test_a_table_that_cannot_be_used_is_explained(
     assert words in complaint(checkout, "prepare")
 
 
-def test_too_many_unusable_pictures_fail_the_stage(
+def test_too_many_unusable_images_fail_the_stage(
     checkout: Checkout, params: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "images").mkdir()
     names = [f"{n}.jpg" for n in range(40)]
     for name in names:
-        (tmp_path / "images" / name).write_bytes(b"not a picture")
+        (tmp_path / "images" / name).write_bytes(b"not an image")
     rows = "".join(f"{name},a dog\n" for name in names)
     (tmp_path / "captions.csv").write_text("image,caption\n" + rows)
     shares = {"val": 0.3, "test": 0.3}
     params({"prepare": {"source": "captions_csv", "path": str(tmp_path), "captions_csv": shares}})
     line = complaint(checkout, "prepare")
-    assert "40 of 40 inputs cannot be used" in line and "not a picture" in line
+    assert "40 of 40 inputs cannot be used" in line and "not an image" in line
 
 
 @pytest.mark.parametrize("name", ["ViT-B/99", "/no/such/weights.pt"])

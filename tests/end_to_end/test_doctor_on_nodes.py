@@ -125,7 +125,7 @@ def nodes(
             assert odd.poll() is None and time.monotonic() < end, log.read_text()
             time.sleep(0.2)
         where = {"mode": "cluster", "address": cluster.address, "storage": str(shared)}
-        laptop.change({"data": {"storage": str(private)}, "cluster": {**where, "workers": 2}})
+        laptop.change({"data": {"storage": str(private)}, "cluster": {**where, "num_workers": 2}})
         yield Nodes(cluster.gcs, private, shared)
     finally:
         odd.send_signal(signal.SIGTERM)
@@ -133,7 +133,7 @@ def nodes(
 
 
 @pytest.fixture(scope="module")
-def told(laptop: Checkout, nodes: Nodes) -> dict[str, str]:
+def on_progress(laptop: Checkout, nodes: Nodes) -> dict[str, str]:
     """The lines of `kdeov doctor` on the laptop, by what they are about."""
     result = laptop.run("python", "-c", SHOWN, "doctor", check=False)
     assert result.returncode == 1, result.stdout + result.stderr
@@ -141,34 +141,36 @@ def told(laptop: Checkout, nodes: Nodes) -> dict[str, str]:
 
 
 def test_a_folder_that_a_node_does_not_share_is_refused_and_the_node_is_named(
-    told: dict[str, str], nodes: Nodes
+    on_progress: dict[str, str], nodes: Nodes
 ) -> None:
-    line = told["data.storage"]
+    line = on_progress["data.storage"]
     assert line.startswith("fault ") and f"{nodes.private} is not shared" in line
     assert re.search(r"\([0-9a-f]{6}\) does not see", line) and "mount it on all nodes" in line
-    assert told["cluster.storage"].startswith("ok ")
-    assert f"{nodes.shared} is read and written by 3 nodes" in told["cluster.storage"]
+    assert on_progress["cluster.storage"].startswith("ok ")
+    assert f"{nodes.shared} is read and written by 3 nodes" in on_progress["cluster.storage"]
 
 
-def test_shards_that_a_node_does_not_see_are_named(told: dict[str, str]) -> None:
-    assert told["shards"].startswith("fault ")
-    assert re.search(r"\([0-9a-f]{6}\): .*\.tar is missing", told["shards"])
+def test_shards_that_a_node_does_not_see_are_named(on_progress: dict[str, str]) -> None:
+    assert on_progress["shards"].startswith("fault ")
+    assert re.search(r"\([0-9a-f]{6}\): .*\.tar is missing", on_progress["shards"])
 
 
-def test_a_node_with_another_package_is_named_with_both_versions(told: dict[str, str]) -> None:
-    assert told["versions"].startswith("fault ")
+def test_a_node_with_another_package_is_named_with_both_versions(
+    on_progress: dict[str, str],
+) -> None:
+    assert on_progress["versions"].startswith("fault ")
     usual = importlib.metadata.version("timm")
-    assert re.search(rf"\) has timm 0\.0\.1, others have {usual}; install", told["versions"])
+    assert re.search(rf"\) has timm 0\.0\.1, others have {usual}; install", on_progress["versions"])
 
 
-def test_the_rest_of_the_cluster_is_sound(told: dict[str, str]) -> None:
-    assert told["clock"].startswith("ok ") and "3 nodes within" in told["clock"]
-    assert told["devices"].startswith("ok ") and "3 CPUs, 0 GPUs" in told["devices"]
+def test_the_rest_of_the_cluster_is_sound(on_progress: dict[str, str]) -> None:
+    assert on_progress["clock"].startswith("ok ") and "3 nodes within" in on_progress["clock"]
+    assert on_progress["devices"].startswith("ok ") and "3 CPUs, 0 GPUs" in on_progress["devices"]
     for name in ("disk", "teacher", "training"):
-        assert told[name].startswith("ok "), told[name]
+        assert on_progress[name].startswith("ok "), on_progress[name]
 
 
-def test_nothing_is_left_anywhere(told: dict[str, str], nodes: Nodes) -> None:
+def test_nothing_is_left_anywhere(on_progress: dict[str, str], nodes: Nodes) -> None:
     assert [path.name for path in nodes.private.iterdir()] == ["shards"]
     assert list(nodes.shared.iterdir()) == []
 
@@ -179,7 +181,7 @@ def test_a_job_measures_on_the_cluster_and_is_refused_in_one_line(
     result = laptop.run("python", "-c", IN_A_JOB, nodes.gcs, str(laptop.path), check=False)
     assert result.returncode == 0, result.stderr
     rate, refusal = result.stdout.splitlines()
-    assert re.match(r"data rate one process reads [\d,]+ pictures/s, a worker trains", rate)
+    assert re.match(r"data rate one process reads [\d,]+ images/s, a worker trains", rate)
     assert refusal.startswith("nothing was started, 4 faults: ")
     for word in ("has timm 0.0.1", "has code ", "is not shared", "is missing"):
         assert word in refusal

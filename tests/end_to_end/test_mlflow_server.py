@@ -91,12 +91,12 @@ def test_every_epoch_is_told_once_with_how_many_worked_on_it(mlflow_server: Mlfl
 
 def test_numbers_that_are_none_are_told_as_such(mlflow_server: MlflowServer) -> None:
     uri = mlflow_server.uri
-    told = tracker(uri, "b" * 16)
-    told.log_epoch(row(1, val_cosine=math.nan, val_loss=math.inf))
+    on_progress = tracker(uri, "b" * 16)
+    on_progress.log_epoch(row(1, val_cosine=math.nan, val_loss=math.inf))
     (run,) = runs(uri, "b" * 16)
     assert math.isnan(points(uri, run, "val/cosine")[1])
     assert points(uri, run, "val/loss")[1] >= sys.float_info.max
-    told.log_epochs([row(1, val_cosine=math.nan, val_loss=math.inf)])
+    on_progress.log_epochs([row(1, val_cosine=math.nan, val_loss=math.inf)])
     assert len(points(uri, run, "val/cosine")) == 1
 
 
@@ -140,11 +140,11 @@ def test_two_drivers_that_start_at_once_end_with_one_experiment_and_one_run(
     barrier = threading.Barrier(4)
 
     def drive(number: int) -> None:
-        told = tracker(uri, "d" * 16, "at once")
+        on_progress = tracker(uri, "d" * 16, "at once")
         barrier.wait()
-        told.start()
+        on_progress.start()
         barrier.wait()
-        told.log_epochs([row(number + 1)])
+        on_progress.log_epochs([row(number + 1)])
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(drive, range(4)))
@@ -229,11 +229,11 @@ def test_a_server_that_never_answers_costs_training_seconds(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")  # five, by default
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        told = tracker(f"http://127.0.0.1:{silent.getsockname()[1]}", "f" * 16)
+        on_progress = tracker(f"http://127.0.0.1:{silent.getsockname()[1]}", "f" * 16)
         began = time.monotonic()
-        told.start()
+        on_progress.start()
         for epoch in range(1, 6):
-            told.log_epoch(row(epoch))
+            on_progress.log_epoch(row(epoch))
         assert time.monotonic() - began < 5
     assert [r.levelname for r in log.records] == ["WARNING"]
 

@@ -36,12 +36,12 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.launch import launch
 from pipeline.training.loop import train
 from pipeline.training.step_log import read_steps
-from pipeline.training.trainer import Row
+from pipeline.training.trainer import EpochMetrics
 from tests.helpers.checkouts import Checkout
 
 pytestmark = pytest.mark.slow
 
-CLUSTER = ClusterParams(mode="local", workers=2, max_failures=2)
+CLUSTER = ClusterParams(mode="local", num_workers=2, max_failures=2)
 EPOCHS = 40  # that leave time for a node to come and go
 
 
@@ -140,7 +140,7 @@ def test_a_loss_that_is_no_number_is_told_at_once_and_not_tried_again(
     ray_cluster: None, reproduced: Checkout, tmp_path: Path, complains: Any
 ) -> None:
     run = new_run(reproduced, tmp_path)
-    wild = {"learning_rate": 1e20, "clip_norm": 1e20, "warmup": 0.0}
+    wild = {"learning_rate": 1e20, "max_grad_norm": 1e20, "warmup_fraction": 0.0}
     config = replace(run.config, params=run.config.params.model_copy(update=wild))
     with complains("the loss is nan in epoch 1, step 2", "distill.learning_rate"):
         launch(config, CLUSTER, "wild", run.tracker)
@@ -198,7 +198,7 @@ def test_an_embedding_worker_that_is_killed_costs_its_shard_alone(
     assert tars(tmp_path) == tars(embed_inline)
 
 
-def test_a_damaged_picture_on_a_worker_is_told_in_one_line(
+def test_a_damaged_image_on_a_worker_is_told_in_one_line(
     ray_cluster: None, reproduced: Checkout, tmp_path: Path, complains: Any
 ) -> None:
     shutil.copytree(reproduced.path / "out" / "images", tmp_path / "images")
@@ -216,7 +216,7 @@ def embed_on_ray(
     layout = Layout(checkout.path)
     params = load_params(layout.params).embed
     params = params.model_copy(update={"views": views or params.views})
-    cluster = CLUSTER.model_copy(update={"workers": workers, "mode": mode})
+    cluster = CLUSTER.model_copy(update={"num_workers": workers, "mode": mode})
     embed(params, cluster, layout.images, layout.teacher, out)
 
 
@@ -242,7 +242,7 @@ class HoldingTracker(LiveTracker):
 
     gate: Path
 
-    def log_epoch(self, row: Row) -> None:
+    def log_epoch(self, row: EpochMetrics) -> None:
         while self.gate.exists():
             time.sleep(0.1)
         super().log_epoch(row)
@@ -261,7 +261,7 @@ def test_training_goes_on_with_the_machines_that_are_left_and_takes_new_ones(
     run = new_run(reproduced, tmp_path, epochs=EPOCHS, kind=HoldingTracker)
     assert isinstance(run.tracker, HoldingTracker)
     run.tracker.gate = tmp_path / "gate"
-    elastic = CLUSTER.model_copy(update={"workers": (1, 2)})
+    elastic = CLUSTER.model_copy(update={"num_workers": (1, 2)})
 
     def disturb() -> None:
         wait_for_steps(run.config, 6)

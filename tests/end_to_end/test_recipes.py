@@ -42,7 +42,7 @@ def reproduce(
 
 
 @pytest.mark.slow
-def test_the_thousand_pictures_of_flickr8k_go_through(reproduce: Any) -> None:
+def test_the_thousand_images_of_flickr8k_go_through(reproduce: Any) -> None:
     found = reproduce("flickr8k", *QUICK)
     scores = found["retrieval"]["flickr8k"]["student"]
     assert scores["images"] > 60 and scores["texts"] == 5 * scores["images"]
@@ -50,13 +50,13 @@ def test_the_thousand_pictures_of_flickr8k_go_through(reproduce: Any) -> None:
 
 
 @pytest.mark.slow
-def test_the_pictures_of_coco_go_through_with_its_own_test_split(reproduce: Any) -> None:
+def test_the_images_of_coco_go_through_with_its_own_test_split(reproduce: Any) -> None:
     found = reproduce("coco", *QUICK)
     assert found["retrieval"]["coco"]["student"]["images"] == 79
 
 
 @pytest.mark.slow
-def test_500_vectors_teach_a_student_to_name_pictures_that_it_never_saw(reproduce: Any) -> None:
+def test_500_vectors_teach_a_student_to_name_images_that_it_never_saw(reproduce: Any) -> None:
     """No label and no tower; the frozen backbone with a two-layer head reaches 0.67."""
     found = reproduce("cifar10-embeddings", "efficiency.repeats=2")
     result = found["zero_shot"]["cifar10"]

@@ -53,7 +53,7 @@ def test_a_second_run_changes_nothing_and_takes_seconds(reproduced: Checkout) ->
 def test_only_the_stages_that_read_a_param_are_changed_by_it(reproduced: Checkout) -> None:
     params = (reproduced.path / "params.yaml").read_text()
     try:
-        reproduced.change({"retrieval": {"rerank": 3}, "cluster": {"workers": 5}})
+        reproduced.change({"retrieval": {"rerank": 3}, "cluster": {"num_workers": 5}})
         changed = json.loads(reproduced.run("dvc", "status", "--json").stdout)
         assert set(changed) == {"retrieval"}
         reproduced.change({"zero_shot": {"class_names": {"red circle": "a red disc"}}})
@@ -193,7 +193,7 @@ def test_a_study_compares_variants_and_puts_the_workspace_back(reproduced: Check
     study = Study(
         "Does it matter?",
         seeds=[0, 1],
-        variants={"one": ["distill.epochs=1"], "two": ["distill.warmup=0.5"]},
+        variants={"one": ["distill.epochs=1"], "two": ["distill.warmup_fraction=0.5"]},
         metrics={"top-1": "zero_shot.student.top1", "R@5": "retrieval.student.t2i_r5"},
         stages=["zero_shot", "retrieval"],
         settings=["distill.epochs=2"],
@@ -208,7 +208,10 @@ def test_a_study_compares_variants_and_puts_the_workspace_back(reproduced: Check
     head = reproduced.run("git", "rev-parse", "HEAD").stdout.strip()
     two = f"refs/exps/{head[:2]}/{head[2:]}/two-seed-0:params.yaml"
     found = yaml.safe_load(reproduced.run("git", "show", two).stdout)["distill"]
-    assert (found["warmup"], found["epochs"]) == (0.5, 2)  # nothing is left of the variant before
+    assert (found["warmup_fraction"], found["epochs"]) == (
+        0.5,
+        2,
+    )  # nothing is left of the variant before
     assert metrics(reproduced, "distill") == before
     assert reproduced.run("git", "status", "--porcelain").stdout == ""
     start = time.monotonic()

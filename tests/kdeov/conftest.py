@@ -1,4 +1,4 @@
-"""Small real objects that these tests share: two tiny CLIPs, students that are wide awake, pictures
+"""Small real objects that these tests share: two tiny CLIPs, students that are wide awake, images
 and the expectation of an error that a person can mend.
 """
 
@@ -133,8 +133,8 @@ def _awake(student: VisualStudent) -> VisualStudent:
 
 
 @pytest.fixture(scope="session")
-def picture() -> Callable[..., Image.Image]:
-    """Makes a smooth coloured picture of (width, height) pixels."""
+def image() -> Callable[..., Image.Image]:
+    """Makes a smooth coloured image of (width, height) pixels."""
 
     def make(size: tuple[int, int], seed: int = 0) -> Image.Image:
         coarse = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)

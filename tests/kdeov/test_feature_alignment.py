@@ -17,13 +17,13 @@ TEXTS = ["a cat", "two dogs", "a red bus", "the sea", "some food", "a tower", "s
 
 
 @pytest.fixture
-def pictures(picture):
-    return [picture((64, 64), seed) for seed in range(8)]
+def images(image):
+    return [image((64, 64), seed) for seed in range(8)]
 
 
 @pytest.fixture
-def batches(pictures):
-    return [(pictures[:4], TEXTS[:4]), (pictures[4:], TEXTS[4:])]
+def batches(images):
+    return [(images[:4], TEXTS[:4]), (images[4:], TEXTS[4:])]
 
 
 @pytest.fixture
@@ -42,12 +42,12 @@ def test_a_few_epochs_bring_the_student_to_its_teacher(clip_file, batches, image
     assert history[-1]["feature"] < 0.7 * history[0]["feature"]
 
 
-def test_the_trained_student_is_near_its_teacher(clip_file, model, batches, pictures):
+def test_the_trained_student_is_near_its_teacher(clip_file, model, batches, images):
     teacher = ClipTeacher.load(clip_file)
-    target = teacher.encode_image(teacher.preprocess(pictures))
+    target = teacher.encode_image(teacher.preprocess(images))
 
     def cosine():
-        return torch.cosine_similarity(model.encode_image(pictures), target).mean().item()
+        return torch.cosine_similarity(model.encode_image(images), target).mean().item()
 
     before = cosine()
     train_feature_alignment(model, batches, num_epochs=8, learning_rate=3e-3)
@@ -64,8 +64,8 @@ def test_given_teacher_vectors_need_no_teacher(model, batches):
     assert history[-1]["feature"] < 0.8 * history[0]["feature"]
 
 
-def test_tensors_from_a_data_loader_are_taken(model, pictures):
-    pixels = model.preprocess(pictures)
+def test_tensors_from_a_data_loader_are_taken(model, images):
+    pixels = model.preprocess(images)
     tokens = model.text_encoder.tokenize(TEXTS)
     samples = list(zip(pixels, tokens, torch.randn(8, 32), strict=True))
     history = train_feature_alignment(model, DataLoader(samples, batch_size=4), num_epochs=1)
@@ -91,8 +91,8 @@ def test_weights_choose_the_terms(model, batches):
 def test_every_epoch_is_told(model, batches, caplog):
     with caplog.at_level(logging.INFO, "kdeov"):
         train_feature_alignment(model, batches, num_epochs=2)
-    told = [message for message in caplog.messages if message.startswith("epoch")]
-    assert [message.split(" ")[:3] for message in told] == [
+    on_progress = [message for message in caplog.messages if message.startswith("epoch")]
+    assert [message.split(" ")[:3] for message in on_progress] == [
         ["epoch", f"{n}:", "total"] for n in range(2)
     ]
 

@@ -44,15 +44,15 @@ TINY: dict[str, Any] = {
     "distill": {
         "image_size": 32,
         "epochs": 2,
-        "global_batch": 8,
-        "micro_batch": 4,
-        "lanes": 4,
+        "global_batch_size": 8,
+        "micro_batch_size": 4,
+        "num_streams": 4,
         "shuffle_buffer": 16,
     },
     "cluster": {"mode": "inline", "use_gpu": False, "embed_batch": 16},
 }
 
-torch.set_num_threads(1)  # two threads gain nothing on pictures this small
+torch.set_num_threads(1)  # two threads gain nothing on images this small
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def make_params(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Params]:
-    """The repository's params at a tiny size; `make_params(distill={"ema": 0.5})` changes some."""
+    """The repository's params at a tiny size; `make_params(distill={"ema_decay": 0.5})` changes some."""
 
     def make(**sections: dict[str, Any]) -> Params:
         values = _merge(yaml.safe_load((ROOT / "params.yaml").read_text()), TINY)
@@ -82,7 +82,7 @@ def params(make_params: Callable[..., Params]) -> Params:
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP that nobody has trained, yet one that tells pictures apart, as a weight file."""
+    """A CLIP that nobody has trained, yet one that tells images apart, as a weight file."""
     torch.manual_seed(0)
     clip = import_clip()
     model = clip.model.CLIP(

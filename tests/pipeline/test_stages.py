@@ -29,7 +29,7 @@ def metrics(layout: Layout, name: str) -> dict[str, Any]:
     return json.loads((layout.metrics / f"{name}.json").read_text())
 
 
-def test_the_student_loads_and_sees_pictures(trained: Trained) -> None:
+def test_the_student_loads_and_sees_images(trained: Trained) -> None:
     layout, params = trained
     model = KDEOVModel.load(layout.student, "cpu")
     assert (model.transform.size, model.embed_dim) == (params.distill.image_size, 32)
@@ -83,17 +83,17 @@ def test_a_finished_run_gives_the_same_files_without_training_again(copied: Trai
         ),
         ({"distill": {"backbone_weights": "/no/such.pt"}}, ["/no/such.pt"]),
         (
-            {"distill": {"global_batch": 8}, "cluster": {"mode": "local", "workers": 3}},
-            ["global_batch = 8", "3 workers"],
+            {"distill": {"global_batch_size": 8}, "cluster": {"mode": "local", "num_workers": 3}},
+            ["global_batch_size = 8", "3 workers"],
         ),
         (
             {
-                "distill": {"global_batch": 26, "lanes": 26, "micro_batch": 1},
-                "cluster": {"mode": "local", "workers": 26},
+                "distill": {"global_batch_size": 26, "num_streams": 26, "micro_batch_size": 1},
+                "cluster": {"mode": "local", "num_workers": 26},
             },
-            ["24 training pictures are fewer than 26 workers"],
+            ["24 training images are fewer than 26 workers"],
         ),
-        ({"distill": {"lanes": 3}}, ["global_batch = 8", "distill.lanes = 3"]),
+        ({"distill": {"num_streams": 3}}, ["global_batch_size = 8", "distill.num_streams = 3"]),
         ({"embed": {"views": 5}}, ["views.count is 3, wanted 5"]),
     ],
 )

@@ -21,7 +21,7 @@ from pipeline.tracking.mlflow_run import LiveTracker
 from pipeline.training.config import TrainConfig
 from pipeline.training.launch import launch
 
-CLUSTER = ClusterParams(mode="local", workers=2, use_gpu=False)
+CLUSTER = ClusterParams(mode="local", num_workers=2, use_gpu=False)
 
 
 @dataclass
@@ -42,8 +42,10 @@ class Times:
         train(config)
         state = config.checkpoints.latest()
         assert state is not None  # every epoch ends with one
-        first, *others = [config.params.global_batch / r["images_per_s"] for r in state["history"]]
-        steps = len(config.shards("train")) / config.params.global_batch
+        first, *others = [
+            config.params.global_batch_size / r["images_per_s"] for r in state["history"]
+        ]
+        steps = len(config.shards("train")) / config.params.global_batch_size
         self.starts.append(step_times(config.run)[0] - steps * first - begun)
         self.steps += others
 
@@ -69,27 +71,27 @@ def ddp_figures(folder: Path, sizes: ClusterSizes) -> list[Figure]:
     killed: list[Figure] = []
     for turn in range(sizes.rounds):
         start = time.time()
-        with ray_session(CLUSTER.most_workers):
+        with ray_session(CLUSTER.max_workers):
             init.append(time.time() - start)
             ray.measure(material.run(f"ray-{turn}"), on_ray)
             if turn == sizes.rounds - 1:
                 killed = kill_figures(material.run("killed", epochs=1), on_ray, sizes.kill_after)
         two.measure(material.run(f"two-{turn}"), lambda config: torchrun(config, 2))
         one.measure(material.run(f"one-{turn}"), lambda config: torchrun(config, 1))
-    batch = sizes.global_batch
+    batch = sizes.global_batch_size
     return [
         Figure(
             "ray_step",
             ray.step / two.step,
             1.05,
-            f"times torchrun's {two.step:.2f} s for {batch} pictures on two ranks",
+            f"times torchrun's {two.step:.2f} s for {batch} images on two ranks",
             at_most=True,
         ),
         Figure(
             "two_ranks",
             one.step / two.step,
             1.7,
-            f"times the {batch / one.step:.0f} pictures/s of one rank, a thread each",
+            f"times the {batch / one.step:.0f} images/s of one rank, a thread each",
         ),
         *killed,
         Figure("ray_init_seconds", statistics.median(init), None, "until Ray is there"),
@@ -114,9 +116,9 @@ class Material:
 
     @classmethod
     def write(cls, folder: Path, sizes: ClusterSizes) -> Material:
-        """Pictures and a cache for an epoch."""
+        """Images and a cache for an epoch."""
         identities: dict[str, dict[str, Any]] = {}
-        for split, count in (("train", sizes.steps * sizes.global_batch), ("val", 2)):
+        for split, count in (("train", sizes.steps * sizes.global_batch_size), ("val", 2)):
             images = folder / "images" / split
             write_images(images, photographs(), count, captions=1)
             identities[split] = write_vectors(

@@ -27,7 +27,7 @@ def cluster_figures(sizes: ClusterSizes) -> list[Figure]:
         return measure(
             {
                 "training on two ranks": lambda: ddp_figures(folder, sizes),
-                "one picture and one checkpoint": lambda: unit_figures(folder / "units", sizes),
+                "one image and one checkpoint": lambda: unit_figures(folder / "units", sizes),
                 f"the plan of {sizes.plan.samples:,} samples": lambda: simulation_figures(
                     folder / "plan", sizes.plan
                 ),

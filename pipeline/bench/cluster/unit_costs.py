@@ -1,4 +1,4 @@
-"""What one picture, one shard and one checkpoint cost here: that by which the scaling plan
+"""What one image, one shard and one checkpoint cost here: that by which the scaling plan
 multiplies. The figures have the names of its inputs.
 """
 
@@ -17,7 +17,7 @@ from kdeov.training.rng import generator_states
 from pipeline.artifacts.shards import MANIFEST, Manifest
 from pipeline.bench.data.planning import PER_SHARD, write_manifest
 from pipeline.bench.figures import Figure
-from pipeline.bench.fixtures import WEB_PICTURE, photographs, write_images, write_vectors
+from pipeline.bench.fixtures import WEB_IMAGE, photographs, write_images, write_vectors
 from pipeline.bench.sizes import ClusterSizes, cluster_params
 from pipeline.config.params import LossParams
 from pipeline.data.loader import EpochStream, epoch_loader
@@ -47,16 +47,16 @@ def unit_figures(folder: Path, sizes: ClusterSizes) -> list[Figure]:
         _bytes(manifest) / sizes.loaded
         for manifest in (trainer.train_shards.manifest, trainer.train_shards.cache)
     )
-    jpeg = sum(map(len, islice(photographs(size=WEB_PICTURE), sizes.loaded))) / sizes.loaded
+    jpeg = sum(map(len, islice(photographs(size=WEB_IMAGE), sizes.loaded))) / sizes.loaded
     write_manifest(folder / "many", MANY * PER_SHARD)
     parameters = sum(p.numel() for p in trainer.trained.parameters() if p.requires_grad)
-    pixels = "{}x{}".format(*WEB_PICTURE)
+    pixels = "{}x{}".format(*WEB_IMAGE)
     values: dict[str, tuple[float, str]] = {
-        "loader_rate": (rate, f"pictures/s of {pixels} that a core reads and renders"),
-        "overhead_bytes": (images - jpeg, "of a picture's caption and tar headers"),
+        "loader_rate": (rate, f"images/s of {pixels} that a core reads and renders"),
+        "overhead_bytes": (images - jpeg, "of an image's caption and tar headers"),
         "sample_bytes": (
             vectors - (VIEWS + CAPTIONS) * sizes.dim * HALF,
-            "of a picture in a teacher shard, beside its vectors",
+            "of an image in a teacher shard, beside its vectors",
         ),
         "shard_bytes": ((folder / "many" / MANIFEST).stat().st_size / MANY, "of one in a manifest"),
         "parameters": (parameters, "that are trained, with fusion"),
@@ -70,25 +70,25 @@ def _trainer(folder: Path, sizes: ClusterSizes) -> Trainer:
     images, embeddings = folder / "images", folder / "embeddings"
     identities: dict[str, dict[str, Any]] = {}
     for split, count in (("train", sizes.loaded), ("val", 1)):
-        write_images(images / split, photographs(size=WEB_PICTURE), count, CAPTIONS)
+        write_images(images / split, photographs(size=WEB_IMAGE), count, CAPTIONS)
         identities[split] = write_vectors(
-            images / split, embeddings / split, VIEWS, CAPTIONS, sizes.dim, WEB_PICTURE
+            images / split, embeddings / split, VIEWS, CAPTIONS, sizes.dim, WEB_IMAGE
         )
     losses = LossParams(
         feature=1, affinity=0, relation=0, contrastive=0.1, interactive=0, fusion=0.1
     )
-    params = cluster_params(sizes).model_copy(update={"ema": 0.999, "losses": losses})
+    params = cluster_params(sizes).model_copy(update={"ema_decay": 0.999, "losses": losses})
     run = Storage(str(folder / "run"))
     return Trainer(TrainConfig(params, images, embeddings, identities, run, use_gpu=False))
 
 
 def _loader_rate(trainer: Trainer) -> float:
-    """Pictures a second of CPU time, so that it does not matter what else the machine does.
+    """Images a second of CPU time, so that it does not matter what else the machine does.
 
-    One lane reads whole shards, as those of large runs do; many lanes would pass over much of few
+    One lane reads whole shards, as those of large runs do; many streams would pass over much of few
     shards. The first step is trained too, which gives the optimizer its moments.
     """
-    plan = replace(trainer.plan, lanes=1)
+    plan = replace(trainer.plan, num_streams=1)
     stream = EpochStream(trainer.train_shards, plan, trainer.transform)
     batches = iter(epoch_loader(stream, workers=0))
     trainer.train_step(next(batches))

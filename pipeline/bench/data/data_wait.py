@@ -27,7 +27,7 @@ def wait_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
     """
     images, embeddings = folder / "images", folder / "embeddings"
     identities: dict[str, dict[str, Any]] = {}
-    for split, count in (("train", sizes.epoch_pictures), ("val", 1)):
+    for split, count in (("train", sizes.epoch_images), ("val", 1)):
         write_images(images / split, photographs(), count, captions=1)
         identities[split] = write_vectors(
             images / split, embeddings / split, views=4, captions=1, dim=sizes.dim
@@ -41,7 +41,7 @@ def wait_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
             identities,
             Storage(str(folder / "run")),
             False,
-            loader_workers=1,
+            dataloader_workers=1,
         )
     )
     torch.set_num_threads(1)
@@ -55,7 +55,7 @@ def wait_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
             "data_wait",
             statistics.median(row["data_wait"] for row in rows),
             0.05,
-            f"of an epoch of {sizes.epoch_pictures} pictures at {rate:.0f}/s",
+            f"of an epoch of {sizes.epoch_images} images at {rate:.0f}/s",
             at_most=True,
         )
     ]

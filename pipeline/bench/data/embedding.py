@@ -24,7 +24,7 @@ def embedding_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Fi
     the CPU with a thread a core.
 
     A run reads, decodes, embeds and writes a whole shard, bytes checked and noted, as the stage
-    `embed` does. The pictures have no captions, so that the image tower alone is at work on both
+    `embed` does. The images have no captions, so that the image tower alone is at work on both
     sides.
 
     Args:
@@ -32,7 +32,7 @@ def embedding_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Fi
         teacher: Folder of the teacher.
         sizes: How much.
     """
-    # training pictures have all views, validation pictures the plain one
+    # training images have all views, validation images the plain one
     many = _job(folder, "train", sizes.embed_views // VIEWS)
     one = _job(folder, "val", sizes.embed_views)
     crew = EmbedConfig(embed_params(VIEWS), teacher, False, sizes.embed_batch, os.cpu_count() or 1)
@@ -63,15 +63,15 @@ def embedding_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Fi
             "embedding_share_4_views",
             median_ratio(times["bare"], times["many"]),
             0.93,
-            "the same with 4 views a picture",
+            "the same with 4 views an image",
         ),
     ]
 
 
-def _job(folder: Path, split: str, pictures: int) -> ShardTask:
+def _job(folder: Path, split: str, num_images: int) -> ShardTask:
     """The one shard of a split without captions."""
     images = folder / "images" / split
-    manifest = write_images(images, photographs(), pictures, captions=0, per_shard=pictures)
+    manifest = write_images(images, photographs(), num_images, captions=0, per_shard=num_images)
     return ShardTask(
         split,
         ShardFolder(images),

@@ -71,4 +71,4 @@ def peak_megabytes(call: Callable[[], object]) -> float:
 
 def _plan(folder: Path) -> None:
     manifest = Manifest.read(folder, "bench")
-    EpochPlan(manifest.sizes, 0, epoch=0, global_batch=64, lanes=16, buffer=4096).order()
+    EpochPlan(manifest.sizes, 0, epoch=0, global_batch_size=64, num_streams=16, buffer=4096).order()

@@ -1,4 +1,4 @@
-"""Preparing pictures that keep their bytes, against the bare decoding of them."""
+"""Preparing images that keep their bytes, against the bare decoding of them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from pipeline.prepare.sources import open_source
 
 
 def prepare_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
-    """`prepare_speed`: pictures/s from a folder and a table into shards, as a share of what Pillow
+    """`prepare_speed`: images/s from a folder and a table into shards, as a share of what Pillow
     decodes; each in one process.
 
     Args:
-        folder: Where pictures and shards go.
+        folder: Where images and shards go.
         sizes: How much.
     """
     params = captions_csv_params(folder / "own")
-    pictures = params.path / "images"
-    pictures.mkdir(parents=True)
-    paths = [pictures / f"{number:04d}.jpg" for number in range(sizes.prepare_pictures)]
+    images = params.path / "images"
+    images.mkdir(parents=True)
+    paths = [images / f"{number:04d}.jpg" for number in range(sizes.prepare_images)]
     for path, jpeg in zip(paths, islice(photographs(), len(paths)), strict=True):
         path.write_bytes(jpeg)
     rows = "".join(f"{path.name},a photograph\n" for path in paths)

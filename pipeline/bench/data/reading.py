@@ -25,7 +25,7 @@ def reading_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
     """`teacher_read_samples_per_s`, `teacher_read_against_pth_gz` and `bytes_per_vector`.
 
     Samples are read as training reads them, in step with their image shard, checksums compared;
-    the pictures are a few bytes, so that what is timed is the cache. DataCompDR (Faghri et al.,
+    the images are a few bytes, so that what is timed is the cache. DataCompDR (Faghri et al.,
     2023, arXiv:2303.08983) stores a sample as `KEY.pth.gz`: bfloat16 tensors, pickled and gzipped.
 
     Args:
@@ -74,8 +74,8 @@ def _write_pth_gz(path: Path, shards: PairedShards) -> None:
     with tarfile.open(path, "w") as tar:
         for sample in shards:
             vectors = {
-                "image_emb": torch.tensor(sample.view_vectors).bfloat16(),
-                "text_emb": torch.tensor(sample.text_vectors).bfloat16(),
+                "image_emb": torch.tensor(sample.view_embeddings).bfloat16(),
+                "text_emb": torch.tensor(sample.text_embeddings).bfloat16(),
             }
             file = io.BytesIO()
             torch.save(vectors, file)

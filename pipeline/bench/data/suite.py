@@ -1,4 +1,4 @@
-"""`kdeov bench data`: what users run on their data, from generated pictures to training steps."""
+"""`kdeov bench data`: what users run on their data, from generated images to training steps."""
 
 from __future__ import annotations
 

@@ -26,9 +26,9 @@ from pipeline.training.trainer import Trainer
 
 
 def step_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Figure]:
-    """`step_speedup_pictures`, `step_speedup_captions` and `loss_difference`.
+    """`step_speedup_images`, `step_speedup_captions` and `loss_difference`.
 
-    Each step reads and decodes its pictures and then trains, all on one core. With the teacher in
+    Each step reads and decodes its images and then trains, all on one core. With the teacher in
     the loop, the teacher embeds the batch in between, and everything else is the same.
 
     Args:
@@ -55,28 +55,29 @@ def step_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Figure]
         )
 
     alone, both = config(contrastive=0), config(contrastive=1)
-    live_pictures = _Run(alone, LivePictures(live))
+    live_images = _Run(alone, LiveImages(live))
     live_captions = _Run(both, LiveCaptions(live, both.shards("train")))
-    pictures, captions = _Run(alone, hands_to=live_pictures), _Run(both, hands_to=live_captions)
+    cached_images = _Run(alone, hands_to=live_images)
+    cached_captions = _Run(both, hands_to=live_captions)
     torch.set_num_threads(1)
     times = interleaved(
         {
-            "live pictures": live_pictures,
-            "pictures": pictures,
+            "live images": live_images,
+            "images": cached_images,
             "live captions": live_captions,
-            "captions": captions,
+            "captions": cached_captions,
         },
         sizes.steps,
     )
     differences = [
         abs(ours - theirs)
-        for run, other in ((pictures, live_pictures), (captions, live_captions))
+        for run, other in ((cached_images, live_images), (cached_captions, live_captions))
         for ours, theirs in zip(run.losses, other.losses, strict=True)
     ]
     return [
         Figure(
-            "step_speedup_pictures",
-            median_ratio(times["live pictures"], times["pictures"]),
+            "step_speedup_images",
+            median_ratio(times["live images"], times["images"]),
             4,
             "against the image tower in the loop",
         ),
@@ -96,7 +97,7 @@ def step_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Figure]
     ]
 
 
-class LivePictures:
+class LiveImages:
     """Puts the vectors of a live teacher in the place of the cached ones.
 
     Args:
@@ -111,11 +112,11 @@ class LivePictures:
         return batch._replace(teacher=unit_image_embeddings(self.teacher, pixels, "float32"))
 
 
-class LiveCaptions(LivePictures):
+class LiveCaptions(LiveImages):
     """Also those of the captions.
 
     Args:
-        teacher: Embeds the views of a batch, and a caption of each picture.
+        teacher: Embeds the views of a batch, and a caption of each image.
         shards: Know the captions.
     """
 

@@ -23,12 +23,12 @@ def given(value: float, what: str, origin: Origin, source: str = "") -> Any:
 class Inputs:
     """All numbers of the plan; what they are stands beside them."""
 
-    pictures: float = given(1e9, "pictures", "chosen")
-    views: float = given(4, "views of a picture", "chosen")
-    captions: float = given(1, "captions of a picture", "chosen")
-    batch: float = given(65_536, "pictures a step, over all GPUs", "chosen")
-    lanes: float = given(8_192, "lanes, over all GPUs", "chosen")
-    buffer: float = given(4_194_304, "pictures in the shuffle buffer, over all GPUs", "chosen")
+    images: float = given(1e9, "images", "chosen")
+    views: float = given(4, "views of an image", "chosen")
+    captions: float = given(1, "captions of an image", "chosen")
+    batch: float = given(65_536, "images a step, over all GPUs", "chosen")
+    num_streams: float = given(8_192, "streams, over all GPUs", "chosen")
+    buffer: float = given(4_194_304, "images in the shuffle buffer, over all GPUs", "chosen")
     checkpoint_every: float = given(500, "steps between checkpoints", "chosen")
     jpeg_bytes: float = given(
         26_000,
@@ -37,11 +37,11 @@ class Inputs:
         "img2dataset's README: 36 million weigh 936 GB",
     )
     overhead_bytes: float = given(
-        1_791, "bytes of a picture's caption and tar headers", "measured", BENCH
+        1_791, "bytes of an image's caption and tar headers", "measured", BENCH
     )
     dim: float = given(512, "half floats of a vector", "published", "CLIP ViT-B/32")
     sample_bytes: float = given(
-        2_590, "bytes of a picture in a teacher shard, beside its vectors", "measured", BENCH
+        2_590, "bytes of an image in a teacher shard, beside its vectors", "measured", BENCH
     )
     shard_bytes: float = given(174, "bytes of a shard in a manifest", "measured", BENCH)
     teacher_rate: float = given(
@@ -61,11 +61,11 @@ class Inputs:
     )
     student_rate: float = given(
         4_469,
-        "pictures/s, training a CSP Darknet of three times YOLOv8n's work on an RTX 3090",
+        "images/s, training a CSP Darknet of three times YOLOv8n's work on an RTX 3090",
         "published",
         TIMM.format("train-amp-nhwc-pt112-cu113-rtx3090") + ", `cs3darknet_focus_s`",
     )
-    loader_rate: float = given(400, "pictures/s that a core reads and renders", "measured", BENCH)
+    loader_rate: float = given(400, "images/s that a core reads and renders", "measured", BENCH)
     parameters: float = given(
         2_694_736, "parameters that are trained, with fusion", "measured", BENCH
     )

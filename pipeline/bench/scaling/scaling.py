@@ -43,7 +43,7 @@ class Step:
         compute: Of the GPU.
         load: Of the cores that read for it.
         gradients: Joining them.
-        vectors: Joining those of all pictures, for losses that compare pictures.
+        vectors: Joining those of all images, for losses that compare images.
     """
 
     compute: float
@@ -58,7 +58,7 @@ class Step:
 
     @property
     def coupled(self) -> float:
-        """With losses that compare pictures."""
+        """With losses that compare images."""
         return self.alone + self.vectors
 
 
@@ -78,8 +78,8 @@ def step_of(inputs: Inputs, gpus: int) -> Step:
     )
 
 
-def picture_bytes(inputs: Inputs) -> tuple[float, float]:
-    """Of a picture, in an image shard and in a teacher shard."""
+def image_bytes(inputs: Inputs) -> tuple[float, float]:
+    """Of an image, in an image shard and in a teacher shard."""
     vectors = inputs.views + inputs.captions
     return (
         inputs.jpeg_bytes + inputs.overhead_bytes,
@@ -89,13 +89,13 @@ def picture_bytes(inputs: Inputs) -> tuple[float, float]:
 
 def rows_of_data(inputs: Inputs) -> list[Row]:
     """What does not depend on the number of GPUs."""
-    image, teacher = picture_bytes(inputs)
-    shards = math.ceil(inputs.pictures / PER_SHARD)
+    image, teacher = image_bytes(inputs)
+    shards = math.ceil(inputs.images / PER_SHARD)
     hours = teacher_hours(inputs)
-    terabytes = inputs.pictures * (image + teacher) / 1e12
+    terabytes = inputs.images * (image + teacher) / 1e12
     return [
-        Row("image shards, TB", [inputs.pictures * image / 1e12], "published and measured bytes"),
-        Row("teacher shards, TB", [inputs.pictures * teacher / 1e12], "measured bytes"),
+        Row("image shards, TB", [inputs.images * image / 1e12], "published and measured bytes"),
+        Row("teacher shards, TB", [inputs.images * teacher / 1e12], "measured bytes"),
         Row(f"shards of {PER_SHARD:,}, of each kind", [shards], "arithmetic"),
         Row("both manifests, MB", [2 * shards * inputs.shard_bytes / 1e6], "measured bytes"),
         Row("storage, $ a month", [terabytes * 1000 * inputs.storage_price], "assumed price"),
@@ -103,7 +103,7 @@ def rows_of_data(inputs: Inputs) -> list[Row]:
         Row("teacher, $", [hours * inputs.gpu_price], "the same, assumed price"),
         Row(
             "cores that read for a teacher's GPU",
-            [inputs.pictures * inputs.views / (hours * 3600) / inputs.loader_rate],
+            [inputs.images * inputs.views / (hours * 3600) / inputs.loader_rate],
             "the same, measured loader",
         ),
     ]
@@ -111,7 +111,7 @@ def rows_of_data(inputs: Inputs) -> list[Row]:
 
 def teacher_hours(inputs: Inputs) -> float:
     """GPU-hours to embed all views and captions."""
-    views = inputs.pictures * (inputs.views + inputs.captions * inputs.caption_cost)
+    views = inputs.images * (inputs.views + inputs.captions * inputs.caption_cost)
     return views / (inputs.teacher_rate * inputs.teacher_share) / 3600
 
 
@@ -119,7 +119,7 @@ def rows_of_epoch(inputs: Inputs, gpus: Sequence[int]) -> list[Row]:
     """What an epoch of training asks for, on each number of GPUs."""
     found = [simulated(inputs, count) for count in gpus]
     steps = [step_of(inputs, count) for count in gpus]
-    sizes = sum(picture_bytes(inputs))
+    sizes = sum(image_bytes(inputs))
     alone = [s.steps * step.alone / 3600 for s, step in zip(found, steps, strict=True)]
     coupled = [s.steps * step.coupled / 3600 for s, step in zip(found, steps, strict=True)]
     # all that lies in front of what a lane wants of a shard is read too
@@ -131,10 +131,10 @@ def rows_of_epoch(inputs: Inputs, gpus: Sequence[int]) -> list[Row]:
     rate = "published rate"
     return [
         Row("embedding before, hours", [teacher_hours(inputs) / count for count in gpus], rate),
-        Row("pictures a GPU a step", [inputs.batch / count for count in gpus], "arithmetic"),
+        Row("images a GPU a step", [inputs.batch / count for count in gpus], "arithmetic"),
         Row("steps", [s.steps for s in found], SIMULATED),
-        Row("pictures a GPU, fewest", [s.rank_samples[0] for s in found], SIMULATED),
-        Row("pictures a GPU, most", [s.rank_samples[1] for s in found], SIMULATED),
+        Row("images a GPU, fewest", [s.rank_samples[0] for s in found], SIMULATED),
+        Row("images a GPU, most", [s.rank_samples[1] for s in found], SIMULATED),
         Row("shards a GPU opens, most", [s.rank_shards[1] for s in found], SIMULATED),
         Row("readers of a shard at once, most", [s.shard_readers for s in found], SIMULATED),
         Row("shuffle buffer a GPU, GB", [s.held * sizes / 1e9 for s in found], "measured bytes"),
@@ -166,7 +166,7 @@ def rows_of_epoch(inputs: Inputs, gpus: Sequence[int]) -> list[Row]:
         ),
         Row(
             "buffers of open shards a GPU, GB",
-            [2 * inputs.lanes / count * inputs.request_bytes / 1e9 for count in gpus],
+            [2 * inputs.num_streams / count * inputs.request_bytes / 1e9 for count in gpus],
             "arithmetic",
         ),
         Row("checkpoint, MB", checkpoint, "measured bytes"),
@@ -185,7 +185,7 @@ def rows_of_epoch(inputs: Inputs, gpus: Sequence[int]) -> list[Row]:
 def simulated(inputs: Inputs, gpus: int) -> Simulation:
     """The data plan of an epoch."""
     size = PlanSize(
-        int(inputs.pictures), gpus, int(inputs.batch), int(inputs.lanes), int(inputs.buffer)
+        int(inputs.images), gpus, int(inputs.batch), int(inputs.num_streams), int(inputs.buffer)
     )
     full, rest = divmod(size.samples, PER_SHARD)
     return simulate(size.plan([PER_SHARD] * full + [rest] * bool(rest)), gpus)
@@ -199,13 +199,13 @@ def scaling_markdown(inputs: Inputs, gpus: Sequence[int] = GPUS) -> str:
         gpus: Numbers of GPUs that are compared.
 
     Raises:
-        KdeovError: Lanes or pictures cannot be shared by so many GPUs.
+        KdeovError: Lanes or images cannot be shared by so many GPUs.
     """
     for count in gpus:
-        if count < 1 or inputs.lanes % count:
+        if count < 1 or inputs.num_streams % count:
             raise KdeovError(
-                f"{inputs.lanes:.0f} lanes cannot be shared by {count} GPUs; give "
-                "--set lanes=NUMBER, a multiple of the GPUs and a divisor of batch"
+                f"{inputs.num_streams:.0f} streams cannot be shared by {count} GPUs; give "
+                "--set num_streams=NUMBER, a multiple of the GPUs and a divisor of batch"
             )
     plain = Inputs()
     started = []

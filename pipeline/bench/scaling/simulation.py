@@ -1,7 +1,7 @@
 """The data plan of a large run, gone through rank by rank: is every sample read once, does each
 rank have equally much to do, and what does the plan itself cost?
 
-All of it is exact: what is compared are the segments of all lanes, not a sample of them.
+All of it is exact: what is compared are the segments of all streams, not a sample of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Simulation:
         repeated: Samples that are read again, to fill the last step.
         rank_samples: The fewest and the most that a rank reads.
         rank_shards: The fewest and the most shards that a rank opens.
-        shard_readers: The most lanes that read one shard at the same step.
+        shard_readers: The most streams that read one shard at the same step.
         passed_over: Samples in front of those that a lane wants of a shard, as a share of all.
         held: The most samples that a rank holds.
         burst: The most samples that a rank reads between two steps.
@@ -57,7 +57,7 @@ def simulate(plan: EpochPlan, ranks: int) -> Simulation:
     rank_of = np.repeat(np.arange(ranks), [len(plan.lanes_of(r, ranks)) for r in range(ranks)])
     # [segments, 4]: lane, shard, and from which to which sample of it
     lane, shard, start, stop = np.array(
-        [(n, s.shard, s.start, s.stop) for n in range(plan.lanes) for s in plan.segments(n)]
+        [(n, s.shard, s.start, s.stop) for n in range(plan.num_streams) for s in plan.segments(n)]
     ).T
     length = stop - start
     samples = np.bincount(rank_of[lane], length, ranks).astype(int)
@@ -93,11 +93,11 @@ def _overlaps(group: np.ndarray, start: np.ndarray, stop: np.ndarray) -> tuple[A
     return depth[:-1], np.where(inside, np.diff(places), 0)
 
 
-def _rank_buffer(plan: EpochPlan, lanes: range) -> tuple[int, int]:
+def _rank_buffer(plan: EpochPlan, streams: range) -> tuple[int, int]:
     """Samples that a rank holds, and those that it reads between two steps, at most."""
     read = np.zeros(plan.steps, int)
     held = 0
-    for lane in lanes:
+    for lane in streams:
         blocks = list(plan.blocks(lane))
         held += max(len(block.order) for block in blocks)
         for block in blocks:
@@ -115,7 +115,7 @@ def simulation_figures(folder: Path, size: PlanSize) -> list[Figure]:
     write_manifest(folder, size.samples)
 
     def one_rank() -> EpochPlan:
-        Manifest.read(folder, "bench")  # that of the pictures, and that of the teacher's vectors
+        Manifest.read(folder, "bench")  # that of the images, and that of the teacher's vectors
         plan = size.plan(Manifest.read(folder, "bench").sizes)
         for lane in plan.lanes_of(0, size.ranks):
             list(plan.segments(lane))
@@ -126,7 +126,7 @@ def simulation_figures(folder: Path, size: PlanSize) -> list[Figure]:
     plan = one_rank()
     seconds = time.perf_counter() - start
     found = simulate(plan, size.ranks)
-    (fewest, most), share = found.rank_samples, size.global_batch / size.ranks
+    (fewest, most), share = found.rank_samples, size.global_batch_size / size.ranks
     shards = "{} to {}".format(*found.rank_shards)
     return [
         Figure(

@@ -33,15 +33,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CachedSplit:
-    """What shards know of a split: N pictures and M captions, in the order of the shards.
+    """What shards know of a split: N images and M captions, in the order of the shards.
 
     Attributes:
-        labels: [N] class numbers, or None where a picture has none.
-        teacher: [N, D] unit vectors of the pictures' plain views, or None where the teacher has
+        labels: [N] class numbers, or None where an image has none.
+        teacher: [N, D] unit vectors of the images' plain views, or None where the teacher has
             not seen this split.
         captions: M captions.
         texts: [M, D] unit vectors of the captions.
-        image_of_text: [M] the picture of each caption.
+        image_of_text: [M] the image of each caption.
         size: N.
     """
 
@@ -54,7 +54,7 @@ class CachedSplit:
 
     @classmethod
     def of(cls, samples: Iterable[PairedSample], dim: int, captions: bool) -> CachedSplit:
-        """What is known of samples, whose pictures do not stay in memory.
+        """What is known of samples, whose images do not stay in memory.
 
         Args:
             samples: N of them.
@@ -68,11 +68,11 @@ class CachedSplit:
         owners: list[int] = []
         for number, sample in enumerate(samples):
             labels.append(sample.label)
-            teacher.append(sample.view_vectors[:1].copy())  # a view keeps all others in memory
+            teacher.append(sample.view_embeddings[:1].copy())  # a view keeps all others in memory
             if captions:
                 words += sample.captions
                 owners += [number] * len(sample.captions)
-                texts.append(sample.text_vectors)
+                texts.append(sample.text_embeddings)
         vectors = _unit(teacher, dim)
         return cls(
             labels=None if None in labels else torch.tensor(labels),
@@ -86,7 +86,7 @@ class CachedSplit:
 
 @dataclass(frozen=True)
 class StudentVectors:
-    """What the student makes of N pictures.
+    """What the student makes of N images.
 
     Attributes:
         embedding: [N, D] unit vectors.
@@ -123,7 +123,7 @@ def run_student(
             f"the teacher's have {shards.dim}; run `dvc repro distill`"
         )
     vectors, maps = [], []
-    with progress(f"embed {split} with the student", len(shards)) as meter:
+    with progress(f"embed {split} with the student", len(shards)) as bar:
         for batch in EvaluationStream(shards, model.transform, BATCH):
             pixels = model.transform.normalise(batch.pixels.to(model.device))
             if dense:
@@ -132,7 +132,7 @@ def run_student(
                 maps.append(output.dense.half().cpu())
             else:
                 vectors.append(model.student(pixels))
-            meter.advance(len(batch.keys))
+            bar.update(len(batch.keys))
     return StudentVectors(
         embedding=F.normalize(torch.cat(vectors).float().cpu(), dim=-1),
         dense=torch.cat(maps) if dense else None,

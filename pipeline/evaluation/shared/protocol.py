@@ -14,27 +14,29 @@ from pipeline.storage.files import digest
 logger = logging.getLogger(__name__)
 
 
-def protocol(task: str, *parts: str, transform: ImageTransform, resamples: int) -> dict[str, str]:
+def protocol(
+    task: str, *parts: str, transform: ImageTransform, bootstrap_samples: int
+) -> dict[str, str]:
     """The protocol of an evaluation; it is logged.
 
     Args:
         task: Such as `zero-shot`.
-        parts: What belongs to the task: pictures, classes, prompts, rules.
-        transform: How the student sees pictures.
-        resamples: Of the bootstrap.
+        parts: What belongs to the task: images, classes, prompts, rules.
+        transform: How the student sees images.
+        bootstrap_samples: Of the bootstrap.
 
     Returns:
         `protocol`, the line, and `protocol_id`, eight hexadecimal digits of it.
     """
     shown = f"{transform.size} px {transform.interpolation} {transform.crop}"
-    line = "/".join([task, *parts, shown, f"{resamples} resamples"])
+    line = "/".join([task, *parts, shown, f"{bootstrap_samples} bootstrap_samples"])
     identity = digest(line)[:8]
     logger.info("protocol %s: %s", identity, line)
     return {"protocol": line, "protocol_id": identity}
 
 
-def pictures_part(dataset: Dataset, images: Path, captions: int | None = None) -> str:
-    """The test pictures: data set, number, and digest of the shards that hold them with their
+def images_part(dataset: Dataset, images: Path, captions: int | None = None) -> str:
+    """The test images: data set, number, and digest of the shards that hold them with their
     labels and captions.
 
     Args:
@@ -46,7 +48,7 @@ def pictures_part(dataset: Dataset, images: Path, captions: int | None = None) -
         KdeovError: The manifest of the test split is missing or damaged.
     """
     manifest = Manifest.read(images / "test", "prepare")
-    counts = f"{manifest.samples} test pictures"
+    counts = f"{manifest.samples} test images"
     if captions is not None:
         counts += f" with {captions} captions"
     return f"{dataset.name} {counts} {digest([shard.sha256 for shard in manifest.shards])[:8]}"

@@ -1,4 +1,4 @@
-"""What re-ranking by fusion changes: the first pictures that the index finds for a text, in an
+"""What re-ranking by fusion changes: the first images that the index finds for a text, in an
 order of the fusion module's own.
 """
 
@@ -29,22 +29,22 @@ def rerank(
     count: int,
     device: torch.device,
 ) -> dict[str, Statistic]:
-    """Text-to-picture recalls after fusion has put the first `count` hits of each text into its own
+    """Text-to-image recalls after fusion has put the first `count` hits of each text into its own
     order.
 
     Args:
         fusion: The module.
-        dense: [N, D, h, w] dense maps of the pictures.
+        dense: [N, D, h, w] dense maps of the images.
         texts: [M, D] unit vectors.
-        similarity: [N, M] pictures against texts, which the index sorts by.
-        image_of_text: [M] the picture of each text.
+        similarity: [N, M] images against texts, which the index sorts by.
+        image_of_text: [M] the image of each text.
         count: Hits that are put in order, N at most.
         device: Of the module.
     """
     shown = min(max(count, *RECALLS), len(dense))
     top, rest = first_hits(similarity.T, shown).split([count, shown - count], dim=1)
     found = []
-    with progress("re-rank", len(top), "texts") as meter:
+    with progress("re-rank", len(top), "texts") as bar:
         for rows in torch.arange(len(top)).split(BATCH):
             maps = dense[top[rows].flatten()].float().to(device)
             queries = texts[rows].repeat_interleave(count, dim=0)[:, None].to(device)
@@ -52,7 +52,7 @@ def rerank(
             order = top[rows].gather(1, scores.argsort(dim=1, descending=True, stable=True))
             right = torch.cat([order, rest[rows]], dim=1) == image_of_text[rows, None]
             found.append(torch.stack([right[:, :k].any(dim=1) for k in RECALLS], dim=1))
-            meter.advance(len(rows))
+            bar.update(len(rows))
     hits, owners = torch.cat(found).numpy(), image_of_text.numpy()
     return {
         f"t2i_r{k}": Mean.of(hits[:, column], owners, size=len(dense))
@@ -61,7 +61,10 @@ def rerank(
 
 
 def gains(
-    before: Mapping[str, Statistic], after: Mapping[str, Statistic], size: int, resamples: int
+    before: Mapping[str, Statistic],
+    after: Mapping[str, Statistic],
+    size: int,
+    bootstrap_samples: int,
 ) -> dict[str, Any]:
     """Metrics after re-ranking, and `gain_...` over the index, with intervals of the paired
     differences.
@@ -72,8 +75,8 @@ def gains(
     """
     old, new = values_of(before, size), values_of(after, size)
     draws = {
-        "old": distributions(before, size, resamples),
-        "new": distributions(after, size, resamples),
+        "old": distributions(before, size, bootstrap_samples),
+        "new": distributions(after, size, bootstrap_samples),
     }
     bounds = intervals(
         {

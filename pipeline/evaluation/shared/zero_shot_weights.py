@@ -23,7 +23,7 @@ FORMAT = 1
 VECTORS, HEAD = "vectors", "head"
 
 
-def class_vectors(
+def class_embeddings(
     encoder: TextEncoder, names: Sequence[str], prompts: Sequence[str], folder: Path
 ) -> Tensor:
     """Class vectors [K, D] on the CPU, from an earlier run where there was one.
@@ -38,7 +38,7 @@ def class_vectors(
         KdeovError: The encoder does not know a text.
     """
     if not isinstance(encoder, TextTower):
-        return encoder.class_vectors(names, prompts).cpu()
+        return encoder.class_embeddings(names, prompts).cpu()
     identity = _identity(encoder, names, prompts)
     path = folder / f"{identity[:16]}.safetensors"
     what = f"text head of {len(names)} classes x {len(prompts)} prompts"
@@ -46,7 +46,7 @@ def class_vectors(
     if kept is not None:
         logger.info("%s: found in %s", what, path)
         return kept
-    vectors = encoder.class_vectors(names, prompts).cpu().contiguous()
+    vectors = encoder.class_embeddings(names, prompts).cpu().contiguous()
     with writing(path) as file:
         file.write(save({VECTORS: vectors}, metadata={HEAD: _mark(identity, vectors)}))
     logger.info("%s: kept in %s", what, path)

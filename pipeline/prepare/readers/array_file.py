@@ -1,4 +1,4 @@
-"""Arrays in an `.npz` file or a folder of `.npy` files: small ones whole, pictures by row."""
+"""Arrays in an `.npz` file or a folder of `.npy` files: small ones whole, images by row."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What sources share whose pictures are rows of pixels in one file, each with the number of its
+"""What sources share whose images are rows of pixels in one file, each with the number of its
 class or without.
 
-Such pictures are small and lossless, and a shard holds JPEGs: they are stored at quality 100 with
+Such images are small and lossless, and a shard holds JPEGs: they are stored at quality 100 with
 full colour resolution, which changes the pixels of CIFAR-10 by 0.4 of 255 on average and 4 at most.
 """
 
@@ -15,20 +15,20 @@ import numpy as np
 from kdeov.errors import KdeovError
 from kdeov.prompts import templates
 from pipeline.artifacts.dataset import SPLITS
-from pipeline.prepare.images import UnusablePicture, encode_pixels
+from pipeline.prepare.images import UnusableImage, encode_pixels
 from pipeline.prepare.readers.base import Rejected, Sample, Source
 from pipeline.prepare.readers.naming import hash_split, unique_keys
 
 
 @dataclass(frozen=True)
 class Table:
-    """Pictures of an official split.
+    """Images of an official split.
 
     Attributes:
         name: What its rows are called after.
         count: How many there are, N.
         labels: Numbers of the classes, [N], or None where the split has none.
-        rows: Reads the pictures in order: uint8 [height, width, 3], or [height, width] in grey.
+        rows: Reads the images in order: uint8 [height, width, 3], or [height, width] in grey.
         first: Number of the first row.
     """
 
@@ -41,7 +41,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Row:
-    """One picture, on its way to a worker process."""
+    """One image, on its way to a worker process."""
 
     table: str
     number: int
@@ -80,13 +80,13 @@ class RowReader:
         keys: What the keys of each table begin with.
         classes: Their names.
         prompts: Templates of captions.
-        max_side: Longest side.
+        max_image_side: Longest side.
     """
 
     keys: dict[str, str]
     classes: list[str]
     prompts: tuple[str, ...]
-    max_side: int | None
+    max_image_side: int | None
 
     def __call__(self, row: Row) -> Sample | Rejected:
         name = f"{row.table}/{row.number}"
@@ -96,11 +96,11 @@ class RowReader:
                 return Rejected(name, f"label {row.label} of {len(self.classes)} classes")
             captions = [prompt.format(self.classes[row.label]) for prompt in self.prompts]
         try:
-            picture = encode_pixels(row.pixels, self.max_side)
-        except UnusablePicture as why:
+            image = encode_pixels(row.pixels, self.max_image_side)
+        except UnusableImage as why:
             return Rejected(name, str(why))
         key = f"{self.keys[row.table]}-{row.number:07d}"
-        return Sample(key, picture.jpeg, captions, name, row.label, grid=picture.grid)
+        return Sample(key, image.jpeg, captions, name, row.label, grid=image.grid)
 
 
 def pixel_rows(
@@ -109,7 +109,7 @@ def pixel_rows(
     template_set: str | None,
     shares: Mapping[str, float],
     seed: int,
-    max_side: int | None,
+    max_image_side: int | None,
 ) -> Source:
     """The source of some tables.
 
@@ -119,7 +119,7 @@ def pixel_rows(
         template_set: Set of `kdeov.prompts` that makes captions of class names; None makes none.
         shares: Of the training table, for splits that have no table of their own.
         seed: Picks their rows.
-        max_side: See `pipeline.prepare.images.encode_pixels`.
+        max_image_side: See `pipeline.prepare.images.encode_pixels`.
 
     Raises:
         KdeovError: Unknown templates, or two classes of one name.
@@ -142,4 +142,4 @@ def pixel_rows(
         held_out = [name for number, name in enumerate(names) if number not in trained]
     keys = unique_keys(table.name for table in tables.values())
     prompts = () if template_set is None else templates(template_set)
-    return Source(inputs, RowReader(keys, names, prompts, max_side), names, held_out)
+    return Source(inputs, RowReader(keys, names, prompts, max_image_side), names, held_out)

@@ -9,12 +9,12 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture on its way into a shard.
+    """One image on its way into a shard.
 
     Attributes:
         key: Name in the shard; letters, digits, - and _ alone, unique in its split.
-        jpeg: The encoded picture.
-        captions: At least one, or none in all pictures of the data set.
+        jpeg: The encoded image.
+        captions: At least one, or none in all images of the data set.
         source: What a person would look for, such as a file name.
         label: Index into the data set's classes, or None where the source has none.
         extra: Whatever else the source knows (boxes, say); JSON types only.
@@ -55,7 +55,7 @@ class Source:
         inputs: Of each split. What the listing already refused is a `Rejected` among them.
         make: A sample of one input; the same whenever and wherever it is called. It is pickled
             into worker processes, so it holds no list of inputs.
-        classes: Names of the labels; empty where pictures have none.
+        classes: Names of the labels; empty where images have none.
         held_out: Those of the classes that never occur in training.
     """
 

@@ -1,4 +1,4 @@
-"""Objects that somebody marked in a picture, on their way to the picture that is stored."""
+"""Objects that somebody marked in an image, on their way to the image that is stored."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.prepare.images import UnusablePicture
+from pipeline.prepare.images import UnusableImage
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """The marked objects of one picture.
+    """The marked objects of one image.
 
     Attributes:
-        width: Of the picture in which they were marked, in pixels.
+        width: Of the image in which they were marked, in pixels.
         height: Likewise.
         objects: Name, left, top, width and height of each, and whether it is a crowd.
     """
@@ -24,27 +24,27 @@ class Boxes:
     objects: list[tuple[str, float, float, float, float, bool]] = field(default_factory=list)
 
     def within(self, size: tuple[int, int]) -> list[dict[str, Any]]:
-        """Objects with `name`, `box` (left, top, right, bottom in pixels of the stored picture) and
+        """Objects with `name`, `box` (left, top, right, bottom in pixels of the stored image) and
         `crowd`.
 
         Args:
-            size: Width and height of the stored picture.
+            size: Width and height of the stored image.
 
         Raises:
-            UnusablePicture: The picture has another shape, or a box is none.
+            UnusableImage: The image has another shape, or a box is none.
         """
         width, height = size
-        # a picture that was reduced keeps its shape but for the rounding of a side
+        # an image that was reduced keeps its shape but for the rounding of a side
         distortion = abs(width * self.height - height * self.width)
         if min(self.width, self.height) < 1 or distortion > max(self.width, self.height):
-            raise UnusablePicture(
+            raise UnusableImage(
                 f"{width} x {height} pixels, its boxes were drawn on {self.width} x {self.height}"
             )
         x_scale, y_scale = width / self.width, height / self.height
         found = []
         for name, left, top, wide, high, crowd in self.objects:
             if not all(map(math.isfinite, (left, top, wide, high))) or wide < 0 or high < 0:
-                raise UnusablePicture(f"the box of a {name} is none ({left, top, wide, high})")
+                raise UnusableImage(f"the box of a {name} is none ({left, top, wide, high})")
             box = [
                 _clip(left * x_scale, width), _clip(top * y_scale, height),
                 _clip((left + wide) * x_scale, width), _clip((top + high) * y_scale, height),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pipeline.prepare.images import UnusablePicture
+from pipeline.prepare.images import UnusableImage
 
 REPLACEMENT = "\ufffd"  # what a program writes for bytes that it could not decode
 
@@ -13,14 +13,14 @@ def clean_captions(texts: Iterable[str]) -> list[str]:
     """Captions with single spaces, without empty ones.
 
     Raises:
-        UnusablePicture: There is none, or one was decoded wrongly before.
+        UnusableImage: There is none, or one was decoded wrongly before.
     """
     captions = [text for raw in texts if (text := " ".join(raw.split()))]
     if not captions:
-        raise UnusablePicture("no caption")
+        raise UnusableImage("no caption")
     for caption in captions:
         if REPLACEMENT in caption or not is_unicode(caption):
-            raise UnusablePicture(f"a caption in the wrong encoding ({caption!a})")
+            raise UnusableImage(f"a caption in the wrong encoding ({caption!a})")
     return captions
 
 

@@ -10,10 +10,10 @@ import stat
 from functools import lru_cache
 from pathlib import Path
 
-from pipeline.prepare.images import UnusablePicture
+from pipeline.prepare.images import UnusableImage
 from pipeline.prepare.readers.captions import is_unicode
 
-LARGEST = 1 << 30  # bytes; pictures of as many pixels as Pillow admits are smaller
+LARGEST = 1 << 30  # bytes; images of as many pixels as Pillow admits are smaller
 
 
 def read_within(root: Path, name: str) -> bytes:
@@ -24,18 +24,18 @@ def read_within(root: Path, name: str) -> bytes:
         name: Path of the file from there. Links are followed as long as they stay in the folder.
 
     Raises:
-        UnusablePicture: Missing, unreadable, or anything but a plain file within the folder.
+        UnusableImage: Missing, unreadable, or anything but a plain file within the folder.
     """
     if not name:
-        raise UnusablePicture("has no name")
+        raise UnusableImage("has no name")
     if "\0" in name:
-        raise UnusablePicture("its name holds a null")
+        raise UnusableImage("its name holds a null")
     if not is_unicode(name):
-        raise UnusablePicture("its name is not UTF-8")
-    outside = "lies outside the folder of pictures (by .. or a link); name the real one in prepare"
+        raise UnusableImage("its name is not UTF-8")
+    outside = "lies outside the folder of images (by .. or a link); name the real one in prepare"
     # one look at a folder is enough for all of its files
     if not _lies_in(root, name[: name.rfind("/") + 1]):
-        raise UnusablePicture(outside)
+        raise UnusableImage(outside)
     path = f"{root}/{name}"
     try:
         try:
@@ -44,12 +44,12 @@ def read_within(root: Path, name: str) -> bytes:
             if error.errno != errno.ELOOP:
                 raise
         if not _lies_in(root, name):
-            raise UnusablePicture(outside)
+            raise UnusableImage(outside)
         return _read(path)
     except FileNotFoundError:
-        raise UnusablePicture("no such file") from None
+        raise UnusableImage("no such file") from None
     except OSError as error:
-        raise UnusablePicture(f"unreadable ({error.strerror})") from error
+        raise UnusableImage(f"unreadable ({error.strerror})") from error
 
 
 @lru_cache(maxsize=1024)
@@ -64,9 +64,9 @@ def _read(path: str, flags: int = 0) -> bytes:
     try:
         status = os.fstat(number)
         if not stat.S_ISREG(status.st_mode):
-            raise UnusablePicture("unreadable (no plain file)")
+            raise UnusableImage("unreadable (no plain file)")
         if status.st_size > LARGEST:
-            raise UnusablePicture(f"larger than {LARGEST:,} bytes")
+            raise UnusableImage(f"larger than {LARGEST:,} bytes")
         data = os.read(number, status.st_size)
         while len(data) < status.st_size and (more := os.read(number, status.st_size)):
             data += more

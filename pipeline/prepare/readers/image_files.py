@@ -1,4 +1,4 @@
-"""What sources share whose pictures are files in a folder: they list files, and this makes samples
+"""What sources share whose images are files in a folder: they list files, and this makes samples
 of them.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kdeov.errors import KdeovError
 from pipeline.artifacts.dataset import SPLITS
-from pipeline.prepare.images import UnusablePicture, decode_picture
+from pipeline.prepare.images import UnusableImage, decode_image
 from pipeline.prepare.readers.base import Rejected, Sample, Source
 from pipeline.prepare.readers.boxes import Boxes
 from pipeline.prepare.readers.captions import clean_captions
@@ -19,11 +19,11 @@ from pipeline.prepare.readers.naming import unique_keys
 
 
 @dataclass(frozen=True, slots=True)  # there may be millions
-class PictureFile:
-    """One picture as a source lists it.
+class ImageFile:
+    """One image as a source lists it.
 
     Attributes:
-        name: Path within the folder of pictures.
+        name: Path within the folder of images.
         captions: As they were found, or None where the source has none.
         label: Class name, or None where the source has no classes.
         boxes: Marked objects, or None where the source has none.
@@ -37,7 +37,7 @@ class PictureFile:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One picture on its way to a worker process.
+    """One image on its way to a worker process.
 
     Attributes:
         key: Of its sample.
@@ -46,14 +46,14 @@ class Input:
     """
 
     key: str
-    file: PictureFile
+    file: ImageFile
     label: int | None
 
 
-def picture_files(
+def image_files(
     folder: Path,
-    splits: Mapping[str, Iterable[PictureFile | Rejected]],
-    max_side: int | None,
+    splits: Mapping[str, Iterable[ImageFile | Rejected]],
+    max_image_side: int | None,
     option: str,
 ) -> Source:
     """The source of files in a folder.
@@ -61,22 +61,22 @@ def picture_files(
     Args:
         folder: What the names start at.
         splits: Files of each split, each file once, and what the listing refused.
-        max_side: See `pipeline.prepare.images.decode_picture`.
+        max_image_side: See `pipeline.prepare.images.decode_image`.
         option: The keys of `params.yaml` that name the folder.
 
     Raises:
         KdeovError: There is no such folder.
     """
     if not folder.is_dir():
-        raise KdeovError(f"{folder}: no such folder of pictures; check {option}")
+        raise KdeovError(f"{folder}: no such folder of images; check {option}")
     listed = {split: list(splits.get(split, ())) for split in SPLITS}
-    files = [f for part in listed.values() for f in part if isinstance(f, PictureFile)]
+    files = [f for part in listed.values() for f in part if isinstance(f, ImageFile)]
     keys = unique_keys(file.name for file in files)
     classes = sorted({file.label for file in files if file.label is not None})
     numbers = {name: number for number, name in enumerate(classes)}
-    trained = {file.label for file in listed["train"] if isinstance(file, PictureFile)}
+    trained = {file.label for file in listed["train"] if isinstance(file, ImageFile)}
 
-    def inputs(part: list[PictureFile | Rejected]) -> list[Input | Rejected]:
+    def inputs(part: list[ImageFile | Rejected]) -> list[Input | Rejected]:
         return [
             file
             if isinstance(file, Rejected)
@@ -86,7 +86,7 @@ def picture_files(
 
     return Source(
         inputs={split: inputs(part) for split, part in listed.items()},
-        make=FileReader(folder.resolve(), max_side),
+        make=FileReader(folder.resolve(), max_image_side),
         classes=classes,
         held_out=[name for name in classes if name not in trained],
     )
@@ -97,21 +97,21 @@ class FileReader:
     """Makes samples of files.
 
     Attributes:
-        root: Folder of the pictures, without links in its path.
-        max_side: See `pipeline.prepare.images.decode_picture`.
+        root: Folder of the images, without links in its path.
+        max_image_side: See `pipeline.prepare.images.decode_image`.
     """
 
     root: Path
-    max_side: int | None
+    max_image_side: int | None
 
     def __call__(self, item: Input) -> Sample | Rejected:
         name = item.file.name
         try:
             found = item.file.captions
             captions = [] if found is None else clean_captions(found)
-            picture = decode_picture(read_within(self.root, name), self.max_side)
+            image = decode_image(read_within(self.root, name), self.max_image_side)
             boxes = item.file.boxes
-            extra = {} if boxes is None else {"objects": boxes.within(picture.size)}
-        except UnusablePicture as why:
+            extra = {} if boxes is None else {"objects": boxes.within(image.size)}
+        except UnusableImage as why:
             return Rejected(name, str(why))
-        return Sample(item.key, picture.jpeg, captions, name, item.label, extra, picture.grid)
+        return Sample(item.key, image.jpeg, captions, name, item.label, extra, image.grid)

@@ -15,7 +15,7 @@ from pipeline.prepare.sources.image_folder import image_folder
 from pipeline.prepare.sources.scenes import scenes
 from pipeline.prepare.sources.shards import shards
 
-# each is called with path, options, seed and the longest side of a picture
+# each is called with path, options, seed and the longest side of an image
 OPENERS: dict[str, Callable[..., Source]] = {
     "scenes": scenes,
     "captions_csv": captions_csv,
@@ -36,4 +36,4 @@ def open_source(params: PrepareParams) -> Source:
         KdeovError: What the source reads is missing or malformed.
     """
     options = getattr(params, params.source)
-    return OPENERS[params.source](params.path, options, params.seed, params.max_side)
+    return OPENERS[params.source](params.path, options, params.seed, params.max_image_side)

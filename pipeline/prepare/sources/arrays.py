@@ -16,14 +16,14 @@ from pipeline.prepare.readers.array_rows import Table, pixel_rows
 from pipeline.prepare.readers.base import Source
 
 
-def arrays(path: Path, options: ArraysParams, seed: int, max_side: int | None) -> Source:
+def arrays(path: Path, options: ArraysParams, seed: int, max_image_side: int | None) -> Source:
     """Lists the rows of arrays.
 
     Args:
         path: The `.npz` file, or the folder of `.npy` files.
         options: Names of arrays, templates, and the shares of splits that have no arrays.
         seed: Picks the rows of such splits.
-        max_side: See `pipeline.prepare.images.encode_pixels`.
+        max_image_side: See `pipeline.prepare.images.encode_pixels`.
 
     Raises:
         KdeovError: An array is missing or has another shape or type, splits share rows, or what
@@ -36,14 +36,14 @@ def arrays(path: Path, options: ArraysParams, seed: int, max_side: int | None) -
         _check_apart(one, tables[one], other, tables[other])
     shares = {"val": options.val, "test": options.test}
     classes = _classes(file, options, tables)
-    return pixel_rows(tables, classes, options.templates, shares, seed, max_side)
+    return pixel_rows(tables, classes, options.templates, shares, seed, max_image_side)
 
 
 def _table(file: ArrayFile, part: ArrayPart, split: str) -> Table:
     shape = file.shape(part.images)
     if not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)) or 0 in shape[1:]:
         raise KdeovError(
-            f"{file.path}: {part.images} is {list(shape)}; pictures are [N, height, width, 3], or "
+            f"{file.path}: {part.images} is {list(shape)}; images are [N, height, width, 3], or "
             "[N, height, width] in grey"
         )
     start, stop = part.rows or (0, shape[0])
@@ -62,14 +62,14 @@ def _table(file: ArrayFile, part: ArrayPart, split: str) -> Table:
     )
 
 
-def _labels(file: ArrayFile, name: str, images: str, pictures: int) -> np.ndarray:
+def _labels(file: ArrayFile, name: str, images: str, num_images: int) -> np.ndarray:
     labels = file.load(name)
     if labels.shape == (len(labels), 1):
         labels = labels[:, 0]
-    if labels.shape != (pictures,) or not np.issubdtype(labels.dtype, np.integer):
+    if labels.shape != (num_images,) or not np.issubdtype(labels.dtype, np.integer):
         raise KdeovError(
             f"{file.path}: {name} is {labels.dtype} {list(labels.shape)}, and {images} has "
-            f"{pictures} pictures; give one whole number each"
+            f"{images} images; give one whole number each"
         )
     return labels
 

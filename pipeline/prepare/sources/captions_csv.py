@@ -1,4 +1,4 @@
-"""The `captions_csv` source: a folder of pictures, and a table (CSV, TSV or Parquet) with one row a
+"""The `captions_csv` source: a folder of images, and a table (CSV, TSV or Parquet) with one row a
 caption.
 """
 
@@ -10,21 +10,23 @@ from pipeline.artifacts.dataset import SPLITS
 from pipeline.artifacts.table_rows import table_rows
 from pipeline.config.source_params import CaptionsCsvParams
 from pipeline.prepare.readers.base import Rejected, Source
-from pipeline.prepare.readers.image_files import PictureFile, picture_files
+from pipeline.prepare.readers.image_files import ImageFile, image_files
 from pipeline.prepare.readers.naming import hash_split
 
 
-def captions_csv(path: Path, options: CaptionsCsvParams, seed: int, max_side: int | None) -> Source:
-    """Lists pictures with captions from a table.
+def captions_csv(
+    path: Path, options: CaptionsCsvParams, seed: int, max_image_side: int | None
+) -> Source:
+    """Lists images with captions from a table.
 
-    Every picture falls into a split by a hash of its name and the seed, so adding pictures moves no
+    Every image falls into a split by a hash of its name and the seed, so adding images moves no
     other one.
 
     Args:
-        path: Folder that holds table and pictures.
+        path: Folder that holds table and images.
         options: Names of folder, table and columns, and the shares of validation and test.
         seed: Picks the splits.
-        max_side: See `pipeline.prepare.images.decode_picture`.
+        max_image_side: See `pipeline.prepare.images.decode_image`.
 
     Raises:
         KdeovError: Folder, table or columns are missing, or the table is no UTF-8.
@@ -39,16 +41,16 @@ def captions_csv(path: Path, options: CaptionsCsvParams, seed: int, max_side: in
         name = name.strip()
         captions.setdefault(name, []).append(caption)
         labels.setdefault(name, set()).update(text for cell in rest if (text := cell.strip()))
-    splits: dict[str, list[PictureFile | Rejected]] = {split: [] for split in SPLITS}
+    splits: dict[str, list[ImageFile | Rejected]] = {split: [] for split in SPLITS}
     for name, texts in captions.items():  # in the order in which the table first names them
-        entry: PictureFile | Rejected = PictureFile(name, texts)
+        entry: ImageFile | Rejected = ImageFile(name, texts)
         if options.label_column:
             few = sorted(labels[name])
             entry = (
-                PictureFile(name, texts, few[0])
+                ImageFile(name, texts, few[0])
                 if len(few) == 1
                 else Rejected(name, f"several labels ({', '.join(few)})" if few else "no label")
             )
         splits[hash_split(name, seed, options.val, options.test)].append(entry)
     where = "prepare.path and prepare.captions_csv.images"
-    return picture_files(path / options.images, splits, max_side, where)
+    return image_files(path / options.images, splits, max_image_side, where)

@@ -21,14 +21,14 @@ SHAPE = (3, 32, 32)
 PIXELS = 3 * 32 * 32
 
 
-def cifar10(path: Path, options: CifarParams, seed: int, max_side: int | None) -> Source:
-    """Lists CIFAR-10; validation takes its share of the training pictures.
+def cifar10(path: Path, options: CifarParams, seed: int, max_image_side: int | None) -> Source:
+    """Lists CIFAR-10; validation takes its share of the training images.
 
     Args:
         path: The folder `cifar-10-batches-bin`.
         options: Templates and the share of validation.
-        seed: Picks the pictures of validation.
-        max_side: See `pipeline.prepare.images.encode_pixels`.
+        seed: Picks the images of validation.
+        max_image_side: See `pipeline.prepare.images.encode_pixels`.
 
     Raises:
         KdeovError: A file is missing or has another size.
@@ -39,24 +39,24 @@ def cifar10(path: Path, options: CifarParams, seed: int, max_side: int | None) -
         "train": _table("train", train, 1),
         "test": _table("test", [path / "test_batch.bin"], 1),
     }
-    return pixel_rows(tables, names, options.templates, {"val": options.val}, seed, max_side)
+    return pixel_rows(tables, names, options.templates, {"val": options.val}, seed, max_image_side)
 
 
-def cifar100(path: Path, options: CifarParams, seed: int, max_side: int | None) -> Source:
+def cifar100(path: Path, options: CifarParams, seed: int, max_image_side: int | None) -> Source:
     """Lists CIFAR-100 with its 100 fine classes; see `cifar10`.
 
     Args:
         path: The folder `cifar-100-binary`.
         options: Templates and the share of validation.
-        seed: Picks the pictures of validation.
-        max_side: See `pipeline.prepare.images.encode_pixels`.
+        seed: Picks the images of validation.
+        max_image_side: See `pipeline.prepare.images.encode_pixels`.
 
     Raises:
         KdeovError: A file is missing or has another size.
     """
     names = _names(path / "fine_label_names.txt", "cifar-100-binary.tar.gz")
     tables = {split: _table(split, [path / f"{split}.bin"], 2) for split in ("train", "test")}
-    return pixel_rows(tables, names, options.templates, {"val": options.val}, seed, max_side)
+    return pixel_rows(tables, names, options.templates, {"val": options.val}, seed, max_image_side)
 
 
 def _names(path: Path, archive: str) -> list[str]:

@@ -1,6 +1,6 @@
-"""The `coco` source: folders of pictures, with captions and boxes in COCO's JSON files.
+"""The `coco` source: folders of images, with captions and boxes in COCO's JSON files.
 
-Pictures have no class: most show objects of several. Their boxes, where instances are given, are
+Images have no class: most show objects of several. Their boxes, where instances are given, are
 stored as `objects`.
 """
 
@@ -15,38 +15,38 @@ from pipeline.config.source_params import CocoParams, CocoPart
 from pipeline.prepare.readers.base import Rejected, Source
 from pipeline.prepare.readers.boxes import Boxes
 from pipeline.prepare.readers.captions import caption_text
-from pipeline.prepare.readers.image_files import PictureFile, picture_files
+from pipeline.prepare.readers.image_files import ImageFile, image_files
 from pipeline.prepare.readers.naming import hash_split
 
 
-def coco(path: Path, options: CocoParams, seed: int, max_side: int | None) -> Source:
-    """Lists COCO's pictures. Validation takes its share of the training part by a hash of names.
+def coco(path: Path, options: CocoParams, seed: int, max_image_side: int | None) -> Source:
+    """Lists COCO's images. Validation takes its share of the training part by a hash of names.
 
     Args:
-        path: Folder that holds pictures and annotations.
+        path: Folder that holds images and annotations.
         options: Names of folders and files, and the share of validation.
-        seed: Picks the pictures of validation.
-        max_side: See `pipeline.prepare.images.decode_picture`.
+        seed: Picks the images of validation.
+        max_image_side: See `pipeline.prepare.images.decode_image`.
 
     Raises:
         KdeovError: A folder or file is missing or malformed.
     """
-    splits: dict[str, list[PictureFile | Rejected]] = {"train": [], "val": [], "test": []}
+    splits: dict[str, list[ImageFile | Rejected]] = {"train": [], "val": [], "test": []}
     for split, part in (("train", options.train), ("test", options.test)):
         if not (path / part.images).is_dir():
             raise KdeovError(
-                f"{path / part.images}: no such folder of pictures; check prepare.path and "
+                f"{path / part.images}: no such folder of images; check prepare.path and "
                 f"prepare.coco.{split}.images"
             )
         for file in _read_part(path, part, f"prepare.coco.{split}"):
             share = options.val if split == "train" else 0.0
             chosen = hash_split(file.name, seed, val=share, test=0.0) if share else split
             splits[chosen].append(file)
-    return picture_files(path, splits, max_side, "prepare.path")
+    return image_files(path, splits, max_image_side, "prepare.path")
 
 
-def _read_part(path: Path, part: CocoPart, option: str) -> Iterator[PictureFile | Rejected]:
-    """The pictures of the captions file, in its order."""
+def _read_part(path: Path, part: CocoPart, option: str) -> Iterator[ImageFile | Rejected]:
+    """The images of the captions file, in its order."""
     table = path / part.captions
     values = read_json_table(table, f"{option}.captions")
     boxes = _read_boxes(path / part.instances, f"{option}.instances") if part.instances else None
@@ -66,15 +66,15 @@ def _read_part(path: Path, part: CocoPart, option: str) -> Iterator[PictureFile 
             if boxes is not None and image["id"] not in boxes:
                 yield Rejected(name, f"no entry in {part.instances}")
                 continue
-            yield PictureFile(name, texts, boxes=boxes[image["id"]] if boxes else None)
+            yield ImageFile(name, texts, boxes=boxes[image["id"]] if boxes else None)
         for number in captions:
-            yield Rejected(f"{table.name}, image {number}", "captions of a picture not listed")
+            yield Rejected(f"{table.name}, image {number}", "captions of an image not listed")
     except (KeyError, TypeError) as error:
         raise _malformed(table, "captions", error, f"{option}.captions") from error
 
 
 def _read_boxes(table: Path, option: str) -> dict[int, Boxes]:
-    """The objects of each picture, by its id."""
+    """The objects of each image, by its id."""
     # outlines are most of the file, and nothing here needs them
     values = read_json_table(table, option, without="segmentation")
     try:

@@ -1,4 +1,4 @@
-"""The `flickr` source: a folder of pictures, and captions as Flickr8k and Flickr30k come with them.
+"""The `flickr` source: a folder of images, and captions as Flickr8k and Flickr30k come with them.
 
 They come as a token file (`dog.jpg#0<tab>A dog .`), or as Karpathy's JSON, which has splits.
 """
@@ -15,7 +15,7 @@ from pipeline.artifacts.tables import read_json_table, reading
 from pipeline.config.source_params import FlickrParams
 from pipeline.prepare.readers.base import Rejected, Source
 from pipeline.prepare.readers.captions import caption_text
-from pipeline.prepare.readers.image_files import PictureFile, picture_files
+from pipeline.prepare.readers.image_files import ImageFile, image_files
 from pipeline.prepare.readers.naming import hash_split
 
 TOKEN = re.compile(r"(?P<name>.+)#\d+\t(?P<caption>.*)")
@@ -23,22 +23,22 @@ KARPATHY = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 OPTION = "prepare.path and prepare.flickr.captions"
 
 
-def flickr(path: Path, options: FlickrParams, seed: int, max_side: int | None) -> Source:
-    """Lists the pictures of Flickr8k or Flickr30k.
+def flickr(path: Path, options: FlickrParams, seed: int, max_image_side: int | None) -> Source:
+    """Lists the images of Flickr8k or Flickr30k.
 
     Args:
-        path: Folder that holds pictures and captions.
+        path: Folder that holds images and captions.
         options: Names of folder and file, and the shares of validation and test where the splits of
             the file are not wanted.
         seed: Picks the splits where the file has none.
-        max_side: See `pipeline.prepare.images.decode_picture`.
+        max_image_side: See `pipeline.prepare.images.decode_image`.
 
     Raises:
         KdeovError: A folder or file is missing or malformed.
     """
     table = path / options.captions
     read = _karpathy if table.suffix == ".json" else _tokens
-    splits: dict[str, list[PictureFile | Rejected]] = {split: [] for split in SPLITS}
+    splits: dict[str, list[ImageFile | Rejected]] = {split: [] for split in SPLITS}
     for file, split in read(table):
         if options.shares is not None:
             split = hash_split(file.name, seed, options.shares.val, options.shares.test)
@@ -48,11 +48,11 @@ def flickr(path: Path, options: FlickrParams, seed: int, max_side: int | None) -
             )
         splits[split].append(file)
     where = "prepare.path and prepare.flickr.images"
-    return picture_files(path / options.images, splits, max_side, where)
+    return image_files(path / options.images, splits, max_image_side, where)
 
 
-def _tokens(table: Path) -> Iterator[tuple[PictureFile | Rejected, str | None]]:
-    pictures: dict[str, list[str]] = {}
+def _tokens(table: Path) -> Iterator[tuple[ImageFile | Rejected, str | None]]:
+    captions_by_name: dict[str, list[str]] = {}
     with reading(table, OPTION), open(table, encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -62,12 +62,12 @@ def _tokens(table: Path) -> Iterator[tuple[PictureFile | Rejected, str | None]]:
                 raise KdeovError(
                     f"{table}: line {number} is no `name#number<tab>caption`; check {OPTION}"
                 )
-            pictures.setdefault(match["name"], []).append(match["caption"])
-    for name, captions in pictures.items():
-        yield PictureFile(name, captions), None
+            captions_by_name.setdefault(match["name"], []).append(match["caption"])
+    for name, captions in captions_by_name.items():
+        yield ImageFile(name, captions), None
 
 
-def _karpathy(table: Path) -> Iterator[tuple[PictureFile | Rejected, str | None]]:
+def _karpathy(table: Path) -> Iterator[tuple[ImageFile | Rejected, str | None]]:
     names: set[str] = set()
     try:
         for image in read_json_table(table, OPTION)["images"]:
@@ -77,7 +77,7 @@ def _karpathy(table: Path) -> Iterator[tuple[PictureFile | Rejected, str | None]
             if name in names:
                 yield Rejected(name, f"listed twice in {table.name}"), split
             else:
-                yield PictureFile(name, captions), split
+                yield ImageFile(name, captions), split
             names.add(name)
     except (KeyError, TypeError, AttributeError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)

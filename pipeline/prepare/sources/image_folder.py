@@ -1,4 +1,4 @@
-"""The `image_folder` source: a folder of pictures a class, captions from prompt templates."""
+"""The `image_folder` source: a folder of images a class, captions from prompt templates."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from pipeline.artifacts.dataset import SPLITS
 from pipeline.artifacts.tables import read_json_table
 from pipeline.config.source_params import ImageFolderParams
 from pipeline.prepare.readers.base import Rejected, Source
-from pipeline.prepare.readers.image_files import PictureFile, picture_files
+from pipeline.prepare.readers.image_files import ImageFile, image_files
 from pipeline.prepare.readers.naming import hash_split
 
 logger = logging.getLogger(__name__)
 
 
-def image_folder(path: Path, options: ImageFolderParams, seed: int, max_side: int | None) -> Source:
+def image_folder(
+    path: Path, options: ImageFolderParams, seed: int, max_image_side: int | None
+) -> Source:
     """Lists class folders, which lie in `path` itself or in its folders `train`, `val` and `test`.
 
     A split that has no folder of its own takes its share of `train`, or of the whole, by a hash of
@@ -31,14 +33,14 @@ def image_folder(path: Path, options: ImageFolderParams, seed: int, max_side: in
         path: The folder.
         options: Templates, names of classes, and the shares of validation and test.
         seed: Picks the splits.
-        max_side: See `pipeline.prepare.images.decode_picture`.
+        max_image_side: See `pipeline.prepare.images.decode_image`.
 
     Raises:
         KdeovError: The folder or the file of class names is missing, or two folders make one class.
     """
     if not path.is_dir():
-        raise KdeovError(f"{path}: no such folder of pictures; check prepare.path")
-    # without a folder of training pictures, `val` and `test` are classes like others
+        raise KdeovError(f"{path}: no such folder of images; check prepare.path")
+    # without a folder of training images, `val` and `test` are classes like others
     official = [s for s in SPLITS if (path / s).is_dir()] if (path / "train").is_dir() else []
     if official and (others := sorted(set(_folders(path)) - set(official))):
         logger.warning("%s: left out, as they are no splits: %s", path, ", ".join(others))
@@ -48,7 +50,7 @@ def image_folder(path: Path, options: ImageFolderParams, seed: int, max_side: in
         prompts = templates(options.templates)
         captions = {name: [prompt.format(name) for prompt in prompts] for name in captions}
     val, test = (0.0 if s in official else getattr(options, s) for s in ("val", "test"))
-    splits: dict[str, list[PictureFile | Rejected]] = {split: [] for split in SPLITS}
+    splits: dict[str, list[ImageFile | Rejected]] = {split: [] for split in SPLITS}
     counts = Counter(dict.fromkeys(captions, 0))
     for part in official or ["."]:
         for folder, name, problem in _walk(path, part):
@@ -60,12 +62,12 @@ def image_folder(path: Path, options: ImageFolderParams, seed: int, max_side: in
                 continue
             label = names[folder]
             counts[label] += 1
-            splits[split].append(PictureFile(name, captions[label], label))
-    for number, words in ((0, "no picture"), (1, "one picture")):
+            splits[split].append(ImageFile(name, captions[label], label))
+    for number, words in ((0, "no image"), (1, "one image")):
         if few := sorted(label for label, count in counts.items() if count == number):
             some = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
             logger.warning("%d of %d classes have %s: %s", len(few), len(counts), words, some)
-    return picture_files(path, splits, max_side, "prepare.path")
+    return image_files(path, splits, max_image_side, "prepare.path")
 
 
 def _walk(path: Path, part: str) -> Iterator[tuple[str, str, str | None]]:

@@ -1,6 +1,6 @@
 """The embedded data set: coloured, textured shapes on noisy backgrounds, drawn from a seed.
 
-A picture has one main object, which is its class, and up to two smaller ones. Each picture follows
+An image has one main object, which is its class, and up to two smaller ones. Each image follows
 from (seed, split, index) alone, so any process can draw any of them.
 """
 
@@ -38,8 +38,8 @@ class SceneObject:
     box: tuple[int, int, int, int]
 
 
-def scenes(path: Path, options: ScenesParams, seed: int, max_side: int | None) -> Source:
-    """The generated data set; its pictures have the size that its description says.
+def scenes(path: Path, options: ScenesParams, seed: int, max_image_side: int | None) -> Source:
+    """The generated data set; its images have the size that its description says.
 
     Raises:
         KdeovError: The description is missing or malformed.
@@ -54,8 +54,8 @@ class Scenes:
 
     Args:
         path: The YAML file that names colours, shapes, textures and backgrounds.
-        seed: Picks the pictures.
-        counts: Number of pictures of each split.
+        seed: Picks the images.
+        counts: Number of images of each split.
     """
 
     def __init__(self, path: Path, seed: int, counts: dict[str, int]) -> None:
@@ -79,7 +79,7 @@ class Scenes:
         return [(split, index) for index in range(self.counts[split])]
 
     def make(self, item: tuple[str, int]) -> Sample:
-        """Draws a picture. Validation and test pictures use every class equally often."""
+        """Draws an image. Validation and test images use every class equally often."""
         split, index = item
         rng = np.random.default_rng([self.seed, SPLITS.index(split), index])
         pairs = self.training_pairs if split == "train" else self.pairs
@@ -112,7 +112,7 @@ class Scenes:
         )
 
     def _background(self, rng: np.random.Generator, name: str, size: int) -> Image.Image:
-        """A base colour, a slow gradient and blotches: no two pictures share their pixels."""
+        """A base colour, a slow gradient and blotches: no two images share their pixels."""
         base = np.array(self.world["backgrounds"][name], dtype=np.float32)
         blotches = rng.normal(0, 13, (6, 6, 3)).astype(np.float32) + rng.normal(0, 10, 3)
         smooth = np.stack(
@@ -138,7 +138,7 @@ class Scenes:
         left, top = (int(v) for v in rng.integers(0, size - side, 2))
         objects = [self._object(rng, main, (left, top, left + side, top + side))]
         for _ in range(int(rng.choice([0, 1, 2], p=[0.45, 0.35, 0.2]))):
-            for _ in range(20):  # a crowded picture simply has fewer objects
+            for _ in range(20):  # a crowded image simply has fewer objects
                 side = int(rng.uniform(0.2, 0.28) * size)
                 left, top = (int(v) for v in rng.integers(0, size - side, 2))
                 box = (left, top, left + side, top + side)
@@ -182,7 +182,7 @@ class Scenes:
         names = [phrase(o) for o in objects]
         if brief:
             return str(
-                rng.choice(["a photo of {}.", "{}", "a picture of {}.", "there is {}."])
+                rng.choice(["a photo of {}.", "{}", "an image of {}.", "there is {}."])
             ).format(names[0])
         if len(names) == 1:
             scene = names[0]
@@ -191,7 +191,7 @@ class Scenes:
             scene = f"{names[0]} {link} {names[1]}"
         else:
             scene = f"{names[0]}, {names[1]} and {names[2]}"
-        form = ["{} on a {} background", "a photo of {}, {} background", "a {1} picture with {0}"]
+        form = ["{} on a {} background", "a photo of {}, {} background", "a {1} image with {0}"]
         return str(rng.choice(form)).format(scene, background)
 
 

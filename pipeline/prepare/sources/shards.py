@@ -17,17 +17,17 @@ from kdeov.errors import KdeovError
 from pipeline.artifacts.dataset import SPLITS
 from pipeline.artifacts.shards import KEY
 from pipeline.config.source_params import ShardsParams
-from pipeline.prepare.images import UnusablePicture, decode_picture
+from pipeline.prepare.images import UnusableImage, decode_image
 from pipeline.prepare.readers.base import Rejected, Sample, Source
 from pipeline.prepare.readers.captions import clean_captions
 from pipeline.prepare.readers.naming import hash_split
 from pipeline.prepare.readers.tar_members import plain_members, refused
 
 KINDS = {"jpg": 0, "jpeg": 0, "png": 0, "webp": 0, "txt": 1, "json": 2}
-NOWHERE = (-1, -1) * 3  # offset and size of picture, text and description
+NOWHERE = (-1, -1) * 3  # offset and size of image, text and description
 
 
-def shards(path: Path, options: ShardsParams, seed: int, max_side: int | None) -> Source:
+def shards(path: Path, options: ShardsParams, seed: int, max_image_side: int | None) -> Source:
     """Indexes the tars in `path`, or in its folders `train`, `val` and `test`.
 
     A split that has no folder of its own takes its share of `train`, or of the whole, by a hash of
@@ -37,7 +37,7 @@ def shards(path: Path, options: ShardsParams, seed: int, max_side: int | None) -
         path: The folder.
         options: The shares of validation and test.
         seed: Picks the splits.
-        max_side: See `pipeline.prepare.images.decode_picture`.
+        max_image_side: See `pipeline.prepare.images.decode_image`.
 
     Raises:
         KdeovError: There are no tars, or one holds something other than plain files.
@@ -60,7 +60,7 @@ def shards(path: Path, options: ShardsParams, seed: int, max_side: int | None) -
                 else:
                     inputs[split].append(name, key, places)
                 keys.add(key)
-    return Source(inputs, MemberReader(path, max_side))
+    return Source(inputs, MemberReader(path, max_image_side))
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Member:
     Attributes:
         tar: Within the folder.
         key: Of the sample.
-        places: Offset and size of picture, text and description; -1 for what is missing.
+        places: Offset and size of image, text and description; -1 for what is missing.
     """
 
     tar: str
@@ -116,21 +116,21 @@ class MemberReader:
 
     Attributes:
         root: The folder of the tars.
-        max_side: See `pipeline.prepare.images.decode_picture`.
+        max_image_side: See `pipeline.prepare.images.decode_image`.
     """
 
     root: Path
-    max_side: int | None
+    max_image_side: int | None
 
     def __call__(self, member: Member) -> Sample | Rejected:
         name = f"{member.tar}/{member.key}"
         try:
             data, text, description = _read(f"{self.root}/{member.tar}", member.places)
             captions = clean_captions(_captions(text, description))
-            picture = decode_picture(data, self.max_side)
-        except UnusablePicture as why:
+            image = decode_image(data, self.max_image_side)
+        except UnusableImage as why:
             return Rejected(name, str(why))
-        return Sample(member.key, picture.jpeg, captions, name, grid=picture.grid)
+        return Sample(member.key, image.jpeg, captions, name, grid=image.grid)
 
 
 def _index(path: Path, name: str) -> Iterator[tuple[str, list[int]]]:
@@ -161,12 +161,12 @@ def _problem(places: list[int]) -> str | None:
     if -2 in sizes:
         return "two files of one kind"
     if sizes[0] < 0:
-        return "no picture"
+        return "no image"
     return None
 
 
 def _read(path: str, places: Sequence[int]) -> list[bytes]:
-    """Picture, text and description, which lie side by side, in one system call."""
+    """Image, text and description, which lie side by side, in one system call."""
     spans = [(at, at + size) for at, size in zip(places[::2], places[1::2], strict=True)]
     start = min(at for at, _ in spans if at >= 0)
     number = os.open(path, os.O_RDONLY)
@@ -184,10 +184,10 @@ def _captions(text: bytes, description: bytes) -> list[str]:
         values = json.loads(description or b"{}")
         found = values.get("caption") or values.get("captions") or []
     except UnicodeDecodeError:
-        raise UnusablePicture("a caption that is not UTF-8") from None
+        raise UnusableImage("a caption that is not UTF-8") from None
     except (ValueError, AttributeError, RecursionError) as error:
-        raise UnusablePicture(f"a description that is no JSON mapping ({error})") from error
+        raise UnusableImage(f"a description that is no JSON mapping ({error})") from error
     captions = [found] if isinstance(found, str) else found
     if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
-        raise UnusablePicture("a caption that is no text")
+        raise UnusableImage("a caption that is no text")
     return captions

@@ -1,4 +1,4 @@
-"""How a picture becomes what a tower sees."""
+"""How an image becomes what a tower sees."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from kdeov.data.transform import CLIP_MEAN, CLIP_STD, ImageTransform, to_tensor
 
 
 @pytest.mark.parametrize("size", [(64, 64), (300, 200), (97, 251), (20, 30)])
-def test_pictures_are_prepared_as_clip_prepares_them(clip, picture, size):
-    image = picture(size)
+def test_images_are_prepared_as_clip_prepares_them(clip, image, size):
+    image = image(size)
     ours, theirs = ImageTransform(64)(image), clip.clip._transform(64)(image)
     assert ours.shape == theirs.shape == (3, 64, 64)
     assert torch.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.999
@@ -28,14 +28,14 @@ def test_pixels_are_scaled_and_normalised():
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
-def test_pictures_of_any_mode_are_taken(picture, mode):
-    image = picture((70, 50)).convert(mode)
+def test_images_of_any_mode_are_taken(image, mode):
+    image = image((70, 50)).convert(mode)
     pixels = ImageTransform(16).pixels(image)
     assert (pixels.shape, pixels.dtype) == ((3, 16, 16), torch.uint8)
     assert torch.equal(pixels, ImageTransform(16).pixels(image.convert("RGB")))
 
 
-def test_a_picture_becomes_a_tensor_of_its_pixels():
+def test_a_image_becomes_a_tensor_of_its_pixels():
     image = Image.new("RGB", (3, 2))
     image.putpixel((2, 1), (1, 2, 3))
     tensor = to_tensor(image)
@@ -48,13 +48,13 @@ def test_a_picture_becomes_a_tensor_of_its_pixels():
     [ImageTransform(), ImageTransform(32, (0.5, 0.4, 0.3), (1.0, 1.0, 1.0), "bilinear")],
 )
 def test_a_transform_survives_json(transform):
-    told = json.loads(json.dumps(transform.to_dict()))
-    assert told == transform.to_dict()
-    assert ImageTransform.from_dict(told) == transform
+    on_progress = json.loads(json.dumps(transform.to_dict()))
+    assert on_progress == transform.to_dict()
+    assert ImageTransform.from_dict(on_progress) == transform
 
 
-def test_the_named_filter_is_used(picture):
-    image = picture((64, 64))
+def test_the_named_filter_is_used(image):
+    image = image((64, 64))
     nearest, bicubic = (ImageTransform(20, interpolation=n) for n in ("nearest", "bicubic"))
     assert not torch.equal(nearest.pixels(image), bicubic.pixels(image))
     expected = to_tensor(image.resize((20, 20), Image.Resampling.NEAREST))

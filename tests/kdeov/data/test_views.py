@@ -23,14 +23,14 @@ KEYS, NUMBERS, COUNTS = st.text(max_size=12), st.integers(0, 999), st.integers(1
 PLANS = st.builds(
     ViewPlan,
     seed=st.integers(0, 2**63),
-    min_area=st.floats(0.01, 1),
-    jitter=st.floats(0, 1),
-    blur=st.floats(0, 1),
+    crop_scale_min=st.floats(0.01, 1),
+    color_jitter=st.floats(0, 1),
+    blur_prob=st.floats(0, 1),
 )
 
 
 @given(PLANS, KEYS, NUMBERS, SIZES)
-def test_crop_lies_inside_the_picture(plan, key, number, size):
+def test_crop_lies_inside_the_image(plan, key, number, size):
     view = plan.draw(key, number, size)
     assert view.width > 0 and view.height > 0
     assert view.left >= 0 and view.left + view.width <= size[0]
@@ -38,10 +38,10 @@ def test_crop_lies_inside_the_picture(plan, key, number, size):
 
 
 @given(KEYS, NUMBERS, st.floats(0.01, 0.7), st.tuples(*2 * [st.integers(300, 400)]))
-def test_crop_covers_the_least_area(key, number, min_area, size):
-    view = ViewPlan(min_area=min_area).draw(key, number, size)
+def test_crop_covers_the_least_area(key, number, crop_scale_min, size):
+    view = ViewPlan(crop_scale_min=crop_scale_min).draw(key, number, size)
     rounding = sum(size)  # half a pixel at each side
-    assert view.width * view.height >= min_area * size[0] * size[1] - rounding
+    assert view.width * view.height >= crop_scale_min * size[0] * size[1] - rounding
 
 
 @given(PLANS, KEYS, NUMBERS, SIZES)
@@ -65,7 +65,7 @@ def test_view_0_is_the_centred_square(plan, key, size):
 @given(PLANS, KEYS, NUMBERS, SIZES, COUNTS)
 def test_a_view_follows_from_seed_key_and_number_alone(plan, key, number, size, count):
     view = plan.draw(key, number, size)
-    again = ViewPlan(count, plan.seed, plan.min_area, plan.jitter, plan.blur)
+    again = ViewPlan(count, plan.seed, plan.crop_scale_min, plan.color_jitter, plan.blur_prob)
     again.draw("another", number, size)  # what was drawn before does not matter
     assert again.draw(key, number, size) == view
     assert again.draw_all(key, size) == [plan.draw(key, n, size) for n in range(count)]
@@ -88,35 +88,35 @@ def test_seed_key_and_number_each_change_the_view():
 
 
 def test_half_of_the_views_are_mirrored_and_their_share_is_blurred():
-    views = ViewPlan(count=2001, blur=0.2).draw_all("key", (500, 400))[1:]
+    views = ViewPlan(count=2001, blur_prob=0.2).draw_all("key", (500, 400))[1:]
     assert sum(view.flip for view in views) / 2000 == pytest.approx(0.5, abs=0.05)
     assert sum(view.blur > 0 for view in views) / 2000 == pytest.approx(0.2, abs=0.05)
 
 
 @given(PLANS, KEYS, NUMBERS, st.tuples(st.integers(1, 60), st.integers(1, 60)), st.integers(1, 48))
-def test_a_view_is_rendered_at_any_size(picture, plan, key, number, size, side):
-    shown = render(picture(size), plan.draw(key, number, size), side)
+def test_a_view_is_rendered_at_any_size(image, plan, key, number, size, side):
+    shown = render(image(size), plan.draw(key, number, size), side)
     assert (shown.shape, shown.dtype) == ((side, side, 3), np.uint8)
 
 
 @given(PLANS, KEYS, NUMBERS, st.integers(8, 48))
-def test_a_flip_is_the_exact_mirror(picture, plan, key, number, side):
-    image = picture((60, 44))
+def test_a_flip_is_the_exact_mirror(image, plan, key, number, side):
+    image = image((60, 44))
     fields = plan.draw(key, number, image.size).to_ints()
     plain, mirrored = (render(image, View(*fields[:4], flip, *fields[5:]), side) for flip in (0, 1))
     assert np.array_equal(mirrored, plain[:, ::-1])
 
 
 @pytest.mark.parametrize("size", [(64, 64), (90, 61), (40, 133)])
-def test_view_0_is_what_evaluation_sees(picture, size):
-    image = picture(size)
+def test_view_0_is_what_evaluation_sees(image, size):
+    image = image(size)
     shown = render(image, center_view(size), 32)
     assert np.array_equal(shown, ImageTransform(32).pixels(image).permute(1, 2, 0).numpy())
 
 
 @pytest.mark.parametrize("field", ["brightness", "contrast", "saturation", "blur"])
-def test_every_colour_change_is_seen(picture, field):
-    image, plain = picture((64, 64)), View(0, 0, 64, 64)
+def test_every_colour_change_is_seen(image, field):
+    image, plain = image((64, 64)), View(0, 0, 64, 64)
     changed = View(0, 0, 64, 64, **{field: 60})
     assert not np.array_equal(render(image, changed, 32), render(image, plain, 32))
 
@@ -127,6 +127,6 @@ def test_every_view_is_visited_in_as_many_epochs(key, start, count):
     assert sorted(shown) == list(range(count))
 
 
-def test_pictures_do_not_show_the_same_view_at_once():
+def test_images_do_not_show_the_same_view_at_once():
     shown = {view_of_epoch(str(key), 0, 8) for key in range(200)}
     assert shown == set(range(8))

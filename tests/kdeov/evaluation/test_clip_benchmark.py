@@ -59,7 +59,7 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 class Embedded:
-    """What CLIP_benchmark takes for a model: pictures and texts are embeddings already."""
+    """What CLIP_benchmark takes for a model: images and texts are embeddings already."""
 
     encode_image = encode_text = staticmethod(lambda vectors: vectors)
 
@@ -72,10 +72,10 @@ class Batches(list):
         self.dataset = SimpleNamespace(classes=[str(n) for n in range(classes)])
 
 
-def their_classification(benchmark: Any, pictures: Tensor, classes: Tensor, labels: Tensor) -> Any:
+def their_classification(benchmark: Any, images: Tensor, classes: Tensor, labels: Tensor) -> Any:
     """`evaluate` with a text vector for each class, in batches of 64."""
     rows = {str(n): classes[n] for n in range(len(classes))}
-    batches = list(zip(pictures.split(64), labels.split(64), strict=True))
+    batches = list(zip(images.split(64), labels.split(64), strict=True))
     return benchmark.classification.evaluate(
         Embedded(), Batches(batches, len(classes)),
         lambda names: torch.stack([rows[name] for name in names]),
@@ -83,16 +83,16 @@ def their_classification(benchmark: Any, pictures: Tensor, classes: Tensor, labe
     )  # fmt: skip
 
 
-def our_classification(pictures: Tensor, classes: Tensor, labels: Tensor) -> dict[str, float]:
-    logits = F.normalize(pictures, dim=-1) @ F.normalize(classes, dim=-1).T
+def our_classification(images: Tensor, classes: Tensor, labels: Tensor) -> dict[str, float]:
+    logits = F.normalize(images, dim=-1) @ F.normalize(classes, dim=-1).T
     return values_of(classification(logits, labels), len(labels))
 
 
 def check_classification(
-    benchmark: Any, pictures: Tensor, classes: Tensor, labels: Tensor
+    benchmark: Any, images: Tensor, classes: Tensor, labels: Tensor
 ) -> dict[str, float]:
-    theirs = their_classification(benchmark, pictures, classes, labels)
-    ours = our_classification(pictures, classes, labels)
+    theirs = their_classification(benchmark, images, classes, labels)
+    ours = our_classification(images, classes, labels)
     names = {"top1": "acc1", "top5": "acc5", "mean_per_class": "mean_per_class_recall"}
     if len(classes) < 5:
         assert "top5" not in ours and np.isnan(theirs["acc5"])
@@ -102,17 +102,17 @@ def check_classification(
     return ours
 
 
-def check_retrieval(benchmark: Any, pictures: Tensor, texts: Tensor, owners: Tensor) -> None:
-    """Texts are in the order of their pictures, as its loader gives them."""
+def check_retrieval(benchmark: Any, images: Tensor, texts: Tensor, owners: Tensor) -> None:
+    """Texts are in the order of their images, as its loader gives them."""
     captions = [[str(n) for n in torch.nonzero(owners == p).flatten().tolist()]
-                for p in range(len(pictures))]  # fmt: skip
-    batches = [(pictures[n : n + 50], captions[n : n + 50]) for n in range(0, len(pictures), 50)]
+                for p in range(len(images))]  # fmt: skip
+    batches = [(images[n : n + 50], captions[n : n + 50]) for n in range(0, len(images), 50)]
     theirs = benchmark.retrieval.evaluate(
         Embedded(), batches, lambda names: torch.stack([texts[int(name)] for name in names]),
         "cpu", amp=False, recall_k_list=[1, 5, 10],
     )  # fmt: skip
-    unit = F.normalize(pictures, dim=-1), F.normalize(texts, dim=-1)
-    ours = values_of(retrieval((unit[1] @ unit[0].T).T, owners), len(pictures))
+    unit = F.normalize(images, dim=-1), F.normalize(texts, dim=-1)
+    ours = values_of(retrieval((unit[1] @ unit[0].T).T, owners), len(images))
     for k in (1, 5, 10):
         assert ours[f"t2i_r{k}"] == pytest.approx(theirs[f"image_retrieval_recall@{k}"], abs=1e-6)
         assert ours[f"i2t_r{k}"] == pytest.approx(theirs[f"text_retrieval_recall@{k}"], abs=1e-6)
@@ -131,47 +131,47 @@ def test_classification_of_random_embeddings(benchmark: Any, count: int, width: 
     assert 0.1 < scores["top1"] < 1
 
 
-def test_classification_with_duplicates_ties_and_classes_without_pictures(benchmark: Any) -> None:
+def test_classification_with_duplicates_ties_and_classes_without_images(benchmark: Any) -> None:
     classes = torch.randn(12, 16)
     classes[5] = classes[2]  # two names for one thing: their logits tie
     labels = torch.randint(0, 10, (200,))  # 10 and 11 never occur
-    pictures = noisy(classes[labels], 0.8, 2)
-    pictures[50:100] = pictures[:50]
-    check_classification(benchmark, pictures, classes, labels)
+    images = noisy(classes[labels], 0.8, 2)
+    images[50:100] = images[:50]
+    check_classification(benchmark, images, classes, labels)
 
 
 def test_classification_of_a_collapsed_student_is_chance(benchmark: Any) -> None:
     labels = torch.arange(8).repeat(10)
-    pictures = torch.randn(1, 16).expand(80, 16)
-    scores = check_classification(benchmark, pictures, torch.randn(8, 16), labels)
+    images = torch.randn(1, 16).expand(80, 16)
+    scores = check_classification(benchmark, images, torch.randn(8, 16), labels)
     assert scores["top1"] == pytest.approx(1 / 8)
 
 
 @pytest.mark.parametrize("captions", [1, 5])
 def test_retrieval_of_random_embeddings(benchmark: Any, captions: int) -> None:
-    pictures = torch.randn(120, 16)
+    images = torch.randn(120, 16)
     owners = torch.arange(120).repeat_interleave(captions)
-    check_retrieval(benchmark, pictures, noisy(pictures[owners], 1.5, 3), owners)
+    check_retrieval(benchmark, images, noisy(images[owners], 1.5, 3), owners)
 
 
 def test_retrieval_with_uneven_captions_and_duplicates(benchmark: Any) -> None:
-    pictures = torch.randn(90, 16)
-    pictures[30:40] = pictures[:10]  # the same picture twice
+    images = torch.randn(90, 16)
+    images[30:40] = images[:10]  # the same image twice
     owners = torch.arange(90).repeat_interleave(torch.arange(90) % 4 + 1)
-    texts = noisy(pictures[owners], 0.8, 4)
-    texts[100:120] = texts[:20]  # the same caption of several pictures
-    check_retrieval(benchmark, pictures, texts, owners)
+    texts = noisy(images[owners], 0.8, 4)
+    texts[100:120] = texts[:20]  # the same caption of several images
+    check_retrieval(benchmark, images, texts, owners)
 
 
 def test_retrieval_of_a_collapsed_student_finds_nothing(benchmark: Any) -> None:
-    pictures, owners = torch.randn(1, 16).expand(60, 16), torch.arange(60)
-    check_retrieval(benchmark, pictures, torch.randn(60, 16), owners)
+    images, owners = torch.randn(1, 16).expand(60, 16), torch.arange(60)
+    check_retrieval(benchmark, images, torch.randn(60, 16), owners)
 
 
 def test_genuine_vectors_of_clip(benchmark: Any, shared_data: Path) -> None:
-    """ViT-B/32's vectors of 500 CIFAR-10 pictures, and of class names of LVIS; it has no ship."""
+    """ViT-B/32's vectors of 500 CIFAR-10 images, and of class names of LVIS; it has no ship."""
     folder = shared_data / "clip_vitb32"
-    pictures = torch.load(folder / "cifar10_500" / "image_embeddings.pt", weights_only=True)
+    images = torch.load(folder / "cifar10_500" / "image_embeddings.pt", weights_only=True)
     labels = torch.from_numpy(np.load(folder / "cifar10_500" / "image_labels.npy")).long()
     texts = torch.from_numpy(np.load(folder / "class_names" / "lvis_v1_clip_a+cname.npy")).float()
     categories = json.loads((folder / "class_names" / "lvis_v1_train_cat_info.json").read_text())
@@ -182,9 +182,9 @@ def test_genuine_vectors_of_clip(benchmark: Any, shared_data: Path) -> None:
     rows = torch.isin(labels, torch.tensor(kept))
     place = torch.tensor([kept.index(n) if n in kept else -1 for n in range(10)])
     classes = texts[[numbers[str(called[n])] for n in kept]]
-    scores = check_classification(benchmark, pictures[rows].float(), classes, place[labels[rows]])
+    scores = check_classification(benchmark, images[rows].float(), classes, place[labels[rows]])
     assert scores["top1"] > 0.85  # CLIP's own vectors tell these apart
-    every = pictures.float()
+    every = images.float()
     nearest = F.normalize(every, dim=-1) @ F.normalize(texts, dim=-1).T
     check_retrieval(
         benchmark, every, noisy(texts[nearest.argmax(dim=1)], 0.02, 5), torch.arange(500)
@@ -198,7 +198,7 @@ def test_class_vectors_are_its_classifier(benchmark: Any, clip_file: Path) -> No
     theirs = benchmark.classification.zero_shot_classifier(
         model, encoder.tokenize, names, [p.replace("{}", "{c}") for p in prompts], "cpu", amp=False
     )
-    ours = encoder.class_vectors(names, prompts)
+    ours = encoder.class_embeddings(names, prompts)
     torch.testing.assert_close(ours, theirs.T, rtol=0, atol=1e-6)
 
 

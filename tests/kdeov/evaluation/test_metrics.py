@@ -42,12 +42,12 @@ def classified(draw) -> tuple[Tensor, Tensor]:
 
 @st.composite
 def searched(draw) -> tuple[Tensor, Tensor]:
-    """Similarities with ties, and the picture of each text; every picture has a text or more."""
-    pictures = draw(st.integers(1, 7))
-    extra = draw(st.lists(st.integers(0, pictures - 1), max_size=9))
-    owners = draw(st.permutations([*range(pictures), *extra]))
+    """Similarities with ties, and the image of each text; every image has a text or more."""
+    images = draw(st.integers(1, 7))
+    extra = draw(st.lists(st.integers(0, images - 1), max_size=9))
+    owners = draw(st.permutations([*range(images), *extra]))
     values = st.lists(st.integers(-4, 4), min_size=len(owners), max_size=len(owners))
-    similarity = [draw(values) for _ in range(pictures)]
+    similarity = [draw(values) for _ in range(images)]
     return torch.tensor(similarity).float() / 4, torch.tensor(owners)
 
 
@@ -96,13 +96,13 @@ def _naive_ranks(similarity: Tensor, owners: Tensor) -> tuple[list[int], list[in
         1 + sum(row[text] >= table[owner][text] for n, row in enumerate(table) if n != owner)
         for text, owner in enumerate(owners)
     ]
-    picture_ranks = []
-    for picture, row in enumerate(table):
-        best = max(row[text] for text, owner in enumerate(owners) if owner == picture)
-        others = [value for text, value in enumerate(row) if owners[text] != picture]
-        own = [value for text, value in enumerate(row) if owners[text] == picture]
-        picture_ranks.append(1 + sum(v >= best for v in others) + sum(v > best for v in own))
-    return text_ranks, picture_ranks
+    image_ranks = []
+    for image, row in enumerate(table):
+        best = max(row[text] for text, owner in enumerate(owners) if owner == image)
+        others = [value for text, value in enumerate(row) if owners[text] != image]
+        own = [value for text, value in enumerate(row) if owners[text] == image]
+        image_ranks.append(1 + sum(v >= best for v in others) + sum(v > best for v in own))
+    return text_ranks, image_ranks
 
 
 @given(searched())
@@ -145,11 +145,11 @@ def test_blocks_of_queries_change_no_hit_and_no_rank(levels):
     assert torch.equal(i2t, (similarity >= best[:, None]).sum(dim=1) - matches + 1)
 
 
-def test_one_caption_of_several_is_enough_for_a_picture():
-    # Picture 0 has captions 0 and 1, picture 1 has caption 2
+def test_one_caption_of_several_is_enough_for_a_image():
+    # Image 0 has captions 0 and 1, image 1 has caption 2
     similarity = torch.tensor([[0.1, 0.9, 0.2], [0.3, 0.4, 0.2]])
     scores = searched_scores(similarity, torch.tensor([0, 0, 1]))
-    assert scores["i2t_r1"] == 0.5  # picture 0 finds caption 1; picture 1 finds both others first
+    assert scores["i2t_r1"] == 0.5  # image 0 finds caption 1; image 1 finds both others first
     assert scores["t2i_r1"] in (pytest.approx(1 / 3), pytest.approx(2 / 3))  # caption 2 ties
     assert scores["t2i_r5"] == scores["i2t_r5"] == 1
 
@@ -181,11 +181,11 @@ def test_retained_is_the_students_share():
     assert set(retained(teacher, teacher).values()) == {1.0, None}
 
 
-def scores_of_two(pictures: int = 300) -> dict[str, dict[str, Tensor]]:
+def scores_of_two(images: int = 300) -> dict[str, dict[str, Tensor]]:
     """A teacher, and a student that mostly repeats it."""
-    labels = torch.randint(0, 8, (pictures,))
-    teacher = torch.nn.functional.one_hot(labels, 8) + torch.randn(pictures, 8)
-    student = teacher + 0.3 * torch.randn(pictures, 8)
+    labels = torch.randint(0, 8, (images,))
+    teacher = torch.nn.functional.one_hot(labels, 8) + torch.randn(images, 8)
+    student = teacher + 0.3 * torch.randn(images, 8)
     return {
         "teacher": classification(teacher, labels, [7]),
         "student": classification(student, labels, [7]),

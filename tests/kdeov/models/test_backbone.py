@@ -14,7 +14,7 @@ from torch import nn
 
 from kdeov.models.backbone import LightweightVisualBackbone, pad_to_stride
 from kdeov.models.student import VisualStudent
-from kdeov.training.grad_cache import JoinedStep
+from kdeov.training.grad_cache import GradCacheStep
 from kdeov.training.losses import FeatureAlignmentLoss
 from kdeov.training.optim import ExponentialAverage, build_optimizer
 from tests.helpers.backbones import FEW, SMALL
@@ -38,7 +38,7 @@ def _differ(one, other) -> set[str]:
 
 def _steps(student: VisualStudent, count: int = 2) -> None:
     """Training as the pipeline does it, in micro-batches: seven, whose mean is not always exact."""
-    joined = JoinedStep(student, FeatureAlignmentLoss({"feature": 1.0}), 0.1, micro_batch=2)
+    joined = GradCacheStep(student, FeatureAlignmentLoss({"feature": 1.0}), 0.1, micro_batch_size=2)
     optimizer = build_optimizer(student, 1e-2, 0.05)
     student.train()
     for _ in range(count):
@@ -76,7 +76,7 @@ def test_each_level_has_the_stride_and_the_channels_that_are_told(name):
 
 
 @given(SIDES, SIDES, st.sampled_from([14, 32, 64]))
-def test_pictures_are_padded_to_the_right_and_below(height, width, stride):
+def test_images_are_padded_to_the_right_and_below(height, width, stride):
     image = torch.rand(1, 3, height, width)
     padded = pad_to_stride(image, stride)
     assert [side % stride for side in padded.shape[-2:]] == [0, 0]

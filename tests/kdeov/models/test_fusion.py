@@ -1,4 +1,4 @@
-"""Reading a picture under a text."""
+"""Reading an image under a text."""
 
 from __future__ import annotations
 
@@ -83,14 +83,19 @@ def test_fusion_loss_gives_no_gradient_to_the_index_embedding(trained):
 
 @pytest.mark.parametrize("negatives", [1, 2, 4, 9])
 def test_fusion_loss_contrasts_the_own_text_with_the_hardest_others(trained, negatives):
-    dense, bank, own = _dense(), _texts(6), torch.tensor([4, 0, 2])
+    dense, all_text_embeddings, own = _dense(), _texts(6), torch.tensor([4, 0, 2])
     expected = 0.0
-    for picture, right in zip(dense, own.tolist(), strict=True):
-        cosines = F.cosine_similarity(picture.mean(dim=(1, 2))[None], bank, dim=-1)
+    for image, right in zip(dense, own.tolist(), strict=True):
+        cosines = F.cosine_similarity(image.mean(dim=(1, 2))[None], all_text_embeddings, dim=-1)
         others = sorted(set(range(6)) - {right}, key=lambda row: -cosines[row])[:negatives]
-        scores = fusion_scores(trained, picture[None], bank[[right, *others]][None])[0] / 0.05
+        scores = (
+            fusion_scores(trained, image[None], all_text_embeddings[[right, *others]][None])[0]
+            / 0.05
+        )
         expected += (scores.logsumexp(0) - scores[0]).item() / 3
-    loss = fusion_loss(trained, dense, bank[own], bank, own, negatives=negatives)
+    loss = fusion_loss(
+        trained, dense, all_text_embeddings[own], all_text_embeddings, own, negatives=negatives
+    )
     assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
@@ -101,11 +106,15 @@ def test_a_single_text_has_nothing_to_be_told_from(fusion):
 
 @pytest.mark.parametrize("copies", [2, 3])
 def test_the_same_caption_is_no_negative(fusion, copies):
-    # Pictures 0 and up share a caption; what is left to tell it from is the last text alone
+    # Images 0 and up share a caption; what is left to tell it from is the last text alone
     dense, text, other = _dense(copies), _texts(1), _texts(1)
-    bank = torch.cat([text.expand(copies, -1), other])
-    loss = fusion_loss(fusion, dense, bank[:copies], bank, torch.arange(copies))
-    scores = F.cosine_similarity(dense.mean(dim=(2, 3))[:, None], bank[-2:][None], dim=-1)
+    all_text_embeddings = torch.cat([text.expand(copies, -1), other])
+    loss = fusion_loss(
+        fusion, dense, all_text_embeddings[:copies], all_text_embeddings, torch.arange(copies)
+    )
+    scores = F.cosine_similarity(
+        dense.mean(dim=(2, 3))[:, None], all_text_embeddings[-2:][None], dim=-1
+    )
     margins = ((scores[:, 1] - scores[:, 0]) / 0.05).tolist()
     expected = sum(math.log1p(math.exp(margin)) for margin in margins) / copies
     assert loss.item() == pytest.approx(expected, rel=1e-4)

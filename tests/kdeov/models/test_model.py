@@ -23,8 +23,8 @@ FILES = {"text_encoder.json", "config.json", "student.safetensors", "text_encode
 
 
 @pytest.fixture
-def pictures(picture):
-    return [picture((80, 60), seed) for seed in range(5)]
+def images(image):
+    return [image((80, 60), seed) for seed in range(5)]
 
 
 @pytest.fixture
@@ -47,13 +47,13 @@ def test_mean_of_the_dense_map_is_the_embedding(model_of, apart, backbone, size)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_fusion_never_changes_the_index_embedding(model_of, pictures, fusion):
+def test_fusion_never_changes_the_index_embedding(model_of, images, fusion):
     model, texts = copy.deepcopy(model_of(fusion=fusion)), ["a cat"] * 5
-    index, fresh = model.encode_image(pictures), model(pictures, texts)
+    index, fresh = model.encode_image(images), model(images, texts)
     for parameter in model.student.fusion.parameters():
         nn.init.normal_(parameter)
-    trained, other = model(pictures, texts), model(pictures, ["a dog"] * 5)
-    assert torch.equal(model.encode_image(pictures), index)
+    trained, other = model(images, texts), model(images, ["a dog"] * 5)
+    assert torch.equal(model.encode_image(images), index)
     assert torch.equal(trained["image_embeds"], fresh["image_embeds"])
     assert torch.equal(trained["image_embeds"], other["image_embeds"])
     assert not torch.allclose(trained["fused_embeds"], fresh["fused_embeds"], atol=1e-2)
@@ -61,9 +61,9 @@ def test_fusion_never_changes_the_index_embedding(model_of, pictures, fusion):
 
 
 @pytest.mark.parametrize("backbone", FEW)
-def test_forward_gives_unit_embeddings_and_clips_logits(model_of, pictures, backbone):
-    model, texts = model_of(backbone), [f"picture {n}" for n in range(5)]
-    output = model(pictures, texts)
+def test_forward_gives_unit_embeddings_and_clips_logits(model_of, images, backbone):
+    model, texts = model_of(backbone), [f"image {n}" for n in range(5)]
+    output = model(images, texts)
     assert {name: tuple(value.shape) for name, value in output.items()} == {
         "image_embeds": (5, 32),
         "text_embeds": (5, 32),
@@ -72,16 +72,16 @@ def test_forward_gives_unit_embeddings_and_clips_logits(model_of, pictures, back
     }
     for name in ("image_embeds", "text_embeds", "fused_embeds"):
         torch.testing.assert_close(output[name].norm(dim=-1), torch.ones(5))
-    torch.testing.assert_close(output["image_embeds"], model.encode_image(pictures))
+    torch.testing.assert_close(output["image_embeds"], model.encode_image(images))
     torch.testing.assert_close(output["text_embeds"], model.encode_text(texts))
     torch.testing.assert_close(
-        output["logits"], model.compute_similarity(pictures, texts) / 0.07, rtol=1e-4, atol=1e-4
+        output["logits"], model.compute_similarity(images, texts) / 0.07, rtol=1e-4, atol=1e-4
     )
 
 
 @pytest.mark.parametrize("backbone", ["yolov8n", "timm:shvit_s1", "timm:test_vit"])
 @pytest.mark.parametrize("size", [(64, 64), (33, 50), (100, 7)])
-def test_heat_map_has_the_size_of_the_picture(model_of, backbone, size):
+def test_heat_map_has_the_size_of_the_image(model_of, backbone, size):
     heat = model_of(backbone).heatmap(torch.randn(2, 3, *size), NAMES)
     assert heat.shape == (2, 3, *size)
     assert heat.abs().max() <= 1 + 1e-6
@@ -101,8 +101,8 @@ def test_heat_map_shows_the_cosine_of_each_location(model_of, backbone, stride):
         torch.testing.assert_close(cell.mean(dim=(1, 2)), cosines, rtol=0, atol=0.1)
 
 
-def test_heat_map_of_a_pil_picture_has_the_size_of_the_transform(model_of, picture):
-    assert model_of().heatmap(picture((80, 60)), NAMES).shape == (1, 3, 64, 64)
+def test_heat_map_of_a_pil_image_has_the_size_of_the_transform(model_of, image):
+    assert model_of().heatmap(image((80, 60)), NAMES).shape == (1, 3, 64, 64)
 
 
 def test_heat_map_takes_vectors_of_any_length_for_texts(model_of):
@@ -112,15 +112,15 @@ def test_heat_map_takes_vectors_of_any_length_for_texts(model_of):
 
 
 @pytest.mark.parametrize("size", [(64, 64), (90, 90), (96, 64), (50, 120)])
-def test_a_picture_looks_alike_as_pil_and_as_tensor(model_of, picture, size):
-    image = picture(size)
+def test_a_image_looks_alike_as_pil_and_as_tensor(model_of, image, size):
+    image = image(size)
     from_pil, from_tensor = map(model_of().preprocess, (image, pil_to_tensor(image)))
     assert from_pil.shape == from_tensor.shape == (1, 3, 64, 64)
     assert (from_pil - from_tensor).abs().mean() < 0.02  # rounding: pixels are 0.015 apart
 
 
-def test_every_kind_of_picture_is_classified_alike(model_of, picture):
-    model, image = model_of(), picture((64, 64))
+def test_every_kind_of_image_is_classified_alike(model_of, image):
+    model, image = model_of(), image((64, 64))
     logits = model.zero_shot_classify(image, NAMES)
     assert logits.shape == (1, 3)
     torch.testing.assert_close(
@@ -136,16 +136,16 @@ def test_every_kind_of_picture_is_classified_alike(model_of, picture):
         )
 
 
-def test_tensors_that_are_no_pictures_are_refused(model_of, mistake):
+def test_tensors_that_are_no_images_are_refused(model_of, mistake):
     for shape in ((64, 64), (1, 1, 64, 64), (64, 64, 3), (1, 2, 3, 64, 64)):
-        with mistake("pictures of shape", "[B, 3, H, W]"):
+        with mistake("images of shape", "[B, 3, H, W]"):
             model_of().encode_image(torch.zeros(shape))
 
 
-def test_rank_orders_pictures_by_cosine(model_of, pictures):
+def test_rank_orders_images_by_cosine(model_of, images):
     model = model_of()
-    order, scores = model.rank(pictures, "a cat")
-    cosines = model.compute_similarity(pictures, ["a cat"])[:, 0]
+    order, scores = model.rank(images, "a cat")
+    cosines = model.compute_similarity(images, ["a cat"])[:, 0]
     assert sorted(order.tolist()) == list(range(5))
     torch.testing.assert_close(scores, cosines[order])
     assert torch.equal(scores, scores.sort(descending=True).values)
@@ -153,16 +153,16 @@ def test_rank_orders_pictures_by_cosine(model_of, pictures):
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("rerank", [1, 3, 5, 9])
-def test_rerank_moves_the_first_hits_only(model_of, pictures, fusion, rerank):
+def test_rerank_moves_the_first_hits_only(model_of, images, fusion, rerank):
     model = copy.deepcopy(model_of(fusion=fusion))
     nn.init.normal_(model.student.fusion.out.weight)
-    plain, plain_scores = model.rank(pictures, "a cat")
-    order, scores = model.rank(pictures, "a cat", rerank=rerank)
+    plain, plain_scores = model.rank(images, "a cat")
+    order, scores = model.rank(images, "a cat", rerank=rerank)
     assert sorted(order.tolist()) == list(range(5))
     assert set(order[:rerank].tolist()) == set(plain[:rerank].tolist())
     assert torch.equal(order[rerank:], plain[rerank:])
     assert torch.equal(scores[rerank:], plain_scores[rerank:])
-    fused = model(pictures, ["a cat"] * 5)
+    fused = model(images, ["a cat"] * 5)
     fused = (fused["fused_embeds"] * fused["text_embeds"]).sum(dim=-1)
     torch.testing.assert_close(scores[:rerank], fused[order[:rerank]], rtol=1e-4, atol=1e-4)
     assert torch.equal(scores[:rerank], scores[:rerank].sort(descending=True).values)
@@ -170,7 +170,7 @@ def test_rerank_moves_the_first_hits_only(model_of, pictures, fusion, rerank):
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("backbone", FEW)
-def test_a_saved_model_gives_bit_equal_embeddings(model_of, pictures, tmp_path, backbone, fusion):
+def test_a_saved_model_gives_bit_equal_embeddings(model_of, images, tmp_path, backbone, fusion):
     model = copy.deepcopy(model_of(backbone, fusion))
     nn.init.normal_(model.student.fusion.out.weight)
     model.save(tmp_path / "deep" / "model")
@@ -178,12 +178,12 @@ def test_a_saved_model_gives_bit_equal_embeddings(model_of, pictures, tmp_path, 
     loaded = KDEOVModel.load(tmp_path / "deep" / "model", "cpu")
     assert not any(module.training for module in loaded.modules())
     assert loaded.config() == model.config()
-    ours, theirs = (m(pictures, ["a cat", *NAMES, "sky"]) for m in (model, loaded))
+    ours, theirs = (m(images, ["a cat", *NAMES, "sky"]) for m in (model, loaded))
     for name, value in ours.items():
         assert torch.equal(theirs[name], value), name
 
 
-def test_a_saved_model_needs_no_clip_weights(clip_file, pictures, tmp_path):
+def test_a_saved_model_needs_no_clip_weights(clip_file, images, tmp_path):
     weights = tmp_path / "clip.safetensors"
     weights.write_bytes(clip_file.read_bytes())
     model = KDEOVModel(weights, device="cpu", image_size=64).eval()
@@ -191,7 +191,7 @@ def test_a_saved_model_needs_no_clip_weights(clip_file, pictures, tmp_path):
     weights.unlink()
     loaded = KDEOVModel.load(tmp_path / "model", "cpu")
     assert torch.equal(
-        loaded.zero_shot_classify(pictures, NAMES), model.zero_shot_classify(pictures, NAMES)
+        loaded.zero_shot_classify(images, NAMES), model.zero_shot_classify(images, NAMES)
     )
 
 
@@ -231,10 +231,10 @@ def test_weights_of_another_student_are_told_in_one_line(saved, mistake):
 
 
 @pytest.mark.parametrize("family", ["resnet", "vit"])
-def test_model_is_built_from_a_path_to_clip_weights(clip_files, pictures, family):
+def test_model_is_built_from_a_path_to_clip_weights(clip_files, images, family):
     model = KDEOVModel(clip_files[family], "yolov8n", "film", "cpu", image_size=32).eval()
     assert model.embed_dim == 32
-    assert model.compute_similarity(pictures, NAMES).shape == (5, 3)
+    assert model.compute_similarity(images, NAMES).shape == (5, 3)
 
 
 def test_a_student_of_another_width_is_refused(clip_file, student_of, mistake):

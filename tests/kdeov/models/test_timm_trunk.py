@@ -92,8 +92,8 @@ def test_networks_of_a_fixed_size_take_any(name):
 @pytest.mark.parametrize(
     "name", ["test_maxvit", "efficientformerv2_s0", "hardcorenas_a", "mobilevitv2_050"]
 )
-def test_a_network_without_maps_of_any_picture_is_refused(mistake, name):
-    with mistake(f"timm:{name} cannot be a backbone", "pictures of any size"):
+def test_a_network_without_maps_of_any_image_is_refused(mistake, name):
+    with mistake(f"timm:{name} cannot be a backbone", "images of any size"):
         LightweightVisualBackbone(f"timm:{name}")
 
 
@@ -182,9 +182,9 @@ def test_a_backbone_neither_calls_out_nor_writes_nor_needs_the_other_library(tmp
     assert [path.name for path in home.rglob("*")] == []
 
 
-def test_a_picture_that_is_passed_twice_in_training_gives_the_same():
+def test_a_image_that_is_passed_twice_in_training_gives_the_same():
     """A step may pass a micro-batch twice; timm builds swin to drop paths at random."""
     backbone = LightweightVisualBackbone("timm:swin_tiny_patch4_window7_224").train()
-    pictures = torch.randn(2, 3, 64, 64)
-    for first, second in zip(backbone(pictures), backbone(pictures), strict=True):
+    images = torch.randn(2, 3, 64, 64)
+    for first, second in zip(backbone(images), backbone(images), strict=True):
         assert torch.equal(first, second)

@@ -15,10 +15,10 @@ def family(request):
     return request.param
 
 
-def test_teacher_embeds_as_clip_does(clip, tiny_clips, clip_files, picture, family):
+def test_teacher_embeds_as_clip_does(clip, tiny_clips, clip_files, image, family):
     teacher = ClipTeacher.load(clip_files[family])
     model = clip.model.build_model(tiny_clips[family].state_dict()).float()
-    pixels = teacher.preprocess([picture((90, 70), seed) for seed in range(3)])
+    pixels = teacher.preprocess([image((90, 70), seed) for seed in range(3)])
     assert pixels.shape == (3, 3, 64, 64)
     torch.testing.assert_close(teacher.encode_image(pixels), model.encode_image(pixels))
     tokens = clip.tokenize(["a cat", "a dog"], context_length=28)
@@ -46,11 +46,11 @@ def test_identity_follows_the_weights(tiny_clips, clip_files, family):
 
 
 def test_identity_is_json(clip_files, family):
-    told = ClipTeacher.load(clip_files[family]).identity().to_dict()
-    assert json.loads(json.dumps(told)) == told
-    assert told["name"] == f"{family}.safetensors"
-    assert (told["embed_dim"], told["context_length"]) == (32, 28)
-    assert told["transform"]["size"] == 64
+    on_progress = ClipTeacher.load(clip_files[family]).identity().to_dict()
+    assert json.loads(json.dumps(on_progress)) == on_progress
+    assert on_progress["name"] == f"{family}.safetensors"
+    assert (on_progress["embed_dim"], on_progress["context_length"]) == (32, 28)
+    assert on_progress["transform"]["size"] == 64
 
 
 def test_one_damaged_shape_is_told_in_one_line(tiny_clips, mistake, family):

@@ -65,11 +65,11 @@ def unit_vectors(teacher, pixels):
 
 
 @pytest.mark.parametrize("family", ["vit", "resnet"])
-def test_openai_weights_give_the_vectors_of_clip(open_clip, clip_files, picture, family):
+def test_openai_weights_give_the_vectors_of_clip(open_clip, clip_files, image, family):
     clip_teacher = ClipTeacher.load(clip_files[family])
     teacher = OpenClipTeacher.load(f"tiny-{family}-quickgelu", clip_files[family])
     assert teacher.transform == clip_teacher.transform
-    pixels = teacher.preprocess([picture((90, 70), seed) for seed in range(3)])
+    pixels = teacher.preprocess([image((90, 70), seed) for seed in range(3)])
     for ours, theirs in zip(
         unit_vectors(teacher, pixels), unit_vectors(clip_teacher, pixels), strict=True
     ):
@@ -83,14 +83,14 @@ def test_openai_weights_give_the_vectors_of_clip(open_clip, clip_files, picture,
 
 
 @pytest.mark.slow
-def test_a_full_vit_b_32_gives_the_vectors_of_clip(clip, picture, tmp_path):
+def test_a_full_vit_b_32_gives_the_vectors_of_clip(clip, image, tmp_path):
     model = clip.model.CLIP(512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
     clip.model.convert_weights(model)
     file = tmp_path / "vit_b_32.safetensors"
     save_file(model.state_dict(), file)
     clip_teacher = ClipTeacher.load(file)
     teacher = OpenClipTeacher.load("ViT-B-32-quickgelu", file)
-    pixels = teacher.preprocess([picture((300, 260), seed) for seed in range(2)])
+    pixels = teacher.preprocess([image((300, 260), seed) for seed in range(2)])
     for ours, theirs in zip(
         unit_vectors(teacher, pixels), unit_vectors(clip_teacher, pixels), strict=True
     ):
@@ -99,9 +99,9 @@ def test_a_full_vit_b_32_gives_the_vectors_of_clip(clip, picture, tmp_path):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_teacher_embeds_as_open_clip_does(open_clip_models, teacher_of, picture, architecture):
+def test_teacher_embeds_as_open_clip_does(open_clip_models, teacher_of, image, architecture):
     model, teacher = open_clip_models(architecture), teacher_of(architecture)
-    pixels = teacher.preprocess([picture((90, 70), seed) for seed in range(3)])
+    pixels = teacher.preprocess([image((90, 70), seed) for seed in range(3)])
     tokens = teacher.text.tokenize(TEXTS)
     with torch.no_grad():
         image, text = (
@@ -116,14 +116,14 @@ def test_teacher_embeds_as_open_clip_does(open_clip_models, teacher_of, picture,
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_saved_teacher_is_the_same_one(teacher_of, picture, tmp_path, architecture):
+def test_saved_teacher_is_the_same_one(teacher_of, image, tmp_path, architecture):
     teacher = teacher_of(architecture)
     teacher.save(tmp_path / "saved")
     again = OpenClipTeacher.open(tmp_path / "saved")
     assert again.identity() == teacher.identity()
     assert not any(parameter.requires_grad for parameter in again.train().parameters())
     assert not any(module.training for module in again.modules())
-    pixels = teacher.preprocess([picture((90, 70))])
+    pixels = teacher.preprocess([image((90, 70))])
     for ours, theirs in zip(
         unit_vectors(again, pixels), unit_vectors(teacher, pixels), strict=True
     ):
@@ -134,11 +134,11 @@ def test_saved_teacher_is_the_same_one(teacher_of, picture, tmp_path, architectu
 
 
 @pytest.mark.parametrize("architecture", ["tiny-resnet", "tiny-siglip"])
-def test_open_clip_reads_what_was_saved(open_clip, teacher_of, picture, tmp_path, architecture):
+def test_open_clip_reads_what_was_saved(open_clip, teacher_of, image, tmp_path, architecture):
     teacher = teacher_of(architecture)
     teacher.save(tmp_path)
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")
-    square = picture((90, 90))
+    square = image((90, 90))
     theirs = transform(square)[None]
     torch.testing.assert_close(teacher.preprocess([square]), theirs, rtol=0, atol=1e-5)
     with torch.no_grad():
@@ -147,8 +147,8 @@ def test_open_clip_reads_what_was_saved(open_clip, teacher_of, picture, tmp_path
 
 
 @pytest.mark.parametrize("architecture", PREPROCESSING)
-def test_squares_are_shown_as_open_clip_shows_them(teacher_of, picture, architecture):
-    teacher, square = teacher_of(architecture), picture((200, 200))
+def test_squares_are_shown_as_open_clip_shows_them(teacher_of, image, architecture):
+    teacher, square = teacher_of(architecture), image((200, 200))
     expected = image_transform_v2(
         PreprocessCfg(**PREPROCESSING[architecture], size=teacher.transform.size), is_train=False
     )(square)
@@ -156,15 +156,15 @@ def test_squares_are_shown_as_open_clip_shows_them(teacher_of, picture, architec
 
 
 def test_a_squashing_teacher_is_shown_the_centred_square_and_the_log_says_so(
-    open_clip, weights_of, picture, caplog
+    open_clip, weights_of, image, caplog
 ):
     with caplog.at_level(logging.INFO, logger="kdeov"):
         teacher = OpenClipTeacher.load("tiny-siglip", weights_of("tiny-siglip"))
     assert [line for line in caplog.messages if "squash" in line and "square crops" in line]
-    wide = picture((300, 200))
+    wide = image((300, 200))
     other = wide.copy()
-    other.paste(picture((40, 200), seed=1), (0, 0))
-    other.paste(picture((40, 200), seed=2), (260, 0))
+    other.paste(image((40, 200), seed=1), (0, 0))
+    other.paste(image((40, 200), seed=2), (260, 0))
     assert torch.equal(teacher.transform(wide), teacher.transform(other))
     assert teacher.identity().transform["crop"] == "center"
 
@@ -191,12 +191,12 @@ def test_batches_and_tokens_change_nothing(teacher_of):
 
 def test_class_vectors_are_unit_means_of_unit_prompts(teacher_of, mistake):
     encoder, templates = teacher_of("tiny-siglip").text, TEMPLATES["simple"]
-    vectors = encoder.class_vectors(("cat", "fire hydrant"), templates)
+    vectors = encoder.class_embeddings(("cat", "fire hydrant"), templates)
     for name, vector in zip(("cat", "fire hydrant"), vectors, strict=True):
         mean = sum(F.normalize(encoder([t.replace("{}", name)])[0], dim=0) for t in templates)
         torch.testing.assert_close(vector, mean / mean.norm(), rtol=0, atol=1e-5)
     with mistake("'cat'", "list of names"):
-        encoder.class_vectors("cat", templates)
+        encoder.class_embeddings("cat", templates)
 
 
 def test_long_texts_are_cut_and_that_is_said_once(open_clip, clip_file, caplog):
@@ -215,20 +215,23 @@ def test_identity_tells_the_activation_the_weights_and_the_tokenizer(
     open_clip, tiny_clips, clip_file, tmp_path
 ):
     teacher = OpenClipTeacher.load("tiny-vit-quickgelu", clip_file)
-    told = teacher.identity().to_dict()
-    assert json.loads(json.dumps(told)) == told
-    assert (told["library"], told["name"]) == ("open_clip", "tiny-vit-quickgelu/vit.safetensors")
-    assert (told["embed_dim"], told["context_length"]) == (32, 28)
-    assert told["architecture"]["quick_gelu"] is True
-    assert told["weights_sha256"] == state_dict_sha256(
+    on_progress = teacher.identity().to_dict()
+    assert json.loads(json.dumps(on_progress)) == on_progress
+    assert (on_progress["library"], on_progress["name"]) == (
+        "open_clip",
+        "tiny-vit-quickgelu/vit.safetensors",
+    )
+    assert (on_progress["embed_dim"], on_progress["context_length"]) == (32, 28)
+    assert on_progress["architecture"]["quick_gelu"] is True
+    assert on_progress["weights_sha256"] == state_dict_sha256(
         {
             **{f"visual.{key}": value for key, value in teacher.visual.state_dict().items()},
             **teacher.text.state_dict(),
         }
     )
     gelu = OpenClipTeacher.load("tiny-vit", clip_file).identity().to_dict()
-    assert gelu["weights_sha256"] == told["weights_sha256"]
-    assert gelu["architecture"] == {**told["architecture"], "quick_gelu": False}
+    assert gelu["weights_sha256"] == on_progress["weights_sha256"]
+    assert gelu["architecture"] == {**on_progress["architecture"], "quick_gelu": False}
     state = {key: value.clone() for key, value in tiny_clips["vit"].state_dict().items()}
     state["ln_final.bias"][0] += 1
     save_file(state, tmp_path / "vit.safetensors")

@@ -44,7 +44,7 @@ def test_encoder_is_frozen_and_stays_in_eval(encoder):
 @pytest.mark.parametrize("templates", TEMPLATES.values(), ids=TEMPLATES)
 def test_class_vectors_are_unit_means_of_unit_prompts(encoder, templates):
     names = ("cat", "fire hydrant")
-    vectors = encoder.class_vectors(names, templates)
+    vectors = encoder.class_embeddings(names, templates)
     torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(2))
     for name, vector in zip(names, vectors, strict=True):
         mean = sum(F.normalize(encoder([t.replace("{}", name)])[0], dim=0) for t in templates)

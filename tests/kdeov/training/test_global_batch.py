@@ -18,14 +18,14 @@ SHARES = [4, 2]  # rows of each rank
 
 
 def _joined_batch() -> list[Tensor]:
-    """Pictures [rows, width, 2, 2], teacher vectors and unit texts of all ranks."""
+    """Images [rows, width, 2, 2], teacher vectors and unit texts of all ranks."""
     generator = torch.Generator().manual_seed(7)
     shapes = ((WIDTH, 2, 2), (WIDTH,), (WIDTH,))
-    pictures, teacher, texts = (
+    images, teacher, texts = (
         torch.randn(RANKS * ROWS, *shape, generator=generator, dtype=torch.float64)
         for shape in shapes
     )
-    return [pictures, teacher, torch.nn.functional.normalize(texts, dim=-1)]
+    return [images, teacher, torch.nn.functional.normalize(texts, dim=-1)]
 
 
 def _share(joined: Tensor) -> Tensor:
@@ -38,17 +38,17 @@ def _gathered(local: Tensor) -> Tensor:
 
 
 def _sum_of_two_gathers() -> dict[str, Tensor]:
-    pictures, teacher, _ = _joined_batch()
-    first = _share(pictures).clone().requires_grad_()
+    images, teacher, _ = _joined_batch()
+    first = _share(images).clone().requires_grad_()
     second = _share(teacher)[..., None, None].expand(-1, -1, 2, 2).clone().requires_grad_()
     (_gathered(first) + _gathered(second)).pow(3).mean().backward()
     return {"gradient of the first": first.grad, "gradient of the second": second.grad}
 
 
 def _transposed_rows() -> dict[str, Tensor]:
-    pictures = _share(_joined_batch()[0]).transpose(1, 2)
-    channels_last = pictures.contiguous(memory_format=torch.channels_last)
-    return {"transposed": _gathered(pictures), "channels last": _gathered(channels_last)}
+    images = _share(_joined_batch()[0]).transpose(1, 2)
+    channels_last = images.contiguous(memory_format=torch.channels_last)
+    return {"transposed": _gathered(images), "channels last": _gathered(channels_last)}
 
 
 CASES: dict[str, Callable[[], dict[str, Tensor]]] = {

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from kdeov.models.fusion import fusion_loss
 from kdeov.models.student import VisualStudent
 from kdeov.training.distributed import world
-from kdeov.training.grad_cache import JoinedStep
+from kdeov.training.grad_cache import GradCacheStep
 from kdeov.training.losses import TERMS, FeatureAlignmentLoss
 
-PICTURES, MICRO, WIDTH = 8, 2, 8
+IMAGES, MICRO, WIDTH = 8, 2, 8
 CASES: dict[str, dict[str, Any]] = {
     **{term: {"weights": {term: 1.0}} for term in TERMS},
     "l2": {"weights": {"feature": 1.0}, "kind": "l2"},
@@ -36,7 +36,7 @@ def batch() -> list[Tensor]:
     generator = torch.Generator().manual_seed(7)
     shapes = ((3, 32, 32), (WIDTH,), (WIDTH,))
     pixels, teacher, texts = (
-        torch.randn(PICTURES, *shape, generator=generator, dtype=torch.float64) for shape in shapes
+        torch.randn(IMAGES, *shape, generator=generator, dtype=torch.float64) for shape in shapes
     )
     return [pixels, teacher, F.normalize(texts, dim=-1)]
 
@@ -74,7 +74,7 @@ def plain(case: dict[str, Any]) -> Found:
     terms = loss(torch.cat([output.embedding for output in outputs]), teacher, texts)
     if case.get("fusion"):
         dense = torch.cat([output.dense for output in outputs])
-        terms["fusion"] = fusion_loss(student.fusion, dense, texts, texts, torch.arange(PICTURES))
+        terms["fusion"] = fusion_loss(student.fusion, dense, texts, texts, torch.arange(IMAGES))
         terms["total"] = terms["total"] + case["fusion"] * terms["fusion"]
     else:
         student.fusion.requires_grad_(False)
@@ -86,8 +86,8 @@ def joined(case: dict[str, Any]) -> Found:
     """This rank's share of the same step; terms are averaged over the ranks, as training does."""
     rank, size = world()
     student, loss = parts(case)
-    shares = [MICRO * len(part) for part in np.array_split(range(PICTURES // MICRO), size)]
-    step = JoinedStep(student, loss, case.get("fusion", 0.0), MICRO, shares)
+    shares = [MICRO * len(part) for part in np.array_split(range(IMAGES // MICRO), size)]
+    step = GradCacheStep(student, loss, case.get("fusion", 0.0), MICRO, shares)
     step.whole_matrix = case.get("whole_matrix", step.whole_matrix)
     terms = step.backward(*(tensor.split(shares)[rank] for tensor in batch()))
     if size > 1:
@@ -141,7 +141,7 @@ def test_a_look_at_the_batch_leaves_no_trace_in_its_statistics() -> None:
 
 def test_without_fusion_its_module_is_frozen() -> None:
     student, loss = parts(CASES["feature"])
-    JoinedStep(student, loss, 0.0)
+    GradCacheStep(student, loss, 0.0)
     assert not any(p.requires_grad for p in student.fusion.parameters())
-    JoinedStep(student, loss, 0.1)
+    GradCacheStep(student, loss, 0.1)
     assert all(p.requires_grad for p in student.fusion.parameters())

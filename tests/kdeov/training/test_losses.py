@@ -18,7 +18,7 @@ SIGMOID = 1 / (1 + math.exp(-1))
 
 
 def _batch(rows: int = 4, width: int = 6, **options) -> list[Tensor]:
-    """Student pictures, teacher pictures and teacher texts."""
+    """Student images, teacher images and teacher texts."""
     return list(torch.randn(3, rows, width, **options).unbind())
 
 
@@ -38,11 +38,11 @@ def test_contrastive_loss_by_hand(temperature):
 
 
 def test_contrastive_loss_counts_both_directions():
-    # Both pictures show the first text. Picture to text: softplus(-1) and softplus(1); each text
-    # finds the two pictures equally likely.
+    # Both images show the first text. Image to text: softplus(-1) and softplus(1); each text
+    # finds the two images equally likely.
     loss = CrossModalAlignmentLoss(temperature=1)(EYE[[0, 0]], EYE)
-    pictures = (math.log1p(math.exp(-1)) + math.log1p(math.exp(1))) / 2
-    assert loss.item() == pytest.approx((pictures + math.log(2)) / 2)
+    images = (math.log1p(math.exp(-1)) + math.log1p(math.exp(1))) / 2
+    assert loss.item() == pytest.approx((images + math.log(2)) / 2)
 
 
 def test_temperature_is_learnt_and_kept_at_one_hundredth_or_more():
@@ -61,7 +61,7 @@ def test_affinity_loss_by_hand():
 
 
 def test_affinity_loss_counts_both_directions():
-    # Student pictures are alike: rows (p, 1-p) twice, columns (1/2, 1/2). The teacher's are EYE.
+    # Student images are alike: rows (p, 1-p) twice, columns (1/2, 1/2). The teacher's are EYE.
     loss = AffinityDistillationLoss(temperature=1)(EYE[[0, 0]], EYE, EYE)
     p, q = SIGMOID, 1 - SIGMOID
     rows = (0 + (p - q) * math.log(p / q)) / 2
@@ -69,7 +69,7 @@ def test_affinity_loss_counts_both_directions():
     assert loss.item() == pytest.approx((rows + columns) / 2, rel=1e-5)
 
 
-def test_relation_loss_compares_pictures_with_pictures():
+def test_relation_loss_compares_images_with_images():
     student, teacher, texts = _batch()
     terms = FeatureAlignmentLoss({"relation": 1.0})(student, teacher)
     affinity = AffinityDistillationLoss()
@@ -85,7 +85,7 @@ def test_rows_of_a_batch_share_its_loss_evenly():
         torch.testing.assert_close((halves[0][name] + halves[1][name]) / 2, value)
 
 
-def test_interactive_loss_contrasts_pictures_with_pictures():
+def test_interactive_loss_contrasts_images_with_images():
     student, teacher, texts = _batch()
     terms = FeatureAlignmentLoss({"interactive": 1.0})(student, teacher)
     torch.testing.assert_close(terms["interactive"], CrossModalAlignmentLoss()(student, teacher))

@@ -111,7 +111,7 @@ def test_a_file_named_after_a_tag_counts_as_that_tag(open_clip, clip_file, tmp_p
         ("ViT-B-16-quickgelu", 0.48145466, 0.26862954, "bicubic"),
     ],
 )
-def test_a_plain_file_is_shown_pictures_as_all_tags_of_its_architecture(
+def test_a_plain_file_is_shown_images_as_all_tags_of_its_architecture(
     open_clip, clip_file, architecture, mean, std, interpolation
 ):
     preprocess = recognise(find_source(architecture, clip_file), load_file(clip_file))
@@ -127,11 +127,13 @@ def test_where_tags_differ_a_plain_file_needs_its_preprocessing_told(
     source = find_source("ViT-L-14", file)
     with mistake("mine.safetensors", "differ in mean", "open_clip_config.json"):
         recognise(source, {})
-    told = {"mean": [0.1] * 3, "std": [0.2] * 3, "interpolation": "bilinear"}
+    on_progress = {"mean": [0.1] * 3, "std": [0.2] * 3, "interpolation": "bilinear"}
     config = tmp_path / "open_clip_config.json"
-    config.write_text(json.dumps({"model_cfg": {}, "preprocess_cfg": told}))
-    assert recognise(source, {}) == {**told, "resize_mode": "shortest"}
-    config.write_text(json.dumps({"model_cfg": {"quick_gelu": True}, "preprocess_cfg": told}))
+    config.write_text(json.dumps({"model_cfg": {}, "preprocess_cfg": on_progress}))
+    assert recognise(source, {}) == {**on_progress, "resize_mode": "shortest"}
+    config.write_text(
+        json.dumps({"model_cfg": {"quick_gelu": True}, "preprocess_cfg": on_progress})
+    )
     with mistake("mine.safetensors", "beside it", "QuickGELU", "name ViT-L-14-quickgelu"):
         recognise(source, {})
     config.write_text("[]")

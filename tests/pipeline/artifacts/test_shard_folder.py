@@ -151,8 +151,8 @@ def test_shards_are_streamed_as_if_they_lay_beside_their_manifests(
     for split in SPLITS:
         ours, theirs = paired(stored_params, stored[0], split), paired(params, built, split)
         assert [s.jpeg for s in ours] == [s.jpeg for s in theirs]
-        assert [s.view_vectors.tobytes() for s in ours] == [
-            s.view_vectors.tobytes() for s in theirs
+        assert [s.view_embeddings.tobytes() for s in ours] == [
+            s.view_embeddings.tobytes() for s in theirs
         ]
 
 
@@ -206,7 +206,7 @@ def embed_stored(params: Params, layout: Layout) -> None:
     )  # fmt: skip
 
 
-def test_embedding_refuses_pictures_that_are_not_those_of_the_manifest(
+def test_embedding_refuses_images_that_are_not_those_of_the_manifest(
     stored: tuple[Layout, Storage], stored_params: Params, complains: Any
 ) -> None:
     layout, storage = stored
@@ -271,7 +271,7 @@ def test_shards_that_were_embedded_before_the_move_are_uploaded_and_not_made_aga
     assert "keeping 2 of 3 finished shards" in log.text
     assert everything(checkout.embeddings) == {f"{split}/manifest.json" for split in SPLITS}
     assert texts(checkout.embeddings) == texts(built.embeddings)
-    assert paired(params, checkout)  # pictures from the folder, vectors from the storage
+    assert paired(params, checkout)  # images from the folder, vectors from the storage
 
 
 def test_missing_shards_are_uploaded_from_the_folder(

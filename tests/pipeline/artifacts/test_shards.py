@@ -128,7 +128,7 @@ def flip_bit(path: Path, within: bytes) -> None:
     path.write_bytes(data)
 
 
-def test_a_flipped_bit_of_a_picture_is_found_when_it_is_read(
+def test_a_flipped_bit_of_a_image_is_found_when_it_is_read(
     checkout: Layout, complains: Any
 ) -> None:
     path = checkout.images / "train" / "000001.tar"

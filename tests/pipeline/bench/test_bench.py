@@ -19,21 +19,21 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from pipeline.bench.data import suite as data
-from pipeline.bench.figures import Figure, conclude, figure_table
-from pipeline.bench.fixtures import PICTURE, photographs
+from pipeline.bench.figures import Figure, figure_table, print_figures
+from pipeline.bench.fixtures import IMAGE, photographs
 from pipeline.bench.sizes import BenchSizes
 from pipeline.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = BenchSizes(
     teacher=(64, 64, 1, 64, 32, 77, 49408, 64, 1, 1),
-    prepare_pictures=8,
+    prepare_images=8,
     embed_views=8,
     embed_batch=4,
     read_samples=20,
     step_batch=4,
     steps=2,
-    epoch_pictures=8,
+    epoch_images=8,
     epochs=1,
     plan_samples=25_000,
     repeats=1,
@@ -44,7 +44,7 @@ FLOORS = {
     "embedding_share_4_views": 0.93,
     "teacher_read_samples_per_s": 4000,
     "teacher_read_against_pth_gz": 2,
-    "step_speedup_pictures": 4,
+    "step_speedup_images": 4,
     "step_speedup_captions": 6,
 }
 CEILINGS = {
@@ -87,7 +87,7 @@ def test_photographs_weigh_what_photographs_do_and_come_out_the_same() -> None:
     one, two = photographs(distinct=2), photographs(distinct=2)
     first = [next(one) for _ in range(3)]
     assert first == [next(two) for _ in range(3)] and first[0] == first[2] != first[1]
-    assert Image.open(io.BytesIO(first[0])).size == PICTURE
+    assert Image.open(io.BytesIO(first[0])).size == IMAGE
     assert 80_000 < len(first[0]) < 100_000
 
 
@@ -109,8 +109,8 @@ def test_the_table_fits_a_terminal_and_marks_what_missed() -> None:
 
 def test_the_json_has_value_bar_and_verdict_of_each_figure(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
-    assert conclude("Title", [GOOD], path)
-    assert not conclude("Title", [GOOD, BAD, APART], path)
+    assert print_figures("Title", [GOOD], path)
+    assert not print_figures("Title", [GOOD, BAD, APART], path)
     assert json.loads(path.read_text()) == {
         "speed": {"value": 5301.4, "bar": 4000, "ok": True},
         "difference": {"value": 0.0123, "bar": 0.001, "ok": False},

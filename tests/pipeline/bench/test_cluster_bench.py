@@ -17,7 +17,7 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.loop import train
 from pipeline.training.step_log import read_steps
 
-SMALL = ClusterSizes(image_size=32, micro_batch=8, dim=16, steps=3, epochs=3)
+SMALL = ClusterSizes(image_size=32, micro_batch_size=8, dim=16, steps=3, epochs=3)
 
 # a worker that says who it is and takes a step every 50 ms
 WORKER = """

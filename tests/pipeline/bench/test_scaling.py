@@ -16,7 +16,7 @@ from pipeline.bench.sizes import ClusterSizes
 from pipeline.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[3]
-SMALL = ["pictures=1e6", "batch=4096", "lanes=512", "buffer=65536"]
+SMALL = ["images=1e6", "batch=4096", "num_streams=512", "buffer=65536"]
 
 
 def test_readme_shows_the_plan_that_the_code_makes() -> None:
@@ -25,7 +25,7 @@ def test_readme_shows_the_plan_that_the_code_makes() -> None:
         assert table in readme, "put the output of `kdeov scaling` in README.md"
 
 
-def test_storage_and_teacher_are_what_one_picture_costs_times_pictures() -> None:
+def test_storage_and_teacher_are_what_one_image_costs_times_images() -> None:
     rows = {row.what: row.values[0] for row in rows_of_data(Inputs())}
     assert rows["image shards, TB"] == pytest.approx((26_000 + 1_791) / 1000)
     assert rows["teacher shards, TB"] == pytest.approx((5 * 1024 + 2_590) / 1000)
@@ -42,8 +42,8 @@ def test_an_epoch_takes_its_steps_and_more_gpus_gain_less_than_their_number() ->
     assert all(
         c > a for c, a in zip(rows["epoch with coupled losses, hours"], (few, many), strict=True)
     )
-    assert rows["pictures a GPU, fewest"] == rows["pictures a GPU, most"]
-    assert rows["pictures a GPU, most"][0] * 8 >= inputs.pictures
+    assert rows["images a GPU, fewest"] == rows["images a GPU, most"]
+    assert rows["images a GPU, most"][0] * 8 >= inputs.images
 
 
 def test_the_slower_of_gpu_and_its_cores_makes_the_step() -> None:
@@ -53,7 +53,7 @@ def test_the_slower_of_gpu_and_its_cores_makes_the_step() -> None:
 
 
 def test_inputs_said_to_be_measured_are_what_the_bench_measures(tmp_path: Path) -> None:
-    sizes = ClusterSizes(micro_batch=8, loaded=256)
+    sizes = ClusterSizes(micro_batch_size=8, loaded=256)
     for figure in unit_figures(tmp_path, sizes):
         if figure.name == "loader_rate":  # of the machine
             assert figure.value > 0
@@ -64,11 +64,11 @@ def test_inputs_said_to_be_measured_are_what_the_bench_measures(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--set", "picturs=3"], "picturs is no input of the plan; did you mean pictures"),
-        (["--set", "pictures=many"], "pictures=many: give a number above 0"),
+        (["--set", "picturs=3"], "picturs is no input of the plan; did you mean images"),
+        (["--set", "images=many"], "images=many: give a number above 0"),
         (["--set", "views=-1"], "views=-1: give a number above 0"),
         (["--set", "upload=inf"], "upload=inf: give a number above 0"),
-        (["--gpus", "7"], "8192 lanes cannot be shared by 7 GPUs"),
+        (["--gpus", "7"], "8192 streams cannot be shared by 7 GPUs"),
         (["--gpus", "0"], "cannot be shared by 0 GPUs"),
     ],
 )
@@ -83,4 +83,4 @@ def test_the_command_compares_gpus_and_says_what_was_chosen() -> None:
     result = CliRunner().invoke(app, ["scaling", "--gpus", "8", "--gpus", "16", *changes])
     assert result.exit_code == 0
     assert "| an epoch, by GPUs | 8 | 16 | from |" in result.stdout
-    assert re.search(r"\| `pictures` \| pictures \| 1,000,000 \| chosen \|", result.stdout)
+    assert re.search(r"\| `images` \| images \| 1,000,000 \| chosen \|", result.stdout)

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.bench.data.planning import PER_SHARD
 from pipeline.bench.scaling.simulation import simulate, simulation_figures
 from pipeline.bench.sizes import PlanSize
-from pipeline.data.epoch_plan import EpochPlan, Segment
+from pipeline.data.epoch_plan import EpochPlan, SampleRange
 
 SIZES = [37, 5, 0, 64, 21, 90, 3, 48, 55, 12]
 RANKS = 4
@@ -19,13 +19,13 @@ RANKS = 4
 class Forgetful(EpochPlan):
     """Leaves out the last segment of its first lane, and reads the first one twice."""
 
-    def segments(self, lane: int, from_step: int = 0) -> Iterator[Segment]:
+    def segments(self, lane: int, from_step: int = 0) -> Iterator[SampleRange]:
         found = list(super().segments(lane, from_step))
         return iter([found[0], *found[:-1]] if lane == 0 else found)
 
 
 def plan_of(kind: type[EpochPlan] = EpochPlan) -> EpochPlan:
-    return kind(SIZES, 3, 1, global_batch=16, lanes=8, buffer=64)
+    return kind(SIZES, 3, 1, global_batch_size=16, num_streams=8, buffer=64)
 
 
 def test_it_counts_what_the_order_of_the_epoch_has() -> None:
@@ -45,7 +45,7 @@ def test_it_counts_what_the_order_of_the_epoch_has() -> None:
 def test_readers_of_a_shard_are_counted_at_each_step() -> None:
     plan = plan_of()
     readers = np.zeros((plan.steps, len(SIZES)), int)
-    for lane in range(plan.lanes):
+    for lane in range(plan.num_streams):
         shards = [s.shard for s in plan.segments(lane) for _ in range(s.stop - s.start)]
         steps = np.repeat(np.arange(plan.steps), plan.lane_batch)
         for step, shard in {*zip(steps.tolist(), shards, strict=True)}:
@@ -75,7 +75,7 @@ def test_a_billion_samples_come_once_and_equally_many_to_each_of_1024_ranks() ->
 
 
 def test_figures_of_a_run_clear_their_bars(tmp_path: Path) -> None:
-    size = PlanSize(1_000_000, ranks=64, global_batch=4096, lanes=512, buffer=65_536)
+    size = PlanSize(1_000_000, ranks=64, global_batch_size=4096, num_streams=512, buffer=65_536)
     found = {figure.name: figure for figure in simulation_figures(tmp_path, size)}
     assert [name for name, figure in found.items() if not figure.ok] == []
     assert "3,520 come twice" in found["large_plan_missed"].note

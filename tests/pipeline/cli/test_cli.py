@@ -38,7 +38,7 @@ def kdeov(*arguments: str) -> Result:
 def test_the_summary_shows_teacher_against_student_and_where_to_look(checkout: Layout) -> None:
     result = kdeov("summary")
     assert result.exit_code == 0
-    for words in ("zero-shot top-1", "text to picture, R@5", "ViT-B/32", "the student is"):
+    for words in ("zero-shot top-1", "text to image, R@5", "ViT-B/32", "the student is"):
         assert words in result.output
     assert "run `dvc repro report`" in result.output  # no page was made here
     assert "run `kdeov publish`" in result.output

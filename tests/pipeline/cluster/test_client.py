@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cluster.client import Dashboard, Shown
+from pipeline.cluster.client import Dashboard, LogTail
 
 Start = Callable[[int, bytes], str]
 
@@ -84,7 +84,7 @@ def test_another_version_of_ray_is_told(server: Start, complains: Any) -> None:
 
 
 def test_a_log_is_shown_once_however_often_it_is_sent(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = Shown(0)
+    shown = LogTail(0)
     for sent in (["one\n", "two\n"], ["one\ntw", "o\nthree\n"], ["one\n"], ["one\ntwo\nthree\n4"]):
         shown.begin()
         for text in sent:

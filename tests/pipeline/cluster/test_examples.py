@@ -133,7 +133,7 @@ def test_the_job_changes_params_that_exist(tmp_path: Path) -> None:
     changes = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
     recipe = Recipe.named(name).with_changes(Path("/data"), changes)
     params = check_params(yaml.safe_load(recipe.text), tmp_path / "params.yaml")
-    assert params.cluster.mode == "cluster" and params.cluster.workers == (1, 8)
+    assert params.cluster.mode == "cluster" and params.cluster.num_workers == (1, 8)
     assert params.data.storage == "s3://BUCKET/kdeov"
 
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from pipeline.config.params import Params, load_params
+from pipeline.config.renamed import RENAMED
 from pipeline.config.source_params import SOURCES
 
 PLACES = {"data", "cluster", "tracking"}  # sections that say only where things are and run
@@ -131,10 +132,10 @@ def test_the_sections_of_places_may_be_left_out(tmp_path: Path, values: dict[str
         ("prepare.scenes.train", "many"),
         ("teacher.tiny.batch_size", 1),
         ("teacher.tiny.width", 9),
-        ("embed.min_area", 0),
-        ("embed.jitter", 1),
+        ("embed.crop_scale_min", 0),
+        ("embed.color_jitter", 1),
         ("distill.epochs", 2.5),
-        ("distill.ema", 1.0),
+        ("distill.ema_decay", 1.0),
         ("distill.learning_rate", 0),
         ("distill.feature_loss", "mse"),
         ("distill.losses.feature", -1),
@@ -142,7 +143,7 @@ def test_the_sections_of_places_may_be_left_out(tmp_path: Path, values: dict[str
         ("efficiency.reference_size", 100),
         ("cluster.mode", "cloud"),
         ("cluster.use_gpu", "perhaps"),
-        ("cluster.workers", 0),
+        ("cluster.num_workers", 0),
     ],
 )
 def test_a_value_of_the_wrong_kind_or_range_is_named_with_its_key(
@@ -266,3 +267,22 @@ def test_a_stage_says_what_is_wrong_in_its_first_line_and_shows_no_trace(
         "prepare: params.yaml: prepare.sead is not a key of prepare; did you mean seed?"
     ]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_an_old_name_of_a_key_is_answered_with_the_new_one(
+    root: Path, tmp_path: Path, complains: Any, old: str
+) -> None:
+    values = yaml.safe_load((root / "params.yaml").read_text())
+    if old.startswith("teacher.embeddings."):
+        recipe = root / "pipeline" / "config" / "recipes" / "cifar10-embeddings.yaml"
+        values["teacher"] = yaml.safe_load(recipe.read_text())["teacher"]
+    *sections, key = old.split(".")
+    section = values
+    for name in sections:
+        section = section[name]
+    section[key] = section.pop(RENAMED[old])
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with complains(old, ".".join([*sections, RENAMED[old]])):
+        load_params(path)

@@ -38,9 +38,9 @@ def before(built: Layout, params: Params) -> str:
         {"losses": {"affinity": 0.1}},
         {"backbone": "yolov5s"},
         {"image_size": 64},
-        {"lanes": 8},
+        {"num_streams": 8},
         {"shuffle_buffer": 3},
-        {"micro_batch": 8},
+        {"micro_batch_size": 8},
     ],
     ids=str,
 )
@@ -53,7 +53,7 @@ def test_every_training_param_counts(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"cluster": {"mode": "local", "workers": 7, "loader_workers": 3}},
+        {"cluster": {"mode": "local", "num_workers": 7, "dataloader_workers": 3}},
         {"tracking": {"uri": "http://elsewhere", "experiment": "other"}},
         {"report": {"examples": 3}},
         {"retrieval": {"rerank": 0}},

@@ -18,16 +18,18 @@ calmly = settings(deadline=None)  # other work on this machine fails no test
 
 @st.composite
 def plans(draw: st.DrawFn) -> dict[str, Any]:
-    lanes = draw(st.integers(1, 12))
-    batch = lanes * draw(st.integers(1, 6))
+    num_streams = draw(st.integers(1, 12))
+    batch = num_streams * draw(st.integers(1, 6))
     return {
         "sizes": draw(SIZES),
         "seed": draw(st.integers(0, 2**31)),
         "epoch": draw(st.integers(0, 500)),
-        "global_batch": batch,
-        "lanes": lanes,
+        "global_batch_size": batch,
+        "num_streams": num_streams,
         "buffer": draw(st.integers(1, 200)),
-        "micro_batch": draw(st.sampled_from([n for n in range(1, batch + 1) if batch % n == 0])),
+        "micro_batch_size": draw(
+            st.sampled_from([n for n in range(1, batch + 1) if batch % n == 0])
+        ),
     }
 
 
@@ -36,10 +38,10 @@ def plans(draw: st.DrawFn) -> dict[str, Any]:
 def test_every_sample_comes_once_and_only_the_stated_number_again(values: dict[str, Any]) -> None:
     plan, total = EpochPlan(**values), sum(values["sizes"])
     order = plan.order()
-    assert order.shape == (plan.steps, values["global_batch"])
+    assert order.shape == (plan.steps, values["global_batch_size"])
     counts = np.bincount(order.ravel(), minlength=total)
     assert len(counts) == total and counts.min() >= 1
-    assert (counts - 1).sum() == plan.repeated < values["global_batch"]
+    assert (counts - 1).sum() == plan.repeated < values["global_batch_size"]
     assert counts.max() <= 1 + -(-plan.repeated // total)
 
 
@@ -49,20 +51,20 @@ def test_ranks_in_turn_make_up_each_step_whatever_their_number(
     values: dict[str, Any], world: int
 ) -> None:
     plan = EpochPlan(**values)
-    lanes = [plan.lanes_of(rank, world) for rank in range(world)]
-    assert [lane for share in lanes for lane in share] == list(range(plan.lanes))
+    num_streams = [plan.lanes_of(rank, world) for rank in range(world)]
+    assert [lane for share in num_streams for lane in share] == list(range(plan.num_streams))
     shares = plan.shares(world)
-    unit = shared_unit(plan.global_batch, plan.lanes, plan.micro_batch)
-    assert sum(shares) == plan.global_batch and max(shares) - min(shares) <= unit
-    assert all(share % plan.micro_batch == 0 for share in shares)
-    assert min(shares) > 0 or plan.global_batch // unit < world
+    unit = shared_unit(plan.global_batch_size, plan.num_streams, plan.micro_batch_size)
+    assert sum(shares) == plan.global_batch_size and max(shares) - min(shares) <= unit
+    assert all(share % plan.micro_batch_size == 0 for share in shares)
+    assert min(shares) > 0 or plan.global_batch_size // unit < world
 
 
 @calmly
 @given(values=plans())
 def test_a_lane_reads_forwards_and_comes_back_to_no_shard(values: dict[str, Any]) -> None:
     plan = EpochPlan(**values)
-    for lane in range(plan.lanes):
+    for lane in range(plan.num_streams):
         segments = list(plan.segments(lane))
         assert sum(s.stop - s.start for s in segments) == plan.steps * plan.lane_batch
         assert all(0 <= s.start < s.stop <= values["sizes"][s.shard] for s in segments)
@@ -76,9 +78,11 @@ def test_a_lane_reads_forwards_and_comes_back_to_no_shard(values: dict[str, Any]
 @given(values=plans())
 def test_no_more_is_held_than_the_stated_buffer(values: dict[str, Any]) -> None:
     plan = EpochPlan(**values)
-    longest = max(len(block.order) for lane in range(plan.lanes) for block in plan.blocks(lane))
-    assert longest * plan.lanes <= max(values["buffer"], values["global_batch"])
-    for lane in range(plan.lanes):
+    longest = max(
+        len(block.order) for lane in range(plan.num_streams) for block in plan.blocks(lane)
+    )
+    assert longest * plan.num_streams <= max(values["buffer"], values["global_batch_size"])
+    for lane in range(plan.num_streams):
         blocks = list(plan.blocks(lane))
         assert [b.first for b in blocks] == np.cumsum([0, *(b.steps for b in blocks)])[:-1].tolist()
         assert sum(b.steps for b in blocks) == plan.steps
@@ -89,7 +93,7 @@ def test_no_more_is_held_than_the_stated_buffer(values: dict[str, Any]) -> None:
 @given(values=plans(), data=st.data())
 def test_a_lane_can_be_taken_up_at_any_step(values: dict[str, Any], data: st.DataObject) -> None:
     plan = EpochPlan(**values)
-    lane = data.draw(st.integers(0, plan.lanes - 1))
+    lane = data.draw(st.integers(0, plan.num_streams - 1))
     step = data.draw(st.integers(0, plan.steps))
     whole, later = list(plan.blocks(lane)), list(plan.blocks(lane, step))
     assert [b.first for b in later] == [b.first for b in whole if b.first + b.steps > step]
@@ -101,7 +105,7 @@ def test_a_lane_can_be_taken_up_at_any_step(values: dict[str, Any], data: st.Dat
 
 
 def test_lanes_read_one_after_the_other_and_not_all_at_the_same_step() -> None:
-    plan = EpochPlan([500] * 20, 0, 0, global_batch=100, lanes=10, buffer=2000)
+    plan = EpochPlan([500] * 20, 0, 0, global_batch_size=100, num_streams=10, buffer=2000)
     firsts = [{block.first for block in plan.blocks(lane)} - {0} for lane in range(10)]
     reading = np.bincount([step for steps in firsts for step in steps], minlength=plan.steps)
     assert reading.max() == 1
@@ -117,7 +121,7 @@ def test_a_plan_follows_from_its_arguments_alone(values: dict[str, Any]) -> None
 @given(values=plans())
 def test_every_epoch_and_every_seed_has_its_own_order(values: dict[str, Any]) -> None:
     values["sizes"] = [*values["sizes"], 5, 6, 7, 8]
-    values["buffer"] = max(values["buffer"], 8 * values["global_batch"])
+    values["buffer"] = max(values["buffer"], 8 * values["global_batch_size"])
     orders = [
         EpochPlan(**values).order(),
         EpochPlan(**values | {"epoch": values["epoch"] + 1}).order(),
@@ -127,7 +131,7 @@ def test_every_epoch_and_every_seed_has_its_own_order(values: dict[str, Any]) ->
 
 
 def test_a_batch_mixes_the_whole_of_the_data() -> None:
-    plan = EpochPlan([100] * 20, seed=0, epoch=0, global_batch=50, lanes=10, buffer=500)
+    plan = EpochPlan([100] * 20, seed=0, epoch=0, global_batch_size=50, num_streams=10, buffer=500)
     order = plan.order()
     shards = [len(set((step // 100).tolist())) for step in order]
     assert min(shards) >= 6
@@ -135,7 +139,7 @@ def test_a_batch_mixes_the_whole_of_the_data() -> None:
 
 def test_a_million_samples_are_planned_in_seconds_and_little_memory() -> None:
     tracemalloc.start()
-    plan = EpochPlan([1000] * 1000, 0, 0, global_batch=4096, lanes=64, buffer=65536)
+    plan = EpochPlan([1000] * 1000, 0, 0, global_batch_size=4096, num_streams=64, buffer=65536)
     assert np.bincount(plan.order().ravel()).min() == 1
     assert tracemalloc.get_traced_memory()[1] < 500e6
     tracemalloc.stop()
@@ -153,22 +157,35 @@ def test_evaluation_is_shared_with_nothing_dropped_and_nothing_twice(
 
 
 @pytest.mark.parametrize(
-    ("batch", "lanes", "micro", "world", "samples", "words"),
+    ("batch", "num_streams", "micro", "world", "samples", "words"),
     [
-        (64, 16, 32, 3, 100, ["global_batch = 64 has 2 parts of 32", "too few for 3 workers"]),
-        (96, 2, 32, 3, 100, ["global_batch = 96 has 1 parts of 96", "lanes of 48", "3 workers"]),
-        (64, 16, 16, 4, 3, ["3 training pictures are fewer than 4 workers"]),
+        (64, 16, 32, 3, 100, ["global_batch_size = 64 has 2 parts of 32", "too few for 3 workers"]),
+        (
+            96,
+            2,
+            32,
+            3,
+            100,
+            ["global_batch_size = 96 has 1 parts of 96", "num_streams of 48", "3 workers"],
+        ),
+        (64, 16, 16, 4, 3, ["3 training images are fewer than 4 workers"]),
     ],
 )
 def test_what_workers_cannot_share_is_refused_before_training(
-    complains: Any, batch: int, lanes: int, micro: int, world: int, samples: int, words: list[str]
+    complains: Any,
+    batch: int,
+    num_streams: int,
+    micro: int,
+    world: int,
+    samples: int,
+    words: list[str],
 ) -> None:
     with complains(*words):
-        check_sharing(batch, lanes, micro, world, samples)
+        check_sharing(batch, num_streams, micro, world, samples)
 
 
 def test_lanes_that_cannot_share_a_step_are_refused(complains: Any) -> None:
-    with complains("global_batch = 10", "distill.lanes = 4"):
+    with complains("global_batch_size = 10", "distill.num_streams = 4"):
         EpochPlan([5], 0, 0, 10, 4, 1)
 
 

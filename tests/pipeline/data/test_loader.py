@@ -41,9 +41,9 @@ def samples(shards: PairedShards) -> list[PairedSample]:
 
 
 def plan_of(
-    shards: PairedShards, epoch: int, batch: int = 8, lanes: int = 4, buffer: int = 16
+    shards: PairedShards, epoch: int, batch: int = 8, num_streams: int = 4, buffer: int = 16
 ) -> EpochPlan:
-    return EpochPlan(shards.manifest.sizes, 0, epoch, batch, lanes, buffer)
+    return EpochPlan(shards.manifest.sizes, 0, epoch, batch, num_streams, buffer)
 
 
 def keys_of(plan: EpochPlan) -> list[list[str]]:
@@ -52,7 +52,7 @@ def keys_of(plan: EpochPlan) -> list[list[str]]:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    lanes=st.integers(1, 4),
+    num_streams=st.integers(1, 4),
     share=st.integers(1, 3),
     world=st.integers(1, 3),
     buffer=st.integers(1, 40),
@@ -61,14 +61,14 @@ def keys_of(plan: EpochPlan) -> list[list[str]]:
 )
 def test_joined_batches_of_all_ranks_are_the_plan_from_any_step_on(
     shards: PairedShards,
-    lanes: int,
+    num_streams: int,
     share: int,
     world: int,
     buffer: int,
     epoch: int,
     data: st.DataObject,
 ) -> None:
-    plan = plan_of(shards, epoch, lanes * world * share, lanes * world, buffer)
+    plan = plan_of(shards, epoch, num_streams * world * share, num_streams * world, buffer)
     first = data.draw(st.integers(0, plan.steps), label="step")
     ranks = [
         list(EpochStream(shards, plan, TRANSFORM, rank, world, from_step=first))
@@ -80,7 +80,7 @@ def test_joined_batches_of_all_ranks_are_the_plan_from_any_step_on(
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 3])
 def test_loader_processes_change_no_batch(shards: PairedShards, workers: int) -> None:
-    plan = plan_of(shards, 1, batch=12, lanes=6)
+    plan = plan_of(shards, 1, batch=12, num_streams=6)
     for rank in range(2):
         stream = EpochStream(shards, plan, TRANSFORM, rank, 2)
         found, expected = list(epoch_loader(stream, workers)), list(stream)
@@ -90,7 +90,7 @@ def test_loader_processes_change_no_batch(shards: PairedShards, workers: int) ->
 
 
 def test_more_loader_processes_than_lanes_are_not_started(shards: PairedShards) -> None:
-    plan = plan_of(shards, 0, batch=8, lanes=2)
+    plan = plan_of(shards, 0, batch=8, num_streams=2)
     batches = epoch_loader(EpochStream(shards, plan, TRANSFORM), workers=5)
     assert batches.num_workers == 2
     assert [batch.keys for batch in batches] == keys_of(plan)
@@ -113,9 +113,9 @@ def test_the_student_is_shown_exactly_what_the_teacher_embedded(
             assert np.array_equal(
                 pixels.permute(1, 2, 0).numpy(), render(image, sample.views[view], 32)
             )
-            assert np.array_equal(teacher.numpy(), sample.view_vectors[view].astype(np.float32))
+            assert np.array_equal(teacher.numpy(), sample.view_embeddings[view].astype(np.float32))
             caption = caption_of_epoch(key, epoch, 3)
-            assert np.array_equal(text.numpy(), sample.text_vectors[caption].astype(np.float32))
+            assert np.array_equal(text.numpy(), sample.text_embeddings[caption].astype(np.float32))
 
 
 def test_all_views_and_captions_take_turns(
@@ -127,8 +127,8 @@ def test_all_views_and_captions_take_turns(
             for key, teacher, text in zip(batch.keys, batch.teacher, batch.texts, strict=True):
                 seen[key] |= {teacher.numpy().tobytes(), b"text" + text.numpy().tobytes()}
     for sample in samples:
-        vectors = {v.astype(np.float32).tobytes() for v in sample.view_vectors}
-        texts = {b"text" + t.astype(np.float32).tobytes() for t in sample.text_vectors}
+        vectors = {v.astype(np.float32).tobytes() for v in sample.view_embeddings}
+        texts = {b"text" + t.astype(np.float32).tobytes() for t in sample.text_embeddings}
         assert seen[sample.key] == vectors | texts
 
 
@@ -148,13 +148,13 @@ def test_evaluation_shows_the_split_once_in_order(
     ]
     assert [key for batch in batches for key in batch.keys] == [s.key for s in expected]
     assert max(len(batch.keys) for batch in batches) <= batch_size
-    plain = np.stack([sample.view_vectors[0] for sample in expected]).astype(np.float32)
+    plain = np.stack([sample.view_embeddings[0] for sample in expected]).astype(np.float32)
     assert np.array_equal(torch.cat([batch.teacher for batch in batches]).numpy(), plain)
     first = Image.open(io.BytesIO(expected[0].jpeg))
     assert torch.equal(batches[0].pixels[0], TRANSFORM.pixels(first))
 
 
-def test_more_ranks_than_pictures_leave_some_ranks_idle(built: Layout, params: Params) -> None:
+def test_more_ranks_than_images_leave_some_ranks_idle(built: Layout, params: Params) -> None:
     shards = open_cache(params, built, "val")
     keys = [
         [key for batch in EvaluationStream(shards, TRANSFORM, 8, rank, 20) for key in batch.keys]

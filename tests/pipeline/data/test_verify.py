@@ -46,9 +46,12 @@ def forge(layout: Layout, edit: Callable[[np.ndarray, np.ndarray], None]) -> Non
     images, folder = layout.images / "train", layout.embeddings / "train"
     manifest, shards = Manifest.read(folder, "embed"), []
     for shard in manifest.shards:
-        pictures, cached = read_shard(images / shard.name), list(read_shard(folder / shard.name))
+        image_samples, cached = (
+            read_shard(images / shard.name),
+            list(read_shard(folder / shard.name)),
+        )
         samples = []
-        for (_, image), (_, sample) in zip(pictures, cached, strict=True):
+        for (_, image), (_, sample) in zip(image_samples, cached, strict=True):
             vectors = np.frombuffer(sample["fp16"], "<f2").reshape(-1, DIM).copy()
             views = np.frombuffer(sample["views"], "<u2").reshape(-1, VIEW_FIELDS).copy()
             edit(vectors, views)

@@ -96,7 +96,7 @@ def test_a_sound_checkout_passes_in_a_process_of_its_own(
         "training", "data rate", "MLflow",
     }  # fmt: skip
     assert all(line.startswith("ok ") for name, line in found.items() if name != "data rate")
-    assert "pictures/s" in found["data rate"]
+    assert "images/s" in found["data rate"]
     assert sorted(here.root.rglob("*")) == before  # it leaves nothing
 
 
@@ -139,7 +139,7 @@ def no_gpu(layout: Layout) -> None:
 
 
 def uneven(layout: Layout) -> None:
-    change(layout, cluster={"mode": "local", "workers": 4})
+    change(layout, cluster={"mode": "local", "num_workers": 4})
 
 
 def other_views(layout: Layout) -> None:
@@ -152,7 +152,7 @@ def old_mlflow(layout: Layout) -> None:
 
 def no_cluster(layout: Layout) -> None:
     (storage := layout.root / "work" / "storage").mkdir(parents=True)
-    where = {"mode": "cluster", "address": "http://127.0.0.1:9", "workers": 1}
+    where = {"mode": "cluster", "address": "http://127.0.0.1:9", "num_workers": 1}
     change(layout, data={"storage": str(storage)}, cluster=where)
 
 
@@ -172,7 +172,7 @@ def no_dvc(layout: Layout) -> None:
         (other_teacher, "teacher", ["are not those of", "`dvc repro -f teacher`"]),
         (no_weights, "distill.backbone_weights", ["yolov8n.pt is not there"]),
         (no_gpu, "devices", ["0 GPUs", "cluster.use_gpu is true", "set cluster.use_gpu to auto"]),
-        (uneven, "training", ["global_batch = 8", "4 workers", "cluster.workers"]),
+        (uneven, "training", ["global_batch_size = 8", "4 workers", "cluster.num_workers"]),
         (other_views, "training", ["views.count is 3, wanted 2", "`dvc repro embed`"]),
         (old_mlflow, "MLflow", ["is a folder", "mlflow migrate-filestore"]),
         (no_cluster, "cluster", ["http://127.0.0.1:9", "cluster"]),
@@ -353,18 +353,18 @@ def test_clocks_apart_are_told_as_far_as_the_round_trip_lets_one_know(
 @pytest.mark.parametrize(
     ("cluster", "nodes", "verdict", "words"),
     [
-        ({"workers": 4}, [node(gpus=(H100,) * 4, gpus_of_ray=4)], "ok", "GPUs train"),
-        ({"workers": 4}, [node(gpus=(H100,) * 2)] * 2, "ok", "4 GPUs (NVIDIA H100)"),
-        ({"workers": 4}, [node(gpus=(H100,) * 2)], "warning", "set cluster.workers to 2"),
-        ({"workers": [2, 8]}, [node(gpus=(H100,) * 2)], "ok", "2 of up to 8 workers"),
-        ({"workers": 4, "use_gpu": True}, [node(gpus=(H100,))], "fault", "workers = 4"),
-        ({"workers": 4, "use_gpu": False}, [node(gpus=(H100,))], "ok", "CPUs train"),
-        ({"workers": 4}, [node()], "ok", "4 CPUs, 0 GPUs: CPUs train"),
-        ({"workers": 9}, [node()], "warning", "they would share"),
-        ({"workers": 9, **CLUSTER}, [node()] * 2, "warning", "waits for more"),
-        ({"workers": 9, "use_gpu": True, **CLUSTER}, [node(gpus=(H100,))], "warning", "waits"),
-        ({"workers": 9, "use_gpu": True, **CLUSTER}, [node()], "fault", "0 GPUs"),
-        ({"workers": 9, "mode": "inline"}, [node()], "ok", "CPUs train"),
+        ({"num_workers": 4}, [node(gpus=(H100,) * 4, gpus_of_ray=4)], "ok", "GPUs train"),
+        ({"num_workers": 4}, [node(gpus=(H100,) * 2)] * 2, "ok", "4 GPUs (NVIDIA H100)"),
+        ({"num_workers": 4}, [node(gpus=(H100,) * 2)], "warning", "set cluster.num_workers to 2"),
+        ({"num_workers": [2, 8]}, [node(gpus=(H100,) * 2)], "ok", "2 of up to 8 workers"),
+        ({"num_workers": 4, "use_gpu": True}, [node(gpus=(H100,))], "fault", "workers = 4"),
+        ({"num_workers": 4, "use_gpu": False}, [node(gpus=(H100,))], "ok", "CPUs train"),
+        ({"num_workers": 4}, [node()], "ok", "4 CPUs, 0 GPUs: CPUs train"),
+        ({"num_workers": 9}, [node()], "warning", "they would share"),
+        ({"num_workers": 9, **CLUSTER}, [node()] * 2, "warning", "waits for more"),
+        ({"num_workers": 9, "use_gpu": True, **CLUSTER}, [node(gpus=(H100,))], "warning", "waits"),
+        ({"num_workers": 9, "use_gpu": True, **CLUSTER}, [node()], "fault", "0 GPUs"),
+        ({"num_workers": 9, "mode": "inline"}, [node()], "ok", "CPUs train"),
     ],
 )
 def test_devices_are_compared_with_what_params_ask_for(
@@ -375,7 +375,7 @@ def test_devices_are_compared_with_what_params_ask_for(
 
 
 def test_gpus_that_torch_cannot_use_and_old_ones_are_told() -> None:
-    cluster = ClusterParams(workers=2)
+    cluster = ClusterParams(num_workers=2)
     checks = machines.devices([node(gpus_of_ray=2)], cluster)
     assert verdicts(checks) == {"gpu": "fault", "devices": "ok"}
     assert "Ray has 2 GPUs, torch sees 0" in checks[0].found
@@ -387,7 +387,9 @@ def test_gpus_that_torch_cannot_use_and_old_ones_are_told() -> None:
 def test_room_is_compared_with_what_a_run_writes(
     built: Layout, make_params: Callable[..., Params]
 ) -> None:
-    loaders = make_params(cluster={"mode": "local", "loader_workers": 2}, distill={"ema": 0.9})
+    loaders = make_params(
+        cluster={"mode": "local", "dataloader_workers": 2}, distill={"ema_decay": 0.9}
+    )
     wanted = disk.needs(loaders, built, built.runs, 32, {})
     plain = disk.needs(make_params(), built, built.runs, 32, {})
     assert wanted.rooms[built.runs] > plain.rooms[built.runs] > disk.FLOOR
@@ -413,7 +415,7 @@ def test_shared_memory_must_hold_the_batches_of_loaders(
     free: int, batches: int, mode: Any, verdict: str
 ) -> None:
     nodes = [node("a"), node("b", shared_memory=free)]
-    cluster = ClusterParams(mode=mode, workers=4)
+    cluster = ClusterParams(mode=mode, num_workers=4)
     (check,) = disk.shared_memory(nodes, disk.Needs({}, batches), cluster)
     assert check.verdict == verdict
     if verdict != "ok":
@@ -434,10 +436,16 @@ def test_checkpoints_are_as_large_as_estimated(
     ("read", "trained_rate", "loaders", "verdict", "words"),
     [
         (1000, 100, 0, "ok", "waits 9% of the time"),
-        (1000, 4000, 0, "warning", "wait 80% of the time; set cluster.loader_workers to 4"),
-        (1000, 4000, 2, "warning", "wait 50% of the time; set cluster.loader_workers to 4"),
+        (1000, 4000, 0, "warning", "wait 80% of the time; set cluster.dataloader_workers to 4"),
+        (1000, 4000, 2, "warning", "wait 50% of the time; set cluster.dataloader_workers to 4"),
         (1000, 4000, 4, "ok", "waits 0% of the time"),
-        (10, 4000, 4, "warning", "set cluster.loader_workers to 400 where there are as many cores"),
+        (
+            10,
+            4000,
+            4,
+            "warning",
+            "set cluster.dataloader_workers to 400 where there are as many cores",
+        ),
     ],
 )
 def test_the_rate_of_data_is_compared_with_what_training_takes(

@@ -74,7 +74,7 @@ def ages(folder: Path) -> dict[str, int]:
 
 
 def tokens(sample: PairedSample) -> np.ndarray:
-    return np.concatenate([sample.view_vectors, sample.text_vectors]).astype(np.float32)
+    return np.concatenate([sample.view_embeddings, sample.text_embeddings]).astype(np.float32)
 
 
 @pytest.mark.parametrize(("split", "views"), [("train", 3), ("val", 1), ("test", 1)])
@@ -84,8 +84,8 @@ def test_every_view_and_caption_has_a_unit_vector(
     samples = list(paired(built, params, split))
     assert len(samples) == {"train": 24, "val": 12, "test": 12}[split]
     for sample in samples:
-        assert sample.view_vectors.shape == (views, 32) and len(sample.views) == views
-        assert sample.text_vectors.shape == (3, 32) and len(sample.captions) == 3
+        assert sample.view_embeddings.shape == (views, 32) and len(sample.views) == views
+        assert sample.text_embeddings.shape == (3, 32) and len(sample.captions) == 3
         assert np.linalg.norm(tokens(sample), axis=1) == pytest.approx(1, abs=1e-3)
 
 
@@ -105,19 +105,17 @@ def test_cached_vectors_are_the_live_teacher_on_the_very_views_and_captions(
     )
     images = teacher.transform.normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     live = F.normalize(teacher.encode_image(images), dim=-1)
-    cached = torch.from_numpy(np.concatenate([s.view_vectors for s in samples])).float()
+    cached = torch.from_numpy(np.concatenate([s.view_embeddings for s in samples])).float()
     cosines = cached @ live.T
     assert cosines.diagonal().min() >= 0.9995
     others = cosines - 2 * torch.eye(len(cosines))
     assert (others.max(dim=1).values < 0.9995).float().mean() > 0.9  # one can tell them apart
     texts = F.normalize(teacher.encode_text([c for s in samples for c in s.captions]), dim=-1)
-    stored = torch.from_numpy(np.concatenate([s.text_vectors for s in samples])).float()
+    stored = torch.from_numpy(np.concatenate([s.text_embeddings for s in samples])).float()
     assert (stored * texts).sum(dim=-1).min() >= 0.9995
 
 
-def test_views_of_a_picture_are_drawn_the_same_way_everywhere(
-    built: Layout, params: Params
-) -> None:
+def test_views_of_a_image_are_drawn_the_same_way_everywhere(built: Layout, params: Params) -> None:
     plan = view_plan(read_teacher_identity(built.teacher), params.embed, "train")
     for sample in paired(built, params):
         size = Image.open(io.BytesIO(sample.jpeg)).size
@@ -152,7 +150,7 @@ def damage_identity(folder: Path) -> None:
     (folder / "000001.json").write_text(json.dumps(note))
 
 
-def damage_pictures(folder: Path) -> None:
+def damage_images(folder: Path) -> None:
     note = json.loads((folder / "000001.json").read_text())
     (folder / "000001.json").write_text(json.dumps(note | {"images_sha256": "0" * 64}))
 
@@ -162,7 +160,7 @@ def damage_pictures(folder: Path) -> None:
     [
         (damage_bytes, "its bytes changed"),
         (damage_identity, "views.seed is 1, wanted 0"),
-        (damage_pictures, "its pictures changed"),
+        (damage_images, "its images changed"),
         (
             lambda folder: (folder / "000001.json").write_text("{"),
             "tar: its note is damaged",
@@ -187,7 +185,7 @@ def test_only_the_shard_that_does_not_fit_is_made_again(
     assert reason in log.text
 
 
-def test_a_change_of_views_embeds_the_training_split_again_and_no_other_picture(
+def test_a_change_of_views_embeds_the_training_split_again_and_no_other_image(
     checkout: Layout, make_params: MakeParams
 ) -> None:
     before = ages(checkout.embeddings)
@@ -217,8 +215,8 @@ def test_a_stray_folder_is_deleted_too(checkout: Layout, params: Params) -> None
     assert not (checkout.embeddings / "train" / ".ipynb_checkpoints").exists()
 
 
-def damaged_picture(layout: Layout) -> Path:
-    """An image shard in which the first picture is no JPEG any more."""
+def damaged_image(layout: Layout) -> Path:
+    """An image shard in which the first image is no JPEG any more."""
     path = layout.images / "val" / "000001.tar"
     data = path.read_bytes()
     path.write_bytes(data.replace(b"\xff\xd8\xff", b"\0\0\0", 1))
@@ -228,19 +226,19 @@ def damaged_picture(layout: Layout) -> Path:
 def test_damaged_image_shards_are_named_and_not_embedded(
     checkout: Layout, params: Params, complains: Any
 ) -> None:
-    path = damaged_picture(checkout)
+    path = damaged_image(checkout)
     shutil.rmtree(checkout.embeddings)
     with complains(path, "dvc repro"):
         run(params, checkout)
     assert not (checkout.embeddings / "val" / "manifest.json").exists()
 
 
-def test_a_flipped_bit_in_a_picture_is_never_embedded(
+def test_a_flipped_bit_in_a_image_is_never_embedded(
     checkout: Layout, params: Params, complains: Any
 ) -> None:
     path = checkout.images / "val" / "000001.tar"
     data = bytearray(path.read_bytes())
-    data[1500] ^= 1  # within the first picture, which still decodes
+    data[1500] ^= 1  # within the first image, which still decodes
     path.write_bytes(data)
     shutil.rmtree(checkout.embeddings)
     with complains(path):
@@ -294,7 +292,7 @@ def test_every_difference_is_named_at_once(complains: Any) -> None:
     require_identity(wanted, json.loads(json.dumps(wanted)), "here")
 
 
-def test_teacher_shards_of_other_pictures_are_refused_with_both_keys(
+def test_teacher_shards_of_other_images_are_refused_with_both_keys(
     checkout: Layout, params: Params, complains: Any
 ) -> None:
     folder = checkout.embeddings / "train"

@@ -22,7 +22,7 @@ from pipeline.config.paths import Layout
 from pipeline.data.paired_shards import open_cache
 from pipeline.evaluation.retrieval import retrieval
 from pipeline.evaluation.shared.embeddings import CachedSplit, read_arrays
-from pipeline.evaluation.shared.protocol import classes_part, pictures_part, protocol
+from pipeline.evaluation.shared.protocol import classes_part, images_part, protocol
 from pipeline.evaluation.shared.reranking import gain_verdict
 from pipeline.evaluation.zero_shot import zero_shot
 from pipeline.report.results import Results
@@ -60,7 +60,7 @@ def test_zero_shot_metrics_follow_from_the_predictions(trained: Trained) -> None
     assert (scores["left_out"], scores["class_names"]) == (0, None)
 
 
-def test_the_confusion_table_has_a_row_a_picture(trained: Trained) -> None:
+def test_the_confusion_table_has_a_row_a_image(trained: Trained) -> None:
     layout, _ = trained
     arrays = predictions(layout)
     classes = Dataset.read(layout.images).classes
@@ -84,7 +84,7 @@ def test_a_class_is_called_and_left_out_as_params_say(
     assert len(arrays["names"]) == len(classes) - 1 and gone not in arrays["names"]
     shown = [str(arrays["names"][label]) for label in arrays["labels"]]
     assert shown == ["a thing" if n == renamed else n for n in labels if n != gone]
-    assert [labels[row] for row in arrays["pictures"]] == [n for n in labels if n != gone]
+    assert [labels[row] for row in arrays["images"]] == [n for n in labels if n != gone]
     assert scores["protocol_id"] != before["protocol_id"]
     assert f"class names {scores['class_names'][:8]}" in scores["protocol"]
     assert scores["protocol_id"] in log.text  # a protocol is told where a number is made
@@ -129,9 +129,9 @@ def test_retrieval_metrics_follow_from_the_hits(trained: Trained) -> None:
         found = (arrays["hits"][:, :k] == own).any(axis=1).mean()
         assert scores["student"][f"t2i_r{k}"] == pytest.approx(found)
     assert (scores["teacher"]["images"], scores["teacher"]["texts"]) == (12, 36)
-    pictures = pictures_part(Dataset.read(layout.images), layout.images, 36)
-    assert pictures.startswith("scenes 12 test pictures with 36 captions ")
-    assert scores["protocol"].startswith(f"retrieval/{pictures}/")
+    images_part_before = images_part(Dataset.read(layout.images), layout.images, 36)
+    assert images_part_before.startswith("scenes 12 test images with 36 captions ")
+    assert scores["protocol"].startswith(f"retrieval/{images_part_before}/")
     for way in ("i2t", "t2i"):
         recalls = [scores["student"][f"{way}_r{k}"] for k in (1, 5, 10)]
         assert 0 <= recalls[0] <= recalls[1] <= recalls[2] <= 1
@@ -140,7 +140,7 @@ def test_retrieval_metrics_follow_from_the_hits(trained: Trained) -> None:
 def test_reranking_states_its_gain_over_the_same_student(trained: Trained) -> None:
     scores = metrics(trained[0], "retrieval")["scenes"]
     reranked, plain = scores["reranked"], scores["student"]
-    assert reranked["count"] == 12  # there are no more pictures
+    assert reranked["count"] == 12  # there are no more images
     for k in (1, 5, 10):
         gain = reranked[f"t2i_r{k}"] - plain[f"t2i_r{k}"]
         assert reranked[f"gain_t2i_r{k}"] == pytest.approx(gain)
@@ -205,9 +205,7 @@ def test_evaluating_twice_gives_the_same_bytes(copied: Trained) -> None:
     assert {path: path.read_bytes() for path in wanted} == before
 
 
-def test_pictures_without_labels_are_retrieved_and_not_classified(
-    copied: Trained, log: Any
-) -> None:
+def test_images_without_labels_are_retrieved_and_not_classified(copied: Trained, log: Any) -> None:
     layout, params = copied
     path = layout.images / "dataset.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"classes": [], "held_out": []}))
@@ -227,9 +225,9 @@ def test_a_split_says_what_is_not_there(trained: Trained) -> None:
     assert whole.teacher.norm(dim=1) == pytest.approx(torch.ones(12), abs=1e-5)
     assert (whole.size, len(whole.captions), len(whole.texts)) == (12, 36, 36)
     first = whole.texts[whole.image_of_text == 0]
-    assert first.numpy() == pytest.approx(samples[0].text_vectors.astype(np.float32), abs=1e-3)
+    assert first.numpy() == pytest.approx(samples[0].text_embeddings.astype(np.float32), abs=1e-3)
     bare = [
-        replace(s, view_vectors=s.view_vectors[:0], text_vectors=s.text_vectors[:0],
+        replace(s, view_embeddings=s.view_embeddings[:0], text_embeddings=s.text_embeddings[:0],
                 captions=[], label=None)
         for s in samples
     ]  # fmt: skip
@@ -240,32 +238,39 @@ def test_a_split_says_what_is_not_there(trained: Trained) -> None:
 
 def test_a_protocol_names_all_that_a_number_depends_on() -> None:
     transform = ImageTransform(size=64)
-    one = protocol("zero-shot", classes_part(["a", "b"]), transform=transform, resamples=1000)
-    pattern = r"zero-shot/2 classes [0-9a-f]{8}/64 px bicubic center/1000 resamples"
+    one = protocol(
+        "zero-shot", classes_part(["a", "b"]), transform=transform, bootstrap_samples=1000
+    )
+    pattern = r"zero-shot/2 classes [0-9a-f]{8}/64 px bicubic center/1000 bootstrap_samples"
     assert re.fullmatch(pattern, one["protocol"])
     assert re.fullmatch("[0-9a-f]{8}", one["protocol_id"])
     others = [
-        protocol("retrieval", classes_part(["a", "b"]), transform=transform, resamples=1000),
-        protocol("zero-shot", classes_part(["b", "a"]), transform=transform, resamples=1000),
-        protocol("zero-shot", classes_part(["a", "b"]), transform=transform, resamples=10),
-        protocol("zero-shot", classes_part(["a", "b"]), resamples=1000,
+        protocol("retrieval", classes_part(["a", "b"]), transform=transform, bootstrap_samples=1000),
+        protocol("zero-shot", classes_part(["b", "a"]), transform=transform, bootstrap_samples=1000),
+        protocol("zero-shot", classes_part(["a", "b"]), transform=transform, bootstrap_samples=10),
+        protocol("zero-shot", classes_part(["a", "b"]), bootstrap_samples=1000,
                  transform=replace(transform, interpolation="bilinear")),
-        protocol("zero-shot", classes_part(["a", "b"]), resamples=1000,
+        protocol("zero-shot", classes_part(["a", "b"]), bootstrap_samples=1000,
                  transform=replace(transform, size=32)),
     ]  # fmt: skip
     assert len({p["protocol_id"] for p in (one, *others)}) == 6
-    again = protocol("zero-shot", classes_part(["a", "b"]), transform=transform, resamples=1000)
+    again = protocol(
+        "zero-shot", classes_part(["a", "b"]), transform=transform, bootstrap_samples=1000
+    )
     assert again == one
 
 
-def test_a_protocol_names_the_test_pictures_and_what_was_held_out(
+def test_a_protocol_names_the_test_images_and_what_was_held_out(
     copied: Trained, params: Params
 ) -> None:
     layout, _ = copied
     dataset = Dataset.read(layout.images)
-    before, pictures = metrics(layout, "zero_shot")["scenes"], pictures_part(dataset, layout.images)
+    before, images_part_before = (
+        metrics(layout, "zero_shot")["scenes"],
+        images_part(dataset, layout.images),
+    )
     for name in ("zero_shot", "linear_probe"):
-        assert f"/{pictures}/" in metrics(layout, name)["scenes"]["protocol"]
+        assert f"/{images_part_before}/" in metrics(layout, name)["scenes"]["protocol"]
     assert f"/held out {len(dataset.held_out)} classes " in before["protocol"]
     path = layout.images / "dataset.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"held_out": dataset.held_out[1:]}))
@@ -273,14 +278,14 @@ def test_a_protocol_names_the_test_pictures_and_what_was_held_out(
     assert metrics(layout, "zero_shot")["scenes"]["protocol_id"] != before["protocol_id"]
 
 
-def test_as_many_other_pictures_are_another_protocol(copied: Trained) -> None:
+def test_as_many_other_images_are_another_protocol(copied: Trained) -> None:
     layout, _ = copied
     dataset, test = Dataset.read(layout.images), layout.images / "test"
-    before = pictures_part(dataset, layout.images)
+    before = images_part(dataset, layout.images)
     manifest = Manifest.read(test, "prepare")
     other = replace(manifest.shards[0], sha256="0" * 64)
     replace(manifest, shards=[other, *manifest.shards[1:]]).write(test)
-    after = pictures_part(dataset, layout.images)
+    after = images_part(dataset, layout.images)
     assert after != before and after.rpartition(" ")[0] == before.rpartition(" ")[0]
 
 

@@ -37,7 +37,7 @@ def test_teacher_and_student_are_probed_on_the_classes_that_training_shows(
     assert scores["student"]["count"] == scores["teacher"]["count"] == int(known.sum()) > 0
     assert scores["left_out"] == int((~known).sum()) > 0
     for who in ("teacher", "student"):
-        assert scores["inverse_regularisation"][who] in params.linear_probe.inverse_regularisation
+        assert scores["C_grid"][who] in params.linear_probe.C_grid
         low, high = scores[who]["interval"]["top1"]
         assert 0 <= low <= scores[who]["top1"] <= high <= 1
     assert f"{len(train.labels.unique())} classes" in scores["protocol"]
@@ -66,12 +66,14 @@ def test_the_validation_split_chooses_and_is_then_learned_from() -> None:
 
 
 @pytest.mark.parametrize(("grid", "told"), [([0.1, 1.0], True), ([1.0], False)])
-def test_a_choice_at_the_edge_of_the_grid_is_told(log: Any, grid: list[float], told: bool) -> None:
+def test_a_choice_at_the_edge_of_the_grid_is_told(
+    log: Any, grid: list[float], on_progress: bool
+) -> None:
     labels = torch.arange(20) % 2
     vectors = F.normalize(torch.stack([labels * 2.0 - 1, torch.ones(20)], dim=1), dim=-1)
     data = {split: Labelled(torch.arange(20), labels) for split in ("train", "val", "test")}
     _probe(dict.fromkeys(data, vectors), data, grid, 2)
-    assert ("at the edge of linear_probe.inverse_regularisation" in log.text) == told
+    assert ("at the edge of linear_probe.C_grid" in log.text) == on_progress
 
 
 def test_two_classes_are_told_apart_too() -> None:
@@ -89,7 +91,7 @@ def test_probing_twice_gives_the_same_bytes(copied: Trained) -> None:
     assert (layout.metrics / "linear_probe.json").read_bytes() == before
 
 
-def test_pictures_without_labels_leave_nothing_to_probe(copied: Trained, log: Any) -> None:
+def test_images_without_labels_leave_nothing_to_probe(copied: Trained, log: Any) -> None:
     layout, params = copied
     path = layout.images / "dataset.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"classes": [], "held_out": []}))
@@ -105,12 +107,12 @@ def test_a_split_without_labels_is_told_of(trained: Trained, split: str) -> None
     cached = {name: read_split(params, layout, name) for name in SPLITS}
     assert isinstance(_labelled(dataset, cached), dict)
     bare = cached | {split: replace(cached[split], labels=None)}
-    assert _labelled(dataset, bare) == f"pictures of {split} have no labels"
+    assert _labelled(dataset, bare) == f"images of {split} have no labels"
 
 
-def test_training_pictures_of_a_single_class_teach_nothing(trained: Trained) -> None:
+def test_training_images_of_a_single_class_teach_nothing(trained: Trained) -> None:
     layout, params = trained
     cached = {name: read_split(params, layout, name) for name in SPLITS}
     one = replace(cached["train"], labels=torch.zeros(24, dtype=torch.long))
     found = _labelled(Dataset.read(layout.images), cached | {"train": one})
-    assert found == "training pictures are of a single class"
+    assert found == "training images are of a single class"

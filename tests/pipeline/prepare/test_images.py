@@ -1,4 +1,4 @@
-"""Pictures of every kind become RGB JPEGs, upright and whole, or are refused with a reason."""
+"""Images of every kind become RGB JPEGs, upright and whole, or are refused with a reason."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image, UnidentifiedImageError
 
 from kdeov.models.student import VisualStudent
-from pipeline.prepare import images as pictures
-from pipeline.prepare.images import ORIENTATION, UnusablePicture, decode_picture
+from pipeline.prepare import images as images
+from pipeline.prepare.images import ORIENTATION, UnusableImage, decode_image
 
 SIZE = (40, 24)
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -29,14 +29,14 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def halves(left: Any = RED, right: Any = BLUE, mode: str = "RGB") -> Image.Image:
-    """A picture whose two halves differ."""
+    """An image whose two halves differ."""
     image = Image.new(mode, SIZE, right)
     image.paste(Image.new(mode, (SIZE[0] // 2, SIZE[1]), left), (0, 0))
     return image
 
 
 def rotated(kind: str = "JPEG") -> bytes:
-    """A picture that is to be turned a quarter clockwise before it is shown."""
+    """An image that is to be turned a quarter clockwise before it is shown."""
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     return encoded(halves(), kind, exif=exif, quality=95)
@@ -83,7 +83,7 @@ def read(data: bytes) -> Image.Image:
 
 
 def opens(data: bytes) -> bool:
-    """Whether Pillow decodes all of a picture."""
+    """Whether Pillow decodes all of an image."""
     try:
         Image.open(io.BytesIO(data)).load()
     except (OSError, SyntaxError):
@@ -93,16 +93,16 @@ def opens(data: bytes) -> bool:
 
 def accepts(data: bytes) -> bool:
     try:
-        return decode_picture(data, None).jpeg == data
-    except UnusablePicture:
+        return decode_image(data, None).jpeg == data
+    except UnusableImage:
         return False
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
 def test_an_upright_rgb_jpeg_keeps_its_bytes(options: dict[str, Any]) -> None:
     data = encoded(halves(), "JPEG", quality=60, **options)
-    assert decode_picture(data, None).jpeg == data
-    assert decode_picture(data, SIZE[0]).jpeg == data
+    assert decode_image(data, None).jpeg == data
+    assert decode_image(data, SIZE[0]).jpeg == data
 
 
 @pytest.mark.parametrize(
@@ -139,10 +139,10 @@ def test_an_upright_rgb_jpeg_keeps_its_bytes(options: dict[str, Any]) -> None:
         ("long-comment", lambda: encoded(halves(), "GIF", comment=b"x" * 70_000), RED, BLUE),
     ],
 )  # fmt: skip
-def test_every_kind_of_picture_becomes_what_a_person_sees(
+def test_every_kind_of_image_becomes_what_a_person_sees(
     name: str, make: Callable[[], bytes], left: tuple[int, ...], right: tuple[int, ...]
 ) -> None:
-    image = read(decode_picture(make(), None).jpeg)
+    image = read(decode_image(make(), None).jpeg)
     assert image.size == SIZE
     for x, colour in ((8, left), (SIZE[0] - 8, right)):
         assert image.getpixel((x, 12)) == pytest.approx(colour, abs=12)
@@ -150,7 +150,7 @@ def test_every_kind_of_picture_becomes_what_a_person_sees(
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_a_rotated_photograph_stands_upright(kind: str) -> None:
-    image = read(decode_picture(rotated(kind), None).jpeg)
+    image = read(decode_image(rotated(kind), None).jpeg)
     assert image.size == SIZE[::-1]
     assert image.getpixel((12, 6)) == pytest.approx(RED, abs=12)
     assert image.getpixel((12, 34)) == pytest.approx(BLUE, abs=12)
@@ -158,22 +158,22 @@ def test_a_rotated_photograph_stands_upright(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "max_side", "expected"),
+    ("size", "max_image_side", "expected"),
     [((100, 50), 40, (40, 20)), ((50, 100), 40, (20, 40)), ((30, 20), 40, (30, 20))],
 )
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_no_side_is_longer_than_asked_for_and_the_shape_stays(
-    size: tuple[int, int], max_side: int, expected: tuple[int, int], kind: str
+    size: tuple[int, int], max_image_side: int, expected: tuple[int, int], kind: str
 ) -> None:
     data = encoded(Image.new("RGB", size, RED), kind)
-    assert read(decode_picture(data, max_side).jpeg).size == expected
+    assert read(decode_image(data, max_image_side).jpeg).size == expected
 
 
 def test_a_photograph_is_reduced_as_well_as_by_all_of_its_pixels(shared_data: Path) -> None:
     path = sorted((shared_data / "coco_mini" / "val2017").iterdir())[0]
     with Image.open(path) as photograph:
-        whole = read(decode_picture(encoded(photograph, "PNG"), 100).jpeg)
-    reduced = read(decode_picture(path.read_bytes(), 100).jpeg)
+        whole = read(decode_image(encoded(photograph, "PNG"), 100).jpeg)
+    reduced = read(decode_image(path.read_bytes(), 100).jpeg)
     assert reduced.size == whole.size
     assert np.abs(np.asarray(reduced, int) - np.asarray(whole, int)).mean() < 2
 
@@ -182,7 +182,7 @@ def test_a_photograph_is_reduced_as_well_as_by_all_of_its_pixels(shared_data: Pa
     ("data", "reason"),
     [
         (b"", "an empty file"),
-        (b"just some words", "not a picture"),
+        (b"just some words", "not an image"),
         (encoded(halves(), "JPEG")[:-200], "(?i)truncated"),
         (encoded(halves(), "PNG")[:-40], "unreadable"),
         (encoded(halves(), "BMP")[:-900], "truncated"),
@@ -191,23 +191,23 @@ def test_a_photograph_is_reduced_as_well_as_by_all_of_its_pixels(shared_data: Pa
         (encoded(Image.new("F", SIZE), "TIFF"), "pixels of 32 bits"),
     ],
 )
-def test_what_is_no_whole_picture_is_refused_with_the_reason(data: bytes, reason: str) -> None:
-    with pytest.raises(UnusablePicture, match=reason):
-        decode_picture(data, None)
+def test_what_is_no_whole_image_is_refused_with_the_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(UnusableImage, match=reason):
+        decode_image(data, None)
 
 
-def test_a_picture_too_long_for_a_jpeg_is_reduced_or_refused() -> None:
+def test_a_image_too_long_for_a_jpeg_is_reduced_or_refused() -> None:
     data = encoded(Image.new("RGB", (65_501, 2)), "PNG")
-    assert read(decode_picture(data, 1000).jpeg).size == (1000, 1)
-    with pytest.raises(UnusablePicture, match="longer than 65,500 pixels"):
-        decode_picture(data, None)
+    assert read(decode_image(data, 1000).jpeg).size == (1000, 1)
+    with pytest.raises(UnusableImage, match="longer than 65,500 pixels"):
+        decode_image(data, None)
 
 
-def test_no_picture_starts_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_image_starts_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Any] = []
     monkeypatch.setattr(subprocess, "Popen", lambda *words, **_: started.append(words))
-    with pytest.raises(UnusablePicture, match="not a picture"):
-        decode_picture(encoded(halves(), "EPS"), None)
+    with pytest.raises(UnusableImage, match="not an image"):
+        decode_image(encoded(halves(), "EPS"), None)
     assert started == []
 
 
@@ -223,21 +223,21 @@ def test_building_a_student_leaves_pillow_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", [SIZE[0] * SIZE[1] - 1, SIZE[0] * SIZE[1] // 3])
 def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    monkeypatch.setattr(pictures, "MOST", limit)
-    with pytest.raises(UnusablePicture, match=f"more than {limit:,} pixels"):
-        decode_picture(encoded(halves(), "PNG"), None)
+    monkeypatch.setattr(images, "MOST", limit)
+    with pytest.raises(UnusableImage, match=f"more than {limit:,} pixels"):
+        decode_image(encoded(halves(), "PNG"), None)
 
 
 BOMB = """
 import re, sys
 from pathlib import Path
-from pipeline.prepare.images import UnusablePicture, decode_picture
+from pipeline.prepare.images import UnusableImage, decode_image
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 data, before = Path(sys.argv[1]).read_bytes(), peak()
 try:
-    decode_picture(data, 64)
-except UnusablePicture as why:
+    decode_image(data, 64)
+except UnusableImage as why:
     print(why)
 print(peak() - before)
 """
@@ -272,10 +272,10 @@ def test_a_jpeg_is_accepted_exactly_where_all_of_it_can_be_decoded(options: Any)
 
 def test_a_truncated_photograph_is_refused_wherever_it_ends(shared_data: Path) -> None:
     data = next((shared_data / "coco_mini" / "val2017").iterdir()).read_bytes()
-    assert decode_picture(data, None).jpeg == data
+    assert decode_image(data, None).jpeg == data
     for share in (0.1, 0.5, 0.9, 0.99):
-        with pytest.raises(UnusablePicture, match="truncated"):
-            decode_picture(data[: int(len(data) * share)], None)
+        with pytest.raises(UnusableImage, match="truncated"):
+            decode_image(data[: int(len(data) * share)], None)
 
 
 KINDS = {
@@ -296,15 +296,15 @@ KINDS = {
     flips=st.lists(st.tuples(st.integers(0, 400), st.integers(1, 255)), min_size=1, max_size=8),
     cut=st.none() | st.integers(1, 600),
 )
-def test_damaged_bytes_give_a_picture_or_a_reason_and_nothing_else(
+def test_damaged_bytes_give_a_image_or_a_reason_and_nothing_else(
     kind: str, flips: list[tuple[int, int]], cut: int | None
 ) -> None:
     data = bytearray(KINDS[kind])
     for position, mask in flips:
         data[position % len(data)] ^= mask
     try:
-        jpeg = decode_picture(bytes(data[:cut]), 64).jpeg
-    except UnusablePicture as why:
+        jpeg = decode_image(bytes(data[:cut]), 64).jpeg
+    except UnusableImage as why:
         assert str(why)
     else:
         assert max(read(jpeg).size) <= 64

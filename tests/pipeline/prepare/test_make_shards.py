@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.artifacts.shard_folder import ShardFolder
-from pipeline.prepare.make_shards import ShardMaker, worthwhile
+from pipeline.prepare.make_shards import ShardMaker, choose_num_processes
 from pipeline.prepare.readers.base import Rejected, Sample
 
 
@@ -36,7 +36,7 @@ def make(number: int) -> Sample | Rejected:
         return Rejected(str(number), "unlucky")
     cells = np.zeros((8, 9), np.float32)
     cells[7, 8 - number // 10 % 8] = 1  # one bit of the last byte of its hash
-    return Sample(f"{number:04d}", b"picture", ["text"], str(number), grid=cells.tobytes())
+    return Sample(f"{number:04d}", b"image", ["text"], str(number), grid=cells.tobytes())
 
 
 def die(number: int) -> Sample | Rejected:
@@ -54,12 +54,12 @@ def test_only_a_few_shards_are_held_however_many_inputs_there_are(tmp_path: Path
 
 def test_every_input_is_told_and_a_shard_of_nothing_is_not_written(tmp_path: Path) -> None:
     for processes in (1, 2):
-        told: list[int] = []
+        on_progress: list[int] = []
         folder = tmp_path / str(processes)
         splits = {"train": Numbers(60), "test": Numbers(12)}
         with ShardMaker(make, processes) as maker:
-            found = list(maker.make(ShardFolder(folder), splits, 10, told.append))
-        assert sum(told) == 72
+            found = list(maker.make(ShardFolder(folder), splits, 10, on_progress.append))
+        assert sum(on_progress) == 72
         assert [split for split, _ in found] == ["train"] * 6 + ["test"] * 2
         parts = [part for _, part in found]
         sizes = [part.shard and part.shard.samples for part in parts]
@@ -80,10 +80,10 @@ def slowly(number: int) -> Sample | Rejected:
 
 def test_processes_are_started_only_where_they_save_time() -> None:
     cores = os.cpu_count() or 1
-    assert worthwhile(make, {"train": Numbers(1000)}, 10) == 1
-    assert worthwhile(slowly, {"train": Numbers(1000)}, 10) == min(cores, 40)
-    assert worthwhile(slowly, {"train": Numbers(1000)}, 1000) == 1
-    assert worthwhile(slowly, {"train": Numbers(10)}, 1) == 1
+    assert choose_num_processes(make, {"train": Numbers(1000)}, 10) == 1
+    assert choose_num_processes(slowly, {"train": Numbers(1000)}, 10) == min(cores, 40)
+    assert choose_num_processes(slowly, {"train": Numbers(1000)}, 1000) == 1
+    assert choose_num_processes(slowly, {"train": Numbers(10)}, 1) == 1
 
 
 def test_a_process_that_was_killed_is_told_in_one_line(tmp_path: Path, complains: Any) -> None:

@@ -1,4 +1,4 @@
-"""Pictures that lie in two splits are told, whatever their size and compression, and stay."""
+"""Images that lie in two splits are told, whatever their size and compression, and stay."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipeline.artifacts.dataset import SPLITS, Dataset
 from pipeline.config.params import Params
-from pipeline.prepare.images import decode_picture, grey_grid
+from pipeline.prepare.images import decode_image, grey_grid
 from pipeline.prepare.near_duplicates import DISTANCE, difference_hashes, near_duplicates
 from pipeline.prepare.prepare import prepare
 
@@ -34,7 +34,7 @@ def hash_of(grid: bytes) -> int:
 
 @settings(max_examples=60, deadline=None)
 @given(base=WORDS, bits=st.sets(st.integers(0, 63), max_size=6), others=st.lists(WORDS, max_size=9))
-def test_a_picture_is_found_up_to_the_distance_and_not_beyond(
+def test_a_image_is_found_up_to_the_distance_and_not_beyond(
     base: int, bits: set[int], others: list[int]
 ) -> None:
     near = base ^ sum(1 << bit for bit in bits)
@@ -49,14 +49,14 @@ def test_nothing_resembles_nothing() -> None:
     assert near_duplicates(hashes(), hashes(1)) == near_duplicates(hashes(1), hashes()) == []
 
 
-def test_many_equal_pictures_take_no_longer() -> None:
+def test_many_equal_images_take_no_longer() -> None:
     start = time.monotonic()
     found = near_duplicates(np.zeros(20_000, np.uint64), np.zeros(200_000, np.uint64))
     assert len(found) == 20_000 and time.monotonic() - start < 10
 
 
 def again(data: bytes, size: tuple[int, int]) -> bytes:
-    """The same picture, smaller and compressed more."""
+    """The same image, smaller and compressed more."""
     buffer = io.BytesIO()
     Image.open(io.BytesIO(data)).resize(size).save(buffer, "JPEG", quality=60)
     return buffer.getvalue()
@@ -66,16 +66,16 @@ def again(data: bytes, size: tuple[int, int]) -> bytes:
 def test_photographs_resemble_their_copies_and_no_others(shared_data: Path, scale: float) -> None:
     originals, copies = [], []
     for path in sorted((shared_data / "flickr8k_1k" / "images").iterdir())[:100]:
-        picture = decode_picture(path.read_bytes(), None)
-        size = (round(picture.size[0] * scale), round(picture.size[1] * scale))
-        originals.append(hash_of(picture.grid))
-        copies.append(hash_of(decode_picture(again(picture.jpeg, size), None).grid))
+        image = decode_image(path.read_bytes(), None)
+        size = (round(image.size[0] * scale), round(image.size[1] * scale))
+        originals.append(hash_of(image.grid))
+        copies.append(hash_of(decode_image(again(image.jpeg, size), None).grid))
     found = near_duplicates(hashes(*copies), hashes(*originals))
     assert all(number == other for number, other in found)
     assert len(found) >= 95
 
 
-def test_the_hash_tells_where_a_picture_gets_brighter() -> None:
+def test_the_hash_tells_where_a_image_gets_brighter() -> None:
     ramp = Image.fromarray(np.tile(np.arange(90, dtype=np.uint8), (80, 1))).convert("RGB")
     assert hash_of(grey_grid(ramp)) == 2**64 - 1
     assert hash_of(grey_grid(ramp.transpose(Image.Transpose.FLIP_LEFT_RIGHT))) == 0
@@ -102,8 +102,8 @@ def test_prepare_tells_what_lies_in_two_splits_and_keeps_it(
     prepare(params.prepare, tmp_path / "out", processes)
     pair = ["test/cat/copy.jpg", "train/cat/25.jpg"]
     dataset = Dataset.read(tmp_path / "out")
-    assert dataset.near_duplicates == {"test in train": {"pictures": 1, "examples": [pair]}}
+    assert dataset.near_duplicates == {"test in train": {"images": 1, "examples": [pair]}}
     assert dataset.samples == {"train": 30, "val": 5, "test": 6}
-    assert "1 of 6 pictures of test nearly occur in train (test/cat/copy.jpg as" in log.text
+    assert "1 of 6 images of test nearly occur in train (test/cat/copy.jpg as" in log.text
     manifests = [json.loads((tmp_path / "out" / s / "manifest.json").read_text()) for s in SPLITS]
     assert all(manifest["rejected"] == [] for manifest in manifests)

@@ -22,7 +22,7 @@ MakeParams = Callable[..., Params]
 
 @pytest.fixture
 def own(tmp_path: Path, make_params: MakeParams) -> Callable[..., Params]:
-    """Params for 40 pictures of one's own, of which the first few are `broken`."""
+    """Params for 40 images of one's own, of which the first few are `broken`."""
 
     def make(broken: int = 0, **changes: Any) -> Params:
         folder = tmp_path / "own" / "images"
@@ -32,7 +32,7 @@ def own(tmp_path: Path, make_params: MakeParams) -> Callable[..., Params]:
             Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
             if number < broken:
                 path.write_bytes(b"words")
-        rows = "".join(f"{n:02d}.png,picture {n}\n" for n in range(40))
+        rows = "".join(f"{n:02d}.png,image {n}\n" for n in range(40))
         (folder.parent / "captions.csv").write_text("image,caption\n" + rows)
         section = {
             "source": "captions_csv", "path": str(folder.parent),
@@ -69,12 +69,12 @@ def test_manifests_count_and_vouch_for_what_the_tars_hold(built: Layout) -> None
                 assert len(tar.getnames()) == 2 * shard["samples"]
 
 
-def test_a_sample_is_a_picture_and_its_description(built: Layout) -> None:
+def test_a_sample_is_a_image_and_its_description(built: Layout) -> None:
     with tarfile.open(built.images / "test" / "000000.tar") as tar:
         assert tar.getnames()[:2] == ["test-0000000.jpg", "test-0000000.json"]
-        picture, description = (tar.extractfile(name) for name in tar.getnames()[:2])
-        assert picture is not None and description is not None
-        assert Image.open(picture).size == (96, 96)
+        image, description = (tar.extractfile(name) for name in tar.getnames()[:2])
+        assert image is not None and description is not None
+        assert Image.open(image).size == (96, 96)
         values = json.load(description)
     assert len(values["captions"]) == 3 and values["label"] == 0
     assert values["source"] == "scenes/test/0"
@@ -110,7 +110,7 @@ def test_rejected_inputs_are_listed_with_their_reasons(
     rejected = sorted(
         (entry["name"], entry["reason"]) for m in manifests for entry in m["rejected"]
     )
-    assert rejected == [(f"{n:02d}.png", "not a picture") for n in range(3)]
+    assert rejected == [(f"{n:02d}.png", "not an image") for n in range(3)]
     assert sum(manifest["samples"] for manifest in manifests) == 37
     assert "rejected 3 of 40 inputs" in log.text
 
@@ -119,7 +119,7 @@ def test_too_many_rejected_inputs_fail_the_stage_and_leave_no_folder(
     tmp_path: Path, own: Callable[..., Params], complains: Any
 ) -> None:
     params = own(broken=5, max_rejected=0.1)
-    words = "5 of 40 inputs cannot be used", "max_rejected = 0.1", "not a picture", "; ..."
+    words = "5 of 40 inputs cannot be used", "max_rejected = 0.1", "not an image", "; ..."
     with complains(*words):
         prepare(params.prepare, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["own"]
@@ -158,7 +158,7 @@ def test_a_failed_stage_keeps_the_shards_that_were_there(
     assert bytes_of(tmp_path / "out") == before
 
 
-def test_a_split_without_pictures_is_named(
+def test_a_split_without_images_is_named(
     tmp_path: Path, own: Callable[..., Params], complains: Any
 ) -> None:
     params = own(captions_csv={"val": 0.0, "test": 0.5})

@@ -1,4 +1,4 @@
-"""The report's gallery holds the pictures that a page shows, and no others."""
+"""The report's gallery holds the images that a page shows, and no others."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pipeline.data.paired_shards import open_cache
 from pipeline.report.gallery import Gallery
 
 
-def test_pictures_that_are_kept_are_those_of_their_numbers(built: Layout, params: Params) -> None:
+def test_images_that_are_kept_are_those_of_their_numbers(built: Layout, params: Params) -> None:
     samples = list(open_cache(params, built, "test"))
     gallery = Gallery(params, built)
     gallery.keep([11, 3])
-    gallery.keep([3, 9])  # shards hold ten pictures each
+    gallery.keep([3, 9])  # shards hold ten images each
     assert sorted(gallery._samples) == [3, 9, 11]
     for number in (3, 9, 11):
         whole = Image.open(io.BytesIO(samples[number].jpeg)).convert("RGB")
@@ -28,6 +28,6 @@ def test_pictures_that_are_kept_are_those_of_their_numbers(built: Layout, params
         assert np.array_equal(np.asarray(gallery[number]), np.asarray(square))
         caption, vector = gallery.first_caption(number)
         assert caption == samples[number].captions[0]
-        assert np.array_equal(vector.numpy(), samples[number].text_vectors[0].astype(np.float32))
+        assert np.array_equal(vector.numpy(), samples[number].text_embeddings[0].astype(np.float32))
     assert len(gallery) == len(samples)
     assert gallery.captions == [text for sample in samples for text in sample.captions]

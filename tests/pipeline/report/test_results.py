@@ -93,7 +93,7 @@ def test_results_read_what_the_stages_wrote(trained: Trained) -> None:
     results = Results.read(params, layout)
     assert [row["epoch"] for row in results.history] == [1, 2]
     labels = [row.label for row in results.comparison()]
-    assert labels[0] == "zero-shot top-1" and labels[-1] == "text to picture, median rank"
+    assert labels[0] == "zero-shot top-1" and labels[-1] == "text to image, median rank"
     assert "linear probe top-1" in labels
     assert len(results.protocols()) == 3
 
@@ -180,7 +180,7 @@ def test_without_a_teacher_on_the_test_split_its_columns_are_left_out(
     text = shown(results, capsys)
     _, run = run_of(layout, params)
     for place in (text, page(layout), run.data.tags["mlflow.note.content"]):
-        assert "it has no vectors of the test pictures" in place
+        assert "it has no vectors of the test images" in place
         assert "Zero-shot top-1 of the teacher on train: 0.625 [0.500, 0.750]." in place
         assert "retained" not in place and "paired" not in place
     (line,) = (line for line in text.splitlines() if "parameters" in line)
@@ -201,7 +201,7 @@ def test_without_captions_there_is_no_retrieval_to_show(
     absent(layout, "retrieval", "scenes has no captions")
     report(params, layout)
     text = shown(Results.read(params, layout), capsys)
-    assert "picture to text" not in text and "zero-shot top-1" in text
+    assert "image to text" not in text and "zero-shot top-1" in text
     for place in (text, page(layout)):
         assert "No retrieval: scenes has no captions." in place
     assert "What a text finds" not in page(layout)
@@ -260,14 +260,14 @@ def test_one_epoch_is_a_point_on_the_curves() -> None:
     )
     colours = [tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in (STUDENT, GREY)]
     for colour in colours:
-        drawn, legend = ((picture == colour).all(axis=2).sum() for picture in (point, none))
+        drawn, legend = ((image == colour).all(axis=2).sum() for image in (point, none))
         assert drawn > legend
 
 
 def test_near_duplicates_across_splits_are_shown(copied: Trained) -> None:
     layout, params = copied
     path = layout.images / "dataset.json"
-    found = {"test in train": {"pictures": 7, "examples": [["test/1", "train/9"]]}}
+    found = {"test in train": {"images": 7, "examples": [["test/1", "train/9"]]}}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"near_duplicates": found}))
     report(params, layout)
     assert "Near-duplicates across splits" in page(layout)

@@ -11,7 +11,7 @@ import pytest
 from ray.exceptions import RayActorError
 
 from kdeov.errors import KdeovError
-from pipeline.runtime.ray_train import Deaths
+from pipeline.runtime.ray_train import FailureTracker
 from pipeline.storage.storage import Storage
 
 LOST = RuntimeError("Connection closed by peer")  # what the others say of it
@@ -33,7 +33,7 @@ def death(**details: Any) -> RayActorError:
 def test_each_death_is_counted_and_placed_and_its_victims_are_not(
     run: Storage, log: pytest.LogCaptureFixture
 ) -> None:
-    Deaths(run, limit=3).count({0: LOST, 1: death()})
+    FailureTracker(run, limit=3).count({0: LOST, 1: death()})
     (line,) = log.messages
     assert "death 1 of 3" in line and "worker 1 on node-b (10.0.0.2)" in line
     assert "node-a" not in line
@@ -42,7 +42,7 @@ def test_each_death_is_counted_and_placed_and_its_victims_are_not(
 def test_a_machine_that_loses_workers_again_and_again_is_named(
     run: Storage, log: pytest.LogCaptureFixture
 ) -> None:
-    deaths = Deaths(run, limit=3)
+    deaths = FailureTracker(run, limit=3)
     for rank in (0, 1, 1):
         deaths.count({rank: death()})
     assert "look at it" not in log.messages[1]
@@ -50,7 +50,7 @@ def test_a_machine_that_loses_workers_again_and_again_is_named(
 
 
 def test_too_many_deaths_end_training_with_one_line(run: Storage, complains: Any) -> None:
-    deaths = Deaths(run, limit=1)
+    deaths = FailureTracker(run, limit=1)
     deaths.count({1: death()})
     with complains(
         "2 deaths", "cluster.max_failures = 1", "worker 1 on node-b", "`dvc repro` goes on"
@@ -60,13 +60,13 @@ def test_too_many_deaths_end_training_with_one_line(run: Storage, complains: Any
 
 def test_a_mistake_is_told_at_once(run: Storage, complains: Any) -> None:
     with complains("the loss is nan"):
-        Deaths(run, limit=3).count({0: KdeovError("the loss is nan"), 1: LOST})
+        FailureTracker(run, limit=3).count({0: KdeovError("the loss is nan"), 1: LOST})
 
 
 def test_machines_that_are_taken_away_are_no_deaths(
     run: Storage, log: pytest.LogCaptureFixture
 ) -> None:
-    deaths = Deaths(run, limit=0)
+    deaths = FailureTracker(run, limit=0)
     for _ in range(5):
         deaths.count({0: LOST, 1: death(preempted=True)})
     assert deaths.seen == 0 and "was taken away" in log.messages[-1]
@@ -76,5 +76,5 @@ def test_a_worker_that_never_said_where_it_is_is_told_so(
     tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
     with log.at_level(logging.WARNING):
-        Deaths(Storage(str(tmp_path)), limit=3).count({0: death()})
+        FailureTracker(Storage(str(tmp_path)), limit=3).count({0: death()})
     assert "worker 0 on a machine that is not known" in log.messages[0]

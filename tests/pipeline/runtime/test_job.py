@@ -28,7 +28,7 @@ from pipeline.storage.storage import Storage
 FILES = {
     "out/images/dataset.json": "{}",
     "out/images/train/manifest.json": '{"shards": []}',
-    "out/images/train/000000.tar": "pictures",
+    "out/images/train/000000.tar": "images",
     "out/teacher/teacher.json": "{}",
     "out/embeddings/train/manifest.json": '{"shards": []}',
     "out/student/student.json": "{}",
@@ -90,8 +90,8 @@ def submitted(checkout: Layout, stage: str, **sections: dict[str, Any]) -> Stora
 def test_a_job_is_named_by_what_it_does_and_not_by_where(job: Any, checkout: Layout) -> None:
     name = job("distill").name
     assert name.startswith("kdeov-distill-")
-    assert job("distill", cluster={"workers": 7, "address": "http://other:8265"}).name == name
-    assert job("distill", zero_shot={"resamples": 3}).name == name
+    assert job("distill", cluster={"num_workers": 7, "address": "http://other:8265"}).name == name
+    assert job("distill", zero_shot={"bootstrap_samples": 3}).name == name
     assert job("distill", tracking={"uri": "http://mlflow:5000"}).name == name
     other = job("distill", distill={"seed": 1}).name
     assert other != name
@@ -213,10 +213,10 @@ def test_outputs_are_put_in_place_all_or_none(
     folder.write("outputs.json", json.dumps([vars(file) for file in files]).encode())
     storage.write(files[0].blob, made[files[0].path])
     with complains("metrics/zero_shot.json", "not there", "outputs.json"):
-        submission.bring_back()
+        submission.fetch_outputs()
     assert old.read_text() == "old" and not (checkout.metrics / "zero_shot.json").exists()
     storage.write(files[1].blob, made[files[1].path])
-    submission.bring_back()
+    submission.fetch_outputs()
     assert {name: (checkout.root / name).read_bytes() for name in made} == made
     assert not old.exists()
 

@@ -49,7 +49,7 @@ def test_another_seed_is_another_teacher(tiny: Path, make_tiny: Callable[..., Pa
     assert other.weights_sha256 != load_teacher(tiny).weights_sha256
 
 
-def test_it_embeds_pictures_and_texts_into_one_space(tiny: Path) -> None:
+def test_it_embeds_images_and_texts_into_one_space(tiny: Path) -> None:
     teacher = load_teacher(tiny)
     assert (teacher.name, teacher.embed_dim, teacher.transform.size) == ("tiny", 16, 64)
     images = teacher.encode_image(torch.zeros(2, 3, 64, 64))

@@ -26,7 +26,7 @@ from pipeline.tracking.target import TrackingTarget, live_target, one_line
 
 pytestmark = pytest.mark.slow  # the first of these tests trains
 
-Row = dict[str, float]
+EpochMetrics = dict[str, float]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def target(trained: tuple[Layout, Params], tmp_path_factory: pytest.TempPathFact
     return TrackingTarget(f"sqlite:///{database}", "tests", artifacts)
 
 
-def row(epoch: int, **more: float) -> Row:
+def row(epoch: int, **more: float) -> EpochMetrics:
     return {"epoch": epoch, "train_total": 1 / epoch, "val_cosine": 0.5, "workers": 2, **more}
 
 
@@ -103,13 +103,13 @@ def test_a_run_taken_up_again_is_the_same_run_and_runs_again(target: TrackingTar
 def test_a_run_that_an_error_leaves_is_shown_as_such_and_goes_on_later(
     target: TrackingTarget, error: type[BaseException], status: str
 ) -> None:
-    with pytest.raises(error), tracker(target, status) as told:
-        told.log_epoch(row(1))
+    with pytest.raises(error), tracker(target, status) as on_progress:
+        on_progress.log_epoch(row(1))
         raise error
     (run,) = runs(target, status)
     assert (run.info.status, steps(target.client(), run)) == (status, [1])
-    with tracker(target, status) as told:
-        told.log_epoch(row(2))
+    with tracker(target, status) as on_progress:
+        on_progress.log_epoch(row(2))
     (run,) = runs(target, status)
     assert (run.info.status, steps(target.client(), run)) == ("RUNNING", [1, 2])
 

@@ -32,7 +32,7 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.distill import MACHINE
 from pipeline.training.loop import train
 from pipeline.training.step_log import StepLog, keys_digest, read_steps
-from pipeline.training.trainer import Row
+from pipeline.training.trainer import EpochMetrics
 
 MakeParams = Callable[..., Params]
 TERMS = {"feature": 1.0, "affinity": 0.5, "contrastive": 0.2, "interactive": 0.2, "fusion": 0.1}
@@ -57,9 +57,9 @@ def config(layout: Layout, params: Params, run: Path, **changes: Any) -> TrainCo
     )
 
 
-def trained(config: TrainConfig) -> tuple[list[Row], dict[str, Any]]:
+def trained(config: TrainConfig) -> tuple[list[EpochMetrics], dict[str, Any]]:
     """Rows that were reported, and the last checkpoint."""
-    rows: list[Row] = []
+    rows: list[EpochMetrics] = []
     train(config, rows.append)
     return rows, latest(config)
 
@@ -70,7 +70,7 @@ def latest(config: TrainConfig) -> dict[str, Any]:
     return state
 
 
-def steady(rows: list[Row]) -> list[Row]:
+def steady(rows: list[EpochMetrics]) -> list[EpochMetrics]:
     """Rows without the speed of the machine."""
     return [{k: v for k, v in row.items() if k not in MACHINE} for row in rows]
 
@@ -111,14 +111,18 @@ def test_every_epoch_reports_one_row_of_history(
 
 
 def test_the_student_learns(built: Layout, make_params: MakeParams, tmp_path: Path) -> None:
-    params = make_params(distill={"epochs": 8, "ema": 0.0})
+    params = make_params(distill={"epochs": 8, "ema_decay": 0.0})
     rows, _ = trained(config(built, params, tmp_path))
     assert rows[-1]["train_feature"] < 0.7 * rows[0]["train_feature"]
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"ema": 0.5}, {"losses": TERMS, "fusion": "cross_attention", "global_batch": 20}],
+    [
+        {},
+        {"ema_decay": 0.5},
+        {"losses": TERMS, "fusion": "cross_attention", "global_batch_size": 20},
+    ],
     ids=["plain", "averaged", "every loss"],
 )
 def test_a_killed_run_ends_with_the_very_weights_of_one_that_was_not(
@@ -127,7 +131,7 @@ def test_a_killed_run_ends_with_the_very_weights_of_one_that_was_not(
     params = make_params(distill=changes)
     rows, whole = trained(config(built, params, tmp_path / "whole"))
 
-    def die(_: Row) -> None:
+    def die(_: EpochMetrics) -> None:
         raise Killed
 
     killed = config(built, params, tmp_path / "killed")
@@ -153,7 +157,7 @@ def test_loader_processes_change_no_bit(
 ) -> None:
     params = make_params(distill={"epochs": 1})
     _, one = trained(config(built, params, tmp_path / "one"))
-    _, two = trained(config(built, params, tmp_path / "two", loader_workers=2))
+    _, two = trained(config(built, params, tmp_path / "two", dataloader_workers=2))
     assert_equal(one["student"], two["student"])
 
 
@@ -168,11 +172,11 @@ def test_another_seed_gives_another_student(
     assert any(not torch.equal(one[name], two[name]) for name in one if "projection" in name)
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 def test_the_averaged_weights_are_saved_where_they_are_asked_for(
-    built: Layout, make_params: MakeParams, tmp_path: Path, ema: float
+    built: Layout, make_params: MakeParams, tmp_path: Path, ema_decay: float
 ) -> None:
-    _, state = trained(config(built, make_params(distill={"ema": ema}), tmp_path))
+    _, state = trained(config(built, make_params(distill={"ema_decay": ema_decay}), tmp_path))
     plain = {
         name.removeprefix("student."): value
         for name, value in state["model"].items()
@@ -180,8 +184,8 @@ def test_the_averaged_weights_are_saved_where_they_are_asked_for(
     }
     assert plain.keys() == state["student"].keys()
     same = all(torch.equal(plain[name], value) for name, value in state["student"].items())
-    assert same == (ema == 0)
-    if ema:
+    assert same == (ema_decay == 0)
+    if ema_decay:
         assert_equal(state["student"], state["average"])
         assert state["average_updates"] == 6
     VisualStudent("yolov8n", "film", 32).load_state_dict(state["student"])
@@ -217,15 +221,17 @@ def test_every_term_counts_with_its_weight(
 def test_samples_that_fill_the_last_step_are_told(
     built: Layout, make_params: MakeParams, tmp_path: Path
 ) -> None:
-    params = make_params(distill={"epochs": 1, "global_batch": 20})
+    params = make_params(distill={"epochs": 1, "global_batch_size": 20})
     rows, _ = trained(config(built, params, tmp_path))
     assert rows[0]["repeated_samples"] == 16
 
 
-def test_a_loss_that_is_no_number_stops_training_and_names_the_step_and_its_pictures(
+def test_a_loss_that_is_no_number_stops_training_and_names_the_step_and_its_images(
     built: Layout, make_params: MakeParams, tmp_path: Path, complains: Any
 ) -> None:
-    params = make_params(distill={"learning_rate": 1e20, "clip_norm": 1e20, "warmup": 0.0})
+    params = make_params(
+        distill={"learning_rate": 1e20, "max_grad_norm": 1e20, "warmup_fraction": 0.0}
+    )
     settings = replace(config(built, params, tmp_path / "run"), checkpoint_every=1)
     with complains(
         "the loss is nan in epoch 1, step 2", "distill.learning_rate", "train-00000",
@@ -233,7 +239,7 @@ def test_a_loss_that_is_no_number_stops_training_and_names_the_step_and_its_pict
     ):  # fmt: skip
         train(settings, lambda _: None)
     stopped = json.loads(settings.run.read("stopped-rank-0.json"))
-    assert (stopped["step"], len(stopped["keys"])) == (2, params.distill.global_batch)
+    assert (stopped["step"], len(stopped["keys"])) == (2, params.distill.global_batch_size)
 
 
 def die_at(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int) -> None:
@@ -252,8 +258,8 @@ def die_at(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int) -> None:
     ("epoch", "step", "every", "changes"),
     [
         *((epoch, step, 1, {}) for epoch in (0, 1) for step in range(3)),
-        *((epoch, 2, 2, {"ema": 0.5, "losses": TERMS}) for epoch in (0, 1)),
-        (0, 1, 500, {"ema": 0.5, "ridge_init": 0.3, "backbone_learning_rate": 1e-4}),
+        *((epoch, 2, 2, {"ema_decay": 0.5, "losses": TERMS}) for epoch in (0, 1)),
+        (0, 1, 500, {"ema_decay": 0.5, "ridge_init": 0.3, "backbone_learning_rate": 1e-4}),
     ],
 )
 def test_a_run_that_ends_at_any_step_goes_on_with_the_very_same_steps(
@@ -385,7 +391,7 @@ def test_two_ranks_take_the_steps_of_one_and_one_takes_over_when_a_rank_is_kille
     micro-batches of a step, the first rank has two.
     """
     params = make_params(
-        distill={"losses": TERMS, "global_batch": 12, "lanes": 3, "learning_rate": 1e-5}
+        distill={"losses": TERMS, "global_batch_size": 12, "num_streams": 3, "learning_rate": 1e-5}
     )
     alone, pair, killed = (
         config(built, params, tmp_path / name, checkpoint_every=1)
@@ -413,6 +419,6 @@ def test_two_ranks_take_the_steps_of_one_and_one_takes_over_when_a_rank_is_kille
             torch.testing.assert_close(value, expected["student"][name], atol=1e-4, rtol=1e-3)
 
 
-def test_fewer_pictures_than_ranks_are_refused(complains: Any) -> None:
-    with complains("1 training pictures are fewer than 2 workers", "cluster.workers"):
+def test_fewer_images_than_ranks_are_refused(complains: Any) -> None:
+    with complains("1 training images are fewer than 2 workers", "cluster.num_workers"):
         check_sharing(2, 2, 1, world=2, samples=1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.prepare.images import UnusablePicture
+from pipeline.prepare.images import UnusableImage
 from pipeline.prepare.readers import folder_files
 from pipeline.prepare.readers.folder_files import read_within
 
@@ -42,7 +42,7 @@ def test_links_are_followed_within_the_folder(root: Path) -> None:
 def test_nothing_outside_the_folder_is_read(root: Path, name: str) -> None:
     (root / "out.jpg").symlink_to(root.parent / "secret")
     (root / "outside").symlink_to(root.parent)
-    with pytest.raises(UnusablePicture, match="lies outside the folder"):
+    with pytest.raises(UnusableImage, match="lies outside the folder"):
         read_within(root, name)
 
 
@@ -67,7 +67,7 @@ def test_what_is_no_file_is_refused_with_the_reason(root: Path, name: str, reaso
     (root / "round.jpg").symlink_to("circle.jpg")
     (root / "circle.jpg").symlink_to("round.jpg")
     (root / "broken.jpg").symlink_to("none.jpg")
-    with pytest.raises(UnusablePicture, match=reason):
+    with pytest.raises(UnusableImage, match=reason):
         read_within(root, name)
 
 
@@ -77,15 +77,15 @@ def test_a_file_that_may_not_be_read_is_refused(root: Path) -> None:
     try:
         if user == 0:  # who may read everything
             os.seteuid(65534)
-        with pytest.raises(UnusablePicture, match="Permission denied"):
+        with pytest.raises(UnusableImage, match="Permission denied"):
             read_within(root, "a.jpg")
     finally:
         os.seteuid(user)
 
 
-def test_a_file_too_large_for_any_picture_is_not_read(
+def test_a_file_too_large_for_any_image_is_not_read(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folder_files, "LARGEST", 4)
-    with pytest.raises(UnusablePicture, match="larger than 4 bytes"):
+    with pytest.raises(UnusableImage, match="larger than 4 bytes"):
         read_within(root, "a.jpg")

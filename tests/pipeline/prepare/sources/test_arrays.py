@@ -1,4 +1,4 @@
-"""Pictures that lie as pixels in one file: arrays, and CIFAR's binary archives."""
+"""Images that lie as pixels in one file: arrays, and CIFAR's binary archives."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def random_pixels(*shape: int) -> np.ndarray:
 
 
 def given(**changes: Any) -> dict[str, Any]:
-    """The arrays of the example, ten pictures for training and four for test."""
+    """The arrays of the example, ten images for training and four for test."""
     values = {
         "train_x": random_pixels(10, 6, 8, 3), "train_y": np.arange(10) % 2,
         "test_x": random_pixels(4, 6, 8, 3), "test_y": np.arange(4) % 3,
@@ -61,7 +61,7 @@ def made(source: Source, *splits: str) -> list[Sample | Rejected]:
     return [source.make(item) for split in splits or SPLITS for item in source.inputs[split]]
 
 
-def test_rows_become_pictures_with_class_and_captions(tmp_path: Path) -> None:
+def test_rows_become_images_with_class_and_captions(tmp_path: Path) -> None:
     path = saved(tmp_path)
     source = listed(path, templates="simple")
     assert source.classes == ["cat", "polar bear", "dog"]
@@ -140,7 +140,7 @@ def test_rows_that_are_none_are_named(
         make_params(prepare=section)
 
 
-def test_pictures_without_labels_have_no_captions(tmp_path: Path) -> None:
+def test_images_without_labels_have_no_captions(tmp_path: Path) -> None:
     splits = EXAMPLE["splits"] | {"train": part("train_x", None)}
     source = listed(saved(tmp_path), splits=splits, templates=None)
     train, test = made(source, "train", "val"), made(source, "test")
@@ -183,7 +183,7 @@ def test_names_of_arrays_that_are_no_keys_give_some(tmp_path: Path) -> None:
     assert len(keys) == 6 and all(KEY.match(key) for key in keys)
 
 
-def test_real_pictures_hardly_change(shared_data: Path) -> None:
+def test_real_images_hardly_change(shared_data: Path) -> None:
     path = shared_data / "cifar10" / "cifar10_train5000_test2000.npz"
     source = listed(path)
     assert [len(source.inputs[split]) for split in ("train", "val", "test")] == pytest.approx(
@@ -209,7 +209,7 @@ def test_a_folder_that_holds_an_archive_is_not_taken_for_one_of_arrays(
         listed(tmp_path)
 
 
-def test_a_split_without_arrays_takes_its_share_of_the_training_pictures(tmp_path: Path) -> None:
+def test_a_split_without_arrays_takes_its_share_of_the_training_images(tmp_path: Path) -> None:
     pixels = {"train_x": random_pixels(200, 4, 4, 3), "train_y": np.zeros(200, int)}
     splits = EXAMPLE["splits"] | {"test": None}
     source = listed(saved(tmp_path, **pixels), splits=splits, test=0.5)
@@ -218,7 +218,7 @@ def test_a_split_without_arrays_takes_its_share_of_the_training_pictures(tmp_pat
     assert counts["test"] == pytest.approx(100, abs=25)
 
 
-def test_grey_pictures_and_labels_in_a_column_are_read(tmp_path: Path) -> None:
+def test_grey_images_and_labels_in_a_column_are_read(tmp_path: Path) -> None:
     path = saved(tmp_path, train_x=random_pixels(10, 6, 8), train_y=np.zeros((10, 1), int))
     (sample, *_) = made(listed(path), "train")
     assert isinstance(sample, Sample) and sample.label == 0
@@ -234,11 +234,11 @@ def test_a_label_without_a_class_is_rejected(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"train_x": random_pixels(10, 3, 6, 8)}, "train_x is [10, 3, 6, 8]; pictures are"),
-        ({"train_x": random_pixels(10, 0, 8, 3)}, "train_x is [10, 0, 8, 3]; pictures are"),
+        ({"train_x": random_pixels(10, 3, 6, 8)}, "train_x is [10, 3, 6, 8]; images are"),
+        ({"train_x": random_pixels(10, 0, 8, 3)}, "train_x is [10, 0, 8, 3]; images are"),
         ({"train_x": np.zeros((10, 6, 8, 3))}, "train_x is float64 [10, 6, 8, 3]"),
         ({"train_x": np.asfortranarray(random_pixels(10, 6, 8, 3))}, "stored by column"),
-        ({"train_y": np.arange(9)}, "train_y is int64 [9], and train_x has 10 pictures"),
+        ({"train_y": np.arange(9)}, "train_y is int64 [9], and train_x has 10 images"),
         ({"train_y": np.zeros(10)}, "train_y is float64"),
         ({"train_y": np.array([None] * 10)}, "Object arrays cannot be loaded"),
         ({"classes": np.array([["cat"]])}, "classes is <U3 [1, 1]"),
@@ -291,9 +291,9 @@ def write_cifar(folder: Path, *names: str, label_bytes: int, records: int = 20) 
         (folder / name).write_bytes(data.tobytes())
 
 
-def check_cifar(source: Source, pictures: int) -> None:
-    assert len(made(source, "train", "val")) == pictures
-    assert len(source.inputs["val"]) == pytest.approx(pictures / 5, abs=pictures / 8)
+def check_cifar(source: Source, num_images: int) -> None:
+    assert len(made(source, "train", "val")) == num_images
+    assert len(source.inputs["val"]) == pytest.approx(num_images / 5, abs=num_images / 8)
     samples = [s for s in made(source, "test") if isinstance(s, Sample)]
     assert [s.label for s in samples] == [0, 1] * 10
     assert samples[1].captions == ["a photo of a polar bear."]

@@ -1,4 +1,4 @@
-"""A folder of pictures with a table of captions: what is wrong in it, and what stays put."""
+"""A folder of images with a table of captions: what is wrong in it, and what stays put."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from pipeline.config.source_params import CaptionsCsvParams
-from pipeline.prepare.images import UnusablePicture
+from pipeline.prepare.images import UnusableImage
 from pipeline.prepare.readers.base import Rejected, Sample, Source
 from pipeline.prepare.readers.captions import clean_captions
 from pipeline.prepare.readers.naming import unique_keys
@@ -59,7 +59,7 @@ def put(folder: Path, *names: str, data: bytes = JPEG) -> None:
 
 
 def listed(source: Source) -> dict[str, tuple[str, Any]]:
-    """Split and input of each picture."""
+    """Split and input of each image."""
     return {
         item.name if isinstance(item, Rejected) else item.file.name: (split, item)
         for split in SPLITS
@@ -68,7 +68,7 @@ def listed(source: Source) -> dict[str, tuple[str, Any]]:
 
 
 def made(source: Source) -> dict[str, Sample | Rejected]:
-    """What becomes of each picture."""
+    """What becomes of each image."""
     return {
         name: item if isinstance(item, Rejected) else source.make(item)
         for name, (_, item) in listed(source).items()
@@ -79,7 +79,7 @@ def split_of(source: Source) -> dict[str, str]:
     return {name: split for name, (split, _) in listed(source).items()}
 
 
-def test_a_picture_has_all_of_its_captions_in_their_order(tmp_path: Path) -> None:
+def test_a_image_has_all_of_its_captions_in_their_order(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "sub/b.jpg")
     rows = [("a.jpg", "one"), ("sub/b.jpg", "a  spacious\ttext "), ("a.jpg", ""), ("a.jpg", "two")]
     samples = made(source(tmp_path, rows))
@@ -105,7 +105,7 @@ def test_lines_within_quotes_and_cells_that_are_missing_or_empty_are_read(tmp_pa
     assert results["b.jpg"] == Rejected("b.jpg", "no caption")
 
 
-def test_rows_of_one_name_make_one_picture_and_keep_their_captions(tmp_path: Path) -> None:
+def test_rows_of_one_name_make_one_image_and_keep_their_captions(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg")
     source_of_two = source(tmp_path, [("a.jpg", "a dog"), ("a.jpg ", "a dog"), ("a.jpg", "b")])
     assert sum(len(source_of_two.inputs[split]) for split in SPLITS) == 1
@@ -209,7 +209,7 @@ def truncated(path: Path) -> None:
         ("a.jpg", " \t", lambda _: None, "no caption"),
         ("a.jpg", "a dog", Path.unlink, "no such file"),
         ("a.jpg", "a dog", truncated, "unreadable"),
-        ("a.jpg", "a dog", lambda path: path.write_bytes(b"words"), "not a picture"),
+        ("a.jpg", "a dog", lambda path: path.write_bytes(b"words"), "not an image"),
         ("../x.jpg", "a dog", lambda _: None, "outside the folder"),
         ("/etc/hostname", "a dog", lambda _: None, "outside the folder"),
         ("a\0b.jpg", "a dog", lambda _: None, "null"),
@@ -243,7 +243,7 @@ def test_a_label_column_gives_classes(tmp_path: Path) -> None:
     assert source(tmp_path, rows).classes == []
 
 
-def test_a_picture_without_a_class_is_rejected_where_the_others_have_one(tmp_path: Path) -> None:
+def test_a_image_without_a_class_is_rejected_where_the_others_have_one(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "b.jpg")
     rows = [("a.jpg", "x", "dog"), ("b.jpg", "y", "")]
     results = made(source(tmp_path, rows, label_column="label"))
@@ -251,7 +251,7 @@ def test_a_picture_without_a_class_is_rejected_where_the_others_have_one(tmp_pat
     assert isinstance(results["b.jpg"], Rejected) and "label" in results["b.jpg"].reason
 
 
-def test_a_picture_of_two_classes_is_rejected(tmp_path: Path) -> None:
+def test_a_image_of_two_classes_is_rejected(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg")
     rows = [("a.jpg", "x", "dog"), ("a.jpg", "y", "cat")]
     result = made(source(tmp_path, rows, label_column="label"))["a.jpg"]
@@ -289,7 +289,7 @@ def test_a_plain_name_is_its_own_key(tmp_path: Path) -> None:
     names=st.lists(FILES, min_size=1, max_size=30, unique=True),
     more=st.lists(FILES, min_size=1, max_size=5),
 )
-def test_adding_pictures_moves_no_other_one_to_another_split(
+def test_adding_images_moves_no_other_one_to_another_split(
     names: list[str], more: list[str]
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -309,7 +309,7 @@ def test_splits_have_the_shares_that_were_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("caption", ["a caf\ufffd", "a \udcff"])
 def test_a_caption_in_the_wrong_encoding_is_rejected(caption: str) -> None:
-    with pytest.raises(UnusablePicture, match="wrong encoding"):
+    with pytest.raises(UnusableImage, match="wrong encoding"):
         clean_captions(["a dog", caption])
 
 
@@ -324,7 +324,7 @@ def test_keys_of_many_names_in_another_script_differ() -> None:
     assert len(set(unique_keys(names).values())) == len(names)
 
 
-def test_keys_of_many_pictures_that_share_their_stems_are_made_in_time() -> None:
+def test_keys_of_many_images_that_share_their_stems_are_made_in_time() -> None:
     names = [f"{number}.{suffix}" for number in range(50_000) for suffix in ("jpg", "png")]
     start = time.monotonic()
     assert len(set(unique_keys(names).values())) == len(names)

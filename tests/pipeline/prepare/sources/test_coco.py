@@ -1,4 +1,4 @@
-"""COCO's folders and JSON files: official splits, boxes on the stored picture, faults by name."""
+"""COCO's folders and JSON files: official splits, boxes on the stored image, faults by name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ONE = {
 
 
 def write(folder: Path, captions: Any = ONE, size: tuple[int, int] = (40, 20)) -> None:
-    """A picture `a.jpg` in both parts; the training part has these captions."""
+    """An image `a.jpg` in both parts; the training part has these captions."""
     for part in ("train", "val"):
         (folder / part).mkdir(exist_ok=True)
         Image.new("RGB", size, "red").save(folder / part / "a.jpg")
@@ -40,7 +40,7 @@ def write(folder: Path, captions: Any = ONE, size: tuple[int, int] = (40, 20)) -
 
 
 def instances(folder: Path, *boxes: list[float], **changes: Any) -> dict[str, Any]:
-    """Options with these boxes, [left, top, width, height], on a picture of 40 x 20."""
+    """Options with these boxes, [left, top, width, height], on an image of 40 x 20."""
     values = {
         "images": [{"id": 7, "width": 40, "height": 20}],
         "categories": [{"id": 18, "name": "dog"}],
@@ -53,8 +53,10 @@ def instances(folder: Path, *boxes: list[float], **changes: Any) -> dict[str, An
     return OPTIONS | {"train": OPTIONS["train"] | {"instances": "boxes.json"}}
 
 
-def listed(folder: Path, options: dict[str, Any] = OPTIONS, max_side: int | None = 64) -> Source:
-    return coco(folder, CocoParams(**options), 0, max_side)
+def listed(
+    folder: Path, options: dict[str, Any] = OPTIONS, max_image_side: int | None = 64
+) -> Source:
+    return coco(folder, CocoParams(**options), 0, max_image_side)
 
 
 def made(source: Source, split: str = "train") -> list[Sample | Rejected]:
@@ -93,7 +95,7 @@ def test_photographs_of_coco_come_out_whole_with_their_captions_and_boxes(
     assert (boxes, captions) == (1363, 795)
 
 
-def test_a_picture_has_its_captions_and_a_readable_key(tmp_path: Path) -> None:
+def test_a_image_has_its_captions_and_a_readable_key(tmp_path: Path) -> None:
     write(tmp_path)
     (sample,) = made(listed(tmp_path))
     assert isinstance(sample, Sample)
@@ -115,10 +117,10 @@ def test_validation_is_a_share_of_the_training_part_alone(tmp_path: Path) -> Non
     assert counts["val"] == pytest.approx(50, abs=20)
 
 
-def test_boxes_shrink_with_a_picture_that_is_reduced(tmp_path: Path) -> None:
+def test_boxes_shrink_with_a_image_that_is_reduced(tmp_path: Path) -> None:
     write(tmp_path)
     options = instances(tmp_path, [10, 4, 20, 8], [30, 10, 40, 40])
-    (sample,) = made(listed(tmp_path, options, max_side=20))
+    (sample,) = made(listed(tmp_path, options, max_image_side=20))
     assert isinstance(sample, Sample)
     assert sample.extra["objects"] == [
         {"name": "dog", "box": [5, 2, 15, 6], "crowd": False},
@@ -134,7 +136,7 @@ def test_boxes_shrink_with_a_picture_that_is_reduced(tmp_path: Path) -> None:
         ((40, 20), [0, float("nan"), 9, 9], "the box of a dog is none"),
     ],
 )
-def test_boxes_that_do_not_fit_their_picture_reject_it(
+def test_boxes_that_do_not_fit_their_image_reject_it(
     tmp_path: Path, size: tuple[int, int], box: list[float], reason: str
 ) -> None:
     write(tmp_path, size=size)
@@ -142,7 +144,7 @@ def test_boxes_that_do_not_fit_their_picture_reject_it(
     assert isinstance(result, Rejected) and reason in result.reason
 
 
-def test_a_picture_of_no_size_among_the_instances_is_rejected(tmp_path: Path) -> None:
+def test_a_image_of_no_size_among_the_instances_is_rejected(tmp_path: Path) -> None:
     write(tmp_path)
     options = instances(tmp_path, [0, 0, 9, 9], images=[{"id": 7, "width": 0, "height": 0}])
     (result,) = made(listed(tmp_path, options))
@@ -163,7 +165,7 @@ def test_missing_and_repeated_entries_are_rejected_by_name(tmp_path: Path) -> No
         ("train/a.jpg", "listed twice in train.json"),
         ("train/silent.jpg", "no caption"),
         ("train/../x.jpg", "no such file"),
-        ("train.json, image 12", "captions of a picture not listed"),
+        ("train.json, image 12", "captions of an image not listed"),
     ]
 
 
@@ -173,7 +175,7 @@ def test_a_caption_of_null_is_none_at_all(tmp_path: Path) -> None:
     assert made(listed(tmp_path)) == [Rejected("train/a.jpg", "no caption")]
 
 
-def test_a_picture_without_an_entry_among_the_instances_is_rejected(tmp_path: Path) -> None:
+def test_a_image_without_an_entry_among_the_instances_is_rejected(tmp_path: Path) -> None:
     write(tmp_path)
     (result,) = made(listed(tmp_path, instances(tmp_path, images=[])))
     assert isinstance(result, Rejected) and "no entry in boxes.json" in result.reason

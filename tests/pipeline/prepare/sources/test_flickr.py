@@ -48,7 +48,7 @@ def entry(name: str, split: str, **more: Any) -> dict[str, Any]:
     return {"filename": name, "split": split, "sentences": [{"raw": f"{name} ."}], **more}
 
 
-def test_a_token_file_gives_pictures_their_captions(tmp_path: Path) -> None:
+def test_a_token_file_gives_images_their_captions(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "b.jpg")
     tokens(tmp_path, "a.jpg#0\tA dog .\r\nb.jpg#0\ta #1 cat\na.jpg#1\tTwo\tdogs\n\n")
     samples = made(listed(tmp_path, "all.token", SHARES))
@@ -56,7 +56,7 @@ def test_a_token_file_gives_pictures_their_captions(tmp_path: Path) -> None:
     assert captions == {"a.jpg": ["A dog .", "Two dogs"], "b.jpg": ["a #1 cat"]}
 
 
-def test_a_picture_that_flickr8k_names_and_lacks_is_rejected(tmp_path: Path) -> None:
+def test_a_image_that_flickr8k_names_and_lacks_is_rejected(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg")
     tokens(tmp_path, "a.jpg#0\tA dog .\n2258277193_586949ec62.jpg.1#0\tpeople\n")
     gone = made(listed(tmp_path, "all.token", SHARES))["2258277193_586949ec62.jpg.1"]
@@ -91,7 +91,7 @@ def test_shares_replace_the_splits_of_the_file(tmp_path: Path) -> None:
     assert len(source.inputs["test"]) == pytest.approx(40, abs=20)
 
 
-def test_a_picture_that_is_listed_twice_is_rejected_once(tmp_path: Path) -> None:
+def test_a_image_that_is_listed_twice_is_rejected_once(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg")
     karpathy(tmp_path, entry("a.jpg", "train"), entry("a.jpg", "test"))
     source = listed(tmp_path, "dataset.json")

@@ -43,7 +43,7 @@ def test_a_folder_is_a_class_and_captions_follow_from_its_name(tmp_path: Path) -
     assert isinstance(plain, Sample) and len(plain.captions) == 5
 
 
-def test_without_templates_pictures_have_a_class_and_no_captions(tmp_path: Path) -> None:
+def test_without_templates_images_have_a_class_and_no_captions(tmp_path: Path) -> None:
     put(tmp_path, "cat/a.jpg")
     (sample,) = made(listed(tmp_path, templates=None)).values()
     assert isinstance(sample, Sample) and (sample.label, sample.captions) == (0, [])
@@ -59,7 +59,7 @@ def test_folders_of_splits_are_the_official_ones(tmp_path: Path) -> None:
     assert source.held_out == ["bird"]
 
 
-def test_a_split_without_a_folder_takes_its_share_of_the_training_pictures(tmp_path: Path) -> None:
+def test_a_split_without_a_folder_takes_its_share_of_the_training_images(tmp_path: Path) -> None:
     put(tmp_path, *(f"train/cat/{n}.jpg" for n in range(100)), "val/cat/b.jpg")
     source = listed(tmp_path, val=0.5)
     counts = {split: len(source.inputs[split]) for split in SPLITS}
@@ -72,7 +72,7 @@ def test_without_training_folder_val_and_test_are_classes(tmp_path: Path) -> Non
     assert listed(tmp_path).classes == ["cat", "val"]
 
 
-def test_pictures_stay_in_their_split_when_others_are_added(tmp_path: Path) -> None:
+def test_images_stay_in_their_split_when_others_are_added(tmp_path: Path) -> None:
     put(tmp_path, *(f"cat/{n}.jpg" for n in range(30)))
     before = {split: set(made(listed(tmp_path), split)) for split in SPLITS}
     put(tmp_path, *(f"ant/{n}.jpg" for n in range(30)))
@@ -80,15 +80,15 @@ def test_pictures_stay_in_their_split_when_others_are_added(tmp_path: Path) -> N
     assert all(before[split] <= after[split] for split in SPLITS)
 
 
-def test_classes_with_few_pictures_are_said_and_kept(tmp_path: Path, log: Any) -> None:
+def test_classes_with_few_images_are_said_and_kept(tmp_path: Path, log: Any) -> None:
     put(tmp_path, "cat/a.jpg", "dog/b.jpg", "dog/c.jpg")
     (tmp_path / "bird").mkdir()
     assert listed(tmp_path).classes == ["cat", "dog"]
-    assert "1 of 3 classes have one picture: cat" in log.text
-    assert "1 of 3 classes have no picture: bird" in log.text
+    assert "1 of 3 classes have one image: cat" in log.text
+    assert "1 of 3 classes have no image: bird" in log.text
 
 
-def test_what_is_no_picture_of_a_class_is_rejected_by_name(tmp_path: Path) -> None:
+def test_what_is_no_image_of_a_class_is_rejected_by_name(tmp_path: Path) -> None:
     put(tmp_path, "cat/a.jpg", "loose.jpg", "elsewhere/real/b.jpg", "cat/.hidden.jpg")
     (tmp_path / "cat" / "notes.txt").write_text("words")
     (tmp_path / "cat" / "more").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
@@ -96,7 +96,7 @@ def test_what_is_no_picture_of_a_class_is_rejected_by_name(tmp_path: Path) -> No
     reasons = {name: r.reason for name, r in results.items() if isinstance(r, Rejected)}
     assert reasons == {
         "loose.jpg": "lies in no class folder",
-        "cat/notes.txt": "not a picture",
+        "cat/notes.txt": "not an image",
         "cat/more": "a link to a folder",
     }
     assert set(results) - set(reasons) == {"cat/a.jpg", "elsewhere/real/b.jpg"}

@@ -1,4 +1,4 @@
-"""The generated data set: the same pictures everywhere, and nothing held out in training."""
+"""The generated data set: the same images everywhere, and nothing held out in training."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def things(sample: Sample) -> list[str]:
     return [thing["name"] for thing in sample.extra["objects"]]
 
 
-def test_a_picture_is_the_same_in_any_order_and_in_another_process(
+def test_a_image_is_the_same_in_any_order_and_in_another_process(
     drawn: dict[str, list[Sample]], run_python: Any
 ) -> None:
     items = [("train", 7), ("test", 3), ("val", 5), ("train", 7)]
@@ -52,7 +52,7 @@ for item in {items}:
     assert run_python("-c", script).stdout.split() == expected
 
 
-def test_no_two_pictures_are_the_same(drawn: dict[str, list[Sample]]) -> None:
+def test_no_two_images_are_the_same(drawn: dict[str, list[Sample]]) -> None:
     samples = [sample for split in drawn.values() for sample in split]
     assert len({sample.jpeg for sample in samples}) == len(samples)
     assert len({sample.key for sample in samples}) == len(samples)
@@ -80,11 +80,11 @@ def test_every_class_is_tested_equally_often(drawn: dict[str, list[Sample]]) -> 
 @given(
     seed=st.integers(0, 2**32), split=st.sampled_from(sorted(COUNTS)), index=st.integers(0, 10**6)
 )
-def test_what_is_said_of_a_picture_is_true_of_it(seed: int, split: str, index: int) -> None:
+def test_what_is_said_of_a_image_is_true_of_it(seed: int, split: str, index: int) -> None:
     source = scenes(seed)
     sample = source.make((split, index))
-    picture = Image.open(io.BytesIO(sample.jpeg))
-    assert picture.size == (96, 96) and picture.mode == "RGB"
+    image = Image.open(io.BytesIO(sample.jpeg))
+    assert image.size == (96, 96) and image.mode == "RGB"
     assert sample.label is not None and source.classes[sample.label] == things(sample)[0]
     boxes = [thing["box"] for thing in sample.extra["objects"]]
     assert 1 <= len(boxes) <= 3

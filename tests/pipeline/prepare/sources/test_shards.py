@@ -45,7 +45,7 @@ def pack(path: Path, *members: tuple[str, bytes] | tarfile.TarInfo) -> Path:
 
 
 def pair(key: str, caption: str = "a dog") -> list[tuple[str, bytes]]:
-    """What img2dataset writes of a picture."""
+    """What img2dataset writes of an image."""
     meta = {"caption": caption, "key": key, "status": "success", "url": "http://x/y.jpg"}
     return [
         (f"{key}.jpg", JPEG), (f"{key}.json", json.dumps(meta).encode()),
@@ -89,7 +89,7 @@ def test_captions_come_from_text_or_description(
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
-        ([("a.txt", b"x")], "no picture"),
+        ([("a.txt", b"x")], "no image"),
         ([("a.jpg", JPEG)], "no caption"),
         ([("a.jpg", JPEG), ("a.txt", b" \n")], "no caption"),
         ([("a.jpg", JPEG), ("a.txt", "Löwe".encode("latin-1"))], "not UTF-8"),
@@ -97,7 +97,7 @@ def test_captions_come_from_text_or_description(
         ([("a.jpg", JPEG), ("a.json", b"[1]")], "no JSON mapping"),
         ([("a.jpg", JPEG), ("a.json", b'{"caption": 5}')], "a caption that is no text"),
         ([("a.jpg", JPEG), ("a.json", b'{"captions": [5]}')], "a caption that is no text"),
-        ([("a.jpg", b"words"), ("a.txt", b"x")], "not a picture"),
+        ([("a.jpg", b"words"), ("a.txt", b"x")], "not an image"),
         ([("a.jpg", b""), ("a.txt", b"x")], "an empty file"),
         ([("a.jpg", JPEG), ("a.png", JPEG), ("a.txt", b"x")], "two files of one kind"),
     ],
@@ -182,7 +182,7 @@ def test_tars_go_through_prepare_in_any_number_of_processes(
 ) -> None:
     own = tmp_path / "own"
     for number in range(3):
-        members = (m for n in range(20) for m in pair(f"{number}{n:02d}", f"picture {n}"))
+        members = (m for n in range(20) for m in pair(f"{number}{n:02d}", f"image {n}"))
         pack(own / f"{number}.tar", *members)
     section = {"source": "shards", "path": str(own), "shards": {"val": 0.3, "test": 0.3}}
     params = make_params(prepare=section)
