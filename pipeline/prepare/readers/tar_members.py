@@ -44,8 +44,6 @@ def members_of(file: IO[bytes], where: str) -> Iterator[tuple[str, int, int]]:
                 raise tarfile.ReadError(f"truncated at {name}")
             yield found
             place = offset + size + -size % BLOCK
-    except KdeovError:
-        raise
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
         raise KdeovError(f"{where}: damaged tar ({error}); get it again") from error
 

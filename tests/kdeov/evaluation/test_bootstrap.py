@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from kdeov import bootstrap
+from kdeov.evaluation import bootstrap
 from kdeov.evaluation.bootstrap import (
     Mean,
     MeanPerClass,

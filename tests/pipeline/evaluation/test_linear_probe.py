@@ -65,7 +65,7 @@ def test_the_validation_split_chooses_and_is_then_learned_from() -> None:
     assert logits.argmax(dim=1).tolist() == final.predict(x["test"]).tolist()
 
 
-@pytest.mark.parametrize(("grid", "told"), [([0.1, 1.0], True), ([1.0], False)])
+@pytest.mark.parametrize(("grid", "on_progress"), [([0.1, 1.0], True), ([1.0], False)])
 def test_a_choice_at_the_edge_of_the_grid_is_told(
     log: Any, grid: list[float], on_progress: bool
 ) -> None:
