@@ -17,7 +17,7 @@ from kdeov.errors import KdeovError
 # that Detic and YOLO-World are published with.
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "simple": ("a photo of a {}.",),
-    "plain": ("{}", "a {}", "a photo of a {}.", "an image of a {}.", "there is a {}."),
+    "plain": ("{}", "a {}", "a photo of a {}.", "a picture of a {}.", "there is a {}."),
     "detic": ("a {}",),
     "openai-7": (
         "itap of a {}.",
