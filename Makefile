@@ -12,7 +12,7 @@ FAST := tests/docs tests/kdeov tests/pipeline
 .PHONY: help repro test test-cluster test-rest test-fast lint format docs check lock clean
 
 help:  ## print this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 repro: .venv/ready  ## run the pipeline from raw images to the report
 	$(RUN) dvc repro
