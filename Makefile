@@ -5,11 +5,11 @@ BIN := .venv/bin
 # stages run as `python -m stages.NAME`, so the environment's python must come first
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" DVC_NO_ANALYTICS=1
 
-# the wings, their prose, and nothing that starts Ray
-FAST := tests/docs tests/kdeov tests/pipeline
+FAST := OMP_NUM_THREADS=1 pytest -q -m "not slow and not cluster"
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test test-cluster test-rest test-fast lint format docs check lock clean
+.PHONY: help repro test test-cluster test-rest test-fast test-fast-kdeov test-fast-pipeline \
+	lint format docs check lock clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -29,8 +29,14 @@ test-cluster: .venv/ready
 test-rest: .venv/ready
 	$(RUN) pytest -m "not cluster"
 
-test-fast: .venv/ready  ## run the unit tests that are quick: 3 minutes
-	$(RUN) OMP_NUM_THREADS=1 pytest -q -m "not slow and not cluster" $(FAST)
+test-fast: .venv/ready  ## run the quick unit tests: 3 minutes
+	$(MAKE) --jobs=2 --output-sync=target --keep-going test-fast-kdeov test-fast-pipeline
+
+test-fast-kdeov: .venv/ready
+	$(RUN) $(FAST) tests/docs tests/kdeov
+
+test-fast-pipeline: .venv/ready
+	$(RUN) $(FAST) tests/pipeline --ignore=tests/pipeline/bench
 
 lint: .venv/ready  ## check style, types, imports between wings, and spelling
 	$(RUN) ruff check .
