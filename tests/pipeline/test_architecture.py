@@ -20,7 +20,18 @@ from tests.helpers.closure import UNLISTED, closure
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("kdeov", "pipeline", "stages")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+WINGS = sorted(
+    path.parent
+    for package in ("kdeov", "pipeline")
+    for path in (ROOT / package).glob("*/__init__.py")
+)
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def in_checkout(path: Path) -> str:
+    """Path within the checkout."""
+    return str(path.relative_to(ROOT))
 
 
 def test_every_stage_has_a_script_of_its_name_and_runs_it() -> None:
@@ -89,9 +100,27 @@ def test_stages_depend_on_manifests_so_that_shards_may_lie_elsewhere() -> None:
         assert all(dep.endswith(".json") for dep in read), name
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*SOURCES, *TESTS, ROOT / "dvc.yaml"], ids=in_checkout)
 def test_no_file_grows_beyond_300_lines(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 300
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in SOURCES}), ids=in_checkout)
+def test_no_wing_has_more_than_twelve_files(folder: Path) -> None:
+    assert len([path for path in folder.glob("*.py") if path.stem != "__init__"]) <= 12
+
+
+def test_beside_the_wings_lie_only_the_modules_that_the_design_names() -> None:
+    loose = {in_checkout(path) for path in SOURCES if len(path.relative_to(ROOT).parts) == 2}
+    assert {name for name in loose if not name.startswith("stages/")} == {
+        "kdeov/__init__.py", "kdeov/errors.py", "kdeov/export.py", "kdeov/feature_alignment.py",
+        "pipeline/__init__.py", "pipeline/console.py", "pipeline/stage.py",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("wing", WINGS, ids=in_checkout)
+def test_every_wing_has_a_readme_of_a_few_lines(wing: Path) -> None:
+    assert 3 <= len((wing / "README.md").read_text().splitlines()) <= 20
 
 
 def test_dvc_sends_no_analytics() -> None:
