@@ -12,7 +12,7 @@ from tests.helpers.pages import anchors, generated, links, name, pages
 
 PAGES = pages()
 # paths of this project as prose writes them
-PATH = re.compile(r"`((?:kdeov|pipeline|stages|docs|tests)/[\w/.-]*)`")
+PATH = re.compile(r"`((?:kdeov|pipeline|stages|tests)/[\w/.-]*)`")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
