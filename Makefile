@@ -1,19 +1,26 @@
-# Two commands, each doing its own set-up: `make repro` and `make test`.
+# `make` alone prints what there is. Every target makes the environment .venv first, where it is missing.
 
 PYTHON ?= python3
 BIN := .venv/bin
 # stages run as `python -m stages.NAME`, so the environment's python must come first
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" DVC_NO_ANALYTICS=1
 
-.PHONY: repro test test-cluster test-rest lint lock clean
+FAST := OMP_NUM_THREADS=1 pytest -q -m "not slow and not cluster"
 
-repro: .venv/ready
+.DEFAULT_GOAL := help
+.PHONY: help repro test test-cluster test-rest test-fast test-fast-kdeov test-fast-pipeline \
+	lint format docs check lock clean
+
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+repro: .venv/ready  ## run the pipeline from raw images to the report
 	$(RUN) dvc repro
 	$(RUN) kdeov publish
 	$(RUN) kdeov summary
 
 # Two at a time: tests on Ray's cluster mostly wait, and the others mostly have one thread.
-test: .venv/ready lint
+test: .venv/ready lint  ## lint, and run all tests: 20 minutes on two cores
 	$(MAKE) --jobs=2 --output-sync=target --keep-going test-cluster test-rest
 
 test-cluster: .venv/ready
@@ -22,10 +29,32 @@ test-cluster: .venv/ready
 test-rest: .venv/ready
 	$(RUN) pytest -m "not cluster"
 
-lint: .venv/ready
+test-fast: .venv/ready  ## run the quick unit tests: 3 minutes
+	$(MAKE) --jobs=2 --output-sync=target --keep-going test-fast-kdeov test-fast-pipeline
+
+test-fast-kdeov: .venv/ready
+	$(RUN) $(FAST) tests/docs tests/kdeov
+
+test-fast-pipeline: .venv/ready
+	$(RUN) $(FAST) tests/pipeline --ignore=tests/pipeline/bench
+
+lint: .venv/ready  ## check style, types, imports between wings, and spelling
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+	$(RUN) lint-imports --no-logo
+	$(RUN) codespell
+
+format: .venv/ready  ## format the code, and mend what ruff can mend
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+docs: .venv/ready  ## write the pages and the figure that are generated
+	$(RUN) kdeov params > docs/params.md
+	$(RUN) kdeov scaling > docs/scaling.md
+	$(RUN) kdeov figure -o docs/results.svg
+
+check: lint test-fast  ## what to run before a commit: lint and test-fast
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -33,9 +62,11 @@ lint: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	touch $@
 
-# Takes what is installed as the new lock: names and versions only.
-lock: .venv/ready
-	$(BIN)/pip freeze --exclude-editable --all | grep -v -E '^(pip|kdeov)\b' > requirements.lock
+# Keeps the versions of the present lock where pyproject.toml allows them; UPGRADE=--upgrade takes
+# the newest, UPGRADE="--upgrade-package NAME" those of one package.
+lock: .venv/ready  ## resolve pyproject.toml into requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --all-extras --no-header --no-annotate $(UPGRADE) \
+		pyproject.toml -o requirements.lock
 
-clean:
+clean:  ## delete results and scratch: out/ and work/
 	rm -rf out work

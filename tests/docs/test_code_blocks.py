@@ -1,0 +1,105 @@
+"""Code that README and docs show: it compiles, loads or runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import save_file
+from typer.main import get_command
+
+from kdeov import KDEOVModel
+from kdeov.weights.clip import import_clip
+from pipeline.cli.main import app
+from pipeline.config.params import check_params
+from tests.helpers import ROOT
+from tests.helpers.pages import blocks, name, pages, prose
+
+PAGES = pages()
+SHOWN = [page for page in PAGES if page.name != "CHANGELOG.md"]  # which lists old names too
+COMMAND = get_command(app)
+
+
+def blocks_of(*languages: str) -> list[Any]:
+    found = [block for page in PAGES for block in blocks(page, *languages)]
+    return [pytest.param(block, id=f"{name(block.page)}-{i}") for i, block in enumerate(found)]
+
+
+@pytest.mark.parametrize("block", blocks_of("python"))
+def test_every_python_block_compiles(block: Any) -> None:
+    compile(block.text, name(block.page), "exec")
+
+
+@pytest.fixture
+def checkout_with_a_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with `out/student`, a small one with random weights, and a photograph."""
+    torch.manual_seed(0)
+    package = import_clip()
+    clip = package.model.CLIP(32, 64, 2, 64, 16, 28, 49408, 64, 1, 1)
+    save_file(clip.state_dict(), tmp_path / "clip.safetensors")
+    model = KDEOVModel(tmp_path / "clip.safetensors", "yolov8n", "film", "cpu", image_size=64)
+    model.save(tmp_path / "out" / "student")
+    Image.effect_noise((80, 60), 50).convert("RGB").save(tmp_path / "dog.jpg")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("checkout_with_a_student")
+def test_the_readme_runs_on_a_student_of_the_pipeline() -> None:
+    (block,) = blocks(ROOT / "README.md", "python")
+    assert len(block.text.splitlines()) <= 14
+    values: dict[str, Any] = {}
+    exec(compile(block.text, "README.md", "exec"), values)
+    assert values["logits"].shape == (1, 3)
+    assert values["maps"].shape[:2] == (1, 1)
+    assert values["embedding"].norm(dim=-1).item() == pytest.approx(1, abs=1e-5)
+    assert sorted(values["order"].tolist()) == [0, 1]
+
+
+def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Params with a block's lines in the place of their own."""
+    nested = {
+        key: merged(base[key], value)
+        for key, value in change.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
+    return {**base, **change, **nested}
+
+
+@pytest.mark.parametrize("block", blocks_of("yaml"))
+def test_every_yaml_block_fits_into_params(block: Any, tmp_path: Path) -> None:
+    base, change = (yaml.safe_load(t) for t in ((ROOT / "params.yaml").read_text(), block.text))
+    params = check_params(merged(base, change), tmp_path / "params.yaml")
+    assert json.loads(params.model_dump_json())
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """Calls of `kdeov`, in blocks of shell and in backticks, with the page that has them."""
+    for page in SHOWN:
+        shell = [block.text for block in blocks(page, "bash", "sh", "console")]
+        inline = re.findall(r"`(kdeov [^`]+)`", prose(page))
+        for text in ["\n".join(shell).replace("\\\n", " "), *inline]:
+            for call in re.findall(r"(?:^|[\s$/])(kdeov +[a-z].*)", f" {text}"):
+                yield name(page), shlex.split(call.split("|")[0], comments=True)[1:]
+
+
+@pytest.mark.parametrize(
+    ("page", "words"), commands(), ids=lambda v: v if isinstance(v, str) else " ".join(v)
+)
+def test_every_kdeov_command_exists_with_its_options(page: str, words: list[str]) -> None:
+    found: Any = COMMAND
+    while words and hasattr(found, "commands") and words[0] in found.commands:
+        found, words = found.commands[words[0]], words[1:]
+    assert found is not COMMAND, words
+    assert not words or not hasattr(found, "commands"), words
+    options = {option for parameter in found.params for option in parameter.opts}
+    for word in words:
+        assert not word.startswith("-") or word in {*options, "--help"}, word
