@@ -134,7 +134,7 @@ class PrecomputedTeacher:
             )
         return str(int(row))
 
-    def caption_vectors(self, captions: Sequence[str]) -> np.ndarray:
+    def caption_embeddings(self, captions: Sequence[str]) -> np.ndarray:
         """The unit vectors of captions, float16 [N, D]; N is 0 for a teacher without captions.
 
         Raises:

@@ -62,7 +62,7 @@ def train_tiny_teacher(images: ShardFolder, params: TinyTeacherParams) -> StateD
         for epoch in range(params.epochs):
             total = 0.0
             for rows in rng.permutation(len(pixels))[: steps * batch].reshape(steps, batch):
-                images_B = transform.normalise(pixels[rows])
+                images_B = transform.normalize(pixels[rows])
                 flips = torch.from_numpy(rng.random(batch) < 0.5)
                 images_B[flips] = images_B[flips].flip(-1)
                 briefs = tokens[[caption_rows[r][0] for r in rows]]
