@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 BPE_OPTIONS = {"clean", "additional_special_tokens"}
 HUB_OPTIONS = {"clean", "strip_sep_token"}
 HUB_FILES = ["tokenizer_config.json", "tokenizer.json"]
-# Tokenizers with one vocabulary and equal tokens of these texts count as one. The digest is taken of
+# Tokenizers with one vocabulary and equal tokens of these texts count as one. The digest is of
 # tokens, since the files of a tokenizer differ between versions of a library.
 PROBE_TEXTS = (
     "a photo of a cat", "Two DOGS,  on a beach at 10:30!", "it's naïve: café 猫 Straße ½",

@@ -78,7 +78,10 @@ def test_openai_weights_give_the_embeddings_of_clip(open_clip, clip_files, image
     torch.testing.assert_close(teacher.text.logit_scale, clip_teacher.text.logit_scale)
     with_gelu = OpenClipTeacher.load(f"tiny-{family}", clip_files[family])
     assert not torch.allclose(
-        unit_embeddings(with_gelu, pixels)[1], unit_embeddings(teacher, pixels)[1], rtol=0, atol=1e-3
+        unit_embeddings(with_gelu, pixels)[1],
+        unit_embeddings(teacher, pixels)[1],
+        rtol=0,
+        atol=1e-3,
     )
 
 

@@ -131,7 +131,9 @@ def test_a_tokenizer_that_brings_code_is_refused(kind, weights, tmp_path, mistak
         OpenClipTeacher.load(f"tiny-hf-{kind}", weights)
 
 
-def test_a_missing_tokenizer_is_reported_at_once(kind, weights, monkeypatch, tmp_path, mistake, caplog):
+def test_a_missing_tokenizer_is_reported_at_once(
+    kind, weights, monkeypatch, tmp_path, mistake, caplog
+):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -77,9 +77,7 @@ def test_without_a_network_the_address_and_the_place_are_named(
 
 
 @pytest.mark.parametrize("intact", [True, False])
-def test_a_download_is_checked_by_sha256(
-    clip, clip_file, tmp_path, monkeypatch, mistake, intact
-):
+def test_a_download_is_checked_by_sha256(clip, clip_file, tmp_path, monkeypatch, mistake, intact):
     digest = hashlib.sha256(clip_file.read_bytes()).hexdigest()
     source = tmp_path / (digest if intact else "0" * 64) / "tiny.safetensors"
     source.parent.mkdir()
