@@ -214,3 +214,15 @@ def test_genuine_clip_embeddings_name_the_images_that_they_are_of(
     logits = found.astype(np.float32) @ loaded.text.class_embeddings(names, ["a {}"]).numpy().T
     order = np.array([0, 1, 2, 3, 4, 5, 6, 7, 9])
     assert (order[logits.argmax(axis=1)] == labels[kept]).mean() > 0.89
+
+
+@pytest.mark.parametrize("name", ["images.npy", "images.index.npy", "text_encoder.json"])
+def test_a_damaged_teacher_is_refused_in_one_line(
+    name: str, tmp_path: Path, make_params: Callable[..., Params], complains: Any
+) -> None:
+    np.save(tmp_path / "images.npy", np.eye(4, DIM, dtype=np.float32))
+    params = make_params(teacher=of_rows(tmp_path, images="images.npy"))
+    make_teacher(params.teacher, tmp_path, tmp_path / "teacher")
+    (tmp_path / "teacher" / name).write_bytes(b"[]")
+    with complains(tmp_path / "teacher", "dvc repro -f teacher"):
+        load_teacher(tmp_path / "teacher")
