@@ -4,9 +4,9 @@
 class KdeovError(Exception):
     """An error that a user can fix.
 
-    Its text is one line: what is wrong, where, and what to do. Command lines print it without a
-    stack trace. It is no `ValueError`, so that code which expects a library's error never takes
-    this one for it.
+    The text is one line: what is wrong, where, and what to do. Commands print it without a stack
+    trace. The class is no `ValueError`, so code that expects a library's error never catches one
+    of ours by accident.
     """
 
 

@@ -1,4 +1,4 @@
-"""How an image becomes what a CLIP tower sees; part of every cache's identity."""
+"""From an image to the normalized pixels of a CLIP tower; part of every cache's identity."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """Resize to a square, scale to [0, 1], normalise. The crop itself is a `View` (see
+    """Resizes to a square, scales to [0, 1] and normalizes. The crop is a `View` (see
     `kdeov.data.views`).
 
     Attributes:
@@ -24,7 +24,7 @@ class ImageTransform:
         mean: Per channel, of values in [0, 1].
         std: Per channel, of values in [0, 1].
         interpolation: Pillow's name of the filter; antialiased.
-        crop: What an image without a view is cut to; `center` is the largest centred square.
+        crop: The crop of an image without a view; `center` is the largest centred square.
     """
 
     size: int = 224
@@ -35,11 +35,11 @@ class ImageTransform:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ImageTransform:
-        """The inverse of `to_dict`."""
+        """Reads what `to_dict` returned."""
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON types only."""
+        """The fields, in JSON types."""
         return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
     @property
@@ -47,8 +47,8 @@ class ImageTransform:
         """Pillow's filter."""
         return Image.Resampling[self.interpolation.upper()]
 
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 [..., 3, H, W] to normalised float32 of the same shape."""
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """uint8 [..., 3, H, W] to normalized float32 of the same shape."""
         mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1) * 255
         std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1) * 255
         return (pixels.float() - mean) / std
@@ -63,8 +63,8 @@ class ImageTransform:
         return to_tensor(square)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """An image, normalised: float32 [3, size, size]."""
-        return self.normalise(self.pixels(image))
+        """The normalized centred square of an image: float32 [3, size, size]."""
+        return self.normalize(self.pixels(image))
 
 
 def to_tensor(image: Image.Image) -> Tensor:

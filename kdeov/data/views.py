@@ -1,9 +1,8 @@
-"""Views: the crops, flips and colours under which teacher and student both see an image.
+"""Views: the crops, flips and color changes of an image that teacher and student both see.
 
-A view is drawn from (seed, key, number) alone, so any process draws the same one, and it is a
-handful of small integers, so it can be stored beside the teacher's vector of it (dataset
-reinforcement, Faghri et al., 2023, arXiv:2303.08983). View 0 is always the plain centred square
-that evaluation uses.
+A view is drawn from (seed, key, number) alone, so any process draws the same one. It is nine small
+integers, stored beside the teacher's embedding of it (dataset reinforcement, Faghri et al., 2023,
+arXiv:2303.08983). View 0 is always the plain centred square that evaluation uses.
 """
 
 from __future__ import annotations
@@ -16,19 +15,18 @@ from dataclasses import astuple, dataclass
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
-VIEW_FIELDS = 9  # integers a view
+VIEW_FIELDS = 9  # integers per view
 
 
 @dataclass(frozen=True)
 class View:
-    """One way to look at an image.
+    """One augmentation of an image, as integers.
 
     Attributes:
         left, top, width, height: The crop, in pixels of the stored image.
         flip: 1 mirrors left and right.
-        brightness, contrast, saturation: Per cent; 100 leaves the image as it is.
-        blur: Gaussian radius in thousandths of the output's side, so that it means the same at any
-            size.
+        brightness, contrast, saturation: Per cent; 100 changes nothing.
+        blur: Radius of the Gaussian, thousandths of the output's side.
     """
 
     left: int
@@ -42,20 +40,20 @@ class View:
     blur: int = 0
 
     def to_ints(self) -> list[int]:
-        """The fields in order; the inverse of `View(*ints)`."""
+        """The fields in order, so that `View(*view.to_ints()) == view`."""
         return list(astuple(self))
 
 
 @dataclass(frozen=True)
 class ViewPlan:
-    """How views are drawn.
+    """The distribution of views.
 
     Attributes:
-        count: Views an image, view 0 included.
-        seed: Picks the views.
-        crop_scale_min: Smallest share of the image that a crop covers.
-        color_jitter: Largest change of brightness, contrast and saturation, as a share.
-        blur_prob: Share of views that are blurred.
+        count: Views per image, view 0 included.
+        seed: Seed of the views.
+        crop_scale_min: Smallest fraction of the image's area that a crop covers.
+        color_jitter: Largest change of brightness, contrast and saturation, as a fraction.
+        blur_prob: Probability that a view is blurred.
     """
 
     count: int = 1
@@ -65,7 +63,13 @@ class ViewPlan:
     blur_prob: float = 0.2
 
     def draw(self, key: str, number: int, size: tuple[int, int]) -> View:
-        """View `number` of the image `key`, which measures `size` (width, height) pixels."""
+        """Draws one view.
+
+        Args:
+            key: Key of the image.
+            number: Number of the view; 0 is `center_view`.
+            size: Width and height of the image, pixels.
+        """
         if number == 0:
             return center_view(size)
         digest = hashlib.sha256(f"{self.seed}/{key}/{number}".encode()).digest()
@@ -79,18 +83,18 @@ class ViewPlan:
         return View(left, top, width, height, flip, brightness, contrast, saturation, blur)
 
     def draw_all(self, key: str, size: tuple[int, int]) -> list[View]:
-        """Every view of an image, in order."""
+        """Draws all `count` views of an image, in order."""
         return [self.draw(key, number, size) for number in range(self.count)]
 
 
 def center_view(size: tuple[int, int]) -> View:
-    """The largest centred square of an image of `size` (width, height)."""
+    """The largest centred square of an image of `size` (width, height), pixels."""
     side = min(size)
     return View((size[0] - side) // 2, (size[1] - side) // 2, side, side)
 
 
 def view_of_epoch(key: str, epoch: int, count: int) -> int:
-    """The view of an image that an epoch shows: (epoch + hash(key)) mod count, all in turn."""
+    """Number of the view that an epoch shows, (epoch + hash(key)) mod count: all in turn."""
     return (epoch + int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "little")) % count
 
 
@@ -100,13 +104,13 @@ def render(
     size: int,
     resampling: Image.Resampling = Image.Resampling.BICUBIC,
 ) -> np.ndarray:
-    """Shows an image under a view.
+    """Renders a view of an image.
 
     Args:
         image: RGB.
-        view: What to show.
-        size: Side of the result, pixels. The same view can be rendered at any size.
-        resampling: The antialiased filter.
+        view: The view.
+        size: Side of the result, pixels; a view can be rendered at any size.
+        resampling: Pillow's filter, antialiased.
 
     Returns:
         uint8 [size, size, 3].
@@ -128,14 +132,16 @@ def render(
 
 
 def views_from_ints(rows: Iterable[Iterable[int]]) -> list[View]:
-    """Views from stored integers, one row of `VIEW_FIELDS` each."""
+    """Views from rows of `VIEW_FIELDS` stored integers."""
     return [View(*map(int, row)) for row in rows]
 
 
 def _random_crop(
     rng: np.random.Generator, size: tuple[int, int], crop_scale_min: float
 ) -> tuple[int, int, int, int]:
-    """A crop of random area and aspect ratio (3/4 to 4/3), as in Inception training."""
+    """A crop of random area and aspect ratio (3/4 to 4/3), as in Inception training (Szegedy et
+    al., 2014, arXiv:1409.4842); the centred square after ten misses.
+    """
     width, height = size
     for _ in range(10):
         area = width * height * rng.uniform(crop_scale_min, 1.0)

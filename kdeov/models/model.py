@@ -126,7 +126,7 @@ class KDEOVModel(nn.Module):
             side = (self.transform.size, self.transform.size)
             square = center_crop(images, [min(images.shape[-2:])] * 2)
             images = F.interpolate(square.float(), side, mode="bicubic", antialias=True)
-            return self.transform.normalise(images.clamp(0, 255))
+            return self.transform.normalize(images.clamp(0, 255))
         return images
 
     def encode_image(self, images: Images, normalise: bool = True) -> Tensor:

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError
 
 # `simple` is the single prompt of CLIP's paper; `openai-7` is the short ensemble that its authors
 # found to do nearly as well as their 80 on ImageNet (openai/CLIP,
-# notebooks/Prompt_Engineering_for_ImageNet.ipynb, MIT); `detic` is the prompt of the class vectors
-# that Detic and YOLO-World are published with.
+# notebooks/Prompt_Engineering_for_ImageNet.ipynb, MIT); `detic` is the prompt of the class
+# embeddings that Detic and YOLO-World are published with.
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "simple": ("a photo of a {}.",),
     "plain": ("{}", "a {}", "a photo of a {}.", "a picture of a {}.", "there is a {}."),
@@ -29,33 +29,34 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "a photo of the small {}.",
     ),
 }
-PUBLISHED = Path(__file__).with_name("templates.json")
+TEMPLATES_FILE = Path(__file__).with_name("templates.json")
 
 
 @cache
 def published_templates() -> dict[str, tuple[str, ...]]:
-    """The sets that benchmarks of CLIP use: `openai-80` for ImageNet, and one a data set, such as
-    `cifar10` (see `templates.json` for where they come from).
+    """The sets of CLIP's benchmarks: `openai-80` for ImageNet, and one per data set, such as
+    `cifar10`; `templates.json` names their sources.
     """
     return {
-        name: tuple(prompts) for name, prompts in json.loads(PUBLISHED.read_text())["sets"].items()
+        name: tuple(prompts)
+        for name, prompts in json.loads(TEMPLATES_FILE.read_text())["sets"].items()
     }
 
 
 def templates(name: str) -> tuple[str, ...]:
-    """The templates of a named set.
+    """Prompts of a named set, each with one `{}`.
 
     Raises:
-        KdeovError: Unknown set.
+        ConfigError: The set is unknown; names the nearest one.
     """
     known = TEMPLATES | published_templates()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(TEMPLATES)}, ..."
-        raise KdeovError(f"template set {name!r} is unknown; {hint}")
+        raise ConfigError(f"template set {name!r} is unknown; {hint}")
     return known[name]
 
 
 def templates_digest(prompts: Sequence[str]) -> str:
-    """Eight hexadecimal digits that name a list of templates in a protocol."""
+    """Eight hexadecimal digits of a list of templates, for evaluation protocols."""
     return hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:8]

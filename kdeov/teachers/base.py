@@ -17,7 +17,17 @@ from kdeov.text.base import TextTower
 
 @dataclass(frozen=True)
 class TeacherIdentity:
-    """What a teacher's embeddings depend on: equal identities give equal vectors."""
+    """Everything that a teacher's embeddings depend on: equal identities give equal embeddings.
+
+    Attributes:
+        library: `clip`, `open_clip` or the name of another source of embeddings.
+        name: Name of the model, for tables.
+        weights_sha256: Digest of the tensors (see `state_dict_sha256`).
+        tokenizer: Name and digest of the tokenizer.
+        context_length: Tokens of the longest text that is not cut.
+        embed_dim: Width of the joint embedding space.
+        transform: `ImageTransform.to_dict()`.
+    """
 
     library: str
     name: str
@@ -36,11 +46,11 @@ class TowerTeacher(nn.Module, ABC):
     """A frozen teacher with both towers.
 
     Attributes:
-        name: What to call it in tables and in its identity.
-        weights_sha256: The digest of its tensors.
-        visual: Normalised pixels [B, 3, size, size] to vectors [B, D].
-        text: Its vocabulary.
-        transform: How it sees images.
+        name: Name of the model, for tables and the identity.
+        weights_sha256: Digest of the tensors.
+        visual: Normalized pixels [B, 3, size, size] to embeddings [B, D].
+        text: The text tower.
+        transform: Resize and normalization of images.
     """
 
     name: str
@@ -64,13 +74,13 @@ class TowerTeacher(nn.Module, ABC):
 
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
-        """Normalised pixels [B, 3, size, size] to vectors [B, D], not normalised."""
+        """Normalized pixels [B, 3, size, size] to embeddings [B, D], not normalized."""
         return self.visual(images)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Texts to vectors [N, D], not normalised."""
+        """N texts to embeddings [N, D], not normalized."""
         return self.text(texts)
 
     def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
-        """Images to normalised pixels [B, 3, size, size]."""
+        """B images to normalized pixels [B, 3, size, size]."""
         return torch.stack([self.transform(image) for image in images])

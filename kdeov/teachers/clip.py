@@ -1,4 +1,4 @@
-"""Teacher of the `clip` package: a frozen CLIP."""
+"""A frozen teacher of the `clip` package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from kdeov.data.transform import ImageTransform
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from kdeov.teachers.base import TeacherIdentity, TowerTeacher
 from kdeov.text.clip import FrozenCLIPTextEncoder
 from kdeov.weights.clip import import_clip, load_clip_state_dict
@@ -21,10 +21,10 @@ class ClipTeacher(TowerTeacher):
 
     Args:
         state: Weights named as in `clip.model.CLIP`.
-        name: What to call it in tables and in its identity.
+        name: Name of the model, for tables and the identity.
 
     Raises:
-        KdeovError: The weights do not fit together.
+        DataError: The weights do not fit together.
     """
 
     def __init__(self, state: StateDict, name: str):
@@ -34,8 +34,8 @@ class ClipTeacher(TowerTeacher):
             model = clip.model.build_model(dict(state)).float()
         except (KeyError, RuntimeError, AssertionError, ValueError, ZeroDivisionError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise KdeovError(
-                f"{name}: these weights do not form a CLIP model ({reason})"
+            raise DataError(
+                f"{name}: these weights do not form a CLIP model ({reason}); get them again"
             ) from error
         self.name = name
         self.weights_sha256 = state_dict_sha256(state)
@@ -49,7 +49,7 @@ class ClipTeacher(TowerTeacher):
     def load(
         cls, name_or_path: str | Path, device: str | torch.device = "cpu", name: str | None = None
     ) -> ClipTeacher:
-        """Loads a teacher by CLIP name or from a weight file."""
+        """Loads a teacher by CLIP name or from a weight file (see `load_clip_state_dict`)."""
         teacher = cls(load_clip_state_dict(name_or_path), name or Path(str(name_or_path)).name)
         return teacher.to(device)
 
@@ -67,7 +67,7 @@ class ClipTeacher(TowerTeacher):
 
 
 def tokenizer_digest() -> str:
-    """Name and content of CLIP's byte-pair vocabulary."""
+    """Name, and 16 hexadecimal digits of the file of CLIP's byte-pair vocabulary."""
     clip = import_clip()
     source = Path(inspect.getfile(clip.simple_tokenizer)).parent / "bpe_simple_vocab_16e6.txt.gz"
     return f"clip-bpe-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"

@@ -1,4 +1,4 @@
-"""A frozen teacher of open_clip: LAION, DataComp, DFN, MetaCLIP, SigLIP, MobileCLIP and OpenAI."""
+"""A frozen teacher of open_clip: OpenAI, LAION, DataComp, DFN, MetaCLIP, SigLIP, MobileCLIP."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from kdeov.teachers.base import TeacherIdentity, TowerTeacher
 from kdeov.text.open_clip import (
     FORMAT,
@@ -19,10 +19,10 @@ from kdeov.text.open_clip import (
 )
 from kdeov.text.tokenizer import OpenClipTokenizer, require_transformers, tokenizer_folder
 from kdeov.weights.hub import fetch_weights
-from kdeov.weights.open_clip import CONFIG_FILE, find_source, recognise
+from kdeov.weights.open_clip import CONFIG_FILE, find_source, infer_preprocessing
 from kdeov.weights.state_dict import (
     StateDict,
-    halved_where_exact,
+    half_where_exact,
     read_state_dict,
     state_dict_sha256,
     write_tensors,
@@ -30,12 +30,12 @@ from kdeov.weights.state_dict import (
 from kdeov.weights.towers import (
     Config,
     build_image_tower,
-    fill,
     image_size,
     image_transform,
-    named_as_towers,
+    load_strictly,
     read_config,
     tower_config,
+    tower_state_dict,
 )
 
 WEIGHTS_FILE = "open_clip_model.safetensors"  # open_clip's name for it
@@ -43,10 +43,10 @@ WEIGHTS_FILE = "open_clip_model.safetensors"  # open_clip's name for it
 
 @dataclass(frozen=True, kw_only=True)
 class OpenClipIdentity(TeacherIdentity):
-    """A teacher's identity with its architecture, for weights do not tell the activation.
+    """A teacher's identity with its architecture, since weights do not hold the activation.
 
     Attributes:
-        architecture: What the towers were built from, `quick_gelu` among it.
+        architecture: Configuration of the towers, with `quick_gelu`.
     """
 
     architecture: dict[str, Any]
@@ -56,18 +56,19 @@ class OpenClipTeacher(TowerTeacher):
     """A frozen model of `open_clip`, in single precision.
 
     Every teacher of KDEOV is shown square crops, also those whose authors squash or pad whole
-    images (SigLIP, CLIPA, PE-Core): on squares all of open_clip's resize modes are one, and
-    `transform.crop` says what an image without a view is cut to.
+    images (SigLIP, CLIPA, PE-Core): on squares all of open_clip's resize modes agree. An image
+    without a view is cut as `transform.crop` says.
 
     Args:
         config: An open_clip configuration.
         preprocess: `mean`, `std`, `interpolation` and `resize_mode`.
         state: Weights, named as in `open_clip.CLIP` or `open_clip.CustomTextCLIP`.
-        tokenizer: That the text tower was trained with.
-        name: What to call it in tables and in its identity.
+        tokenizer: The tokenizer that the text tower was trained with.
+        name: Name of the model, for tables and the identity.
 
     Raises:
-        KdeovError: Weights and configuration do not fit, or it reads no squares.
+        ConfigError: The configuration is not supported, or reads no squares.
+        DataError: The weights are not those of the configuration.
     """
 
     def __init__(
@@ -85,12 +86,12 @@ class OpenClipTeacher(TowerTeacher):
         self.transform = image_transform(preprocess, image_size(self.config, name), name)
         image: StateDict = {}
         text: StateDict = {}
-        for key, value in named_as_towers(state).items():
+        for key, value in tower_state_dict(state).items():
             (image if key.startswith("visual.") else text)[key] = value
         self.text: OpenClipTextEncoder = OpenClipTextEncoder(self.config, text, tokenizer, name)
         self.visual = build_image_tower(self.config, name)
         image = {key.removeprefix("visual."): value for key, value in image.items()}
-        fill(self.visual, image, name, prefix="visual.")
+        load_strictly(self.visual, image, name, prefix="visual.")
         self.weights_sha256 = state_dict_sha256(self._tensors())
         self.requires_grad_(False)
         self.eval()
@@ -103,17 +104,18 @@ class OpenClipTeacher(TowerTeacher):
         cache_dir: str | Path | None = None,
         device: str | torch.device = "cpu",
     ) -> OpenClipTeacher:
-        """Gets a teacher by names.
+        """Loads a teacher by architecture and tag or weight file; downloads what is missing.
 
         Args:
             architecture: A name of `open_clip.list_models()`.
-            pretrained: One of its tags, or a local weight file.
-            cache_dir: Where downloads are kept; by default where open_clip keeps them.
-            device: Where it lives.
+            pretrained: A tag of the architecture, or a local weight file.
+            cache_dir: Folder for downloads; by default open_clip's.
+            device: Device of the teacher.
 
         Raises:
-            KdeovError: A name is unknown, the weights cannot be had or are another model's, or
-                they were trained with another activation.
+            ConfigError: A name is unknown, or the weights were trained with another activation.
+            DataError: The weights are damaged or another model's.
+            StorageError: The weights cannot be downloaded.
         """
         source = find_source(architecture, pretrained)
         image_size(source.config, source.name)
@@ -124,7 +126,7 @@ class OpenClipTeacher(TowerTeacher):
         beside = tokenizer_folder(source.file) if source.file else None
         tokenizer = OpenClipTokenizer(text_config, beside, cache_dir)
         state = read_state_dict(path)
-        preprocess = recognise(source, state)
+        preprocess = infer_preprocessing(source, state)
         return cls(source.config, preprocess, state, tokenizer, source.name).to(device)
 
     def identity(self) -> OpenClipIdentity:
@@ -146,12 +148,13 @@ class OpenClipTeacher(TowerTeacher):
         return {**image, **self.text.state_dict()}
 
     def save(self, folder: str | Path) -> None:
-        """Writes all that `open` needs, without a network, in open_clip's own form: its
-        `local-dir:FOLDER` reads the same folder.
+        """Writes weights, configuration and tokenizer, so that `open` needs no network.
+
+        The form is open_clip's own: `open_clip.create_model("local-dir:FOLDER")` reads the folder.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(folder / WEIGHTS_FILE, halved_where_exact(self._tensors()))
+        write_tensors(folder / WEIGHTS_FILE, half_where_exact(self._tensors()))
         self.text.tokenizer.save(folder)
         config = {
             "model_cfg": {**self.config, "custom_text": True},
@@ -168,7 +171,7 @@ class OpenClipTeacher(TowerTeacher):
         """Reads what `save` wrote.
 
         Raises:
-            KdeovError: The folder holds something else, or weights or tokenizer are not those that
+            DataError: The folder holds something else, or weights or tokenizer are not those that
                 were saved.
         """
         folder = Path(folder)
@@ -181,7 +184,7 @@ class OpenClipTeacher(TowerTeacher):
         require_tokenizer(tokenizer, digest, folder)
         teacher = cls(model, preprocess, read_state_dict(folder / WEIGHTS_FILE), tokenizer, name)
         if teacher.weights_sha256 != sha256:
-            raise KdeovError(
+            raise DataError(
                 f"{folder / WEIGHTS_FILE}: not the weights of {CONFIG_FILE}; save the teacher again"
             )
         return teacher.to(device)

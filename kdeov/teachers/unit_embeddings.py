@@ -11,19 +11,28 @@ from kdeov.teachers.base import TowerTeacher
 
 
 def unit_image_embeddings(teacher: TowerTeacher, pixels: np.ndarray, precision: str) -> Tensor:
-    """uint8 [N, size, size, 3] to the teacher's float32 unit vectors [N, D], on the CPU."""
+    """Embeds images.
+
+    Args:
+        teacher: A teacher with towers.
+        pixels: uint8 [N, size, size, 3].
+        precision: `float32`, or the dtype of autocast: `bfloat16`, `float16`.
+
+    Returns:
+        float32 unit embeddings [N, D], on the CPU.
+    """
     device = next(teacher.parameters()).device
-    shown = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
+    images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
     with _autocast(device, precision):
-        vectors = teacher.encode_image(teacher.transform.normalise(shown))
-    return F.normalize(vectors.float(), dim=-1).cpu()
+        embeddings = teacher.encode_image(teacher.transform.normalize(images))
+    return F.normalize(embeddings.float(), dim=-1).cpu()
 
 
 def unit_text_embeddings(teacher: TowerTeacher, texts: list[str], precision: str) -> Tensor:
-    """N texts to the teacher's float32 unit vectors [N, D], on the CPU."""
+    """Embeds N texts: float32 unit embeddings [N, D], on the CPU (see `unit_image_embeddings`)."""
     with _autocast(next(teacher.parameters()).device, precision):
-        vectors = teacher.encode_text(texts)
-    return F.normalize(vectors.float(), dim=-1).cpu()
+        embeddings = teacher.encode_text(texts)
+    return F.normalize(embeddings.float(), dim=-1).cpu()
 
 
 def _autocast(device: torch.device, precision: str) -> torch.autocast:

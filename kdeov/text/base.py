@@ -1,4 +1,4 @@
-"""What every frozen vocabulary is: texts in, vectors of the joint embedding space out."""
+"""Base classes of frozen text encoders: texts to embeddings in the joint space."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError
 
 TENSORS = "text_encoder.safetensors"
 DESCRIPTION = "text_encoder.json"
 
 
 class TextEncoder(nn.Module, ABC):
-    """A frozen text encoder; `forward` takes texts and gives vectors [N, D], not normalised.
+    """A frozen text encoder: N texts to embeddings [N, D], not normalized.
 
     Attributes:
-        logit_scale: Logarithm of the factor that makes logits of cosines.
+        logit_scale: Logarithm of the factor between cosines and logits.
     """
 
     logit_scale: Tensor
@@ -44,20 +44,22 @@ class TextEncoder(nn.Module, ABC):
             templates: T prompts with one `{}` each.
 
         Returns:
-            [K, D] unit vectors: per class, the mean of its unit prompt vectors, normalised again.
+            [K, D] unit embeddings: per class, the mean of its unit prompt embeddings, normalized
+            again.
 
         Raises:
-            KdeovError: The names are one string.
+            ConfigError: The names are one string.
         """
         if isinstance(class_names, str):  # a string is a sequence of letters, never meant as such
-            raise KdeovError(f"class names are {class_names!r}; give a list of names")
+            raise ConfigError(f"class names are {class_names!r}; give a list of names")
         prompts = [template.format(name) for name in class_names for template in templates]
-        vectors = F.normalize(self(prompts), dim=-1).view(len(class_names), len(templates), -1)
-        return F.normalize(vectors.mean(dim=1), dim=-1)
+        embeddings = F.normalize(self(prompts), dim=-1)
+        embeddings = embeddings.view(len(class_names), len(templates), -1)
+        return F.normalize(embeddings.mean(dim=1), dim=-1)
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Writes `DESCRIPTION`, which states its kind, and the files that `load` needs."""
+        """Writes `DESCRIPTION`, with the encoder's kind, and the files that `load` needs."""
 
     @classmethod
     @abstractmethod
@@ -66,20 +68,22 @@ class TextEncoder(nn.Module, ABC):
 
 
 class TextTower(TextEncoder):
-    """A text encoder that computes vectors of any text, from tokens."""
+    """A text encoder that embeds any text, from its tokens."""
 
     @property
     def architecture(self) -> dict[str, Any] | None:
-        """What its tensors do not tell of it, such as its activation; None where they tell all."""
+        """Settings that the tensors do not hold, such as the activation; None where there are
+        none.
+        """
         return None
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Tokens [N, context]; longer texts are cut, which is said once."""
+        """Tokens [N, context]; longer texts are cut, with one warning."""
 
     @abstractmethod
     def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """Tokens [N, context], on its device, to vectors [N, D], not normalised."""
+        """Tokens [N, context] on the encoder's device to embeddings [N, D], not normalized."""
 
     @torch.no_grad()
     def forward(self, texts: Sequence[str] | Tensor, batch_size: int = 256) -> Tensor:
@@ -90,7 +94,7 @@ class TextTower(TextEncoder):
             batch_size: Texts per pass.
 
         Returns:
-            [N, D], not normalised, as `encode_text` of its library gives them.
+            [N, D], not normalized, as the library's `encode_text` returns.
         """
         tokens = texts if isinstance(texts, Tensor) else self.tokenize(texts)
         device = self.logit_scale.device

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from kdeov.text.base import DESCRIPTION, TENSORS, TextTower
 from kdeov.weights.clip import import_clip, load_clip_state_dict
-from kdeov.weights.state_dict import StateDict, halved_where_exact, write_tensors
+from kdeov.weights.state_dict import StateDict, half_where_exact, write_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -24,10 +24,10 @@ class FrozenCLIPTextEncoder(TextTower):
 
     Args:
         clip_model_name: A name of `clip.available_models()` or a path to CLIP weights.
-        device: Where the encoder lives.
+        device: Device of the encoder.
 
     Raises:
-        KdeovError: The weights cannot be had, or are not CLIP's.
+        KdeovError: The weights cannot be read or downloaded, or are not CLIP's.
     """
 
     def __init__(
@@ -39,7 +39,9 @@ class FrozenCLIPTextEncoder(TextTower):
 
     @classmethod
     def from_state_dict(cls, state: StateDict) -> FrozenCLIPTextEncoder:
-        """Builds the encoder from tensors named as in `clip.model.CLIP`, image weights unread."""
+        """Builds the encoder from tensors named as in `clip.model.CLIP`; the image tower's are
+        ignored.
+        """
         encoder = cls.__new__(cls)
         nn.Module.__init__(encoder)
         encoder._build(state)
@@ -66,10 +68,12 @@ class FrozenCLIPTextEncoder(TextTower):
             )
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
-            raise KdeovError(f"{name}: not the text tower of a CLIP ({reason})") from error
+            raise DataError(
+                f"{name}: not the text tower of a CLIP ({reason}); name CLIP weights"
+            ) from error
         self.requires_grad_(False)
         self.eval()
-        self._told_of_cuts = False
+        self._warned_of_cuts = False
 
     @property
     def embed_dim(self) -> int:
@@ -77,29 +81,28 @@ class FrozenCLIPTextEncoder(TextTower):
         return self.text_projection.shape[1]
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """CLIP's byte-pair tokens, [N, context]; longer texts are cut, which is said once."""
+        """CLIP's byte-pair tokens, [N, context]; longer texts are cut, with one warning."""
         clip = import_clip()
         tokens = clip.tokenize(list(texts), context_length=self.context_length, truncate=True)
-        if not self._told_of_cuts and bool((tokens[:, -1] != 0).any()):
-            self._told_of_cuts = True
+        if not self._warned_of_cuts and bool((tokens[:, -1] != 0).any()):
+            self._warned_of_cuts = True
             logger.warning(
                 "some texts fill or exceed %d tokens and are cut there", self.context_length
             )
         return tokens
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """Tokens [N, context], on its device, to vectors [N, D], not normalised."""
+        """Tokens [N, context] on the encoder's device to embeddings [N, D], not normalized."""
         x = self.token_embedding(tokens) + self.positional_embedding
-        x = self.transformer(x.permute(1, 0, 2)).permute(
-            1, 0, 2
-        )  # clip's blocks are sequence-first
+        # clip's blocks are sequence-first
+        x = self.transformer(x.permute(1, 0, 2)).permute(1, 0, 2)
         ends = tokens.argmax(dim=-1)  # the end-of-text token has the highest number
         return self.ln_final(x)[torch.arange(len(x), device=x.device), ends] @ self.text_projection
 
     def save(self, folder: Path) -> None:
         """Writes `TENSORS` and `DESCRIPTION`."""
-        # CLIP is published in half precision: half holds those weights exactly, at half the size
-        write_tensors(folder / TENSORS, halved_where_exact(self.state_dict()))
+        # CLIP is published in half precision, which holds those weights exactly at half the size
+        write_tensors(folder / TENSORS, half_where_exact(self.state_dict()))
         (folder / DESCRIPTION).write_text(json.dumps({"kind": "clip"}) + "\n")
 
     @classmethod

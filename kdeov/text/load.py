@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from kdeov.errors import KdeovError
+from safetensors import SafetensorError
+
+from kdeov.errors import DataError
 from kdeov.text.base import DESCRIPTION, TextEncoder
 from kdeov.text.clip import FrozenCLIPTextEncoder
 from kdeov.text.open_clip import OpenClipTextEncoder
@@ -19,13 +21,18 @@ KINDS: dict[str, type[TextEncoder]] = {
 
 
 def load_text_encoder(folder: Path) -> TextEncoder:
-    """The text encoder that `save` wrote into a folder.
+    """Loads the text encoder that `save` wrote into a folder.
 
     Raises:
-        KdeovError: Its kind is unknown to this version, or its files do not fit together.
-        OSError, ValueError, LookupError, SafetensorError: A file is missing or damaged.
+        DataError: Files are missing or damaged, do not fit together, or are of a kind that this
+            version does not know.
     """
-    kind = json.loads((folder / DESCRIPTION).read_text())["kind"]
-    if kind not in KINDS:
-        raise KdeovError(f"{folder}: a text encoder of unknown kind {kind!r}; use a newer KDEOV")
-    return KINDS[kind].load(folder)
+    try:
+        kind = json.loads((folder / DESCRIPTION).read_text())["kind"]
+        if kind in KINDS:
+            return KINDS[kind].load(folder)
+    except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
+        raise DataError(
+            f"{folder}: no saved text encoder ({' '.join(str(error).split())}); save it again"
+        ) from error
+    raise DataError(f"{folder}: a text encoder of unknown kind {kind!r}; use a newer KDEOV")

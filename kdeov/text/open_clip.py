@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from kdeov.text.base import DESCRIPTION, TENSORS, TextTower
 from kdeov.text.tokenizer import OpenClipTokenizer
-from kdeov.weights.state_dict import StateDict, halved_where_exact, read_state_dict, write_tensors
-from kdeov.weights.towers import Config, build_text_tower, fill, read_config, tower_config
+from kdeov.weights.state_dict import StateDict, half_where_exact, read_state_dict, write_tensors
+from kdeov.weights.towers import Config, build_text_tower, load_strictly, read_config, tower_config
 
 FORMAT = 1
 KIND = "open_clip"
@@ -25,13 +25,13 @@ class OpenClipTextEncoder(TextTower):
     """open_clip's text tower, never trained, with its tokenizer.
 
     Args:
-        config: Of the model (see `tower_config`); nothing of its image section is built.
+        config: Configuration of the model (see `tower_config`); its image section is ignored.
         state: Exactly `text.*` and `logit_scale` (SigLIP: `logit_bias` too).
-        tokenizer: That the tower was trained with.
-        name: For errors.
+        tokenizer: The tokenizer that the tower was trained with.
+        name: Name of the model, for errors.
 
     Raises:
-        KdeovError: The weights are not those of the configuration.
+        DataError: The weights are not those of the configuration.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class OpenClipTextEncoder(TextTower):
         self.logit_scale = nn.Parameter(torch.empty([]))
         if config.get("init_logit_bias") is not None:
             self.logit_bias = nn.Parameter(torch.empty([]))
-        fill(self, state, name)
+        load_strictly(self, state, name)
         self.requires_grad_(False)
         self.eval()
 
@@ -56,33 +56,33 @@ class OpenClipTextEncoder(TextTower):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """Its configuration, without that of the image tower."""
+        """The configuration, without that of the image tower."""
         return {key: value for key, value in self.config.items() if key != "vision_cfg"}
 
     @property
     def context_length(self) -> int:
-        """Tokens that a text may have."""
+        """Tokens of the longest text that is not cut."""
         return self.tokenizer.context_length
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Tokens [N, context]; longer texts are cut, which is said once."""
+        """Tokens [N, context]; longer texts are cut, with one warning."""
         return self.tokenizer(texts)
 
     def tokenizer_digest(self) -> str:
-        """Name and content of the tokenizer."""
+        """Name and digest of the tokenizer."""
         return self.tokenizer.digest
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """Tokens [N, context], on its device, to vectors [N, D], not normalised."""
+        """Tokens [N, context] on the encoder's device to embeddings [N, D], not normalized."""
         return self.text(tokens)
 
     def save(self, folder: str | Path) -> None:
-        """Writes `DESCRIPTION`, `TENSORS` and, where there are any, the tokenizer's files: all that
-        `load` needs, without a network.
+        """Writes `DESCRIPTION`, `TENSORS` and the tokenizer's files, if it has any, so that `load`
+        needs no network.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(folder / TENSORS, halved_where_exact(self.state_dict()))
+        write_tensors(folder / TENSORS, half_where_exact(self.state_dict()))
         if self.tokenizer.needs_files:
             self.tokenizer.save(folder / TOKENIZER)
         config = {
@@ -99,7 +99,7 @@ class OpenClipTextEncoder(TextTower):
         """Reads what `save` wrote.
 
         Raises:
-            KdeovError: The folder holds something else, or the tokenizer is not what it was.
+            DataError: The folder holds something else, or the tokenizer gives other tokens now.
         """
         folder = Path(folder)
         version, name, model, digest = read_config(
@@ -113,23 +113,23 @@ class OpenClipTextEncoder(TextTower):
 
 
 def require_format(version: object, path: Path) -> None:
-    """Compares the format of what was saved with the one that is read here.
+    """Compares the format of a saved file with the one that this version reads.
 
     Raises:
-        KdeovError: They differ.
+        DataError: The formats differ.
     """
     if version != FORMAT:
-        raise KdeovError(f"{path}: format {version}, expected {FORMAT}; save it again")
+        raise DataError(f"{path}: format {version}, expected {FORMAT}; save it again")
 
 
 def require_tokenizer(tokenizer: OpenClipTokenizer, digest: str, folder: Path) -> None:
-    """Compares a tokenizer with what was saved.
+    """Compares a tokenizer with the digest that was saved.
 
     Raises:
-        KdeovError: It gives other tokens than when it was saved.
+        DataError: The tokenizer gives other tokens than when it was saved.
     """
     if tokenizer.digest != digest:
-        raise KdeovError(
-            f"{folder}: its tokenizer is {tokenizer.digest}, saved was {digest}; install the "
+        raise DataError(
+            f"{folder}: its tokenizer is {tokenizer.digest}, {digest} was saved; install the "
             "versions of open_clip and transformers that saved it, or save it again"
         )

@@ -1,6 +1,4 @@
-"""The vocabulary of a teacher whose text tower is not at hand: texts with vectors that someone has
-computed.
-"""
+"""Text encoder of a teacher without a text tower: texts with embeddings computed elsewhere."""
 
 from __future__ import annotations
 
@@ -13,64 +11,68 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError, DataError
 from kdeov.text.base import DESCRIPTION, TENSORS, TextEncoder
 from kdeov.weights.state_dict import write_tensors
 
-EXAMPLES = 3
-CLIP_SCALE = 100.0  # to which all of OpenAI's models were trained; it moves no ranking
+NUM_TEXTS_SHOWN = 3  # in the error for an unknown text
+CLIP_SCALE = 100.0  # the scale of all of OpenAI's models; no ranking depends on it
+# The tensor keeps the name that saved teachers have: their identity is a digest of the file.
+TENSOR = "vectors"
 
 
 class PrecomputedTextEncoder(TextEncoder):
-    """Texts and their vectors, looked up instead of computed.
+    """A table of texts and their embeddings, which are looked up instead of computed.
 
     Args:
         texts: N texts, each as it was embedded: `a cat`, not `cat`, where that was the prompt.
-        vectors: [N, D], of any length.
+        embeddings: [N, D], of any length.
 
     Raises:
-        KdeovError: Texts and vectors differ in number, or one text has two different vectors.
+        DataError: Texts and embeddings differ in number, or one text has two different embeddings.
     """
 
-    def __init__(self, texts: Sequence[str], vectors: Tensor):
+    def __init__(self, texts: Sequence[str], embeddings: Tensor):
         super().__init__()
-        if len(texts) != len(vectors):
-            raise KdeovError(f"{len(texts)} texts for {len(vectors)} text vectors; give one each")
+        if len(texts) != len(embeddings):
+            raise DataError(
+                f"{len(texts)} texts for {len(embeddings)} text embeddings; give one each"
+            )
         self.texts = list(texts)
         self._rows: dict[str, int] = {}
         for row, text in enumerate(self.texts):
             known = self._rows.setdefault(text, row)
-            if not torch.equal(vectors[known], vectors[row]):
-                raise KdeovError(f"the text {text!r} has two different vectors; remove one")
-        self.vectors: Tensor
+            if not torch.equal(embeddings[known], embeddings[row]):
+                raise DataError(f"the text {text!r} has two different embeddings; remove one")
+        self.embeddings: Tensor
         self.logit_scale: Tensor
-        self.register_buffer("vectors", vectors.detach().float())
+        self.register_buffer("embeddings", embeddings.detach().float())
         self.register_buffer("logit_scale", torch.tensor(math.log(CLIP_SCALE)))
 
     @property
     def embed_dim(self) -> int:
         """Width of the joint embedding space."""
-        return self.vectors.shape[1]
+        return self.embeddings.shape[1]
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """The vectors [N, D] of N texts, as they were given.
+        """Looks up the embeddings [N, D] of N texts, unchanged.
 
         Raises:
-            KdeovError: One of the texts is not in the table.
+            ConfigError: One of the texts is not in the table.
         """
         unknown = next((text for text in texts if text not in self._rows), None)
         if unknown is not None:
-            known = ", ".join(repr(text) for text in self.texts[:EXAMPLES]) or "none"
-            raise KdeovError(
-                f"there is no vector of the text {unknown!r}: this teacher has no text tower and "
-                f"knows {len(self.texts)} texts alone ({known}, ...); add its vector to "
-                "teacher.embeddings.texts or choose templates and class names that it knows"
+            known = ", ".join(repr(text) for text in self.texts[:NUM_TEXTS_SHOWN]) or "none"
+            raise ConfigError(
+                f"the text {unknown!r} has no embedding: this teacher has no text tower, only "
+                f"{len(self.texts)} texts ({known}, ...); add the text to "
+                "teacher.embeddings.texts or choose other templates and class names"
             )
-        return self.vectors[[self._rows[text] for text in texts]]
+        return self.embeddings[[self._rows[text] for text in texts]]
 
     def save(self, folder: Path) -> None:
         """Writes `TENSORS` and `DESCRIPTION`."""
-        write_tensors(folder / TENSORS, {"vectors": self.vectors})
+        write_tensors(folder / TENSORS, {TENSOR: self.embeddings})
         description = {"kind": "table", "texts": self.texts}
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
 
@@ -78,4 +80,4 @@ class PrecomputedTextEncoder(TextEncoder):
     def load(cls, folder: Path) -> PrecomputedTextEncoder:
         """Reads what `save` wrote."""
         texts = json.loads((folder / DESCRIPTION).read_text())["texts"]
-        return cls(texts, load_file(folder / TENSORS)["vectors"])
+        return cls(texts, load_file(folder / TENSORS)[TENSOR])

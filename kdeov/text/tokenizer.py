@@ -1,4 +1,10 @@
-"""Texts to tokens, as the text section of an open_clip configuration says."""
+"""Texts to tokens, by the text section of an open_clip configuration.
+
+The tokenizers are open_clip's own classes. `open_clip.get_tokenizer("local-dir:FOLDER")` would
+choose between them, but in open_clip 3.3.0 it passes every option of the folder's configuration on:
+`trust_remote_code` runs Python that lies in the folder, `bpe_path` reads any file of the disk, and
+`reduction_mask: random` draws tokens at random. Here an option is allowed by name, or refused.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +19,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdeov.errors import KdeovError
-from kdeov.weights.hub import cached, require_hub
+from kdeov.errors import ConfigError, DataError
+from kdeov.weights.hub import cached_file, find_on_hub
 from kdeov.weights.towers import import_open_clip
 
 logger = logging.getLogger(__name__)
 
-# What a configuration may ask of a tokenizer. The rest would read other files, run code that
-# comes with a tokenizer, or draw tokens at random.
+# Options that a configuration may set.
 BPE_OPTIONS = {"clean", "additional_special_tokens"}
 HUB_OPTIONS = {"clean", "strip_sep_token"}
 HUB_FILES = ["tokenizer_config.json", "tokenizer.json"]
-# Tokenizers that agree on these and on their vocabulary are one: what is told apart is what comes
-# out, not how some version of a library writes a tokenizer down.
-PROBES = (
+# Tokenizers with one vocabulary and equal tokens of these texts count as one. The digest is of
+# tokens, since the files of a tokenizer differ between versions of a library.
+PROBE_TEXTS = (
     "a photo of a cat", "Two DOGS,  on a beach at 10:30!", "it's naïve: café 猫 Straße ½",
     "internationalisation of hyper-parameters", "&amp; <b>_tag_</b> 123456789 \U0001f431", "",
 )  # fmt: skip
@@ -37,11 +42,14 @@ class OpenClipTokenizer:
 
     Args:
         text_config: `text_cfg` of an architecture.
-        folder: Where the files of a transformers tokenizer lie; None takes them from the hub.
-        cache_dir: Where the hub's files are kept.
+        folder: Folder with the files of a transformers tokenizer; None takes them from the hub.
+        cache_dir: Folder for the hub's files.
 
     Raises:
-        KdeovError: Something is not installed, not there, or asks for more than tokens.
+        ConfigError: The configuration has an option that is not supported, or transformers is not
+            installed.
+        DataError: The tokenizer's files are damaged.
+        StorageError: The tokenizer's files cannot be downloaded.
     """
 
     def __init__(
@@ -53,10 +61,14 @@ class OpenClipTokenizer:
         self.name: str = text_config.get("hf_tokenizer_name") or "clip-bpe"
         self.needs_files = self.name != "clip-bpe"
         self.context_length: int = text_config.get("context_length", 77)
-        self._told_of_cuts = False
+        self._warned_of_cuts = False
         options = dict(text_config.get("tokenizer_kwargs") or {})
-        if strange := sorted(options.keys() - (HUB_OPTIONS if self.needs_files else BPE_OPTIONS)):
-            raise KdeovError(f"{self.name}: tokenizer option {strange[0]!r} is not supported")
+        if unsupported := sorted(
+            options.keys() - (HUB_OPTIONS if self.needs_files else BPE_OPTIONS)
+        ):
+            raise ConfigError(
+                f"{self.name}: tokenizer option {unsupported[0]!r} is not supported; remove it"
+            )
         options["context_length"] = self.context_length
         if self.needs_files:
             options["tokenizer_mode"] = text_config.get("tokenizer_mode")
@@ -65,21 +77,23 @@ class OpenClipTokenizer:
         self._tokenizer = import_open_clip().SimpleTokenizer(**options)
         vocabulary = text_config.get("vocab_size", 49408)
         if self._tokenizer.vocab_size > vocabulary:
-            raise KdeovError(
-                f"the text tower knows {vocabulary} tokens, CLIP's byte pairs are "
-                f"{self._tokenizer.vocab_size}; the configuration lacks hf_tokenizer_name"
+            raise ConfigError(
+                f"the text tower embeds {vocabulary} tokens, CLIP's byte pairs are "
+                f"{self._tokenizer.vocab_size}; add hf_tokenizer_name to the configuration"
             )
 
     def _from_files(
         self, folder: str | Path | None, cache_dir: str | Path | None, options: dict[str, Any]
     ) -> Any:
         require_transformers(self.name)
-        local = folder is not None or all(cached(self.name, file, cache_dir) for file in HUB_FILES)
+        local = folder is not None or all(
+            cached_file(self.name, file, cache_dir) for file in HUB_FILES
+        )
         if not local:
-            cure = (
+            remedy = (
                 "with the repository's other tokenizer files, and put them beside the weight file"
             )
-            require_hub(self.name, HUB_FILES, self.name, cache_dir, cure)
+            find_on_hub(self.name, HUB_FILES, self.name, cache_dir, remedy)
         try:
             return import_open_clip().tokenizer.HFTokenizer(
                 str(folder or self.name),
@@ -87,29 +101,29 @@ class OpenClipTokenizer:
             )  # fmt: skip
         except (OSError, ValueError, LookupError, TypeError, ImportError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            raise KdeovError(
+            raise DataError(
                 f"{self.name}: its tokenizer in {folder or 'the cache of the hub'} cannot be read "
                 f"({reason}); get its files again"
             ) from error
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Tokens [N, context]; longer texts are cut, which is said once."""
+        """Tokens [N, context]; longer texts are cut, with one warning."""
         texts = list(texts)
         if not texts:
             return torch.zeros(0, self.context_length, dtype=torch.long)
         tokens = self._tokenizer(texts)
-        if not self._told_of_cuts:
-            # the last token is an end or a pad for every text; only where the one before it is no
-            # pad does counting pay
+        if not self._warned_of_cuts:
+            # a text is counted only if it may be too long: the last token is an end or a pad for
+            # every text, so the one before it decides
             pad = self._tokenizer.tokenizer.pad_token_id if self.needs_files else 0
             full = (tokens[:, -2] != pad).nonzero().flatten().tolist()
             if any(self.length(texts[number]) > self.context_length for number in full):
-                self._told_of_cuts = True
+                self._warned_of_cuts = True
                 logger.warning("some texts exceed %d tokens and are cut there", self.context_length)
         return tokens
 
     def length(self, text: str) -> int:
-        """Tokens of a text that nothing is cut from, with its ends."""
+        """Number of tokens of the whole text, start and end included."""
         tokenizer = self._tokenizer
         if not self.needs_files:
             return len(tokenizer.encode(text)) + 2
@@ -120,39 +134,37 @@ class OpenClipTokenizer:
 
     @cached_property
     def digest(self) -> str:
-        """Name and content: vocabulary, context, and the tokens of texts that tell options
-        apart.
-        """
+        """Name, and 16 hexadecimal digits of the vocabulary and the tokens of `PROBE_TEXTS`."""
         known = (
             self._tokenizer.tokenizer.get_vocab() if self.needs_files else self._tokenizer.encoder
         )
         lines = [f"{number} {token}" for token, number in sorted(known.items())]
-        lines += map(str, self._tokenizer(list(PROBES)).tolist())
+        lines += map(str, self._tokenizer(list(PROBE_TEXTS)).tolist())
         content = "\n".join(lines).encode(errors="surrogatepass")
         return f"{self.name}-{hashlib.sha256(content).hexdigest()[:16]}"
 
     def save(self, folder: str | Path) -> None:
-        """Writes the files that a transformers tokenizer is read from; byte pairs need none."""
+        """Writes the files of a transformers tokenizer; byte pairs need none."""
         if self.needs_files:
             backend = self._tokenizer.tokenizer.backend_tokenizer
-            backend.no_truncation()  # what was tokenised last would stand in its file
+            backend.no_truncation()  # else the settings of the last call would be saved
             backend.no_padding()
             self._tokenizer.save_pretrained(str(folder))
 
 
 def require_transformers(name: str) -> None:
-    """Checks for the package before anything is downloaded for it.
+    """Checks that transformers is installed, before anything is downloaded for it.
 
     Raises:
-        KdeovError: The package is not installed.
+        ConfigError: The package is not installed.
     """
     if importlib.util.find_spec("transformers") is None:
-        raise KdeovError(
+        raise ConfigError(
             f"{name}: its tokenizer is one of the transformers package, which is not installed: "
             "pip install 'kdeov[hf]'"
         )
 
 
 def tokenizer_folder(weights: Path) -> Path | None:
-    """The folder of a weight file, if a tokenizer's files lie there too."""
+    """Returns the folder of a weight file if a tokenizer's files lie there too."""
     return weights.parent if any((weights.parent / file).is_file() for file in HUB_FILES) else None

@@ -1,6 +1,4 @@
-"""CLIP weights by name or by path: one way in for OpenAI's models, local files and the generated
-tiny teacher.
-"""
+"""CLIP weights by name or path: OpenAI's models, local files and the generated tiny teacher."""
 
 from __future__ import annotations
 
@@ -8,33 +6,35 @@ import urllib.error
 import warnings
 from pathlib import Path
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError, DataError, StorageError
+from kdeov.weights.compat import download, model_urls
 from kdeov.weights.state_dict import StateDict, read_state_dict
 
 # Entries of OpenAI's archives that describe the model and are no weights.
-DESCRIPTIONS = ("input_resolution", "context_length", "vocab_size")
-REQUIRED = ("text_projection", "positional_embedding", "token_embedding.weight", "ln_final.weight")
+ARCHIVE_METADATA = ("input_resolution", "context_length", "vocab_size")
+REQUIRED_TENSORS = (
+    "text_projection", "positional_embedding", "token_embedding.weight", "ln_final.weight",
+)  # fmt: skip
 
 
 def import_clip():
-    """The `clip` package, or one line that names the cure.
+    """Imports the `clip` package.
 
     Raises:
-        KdeovError: `clip` cannot be imported, or it is the clipboard manager of the same name.
+        ConfigError: `clip` cannot be imported, or is the clipboard manager of the same name.
     """
     try:
-        with (
-            warnings.catch_warnings()
-        ):  # clip-anytorch imports pkg_resources, which warns at every start
+        # clip-anytorch imports pkg_resources, which warns at every start
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             import clip
     except ImportError as error:
-        raise KdeovError(
+        raise ConfigError(
             f"the clip package cannot be imported ({error}): pip install clip-anytorch "
             "'setuptools<81'"
         ) from error
     if not hasattr(clip, "tokenize"):
-        raise KdeovError(
+        raise ConfigError(
             "the installed package `clip` is a clipboard manager: "
             "pip uninstall clip && pip install clip-anytorch 'setuptools<81'"
         )
@@ -42,7 +42,7 @@ def import_clip():
 
 
 def clip_cache() -> Path:
-    """Where `clip` keeps what it has downloaded."""
+    """The folder into which `clip` downloads."""
     return Path.home() / ".cache" / "clip"
 
 
@@ -58,35 +58,34 @@ def load_clip_state_dict(name_or_path: str | Path, cache: Path | None = None) ->
         A state dict with the names of `clip.model.CLIP`.
 
     Raises:
-        KdeovError: Unknown name, missing file, no network, or weights of something else.
+        ConfigError: The name is unknown and no file has it.
+        DataError: The file is damaged, or holds the weights of something else.
+        StorageError: The weights cannot be downloaded.
     """
     clip = import_clip()
-    name = str(name_or_path)
-    known = clip.clip._MODELS
-    path = _fetch(name, known[name], cache or clip_cache()) if name in known else Path(name)
+    name, urls = str(name_or_path), model_urls(clip)
+    path = _fetch(name, urls[name], cache or clip_cache()) if name in urls else Path(name)
     if not path.is_file():
-        raise KdeovError(
+        raise ConfigError(
             f"{name}: neither a file nor a CLIP model; known names: "
             f"{', '.join(clip.available_models())}"
         )
     state = read_state_dict(path)
-    missing = [key for key in REQUIRED if key not in state]
+    missing = [key for key in REQUIRED_TENSORS if key not in state]
     if missing:
-        raise KdeovError(
+        raise DataError(
             f"{path}: not CLIP weights, {missing[0]!r} is missing; name a CLIP state dict"
         )
-    return {key: value for key, value in state.items() if key not in DESCRIPTIONS}
+    return {key: value for key, value in state.items() if key not in ARCHIVE_METADATA}
 
 
 def _fetch(name: str, url: str, cache: Path) -> Path:
-    """Downloads with a progress bar and checks the sha256 that is part of OpenAI's addresses."""
-    clip = import_clip()
-    target = cache / Path(url).name
+    """Downloads an archive, unless it is there, and compares its sha256."""
     try:
-        return Path(clip.clip._download(url, str(cache)))
+        return download(import_clip(), url, cache)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         reason = getattr(error, "reason", error)
-        raise KdeovError(
-            f"{name}: its weights are not in {target} and cannot be downloaded ({reason}); "
-            f"download {url} elsewhere and put it there"
+        raise StorageError(
+            f"{name}: its weights are not in {cache / Path(url).name} and cannot be downloaded "
+            f"({reason}); download {url} elsewhere and put it there"
         ) from error

@@ -1,5 +1,8 @@
-"""Fetching open_clip's weights and tokenizers: said before it starts, shown, checked, and told in
-one line where there is no network.
+"""Downloads of open_clip's weights and tokenizers.
+
+The bytes come through open_clip's and huggingface_hub's own clients. Added here: the address, size
+and sha256 are logged before a download starts, the sha256 is compared after it, and a machine
+without a network gets one line at once (the hub's client retries for 23 s and shows a stack trace).
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ import logging
 import re
 from pathlib import Path
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError, StorageError
 from kdeov.weights.open_clip import Source
 from kdeov.weights.towers import import_open_clip
 
@@ -19,14 +22,15 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def fetch_weights(source: Source, cache_dir: str | Path | None = None) -> Path:
-    """The weight file of a source: its own, the cache's, or downloaded with a progress bar.
+    """Returns the weight file of a source; downloads it where the cache has none.
 
     Args:
         source: Names a file or a tag.
-        cache_dir: Where downloads are kept; by default where open_clip keeps them.
+        cache_dir: Folder for downloads; by default open_clip's.
 
     Raises:
-        KdeovError: There is no network, or what arrived is damaged.
+        StorageError: There is no network, or the hub has no such file.
+        DataError: The file in the cache is damaged.
     """
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
@@ -36,101 +40,97 @@ def fetch_weights(source: Source, cache_dir: str | Path | None = None) -> Path:
     if not repository:
         logger.info("%s: downloads %s", source.name, source.tag["url"])
         return _download(source, source.tag["url"], cache_dir)
-    # as open_clip does, safetensors where the hub has them
+    # safetensors first, as open_clip prefers them
     files = [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
     if file:
         files = list(dict.fromkeys([str(Path(file).with_suffix(".safetensors")), file]))
     for candidate in files:
-        if (path := cached(repository, candidate, cache_dir)) is not None:
-            return _checked(path)
+        if (path := cached_file(repository, candidate, cache_dir)) is not None:
+            return _verified(path)
     tokenizer = source.config["text_cfg"].get("hf_tokenizer_name")
-    cure = (
+    remedy = (
         f"name it {source.pretrained}{{suffix}}"
         + (f", put the tokenizer files of {tokenizer} beside it" if tokenizer else "")
         + " and set `pretrained` to its path"
     )
-    address = require_hub(repository, files, source.name, cache_dir, cure)
-    return _checked(_download(source, address, cache_dir))
+    url = find_on_hub(repository, files, source.name, cache_dir, remedy)
+    return _verified(_download(source, url, cache_dir))
 
 
-def cached(repository: str, file: str, cache_dir: str | Path | None) -> Path | None:
-    """A file of the hub that was downloaded before."""
+def cached_file(repository: str, file: str, cache_dir: str | Path | None) -> Path | None:
+    """Returns a file of the hub that was downloaded before, or None."""
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(repository, file, cache_dir=cache_dir)
     return Path(path) if isinstance(path, str) else None
 
 
-def require_hub(
-    repository: str, files: list[str], name: str, cache_dir: str | Path | None, cure: str
+def find_on_hub(
+    repository: str, files: list[str], name: str, cache_dir: str | Path | None, remedy: str
 ) -> str:
-    """Asks the hub once for the first file that it has, before clients that retry for a minute do.
+    """Asks the hub, once and without retries, for the first of some files that it has.
 
     Args:
-        repository: Of the hub.
-        files: Names to try.
-        name: What it is for.
-        cache_dir: Where downloads are kept; None is the hub's default.
-        cure: What to do with the file after fetching it elsewhere; `{suffix}` is its ending.
+        repository: Repository of the hub.
+        files: File names, the preferred one first.
+        name: Model or tokenizer that needs the file, for the log and errors.
+        cache_dir: Folder for downloads; None is the hub's default.
+        remedy: Advice for a user who fetches the file elsewhere; `{suffix}` is its ending.
 
     Returns:
         The address of the file.
 
     Raises:
-        KdeovError: There is no network, or the hub has none of the files.
+        StorageError: There is no network, or the hub has none of the files.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, HTTPError
 
-    place = cache_dir or constants.HF_HUB_CACHE
-    address = ""
+    folder = cache_dir or constants.HF_HUB_CACHE
+    url = ""
     reason: Exception | None = None
     for file in files:
-        address = hf_hub_url(repository, file)
+        url = hf_hub_url(repository, file)
         try:
-            on_progress = get_hf_file_metadata(address)
+            metadata = get_hf_file_metadata(url)
         except EntryNotFoundError as error:
             reason = error
             continue
         except (HTTPError, OSError) as error:  # HTTPError is the base of the hub's HTTP client
             reason = error
             break
-        digest = (
-            on_progress.etag
-            if on_progress.etag and SHA256.fullmatch(on_progress.etag)
-            else "unknown"
-        )
+        sha256 = metadata.etag if SHA256.fullmatch(metadata.etag or "") else "unknown"
         logger.info(
             "%s: downloads %s (%.1f MB, sha256 %s) into %s",
-            name, address, (on_progress.size or 0) / 1e6, digest, place,
+            name, url, (metadata.size or 0) / 1e6, sha256, folder,
         )  # fmt: skip
-        return address
-    raise KdeovError(
-        f"{name}: {address} is not in {place} and cannot be downloaded "
+        return url
+    raise StorageError(
+        f"{name}: {url} is not in {folder} and cannot be downloaded "
         f"({str(reason).splitlines()[0]}); download it elsewhere, "
-        f"{cure.format(suffix=Path(address).suffix)}"
+        f"{remedy.format(suffix=Path(url).suffix)}"
     ) from reason
 
 
-def _download(source: Source, address: str, cache_dir: str | Path | None) -> Path:
-    """By open_clip's own means, which compare sha256 where its record of the tag has one."""
+def _download(source: Source, url: str, cache_dir: str | Path | None) -> Path:
+    """Downloads by open_clip, which compares the sha256 where the address has one."""
     try:
         return Path(import_open_clip().download_pretrained(source.tag, cache_dir=cache_dir))
     except (OSError, RuntimeError) as error:
-        raise KdeovError(
-            f"{source.name}: {address} cannot be downloaded ({str(error).splitlines()[0]}); "
+        raise StorageError(
+            f"{source.name}: {url} cannot be downloaded ({str(error).splitlines()[0]}); "
             "download it elsewhere and set `pretrained` to its path"
         ) from error
 
 
-def _checked(path: Path) -> Path:
-    """Compares a file with the sha256 by which the hub's cache names it, and tells it."""
-    value = hashlib.sha256()
+def _verified(path: Path) -> Path:
+    """Compares a file with the sha256 by which the hub's cache names it."""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
-            value.update(block)
-    named = path.resolve().name
-    if SHA256.fullmatch(named) and named != value.hexdigest():
-        raise KdeovError(f"{path.resolve()}: damaged, its sha256 is another; delete it")
-    logger.info("%s: sha256 %s", path, value.hexdigest())
+            digest.update(block)
+    expected = path.resolve().name
+    if SHA256.fullmatch(expected) and expected != digest.hexdigest():
+        raise DataError(f"{path.resolve()}: damaged, its sha256 is {digest.hexdigest()}; delete it")
+    logger.info("%s: sha256 %s", path, digest.hexdigest())
     return path

@@ -1,4 +1,8 @@
-"""Reading weight files that came from outside, without running anything that is inside them."""
+"""Reading and writing weight files. Nothing that a file holds is run.
+
+open_clip has a reader too (`open_clip.factory.load_state_dict`), which refuses the TorchScript
+archives in which OpenAI publishes CLIP and raises the error of whichever library failed.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +34,11 @@ def read_state_dict(path: str | Path) -> StateDict:
         Name to tensor, on the CPU, with the dtype of the file.
 
     Raises:
-        KdeovError: The file is missing, damaged or holds something other than named tensors.
+        DataError: The file is missing, damaged or holds something other than named tensors.
     """
     path = Path(path)
     if not path.is_file():
-        raise KdeovError(f"{path}: no such weight file; check the path in params.yaml")
+        raise DataError(f"{path}: no such weight file; check the path in params.yaml")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -42,10 +46,12 @@ def read_state_dict(path: str | Path) -> StateDict:
             return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise KdeovError(f"{path}: not a readable weight file ({_first_line(error)})") from error
+        raise DataError(
+            f"{path}: not a readable weight file ({_first_line(error)}); get it again"
+        ) from error
     except (pickle.UnpicklingError, AttributeError, LookupError, TypeError) as error:
-        raise KdeovError(
-            f"{path}: refused, since it holds more than tensors ({_first_line(error)}); "
+        raise DataError(
+            f"{path}: refused, for it holds more than tensors ({_first_line(error)}); "
             "save its state_dict as safetensors and name that file"
         ) from error
     for name in ("state_dict", "model"):  # as open_clip, and as timm and DeiT save
@@ -54,7 +60,9 @@ def read_state_dict(path: str | Path) -> StateDict:
     if not isinstance(loaded, dict) or not all(
         isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in loaded.items()
     ):
-        raise KdeovError(f"{path}: holds no state dict (a mapping of names to tensors)")
+        raise DataError(
+            f"{path}: holds no state dict (a mapping of names to tensors); save model.state_dict()"
+        )
     return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}
 
 
@@ -67,16 +75,16 @@ def is_torchscript(path: Path) -> bool:
 
 
 def write_tensors(path: Path, state: StateDict) -> None:
-    """Writes a safetensors file with the usual permissions (safetensors' own are for the owner
-    alone).
+    """Writes a safetensors file with the usual permissions; `save_file` of safetensors would let
+    only the owner read it.
     """
     path.write_bytes(
         save({name: value.detach().cpu().contiguous() for name, value in state.items()})
     )
 
 
-def halved_where_exact(state: StateDict) -> StateDict:
-    """Stores as float16 the tensors that it holds exactly, as most of CLIP's: half the bytes."""
+def half_where_exact(state: StateDict) -> StateDict:
+    """Converts to float16 the tensors that float16 holds exactly, as it does most of CLIP's."""
     return {
         name: value.half()
         if value.dtype == torch.float32 and torch.equal(value.half().float(), value)
@@ -86,7 +94,7 @@ def halved_where_exact(state: StateDict) -> StateDict:
 
 
 def state_dict_sha256(state: StateDict) -> str:
-    """A digest of the tensors themselves: the same for one model in different file formats."""
+    """Digest of names, dtypes, shapes and values: one model has one digest in all file formats."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()

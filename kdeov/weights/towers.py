@@ -1,36 +1,47 @@
-"""The two towers of an open_clip model, built from its configuration and its weights alone."""
+"""The two towers of an open_clip model, from a configuration and a state dict.
+
+`open_clip.create_model("local-dir:FOLDER")` would build and fill a model in one call. In
+open_clip 3.3.0 that call breaks promises of KDEOV, so configuration and state dict are checked here
+and only the towers themselves are open_clip's:
+
+- a configuration with `hf_model_name`, or with a `timm_model_name` on the hub, starts a download
+  (without a network: five retries, 23 s);
+- weights of another image size or context length are interpolated to fit without a word;
+- a folder without weights gives a model with random weights, and a warning;
+- an archive as OpenAI publishes it is refused, and the error for a tensor of another model lists
+  every tensor (17,000 characters for ViT-B-32 in an RN50).
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from kdeov.data.transform import ImageTransform
-from kdeov.errors import KdeovError
-from kdeov.weights.clip import DESCRIPTIONS
+from kdeov.errors import ConfigError, DataError
+from kdeov.weights.clip import ARCHIVE_METADATA
 from kdeov.weights.state_dict import StateDict
 
 Config = dict[str, Any]
 
-SECTIONS = ("embed_dim", "quick_gelu", "init_logit_bias", "vision_cfg", "text_cfg")
-# How open_clip wraps or starts the towers, which no vector depends on; the last one is CoCa's
-# caption decoder.
-WRAPPING = {"custom_text", "init_logit_scale", "nonscalar_logit_scale", "multimodal_cfg"}
-TEXT_TENSORS = (
-    "text_projection", "positional_embedding", "token_embedding.", "transformer.", "ln_final.",
-)  # fmt: skip
+CONFIG_KEYS = ("embed_dim", "quick_gelu", "init_logit_bias", "vision_cfg", "text_cfg")
+# Keys that change how open_clip wraps or initialises the towers and no embedding; the last one is
+# CoCa's caption decoder.
+IGNORED_KEYS = {"custom_text", "init_logit_scale", "nonscalar_logit_scale", "multimodal_cfg"}
+# The smallest towers that open_clip builds, in the place of the one that is not asked for.
+NO_IMAGE_TOWER = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 32}
+NO_TEXT_TOWER = {"context_length": 1, "vocab_size": 1, "layers": 1, "width": 64, "heads": 1}
 
 
 def import_open_clip():
-    """The `open_clip` package, or one line that names the cure.
+    """Imports the `open_clip` package.
 
     Raises:
-        KdeovError: `open_clip` cannot be imported.
+        ConfigError: `open_clip` cannot be imported.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # the hub's client reads it once
     try:
@@ -38,86 +49,92 @@ def import_open_clip():
         import open_clip.model
         import open_clip.tokenizer
     except ImportError as error:
-        raise KdeovError(
+        raise ConfigError(
             f"open_clip cannot be imported ({error}): pip install open_clip_torch"
         ) from error
     return open_clip
 
 
 def read_config(path: Path, *keys: str) -> list[Any]:
-    """Entries of a JSON file that this package wrote.
+    """Reads entries of a JSON file that KDEOV wrote.
 
     Raises:
-        KdeovError: The file is missing or damaged, or lacks one of the entries.
+        DataError: The file is missing or damaged, or lacks one of the entries.
     """
     try:
         config = json.loads(path.read_text())
         return [config[key] for key in keys]
     except (OSError, ValueError, TypeError, LookupError) as error:
-        raise KdeovError(
+        raise DataError(
             f"{path}: missing or not what was saved there ({error!r}); save it again"
         ) from error
 
 
 def tower_config(config: Config, name: str) -> Config:
-    """The part of an open_clip configuration that vectors depend on.
+    """Reduces an open_clip configuration to the part that embeddings depend on.
 
     Args:
         config: As in open_clip's `model_configs/*.json`.
-        name: Of the architecture, for errors.
+        name: Name of the architecture, for errors.
 
     Returns:
-        A copy with JSON types, `quick_gelu` always said, and nothing that downloads.
+        A copy of JSON types with an explicit `quick_gelu` and nothing that downloads.
 
     Raises:
-        KdeovError: Something is unknown, missing or not supported.
+        ConfigError: A key is unknown, missing or not supported.
     """
-    strange = sorted(config.keys() - {*SECTIONS, *WRAPPING})
-    lost = sorted({"embed_dim", "vision_cfg", "text_cfg"} - config.keys())
-    if strange or lost:
-        what = f"{strange[0]!r} is unknown" if strange else f"{lost[0]!r} is missing"
-        raise KdeovError(f"{name}: not an open_clip architecture, {what}")
-    kept = json.loads(json.dumps({key: config[key] for key in SECTIONS if key in config}))
-    if kept["text_cfg"].get("hf_model_name"):
-        raise KdeovError(
+    unknown = sorted(config.keys() - {*CONFIG_KEYS, *IGNORED_KEYS})
+    missing = sorted({"embed_dim", "vision_cfg", "text_cfg"} - config.keys())
+    if unknown or missing:
+        problem = f"{unknown[0]!r} is unknown" if unknown else f"{missing[0]!r} is missing"
+        raise ConfigError(
+            f"{name}: not an open_clip architecture, {problem}; name one of open_clip.list_models()"
+        )
+    reduced = json.loads(json.dumps({key: config[key] for key in CONFIG_KEYS if key in config}))
+    vision, text = reduced["vision_cfg"], reduced["text_cfg"]
+    if text.get("hf_model_name"):
+        raise ConfigError(
             f"{name}: its text tower is a model of the transformers package, which is not "
             "supported; choose an architecture with open_clip's own text tower"
         )
-    if ":" in (kept["vision_cfg"].get("timm_model_name") or ""):
-        raise KdeovError(
-            f"{name}: timm_model_name {kept['vision_cfg']['timm_model_name']!r} points outside; "
+    if ":" in (vision.get("timm_model_name") or ""):
+        raise ConfigError(
+            f"{name}: timm_model_name {vision['timm_model_name']!r} would be downloaded; "
             "name an architecture of timm"
         )
-    kept["quick_gelu"] = bool(kept.get("quick_gelu", False))
-    for section in ("vision_cfg", "text_cfg"):  # the vector alone, for KDEOV reads no tokens
-        if "output_tokens" in kept[section]:
-            kept[section]["output_tokens"] = False
-    if "timm_model_name" in kept["vision_cfg"]:
-        kept["vision_cfg"]["timm_model_pretrained"] = False
-    return kept
+    reduced["quick_gelu"] = bool(reduced.get("quick_gelu", False))
+    for section in (vision, text):  # the pooled embedding alone: KDEOV reads no tokens
+        if "output_tokens" in section:
+            section["output_tokens"] = False
+    if "timm_model_name" in vision:
+        vision["timm_model_pretrained"] = False
+    return reduced
 
 
 def image_size(config: Config, name: str) -> int:
     """Side of the square that the image tower reads, pixels.
 
     Raises:
-        KdeovError: It reads no square.
+        ConfigError: The tower reads rectangles.
     """
     size = config["vision_cfg"].get("image_size", 224)
     sides = set(size) if isinstance(size, list) else {size}
     if len(sides) != 1:
-        raise KdeovError(f"{name}: reads images of {size} pixels; KDEOV shows squares alone")
+        raise ConfigError(
+            f"{name}: reads images of {size} pixels, KDEOV shows squares alone; choose an "
+            "architecture that reads squares"
+        )
     return int(sides.pop())
 
 
 def image_transform(preprocess: Config, size: int, name: str) -> ImageTransform:
-    """What the image tower is shown: a centred square, whatever `resize_mode` says.
+    """Builds the transform of a teacher: a centred square, whatever `resize_mode` says.
 
-    open_clip's modes `shortest`, `squash` and `longest` agree on squares, and KDEOV shows every
-    teacher square crops, so that a view means the same to all of them.
+    open_clip's modes `shortest`, `squash` and `longest` agree on squares. KDEOV shows every teacher
+    square crops, so that a view means the same to all of them.
 
     Raises:
-        KdeovError: The preprocessing is incomplete, or its filter unknown.
+        ConfigError: The preprocessing is incomplete, or its filter unknown.
     """
     try:
         transform = ImageTransform(
@@ -128,66 +145,83 @@ def image_transform(preprocess: Config, size: int, name: str) -> ImageTransform:
         )
         _ = transform.resampling
     except (KeyError, TypeError, AttributeError) as error:
-        raise KdeovError(
+        raise ConfigError(
             f"{name}: its preprocessing has no known {error}; give mean, std and interpolation"
         ) from error
     return transform
 
 
 def build_image_tower(config: Config, name: str) -> nn.Module:
-    """An image tower without its weights: normalised pixels [B, 3, S, S] to [B, D]."""
-    return _build(import_open_clip().model._build_vision_tower, config, "vision_cfg", name)
+    """Builds an image tower with random weights: normalized pixels [B, 3, S, S] to [B, D].
+
+    Raises:
+        ConfigError: open_clip cannot build it.
+    """
+    return _build({**config, "text_cfg": NO_TEXT_TOWER}, "vision_cfg", name).visual
 
 
 def build_text_tower(config: Config, name: str) -> nn.Module:
-    """A text tower without its weights: tokens [N, context] to [N, D]."""
-    return _build(import_open_clip().model._build_text_tower, config, "text_cfg", name)
+    """Builds a text tower with random weights: tokens [N, context] to [N, D].
+
+    Raises:
+        ConfigError: open_clip cannot build it.
+    """
+    return _build({**config, "vision_cfg": NO_IMAGE_TOWER}, "text_cfg", name).text
 
 
-def _build(build: Callable[..., nn.Module], config: Config, section: str, name: str) -> nn.Module:
+def _build(config: Config, section: str, name: str) -> Any:
     try:
-        return build(config["embed_dim"], config[section], config["quick_gelu"])
+        return import_open_clip().CustomTextCLIP(
+            config["embed_dim"], config["vision_cfg"], config["text_cfg"], config["quick_gelu"]
+        )
     except (TypeError, ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise KdeovError(
-            f"{name}: open_clip builds no tower of its {section} ({reason})"
+        raise ConfigError(
+            f"{name}: open_clip builds no tower of its {section} ({reason}); mend it, or name an "
+            "architecture of open_clip.list_models()"
         ) from error
 
 
-def named_as_towers(state: StateDict) -> StateDict:
-    """One set of names for all of open_clip's layouts: `visual.*`, `text.*`, `logit_scale`.
+def tower_state_dict(state: StateDict) -> StateDict:
+    """Renames the tensors of any open_clip layout to `visual.*`, `text.*` and `logit_scale`.
 
     `open_clip.CLIP`, as OpenAI's CLIP, has the text tower's tensors at the top.
     """
-    named = {
-        f"text.{key}" if key.startswith(TEXT_TENSORS) else key: value
-        for key, value in state.items()
-        if key not in DESCRIPTIONS and not key.startswith("text_decoder.")
+    convert = import_open_clip().model.convert_to_custom_text_state_dict
+    tensors = {
+        key: value
+        for key, value in convert(state).items()
+        if key not in ARCHIVE_METADATA and not key.startswith("text_decoder.")
     }
     for key in ("logit_scale", "logit_bias"):
-        if key in named and named[key].numel() == 1:
-            named[key] = named[key].reshape(())
-    return named
+        if key in tensors and tensors[key].numel() == 1:
+            tensors[key] = tensors[key].reshape(())
+    return tensors
 
 
-def fill(module: nn.Module, state: StateDict, name: str, prefix: str = "") -> None:
-    """Gives a module exactly its tensors, in its own number format.
+def load_strictly(module: nn.Module, state: StateDict, name: str, prefix: str = "") -> None:
+    """Loads a state dict that has exactly the module's tensors; dtypes become the module's.
+
+    torch's `load_state_dict` compares the same but for scalars, which it takes from the front of a
+    longer tensor; and its message lists every tensor where one is enough.
 
     Raises:
-        KdeovError: A tensor is missing, strange or of another shape; names the first one.
+        DataError: A tensor is missing, unknown or of another shape; names the first one.
     """
-    wanted = module.state_dict()
-    for key in [*wanted, *state]:
+    expected = module.state_dict()
+    for key in [*expected, *state]:
         if key not in state:
             problem = "is missing"
-        elif key not in wanted:
+        elif key not in expected:
             problem = "is unknown to it"
-        elif state[key].shape != wanted[key].shape:
-            shapes = f"{tuple(state[key].shape)}, the architecture's is {tuple(wanted[key].shape)}"
-            problem = f"has shape {shapes}"
+        elif state[key].shape != expected[key].shape:
+            problem = (
+                f"has shape {tuple(state[key].shape)}, the architecture's is "
+                f"{tuple(expected[key].shape)}"
+            )
         else:
             continue
-        raise KdeovError(
+        raise DataError(
             f"{name}: not the weights of this architecture, {prefix + key!r} {problem}; "
             "name the architecture and the weights that belong together"
         )

@@ -198,7 +198,7 @@ def _live_captions(checks: list[SpotCheck], teacher: Teacher, precision: str) ->
     """The teacher's vectors of the entries' captions, [N, D]."""
     captions = [e.sample.captions[e.caption] for e in checks if e.sample.captions]
     if isinstance(teacher, PrecomputedTeacher):
-        return torch.from_numpy(teacher.caption_vectors(captions).astype(np.float32))
+        return torch.from_numpy(teacher.caption_embeddings(captions).astype(np.float32))
     return unit_text_embeddings(teacher, captions, precision)
 
 

@@ -42,7 +42,7 @@ class TableEmbedder:
                 if image_embeddings is None:
                     rows = [np.empty((0, self.teacher.embed_dim), np.float16)]
                 else:
-                    captions = self.teacher.caption_vectors(description["captions"])
+                    captions = self.teacher.caption_embeddings(description["captions"])
                     rows = [image_embeddings[number, None], captions]
                 size = Image.open(io.BytesIO(sample["jpg"])).size
                 views = self.plan.draw_all(sample["__key__"], size)

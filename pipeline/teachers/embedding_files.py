@@ -1,4 +1,4 @@
-"""Vectors as others store them: `.npy`, `.safetensors` or `.pt`, in one file or numbered parts."""
+"""Reading embeddings from `.npy`, `.safetensors` or `.pt` files, whole or in numbered parts."""
 
 from __future__ import annotations
 
@@ -11,36 +11,39 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 
 SUFFIXES = (".npy", ".safetensors", ".pt")
-LARGEST = 1e3  # no embedding is longer; a sum of so many squares cannot overflow
+MAX_NORM = 1e3  # no embedding is longer, and the sum of squares cannot overflow
 
 
 def numbered_files(folder: Path, pattern: str, option: str) -> dict[str, Path]:
-    """The files of a pattern by what its `*` stand for, `part_2` before `part_10`.
+    """Finds the files of a pattern, `part_2` before `part_10`.
 
     Args:
-        folder: Where they are.
+        folder: Folder of the files.
         pattern: A name, or a pattern with `*`, within the folder.
-        option: The key of `params.yaml` that gives it.
+        option: The key of `params.yaml` that holds the pattern, for errors.
+
+    Returns:
+        The files in order, by the parts of their names that the `*` matched.
 
     Raises:
-        KdeovError: There is none.
+        DataError: No file matches.
     """
     found = {
         path.relative_to(folder).as_posix(): path for path in folder.glob(pattern) if path.is_file()
     }
     if not found:
-        raise KdeovError(f"{folder / pattern}: no such file; check {option}")
+        raise DataError(f"{folder / pattern}: no such file; check {option}")
     stars = re.compile(re.escape(pattern).replace(r"\*", "(.*)"))
     names = sorted(found, key=lambda name: [_number(part) for part in re.split(r"(\d+)", name)])
     matches = {name: stars.fullmatch(name) for name in names}
     return {" ".join(m.groups()) if m else name: found[name] for name, m in matches.items()}
 
 
-def read_vectors(path: Path) -> np.ndarray:
-    """The vectors of one file, mapped into memory where its format allows it.
+def read_embeddings(path: Path) -> np.ndarray:
+    """Reads the embeddings of one file, mapped into memory where its format allows it.
 
     Args:
         path: A `.npy` array, or a `.safetensors` or `.pt` file that holds a single tensor.
@@ -49,48 +52,48 @@ def read_vectors(path: Path) -> np.ndarray:
         [N, D] floating-point numbers.
 
     Raises:
-        KdeovError: The file is missing, damaged, holds something else, or could run code.
+        DataError: The file is missing, damaged, holds something else, or could run code.
     """
     readers = {".npy": _read_npy, ".safetensors": _read_safetensors, ".pt": _read_pt}
     if path.suffix not in readers:
-        raise KdeovError(f"{path}: vectors are read from {', '.join(SUFFIXES)}; convert it")
+        raise DataError(f"{path}: embeddings are read from {', '.join(SUFFIXES)}; convert it")
     try:
-        vectors = readers[path.suffix](path)
+        embeddings = readers[path.suffix](path)
     except (
         OSError, ValueError, EOFError, RuntimeError, TypeError, AttributeError, SafetensorError,
     ) as error:  # fmt: skip
-        raise KdeovError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
-    if vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.size:
-        raise KdeovError(
-            f"{path}: holds {vectors.dtype} {list(vectors.shape)}; save floating-point numbers "
-            "[vectors, dimensions]"
+        raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+    if embeddings.ndim != 2 or embeddings.dtype.kind != "f" or not embeddings.size:
+        raise DataError(
+            f"{path}: holds {embeddings.dtype} {list(embeddings.shape)}; save "
+            "floating-point numbers [embeddings, dimensions]"
         )
-    return vectors
+    return embeddings
 
 
-def unit_rows(vectors: np.ndarray, where: object) -> Iterator[np.ndarray]:
-    """The rows as float16 unit vectors, some thousands at a time.
+def unit_rows(embeddings: np.ndarray, where: object) -> Iterator[np.ndarray]:
+    """Normalizes rows to float16 unit embeddings, in blocks of 8192 rows.
 
     Args:
-        vectors: [N, D].
-        where: What errors call them.
+        embeddings: [N, D].
+        where: The file or part, for errors.
 
     Raises:
-        KdeovError: Rows are zero, not finite, or far too long for embeddings; counts them and names
-            the first.
+        DataError: Rows are zero, not finite or longer than `MAX_NORM`; counts them and names the
+            first.
     """
     wrong: list[int] = []
-    for first in range(0, len(vectors), 8192):
-        block = np.asarray(vectors[first : first + 8192], dtype=np.float32)
+    for first in range(0, len(embeddings), 8192):
+        block = np.asarray(embeddings[first : first + 8192], dtype=np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             lengths = np.linalg.norm(block, axis=1, keepdims=True)
-        good = (lengths > 0) & (lengths < LARGEST)
+        good = (lengths > 0) & (lengths < MAX_NORM)
         wrong += (first + np.flatnonzero(~good)).tolist()
         yield (block / np.where(good, lengths, 1)).astype(np.float16)
     if wrong:
-        raise KdeovError(
-            f"{where}: {len(wrong)} of {len(vectors)} vectors are zero, not finite or longer than "
-            f"{LARGEST:g}, the first in row {wrong[0]}; compute them again"
+        raise DataError(
+            f"{where}: {len(wrong)} of {len(embeddings)} embeddings are zero, not finite or longer "
+            f"than {MAX_NORM:g}, the first in row {wrong[0]}; compute them again"
         )
 
 
@@ -102,7 +105,7 @@ def _read_safetensors(path: Path) -> np.ndarray:
     with safe_open(path, "pt") as file:
         names = list(file.keys())
         if len(names) != 1:
-            raise ValueError(f"it holds {len(names)} tensors; save the vectors alone")
+            raise ValueError(f"it holds {len(names)} tensors; save the embeddings alone")
         return _numpy(file.get_tensor(names[0]))
 
 
@@ -110,7 +113,7 @@ def _read_pt(path: Path) -> np.ndarray:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, AttributeError, LookupError, TypeError) as error:
-        raise ValueError("refused, since it holds more than a tensor; save the tensor") from error
+        raise ValueError("refused, for it holds more than a tensor; save the tensor") from error
     if isinstance(loaded, dict) and len(loaded) == 1:
         (loaded,) = loaded.values()
     if not isinstance(loaded, torch.Tensor):

@@ -1,5 +1,5 @@
-"""Unit vectors by name, on disk: written once as a stream, looked up through a sorted index of
-hashes, so that memory holds 16 bytes a name and no vector.
+"""Unit embeddings by name, on disk: written once as a stream and looked up through a sorted index
+of hashes. Memory holds 16 bytes per name and no embedding.
 """
 
 from __future__ import annotations
@@ -10,26 +10,29 @@ from pathlib import Path
 
 import numpy as np
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 
-SAME = 0.999  # cosine of vectors that one input may have got in two batches
+MIN_DUPLICATE_COSINE = 0.999  # of the embeddings of one input in two batches
 
 
 class EmbeddingTable:
     """A table that `write_table` wrote.
 
     Args:
-        folder: Where.
-        name: Of the table.
+        folder: Folder of the table.
+        name: Name of the table.
+
+    Raises:
+        DataError: The table is missing or damaged.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
         try:
-            self.vectors = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            self.embeddings = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
             index = np.load(folder / f"{name}.index.npy", allow_pickle=False)
             self._hashes, self._rows = index["hash"], index["row"]
         except (OSError, ValueError, IndexError) as error:
-            raise KdeovError(
+            raise DataError(
                 f"{folder / name}.npy: cannot be read ({error}); run `dvc repro -f teacher`"
             ) from error
 
@@ -38,11 +41,11 @@ class EmbeddingTable:
 
     @property
     def dim(self) -> int:
-        """Width of the vectors."""
-        return self.vectors.shape[1]
+        """Width of the embeddings, D."""
+        return self.embeddings.shape[1]
 
     def rows(self, names: Sequence[str]) -> np.ndarray:
-        """The row of each name; -1 where there is none."""
+        """Row number of each name, int64 [N]; -1 where the table lacks it."""
         hashes = _hashes(names)
         places = np.minimum(np.searchsorted(self._hashes, hashes), len(self) - 1)
         return np.where(self._hashes[places] == hashes, self._rows[places], -1)
@@ -59,40 +62,43 @@ def write_table(
     """Writes `NAME.npy` and `NAME.index.npy`.
 
     Args:
-        folder: Where.
-        name: Of the table.
-        names: Of the vectors, in order; a name may come again with the same vector.
-        blocks: The vectors, in order, as float16 arrays [n, dim].
-        count: How many there are.
-        dim: Their width.
+        folder: Folder of the table.
+        name: Name of the table.
+        names: Names in the order of the embeddings; one may repeat with the same embedding.
+        blocks: float16 embeddings [n, dim], in order.
+        count: Number of embeddings.
+        dim: Width of the embeddings.
 
     Returns:
-        How many rows repeat a name.
+        The number of rows that repeat a name.
 
     Raises:
-        KdeovError: Names and vectors differ in number, or a name has two different vectors.
+        DataError: Names and embeddings differ in number, or a name has two different embeddings.
     """
     path = folder / f"{name}.npy"
-    vectors = np.lib.format.open_memmap(path, "w+", np.float16, (count, dim))
-    place = 0
+    embeddings = np.lib.format.open_memmap(path, "w+", np.float16, (count, dim))
+    row = 0
     for block in blocks:
-        vectors[place : place + len(block)] = block
-        place += len(block)
+        embeddings[row : row + len(block)] = block
+        row += len(block)
     hashes = _hashes(names)
-    if not len(hashes) == place == count:
-        raise KdeovError(f"{name}: {place} vectors for {len(hashes)} keys; give each key one")
+    if not len(hashes) == row == count:
+        raise DataError(f"{name}: {row} embeddings for {len(hashes)} keys; give each key one")
     order = np.argsort(hashes, kind="stable")
     again = np.flatnonzero(hashes[order][1:] == hashes[order][:-1]) + 1
     for first, second in zip(order[again - 1], order[again], strict=True):
-        if not float(vectors[first].astype(np.float32) @ vectors[second]) >= SAME:
-            raise KdeovError(
-                f"{name}: rows {first} and {second} have one key and different vectors; keep one"
+        if (
+            not float(embeddings[first].astype(np.float32) @ embeddings[second])
+            >= MIN_DUPLICATE_COSINE
+        ):
+            raise DataError(
+                f"{name}: rows {first} and {second} have one key and different embeddings; keep one"
             )
-    kept = np.delete(order, again)
-    index = np.empty(len(kept), dtype=[("hash", np.uint64), ("row", np.int64)])
-    index["hash"], index["row"] = hashes[kept], kept
+    unique = np.delete(order, again)
+    index = np.empty(len(unique), dtype=[("hash", np.uint64), ("row", np.int64)])
+    index["hash"], index["row"] = hashes[unique], unique
     np.save(folder / f"{name}.index.npy", index, allow_pickle=False)
-    vectors.flush()
+    embeddings.flush()
     return len(again)
 
 

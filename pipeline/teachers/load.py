@@ -1,10 +1,10 @@
-"""The teacher that the stage `teacher` wrote: its weights or vectors, and its identity."""
+"""Loading the teacher that the stage `teacher` wrote."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError, DataError
 from kdeov.teachers.base import TowerTeacher
 from kdeov.teachers.clip import ClipTeacher
 from kdeov.teachers.open_clip import OpenClipTeacher
@@ -21,10 +21,10 @@ WEIGHTS = "model.safetensors"
 
 
 def load_teacher(folder: Path, device: str = "cpu") -> Teacher:
-    """The teacher that `make_teacher` wrote.
+    """Loads the teacher that `make_teacher` wrote.
 
     Raises:
-        KdeovError: Its weights, tokenizer or transform are not those of its identity.
+        DataError: Weights, tokenizer or transform are not those of the teacher's identity.
     """
     identity = read_teacher_identity(folder)
     teacher: Teacher
@@ -35,7 +35,7 @@ def load_teacher(folder: Path, device: str = "cpu") -> Teacher:
     else:
         teacher = ClipTeacher.load(folder / WEIGHTS, device, name=identity["name"])
     if teacher.weights_sha256 != identity["weights_sha256"]:
-        raise KdeovError(
+        raise DataError(
             f"{folder}: its files are not those of {IDENTITY}; run `dvc repro -f teacher`"
         )
     require_identity(
@@ -45,12 +45,15 @@ def load_teacher(folder: Path, device: str = "cpu") -> Teacher:
 
 
 def load_towers(folder: Path, device: str = "cpu") -> TowerTeacher:
-    """The teacher that `make_teacher` wrote, which has towers.
+    """Loads a teacher that has towers.
 
     Raises:
-        KdeovError: It has none, or see `load_teacher`.
+        ConfigError: The teacher has precomputed embeddings and no towers.
+        DataError: As for `load_teacher`.
     """
     teacher = load_teacher(folder, device)
     if isinstance(teacher, PrecomputedTeacher):
-        raise KdeovError(f"{folder}: this teacher has vectors and no towers; choose another one")
+        raise ConfigError(
+            f"{folder}: this teacher has embeddings and no towers; choose another teacher.source"
+        )
     return teacher

@@ -1,4 +1,4 @@
-"""Writes the tables of a `PrecomputedTeacher` from the files that hold the vectors."""
+"""Writes the tables of a `PrecomputedTeacher` from the files that hold the embeddings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from kdeov.text.table import PrecomputedTextEncoder
 from pipeline.artifacts.identity import IDENTITY, PRECOMPUTED
 from pipeline.artifacts.table_rows import table_rows
@@ -19,30 +19,30 @@ from pipeline.artifacts.tables import reading
 from pipeline.config.teacher_params import EmbeddingsParams, TextVectorsParams
 from pipeline.console import progress
 from pipeline.storage.files import write_json
-from pipeline.teachers.embedding_files import numbered_files, read_vectors, unit_rows
+from pipeline.teachers.embedding_files import numbered_files, read_embeddings, unit_rows
 from pipeline.teachers.embedding_table import write_table
 from pipeline.teachers.precomputed import CAPTIONS, IMAGES, PrecomputedIdentity, tables_digest
 
 logger = logging.getLogger(__name__)
 
-OPTION = "teacher.embeddings"
+PARAMS_KEY = "teacher.embeddings"
 
 
 def make_precomputed(params: EmbeddingsParams, path: Path, folder: Path) -> dict[str, Any]:
-    """Checks the vectors, and writes them with an index of their keys.
+    """Checks the embeddings, and writes them with an index of their keys.
 
     Args:
-        params: Which files, and how images find their vectors.
-        path: The folder that the files are in.
-        folder: Where to write.
+        params: Files, and the rule by which an image finds its embedding.
+        path: Folder of the files.
+        folder: Folder to write.
 
     Returns:
         The identity of the teacher.
 
     Raises:
-        KdeovError: Files are missing or do not fit together, or a vector is zero or not finite.
+        DataError: Files are missing or do not fit together, or an embedding is zero or not finite.
     """
-    metadata = {} if params.metadata is None else numbered_files(path, params.metadata, OPTION)
+    metadata = {} if params.metadata is None else numbered_files(path, params.metadata, PARAMS_KEY)
     example = "0"
     parts = _parts(path, params.images, metadata)
     dim = parts[0].shape[1]
@@ -53,11 +53,11 @@ def make_precomputed(params: EmbeddingsParams, path: Path, folder: Path) -> dict
     else:
         keys = iter(map(str, range(sum(map(len, parts)))))
     repeated = write_table(folder, IMAGES, keys, _blocks(IMAGES, parts), _count(parts), dim)
-    logger.info("%d vectors of %d dimensions, %d of them twice", _count(parts), dim, repeated)
+    logger.info("%d embeddings of %d dimensions, %d of them repeated", _count(parts), dim, repeated)
     if params.captions is not None:
         texts = _parts(path, params.captions, metadata)
         if texts[0].shape[1] != dim:
-            raise KdeovError(
+            raise DataError(
                 f"{path / params.captions}: {texts[0].shape[1]} dimensions, the images have "
                 f"{dim}; take both from one model"
             )
@@ -81,15 +81,18 @@ def make_precomputed(params: EmbeddingsParams, path: Path, folder: Path) -> dict
 
 
 def _parts(path: Path, pattern: str, metadata: dict[str, Path]) -> list[np.ndarray]:
-    named = numbered_files(path, pattern, OPTION)
+    named = numbered_files(path, pattern, PARAMS_KEY)
     if metadata and named.keys() != metadata.keys():
         alone = {**metadata, **named}[min(named.keys() ^ metadata.keys())]
-        raise KdeovError(f"{alone}: is vectors without metadata, or metadata without vectors")
+        raise DataError(
+            f"{alone}: one of a pair of embeddings and metadata, and the other is missing; "
+            f"check {PARAMS_KEY}.images and metadata"
+        )
     files = list(named.values())
-    parts = [read_vectors(file) for file in files]
+    parts = [read_embeddings(file) for file in files]
     for file, part in zip(files, parts, strict=True):
         if part.shape[1] != parts[0].shape[1]:
-            raise KdeovError(
+            raise DataError(
                 f"{file}: {part.shape[1]} dimensions, {files[0].name} has {parts[0].shape[1]}; "
                 "take all parts from one model"
             )
@@ -101,7 +104,7 @@ def _count(parts: list[np.ndarray]) -> int:
 
 
 def _blocks(name: str, parts: list[np.ndarray]) -> Iterator[np.ndarray]:
-    with progress(f"read {name}", _count(parts), "vectors") as bar:
+    with progress(f"read {name}", _count(parts), "embeddings") as bar:
         for number, part in enumerate(parts):
             for block in unit_rows(part, f"{name}, part {number}"):
                 yield block
@@ -111,43 +114,43 @@ def _blocks(name: str, parts: list[np.ndarray]) -> Iterator[np.ndarray]:
 def _column(
     metadata: list[Path], column: str, parts: list[np.ndarray], prefix: str
 ) -> Iterator[str]:
-    """One column of all parts; each part has as many rows as vectors."""
+    """One column of all metadata files; each has a row per embedding of its part."""
     for file, part in zip(metadata, parts, strict=True):
         count = 0
-        for (value,) in table_rows(file, [column], f"{OPTION}.metadata", OPTION):
+        for (value,) in table_rows(file, [column], f"{PARAMS_KEY}.metadata", PARAMS_KEY):
             count += 1
             if not value:
-                raise KdeovError(f"{file}: row {count} has no {column}; mend it")
+                raise DataError(f"{file}: row {count} has no {column}; fill it in")
             yield value.removeprefix(prefix)
         if count != len(part):
-            raise KdeovError(
-                f"{file}: {count} rows for {len(part)} vectors; give each vector one key"
+            raise DataError(
+                f"{file}: {count} rows for {len(part)} embeddings; give each embedding one key"
             )
 
 
 def _text_table(files: list[TextVectorsParams], path: Path, dim: int) -> PrecomputedTextEncoder:
     texts: list[str] = []
-    vectors = [torch.empty(0, dim)]
+    embeddings = [torch.empty(0, dim)]
     for options in files:
-        found = np.concatenate(
-            list(unit_rows(read_vectors(path / options.vectors), path / options.vectors))
+        read = np.concatenate(
+            list(unit_rows(read_embeddings(path / options.vectors), path / options.vectors))
         )
         names = _names(path / options.names)
-        if found.shape != (len(names), dim):
-            raise KdeovError(
-                f"{path / options.vectors}: {list(found.shape)} for {len(names)} names of "
+        if read.shape != (len(names), dim):
+            raise DataError(
+                f"{path / options.vectors}: {list(read.shape)} for {len(names)} names of "
                 f"{options.names} and images of {dim} dimensions; take all from one model"
             )
         texts += [options.template.format(name) for name in names]
-        vectors.append(torch.from_numpy(found).float())
-    return PrecomputedTextEncoder(texts, torch.cat(vectors))
+        embeddings.append(torch.from_numpy(read).float())
+    return PrecomputedTextEncoder(texts, torch.cat(embeddings))
 
 
 def _names(file: Path) -> list[str]:
-    """Names in the order of their vectors: lines of text, a JSON list of texts, or LVIS's list of
-    categories, whose vectors follow their ids. Underscores are spaces.
+    """Names in the order of their embeddings: lines of text, a JSON list of texts, or LVIS's list
+    of categories in the order of their ids. Underscores are spaces.
     """
-    with reading(file, f"{OPTION}.texts"):
+    with reading(file, f"{PARAMS_KEY}.texts"):
         text = file.read_text(encoding="utf-8-sig")
     names: Any = text.splitlines()
     if file.suffix == ".json":
@@ -156,7 +159,9 @@ def _names(file: Path) -> list[str]:
             if isinstance(names, list) and names and isinstance(names[0], dict):
                 names = [entry["name"] for entry in sorted(names, key=lambda entry: entry["id"])]
         except (ValueError, LookupError, TypeError, RecursionError) as error:
-            raise KdeovError(f"{file}: no list of names ({error}); check {OPTION}.texts") from error
+            raise DataError(
+                f"{file}: no list of names ({error}); check {PARAMS_KEY}.texts"
+            ) from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise KdeovError(f"{file}: no list of names; check {OPTION}.texts")
+        raise DataError(f"{file}: no list of names; check {PARAMS_KEY}.texts")
     return [" ".join(name.replace("_", " ").split()) for name in names]

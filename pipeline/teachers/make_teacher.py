@@ -1,6 +1,4 @@
-"""Stage `teacher`: gets a frozen teacher and writes it, with its identity, where the other stages
-find it.
-"""
+"""Stage `teacher`: loads or trains a frozen teacher, and writes it with its identity."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError
 from kdeov.teachers.base import TowerTeacher
 from kdeov.teachers.clip import ClipTeacher
 from kdeov.teachers.open_clip import OpenClipTeacher
@@ -35,24 +33,25 @@ logger = logging.getLogger(__name__)
 def make_teacher(
     params: TeacherParams, images: Path, out: Path, storage: str | None = None
 ) -> None:
-    """Writes the teacher's weights, or its vectors, and `identity.json`.
+    """Writes the teacher's weights, or its embeddings, and `identity.json`.
 
     Args:
-        params: Which teacher.
-        images: What `prepare` wrote; `tiny` learns from it.
-        out: The teacher's folder.
-        storage: Where the shards of `images` are (see `ShardFolder`).
+        params: Section `teacher`.
+        images: Output of `prepare`; the tiny teacher is trained on it.
+        out: Folder to write.
+        storage: Storage of the shards of `images` (see `ShardFolder`).
 
     Raises:
-        KdeovError: Weights or vectors cannot be had, or are not those that `teacher.sha256` names.
+        ConfigError: `teacher.sha256` is another one.
+        KdeovError: Weights or embeddings cannot be read or downloaded.
     """
     with writing_folder(out) as folder:
         identity = _write(params.options, params.path, ShardFolder(images, storage), folder)
-        found = identity["weights_sha256"]
-        logger.info("teacher %s: sha256 of its tensors is %s", identity["name"], found)
-        if params.sha256 not in (None, found):
-            raise KdeovError(
-                f"{identity['name']}: the sha256 of its tensors is {found}, teacher.sha256 is "
+        sha256 = identity["weights_sha256"]
+        logger.info("teacher %s: sha256 of its tensors is %s", identity["name"], sha256)
+        if params.sha256 not in (None, sha256):
+            raise ConfigError(
+                f"{identity['name']}: the sha256 of its tensors is {sha256}, teacher.sha256 is "
                 f"{params.sha256}; get the right weights or correct the params"
             )
 
@@ -60,18 +59,19 @@ def make_teacher(
 def _write(
     options: TeacherSection, path: Path, images: ShardFolder, folder: Path
 ) -> dict[str, Any]:
-    """The teacher's files and its identity."""
+    """Writes the teacher's files; returns its identity."""
     if isinstance(options, EmbeddingsParams):
         return make_precomputed(options, path, folder)
     if isinstance(options, OpenClipParams):
-        theirs = OpenClipTeacher.load(options.architecture, options.pretrained)
-        theirs.save(folder)
-        return _write_identity(theirs, folder)
+        tower_teacher = OpenClipTeacher.load(options.architecture, options.pretrained)
+        tower_teacher.save(folder)
+        return _write_identity(tower_teacher, folder)
     if isinstance(options, ClipParams):
         name, state = options.model, load_clip_state_dict(options.model)
-    else:
-        assert isinstance(options, TinyTeacherParams)
+    elif isinstance(options, TinyTeacherParams):
         name, state = "tiny", train_tiny_teacher(images, options)
+    else:
+        raise TypeError(f"no teacher is made of {type(options).__name__}")
     teacher = ClipTeacher(state, Path(name).name if Path(name).is_file() else name)
     write_tensors(folder / WEIGHTS, state)
     return _write_identity(teacher, folder)

@@ -1,8 +1,8 @@
 """The offline stand-in for CLIP: a small `clip.model.CLIP`, trained on the training captions.
 
 It has CLIP's modified ResNet (a ViT needs far more images to learn shapes) on 64 pixels, and a
-text tower of two layers over CLIP's own tokens. It exists so that the whole pipeline can be tried
-without any download.
+text tower of two layers over CLIP's own tokens, so that the whole pipeline runs without a
+download.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def train_tiny_teacher(images: ShardFolder, params: TinyTeacherParams) -> StateD
     """Trains on the training shards, contrastively (CLIP, arXiv:2103.00020).
 
     Args:
-        images: What `prepare` wrote.
+        images: Output of `prepare`.
         params: Size and schedule.
 
     Returns:
-        A state dict for `clip.model.build_model`, in the half precision to which that converts.
+        A state dict for `clip.model.build_model`, in half precision.
     """
     torch.manual_seed(params.seed)
     rng = np.random.default_rng(params.seed)
@@ -62,7 +62,7 @@ def train_tiny_teacher(images: ShardFolder, params: TinyTeacherParams) -> StateD
         for epoch in range(params.epochs):
             total = 0.0
             for rows in rng.permutation(len(pixels))[: steps * batch].reshape(steps, batch):
-                images_B = transform.normalise(pixels[rows])
+                images_B = transform.normalize(pixels[rows])
                 flips = torch.from_numpy(rng.random(batch) < 0.5)
                 images_B[flips] = images_B[flips].flip(-1)
                 briefs = tokens[[caption_rows[r][0] for r in rows]]
@@ -99,9 +99,9 @@ def _build(params: TinyTeacherParams) -> Any:
 
 
 def _contrastive(model: Any, images: Tensor, token_sets: tuple[Tensor, ...]) -> Tensor:
-    """InfoNCE with several captions an image; images that share a caption are all right answers.
+    """InfoNCE with several captions per image; images that share a caption are all positives.
 
-    The first caption takes part in every step: it is the brief one, and class prompts are brief.
+    The first caption, which is the brief one, is in every step: class prompts are brief too.
     """
     image = F.normalize(model.encode_image(images), dim=-1)
     texts = F.normalize(model.encode_text(torch.cat(token_sets)), dim=-1).chunk(len(token_sets))
@@ -115,7 +115,7 @@ def _contrastive(model: Any, images: Tensor, token_sets: tuple[Tensor, ...]) -> 
 
 
 def _read(folder: ShardFolder) -> tuple[Tensor, list[list[str]]]:
-    """All training images, uint8 [N, 3, 64, 64], and their captions."""
+    """Reads all training images, uint8 [N, 3, 64, 64], and their captions."""
     transform = ImageTransform(size=RESOLUTION)
     pixels, captions = [], []
     for shard in folder.manifest("prepare").shards:

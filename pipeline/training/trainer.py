@@ -291,7 +291,7 @@ class Trainer:
 
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         pixels, teacher, texts = (t.to(self.device, non_blocking=True) for t in batch[1:])
-        pixels = self.transform.normalise(pixels).contiguous(memory_format=torch.channels_last)
+        pixels = self.transform.normalize(pixels).contiguous(memory_format=torch.channels_last)
         return pixels, teacher, texts
 
     def _mean_over_ranks(self, value: Tensor) -> float:

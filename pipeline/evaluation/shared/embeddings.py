@@ -125,7 +125,7 @@ def run_student(
     vectors, maps = [], []
     with progress(f"embed {split} with the student", len(shards)) as bar:
         for batch in EvaluationStream(shards, model.transform, BATCH):
-            pixels = model.transform.normalise(batch.pixels.to(model.device))
+            pixels = model.transform.normalize(batch.pixels.to(model.device))
             if dense:
                 output = model.student.with_dense(pixels)
                 vectors.append(output.embedding)

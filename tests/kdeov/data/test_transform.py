@@ -1,4 +1,4 @@
-"""How an image becomes what a tower sees."""
+"""From an image to the normalized pixels of a tower."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from kdeov.data.transform import CLIP_MEAN, CLIP_STD, ImageTransform, to_tensor
 
 
 @pytest.mark.parametrize("size", [(64, 64), (300, 200), (97, 251), (20, 30)])
-def test_images_are_prepared_as_clip_prepares_them(clip, image, size):
+def test_images_are_prepared_as_clip_prepares_them(clip, tiny_clips, image, size, tmp_path):
+    torch.save(tiny_clips["vit"].state_dict(), tmp_path / "clip.pt")
+    _, clip_transform = clip.load(str(tmp_path / "clip.pt"), device="cpu")
     image = image(size)
-    ours, theirs = ImageTransform(64)(image), clip.clip._transform(64)(image)
+    ours, theirs = ImageTransform(64)(image), clip_transform(image)
     assert ours.shape == theirs.shape == (3, 64, 64)
     assert torch.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.999
 
 
 def test_pixels_are_scaled_and_normalised():
     pixels = torch.tensor([0, 128, 255], dtype=torch.uint8).expand(2, 3, 1, 3)
-    normalised = ImageTransform().normalise(pixels)
+    normalised = ImageTransform().normalize(pixels)
     for channel, (mean, std) in enumerate(zip(CLIP_MEAN, CLIP_STD, strict=True)):
         expected = [(value / 255 - mean) / std for value in (0, 128, 255)]
         assert normalised[1, channel, 0].tolist() == pytest.approx(expected, rel=1e-5)
@@ -35,7 +37,7 @@ def test_images_of_any_mode_are_taken(image, mode):
     assert torch.equal(pixels, ImageTransform(16).pixels(image.convert("RGB")))
 
 
-def test_a_image_becomes_a_tensor_of_its_pixels():
+def test_an_image_becomes_a_tensor_of_its_pixels():
     image = Image.new("RGB", (3, 2))
     image.putpixel((2, 1), (1, 2, 3))
     tensor = to_tensor(image)
@@ -48,9 +50,9 @@ def test_a_image_becomes_a_tensor_of_its_pixels():
     [ImageTransform(), ImageTransform(32, (0.5, 0.4, 0.3), (1.0, 1.0, 1.0), "bilinear")],
 )
 def test_a_transform_survives_json(transform):
-    on_progress = json.loads(json.dumps(transform.to_dict()))
-    assert on_progress == transform.to_dict()
-    assert ImageTransform.from_dict(on_progress) == transform
+    stored = json.loads(json.dumps(transform.to_dict()))
+    assert stored == transform.to_dict()
+    assert ImageTransform.from_dict(stored) == transform
 
 
 def test_the_named_filter_is_used(image):

@@ -1,4 +1,4 @@
-"""Views: what teacher and student both see."""
+"""Views, which teacher and student both see."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_view_follows_from_seed_key_and_number_alone(plan, key, number, size, 
 
 def test_a_view_is_the_same_in_every_release():
     view = ViewPlan(count=3, seed=1).draw("000000000790", 2, (640, 480))
-    assert view.to_ints() == [14, 2, 518, 478, 0, 88, 92, 99, 0]  # caches hold vectors of it
+    assert view.to_ints() == [14, 2, 518, 478, 0, 88, 92, 99, 0]  # caches hold embeddings of it
 
 
 def test_seed_key_and_number_each_change_the_view():
@@ -115,7 +115,7 @@ def test_view_0_is_what_evaluation_sees(image, size):
 
 
 @pytest.mark.parametrize("field", ["brightness", "contrast", "saturation", "blur"])
-def test_every_colour_change_is_seen(image, field):
+def test_every_color_change_is_seen(image, field):
     image, plain = image((64, 64)), View(0, 0, 64, 64)
     changed = View(0, 0, 64, 64, **{field: 60})
     assert not np.array_equal(render(image, changed, 32), render(image, plain, 32))

@@ -60,7 +60,7 @@ def test_pretrained_weights_see_what_timm_sees(name, weight_file):
     mean, std = (torch.tensor(theirs.pretrained_cfg[k]).view(3, 1, 1) for k in ("mean", "std"))
     with torch.no_grad():
         expected = theirs((pixels / 255 - mean) / std)[-len(ours.strides) :]
-        found = ours(ImageTransform().normalise(pixels))
+        found = ours(ImageTransform().normalize(pixels))
     if getattr(theirs, "output_fmt", "NCHW") == "NHWC":
         expected = [x.permute(0, 3, 1, 2) for x in expected]
     for one, other in zip(found, expected, strict=True):

@@ -51,7 +51,7 @@ def _assert_sees_what_the_detector_sees(name, path, detector) -> None:
             x = layer(x)
             if index in (4, 6, count - 1):
                 theirs.append(x)
-        for one, other in zip(ours(ImageTransform().normalise(pixels)), theirs, strict=True):
+        for one, other in zip(ours(ImageTransform().normalize(pixels)), theirs, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 

@@ -9,10 +9,10 @@ from kdeov.prompts import TEMPLATES, published_templates, templates, templates_d
 ALL = TEMPLATES | published_templates()
 
 
-def test_an_unknown_set_is_told_with_the_nearest_one(mistake):
-    with mistake("'openai-81'", "did you mean openai-80?"):
+def test_an_unknown_set_is_answered_with_the_nearest_one(mistake):
+    with mistake("'openai-81'", "openai-80"):
         templates("openai-81")
-    with mistake("'none of these'", "choose one of simple, plain"):
+    with mistake("'none of these'", "simple"):
         templates("none of these")
 
 
@@ -39,11 +39,11 @@ def test_the_eighty_are_those_of_open_clip_in_their_order():
     assert list(templates("openai-80")) == theirs
 
 
-def test_detic_prompts_as_the_published_class_vectors_were_made():
+def test_detic_is_the_prompt_of_the_published_class_embeddings():
     assert templates("detic") == ("a {}",)
 
 
-def test_the_digest_tells_lists_of_templates_apart():
+def test_lists_of_templates_that_differ_have_other_digests():
     lists = {*ALL.values(), TEMPLATES["plain"][::-1], TEMPLATES["plain"][:-1]}
     digests = {templates_digest(prompts) for prompts in lists}
     assert len(digests) == len(lists)

@@ -1,4 +1,4 @@
-"""Teachers of open_clip: their vectors, what they are saved as, and their identity."""
+"""Teachers of open_clip: embeddings, saved folders and identity."""
 
 from __future__ import annotations
 
@@ -58,27 +58,30 @@ def teacher_of(weights_of):
     return make
 
 
-def unit_vectors(teacher, pixels):
+def unit_embeddings(teacher, pixels):
     return F.normalize(teacher.encode_image(pixels), dim=-1), F.normalize(
         teacher.encode_text(TEXTS), dim=-1
     )
 
 
 @pytest.mark.parametrize("family", ["vit", "resnet"])
-def test_openai_weights_give_the_vectors_of_clip(open_clip, clip_files, image, family):
+def test_openai_weights_give_the_embeddings_of_clip(open_clip, clip_files, image, family):
     clip_teacher = ClipTeacher.load(clip_files[family])
     teacher = OpenClipTeacher.load(f"tiny-{family}-quickgelu", clip_files[family])
     assert teacher.transform == clip_teacher.transform
     pixels = teacher.preprocess([image((90, 70), seed) for seed in range(3)])
     for ours, theirs in zip(
-        unit_vectors(teacher, pixels), unit_vectors(clip_teacher, pixels), strict=True
+        unit_embeddings(teacher, pixels), unit_embeddings(clip_teacher, pixels), strict=True
     ):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
     assert torch.equal(teacher.text.tokenize(TEXTS).int(), clip_teacher.text.tokenize(TEXTS).int())
     torch.testing.assert_close(teacher.text.logit_scale, clip_teacher.text.logit_scale)
     with_gelu = OpenClipTeacher.load(f"tiny-{family}", clip_files[family])
     assert not torch.allclose(
-        unit_vectors(with_gelu, pixels)[1], unit_vectors(teacher, pixels)[1], rtol=0, atol=1e-3
+        unit_embeddings(with_gelu, pixels)[1],
+        unit_embeddings(teacher, pixels)[1],
+        rtol=0,
+        atol=1e-3,
     )
 
 
@@ -92,7 +95,7 @@ def test_a_full_vit_b_32_gives_the_vectors_of_clip(clip, image, tmp_path):
     teacher = OpenClipTeacher.load("ViT-B-32-quickgelu", file)
     pixels = teacher.preprocess([image((300, 260), seed) for seed in range(2)])
     for ours, theirs in zip(
-        unit_vectors(teacher, pixels), unit_vectors(clip_teacher, pixels), strict=True
+        unit_embeddings(teacher, pixels), unit_embeddings(clip_teacher, pixels), strict=True
     ):
         assert F.cosine_similarity(ours, theirs).min() > 1 - 1e-3
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
@@ -108,7 +111,7 @@ def test_teacher_embeds_as_open_clip_does(open_clip_models, teacher_of, image, a
             model.encode_image(pixels, normalize=True),
             model.encode_text(tokens, normalize=True),
         )
-    ours_image, ours_text = unit_vectors(teacher, pixels)
+    ours_image, ours_text = unit_embeddings(teacher, pixels)
     torch.testing.assert_close(ours_image, image, rtol=0, atol=1e-5)
     torch.testing.assert_close(ours_text, text, rtol=0, atol=1e-5)
     assert image.shape[1] == teacher.embed_dim == teacher.text.embed_dim
@@ -125,7 +128,7 @@ def test_saved_teacher_is_the_same_one(teacher_of, image, tmp_path, architecture
     assert not any(module.training for module in again.modules())
     pixels = teacher.preprocess([image((90, 70))])
     for ours, theirs in zip(
-        unit_vectors(again, pixels), unit_vectors(teacher, pixels), strict=True
+        unit_embeddings(again, pixels), unit_embeddings(teacher, pixels), strict=True
     ):
         assert torch.equal(ours, theirs)
     again.save(tmp_path / "twice")
@@ -155,12 +158,12 @@ def test_squares_are_shown_as_open_clip_shows_them(teacher_of, image, architectu
     torch.testing.assert_close(teacher.transform(square), expected, rtol=0, atol=1e-5)
 
 
-def test_a_squashing_teacher_is_shown_the_centred_square_and_the_log_says_so(
+def test_a_squashing_teacher_gets_the_centred_square_and_a_line_in_the_log(
     open_clip, weights_of, image, caplog
 ):
     with caplog.at_level(logging.INFO, logger="kdeov"):
         teacher = OpenClipTeacher.load("tiny-siglip", weights_of("tiny-siglip"))
-    assert [line for line in caplog.messages if "squash" in line and "square crops" in line]
+    assert [line for line in caplog.messages if "squash" in line]
     wide = image((300, 200))
     other = wide.copy()
     other.paste(image((40, 200), seed=1), (0, 0))
@@ -189,17 +192,17 @@ def test_batches_and_tokens_change_nothing(teacher_of):
     assert encoder.tokenize([]).shape == (0, 28)
 
 
-def test_class_vectors_are_unit_means_of_unit_prompts(teacher_of, mistake):
+def test_class_embeddings_are_unit_means_of_unit_prompts(teacher_of, mistake):
     encoder, templates = teacher_of("tiny-siglip").text, TEMPLATES["simple"]
-    vectors = encoder.class_embeddings(("cat", "fire hydrant"), templates)
-    for name, vector in zip(("cat", "fire hydrant"), vectors, strict=True):
+    embeddings = encoder.class_embeddings(("cat", "fire hydrant"), templates)
+    for name, embedding in zip(("cat", "fire hydrant"), embeddings, strict=True):
         mean = sum(F.normalize(encoder([t.replace("{}", name)])[0], dim=0) for t in templates)
-        torch.testing.assert_close(vector, mean / mean.norm(), rtol=0, atol=1e-5)
-    with mistake("'cat'", "list of names"):
+        torch.testing.assert_close(embedding, mean / mean.norm(), rtol=0, atol=1e-5)
+    with mistake("'cat'"):
         encoder.class_embeddings("cat", templates)
 
 
-def test_long_texts_are_cut_and_that_is_said_once(open_clip, clip_file, caplog):
+def test_long_texts_are_cut_with_one_warning(open_clip, clip_file, caplog):
     encoder = OpenClipTeacher.load("tiny-vit-quickgelu", clip_file).text
     whole = "word " * 26  # fills the context with its two ends
     with caplog.at_level(logging.WARNING):
@@ -207,31 +210,31 @@ def test_long_texts_are_cut_and_that_is_said_once(open_clip, clip_file, caplog):
         assert caplog.messages == []
         same = encoder([whole, whole + "more", whole + "of something else"])
         encoder([whole + "more"])
-    assert caplog.messages == ["some texts exceed 28 tokens and are cut there"]
+    assert len(caplog.messages) == 1 and "28 tokens" in caplog.text
     torch.testing.assert_close(same, same[:1].expand(3, -1))
 
 
-def test_identity_tells_the_activation_the_weights_and_the_tokenizer(
+def test_identity_holds_the_activation_the_weights_and_the_tokenizer(
     open_clip, tiny_clips, clip_file, tmp_path
 ):
     teacher = OpenClipTeacher.load("tiny-vit-quickgelu", clip_file)
-    on_progress = teacher.identity().to_dict()
-    assert json.loads(json.dumps(on_progress)) == on_progress
-    assert (on_progress["library"], on_progress["name"]) == (
+    identity = teacher.identity().to_dict()
+    assert json.loads(json.dumps(identity)) == identity
+    assert (identity["library"], identity["name"]) == (
         "open_clip",
         "tiny-vit-quickgelu/vit.safetensors",
     )
-    assert (on_progress["embed_dim"], on_progress["context_length"]) == (32, 28)
-    assert on_progress["architecture"]["quick_gelu"] is True
-    assert on_progress["weights_sha256"] == state_dict_sha256(
+    assert (identity["embed_dim"], identity["context_length"]) == (32, 28)
+    assert identity["architecture"]["quick_gelu"] is True
+    assert identity["weights_sha256"] == state_dict_sha256(
         {
             **{f"visual.{key}": value for key, value in teacher.visual.state_dict().items()},
             **teacher.text.state_dict(),
         }
     )
     gelu = OpenClipTeacher.load("tiny-vit", clip_file).identity().to_dict()
-    assert gelu["weights_sha256"] == on_progress["weights_sha256"]
-    assert gelu["architecture"] == {**on_progress["architecture"], "quick_gelu": False}
+    assert gelu["weights_sha256"] == identity["weights_sha256"]
+    assert gelu["architecture"] == {**identity["architecture"], "quick_gelu": False}
     state = {key: value.clone() for key, value in tiny_clips["vit"].state_dict().items()}
     state["ln_final.bias"][0] += 1
     save_file(state, tmp_path / "vit.safetensors")
@@ -254,7 +257,7 @@ def test_a_changed_folder_is_refused(teacher_of, tmp_path, mistake, kind):
         state = load_file(path)
         state["logit_scale"] += 1
         save_file(state, path)
-        with mistake(path, "not the weights of open_clip_config.json"):
+        with mistake(path):
             OpenClipTeacher.open(tmp_path)
         return
     path = tmp_path / ("text_encoder.json" if kind == "text" else "open_clip_config.json")
@@ -269,7 +272,7 @@ def test_a_changed_folder_is_refused(teacher_of, tmp_path, mistake, kind):
         open_folder(tmp_path)
 
 
-def test_a_folder_of_something_else_is_told_in_one_line(tmp_path, mistake):
+def test_a_folder_of_something_else_is_refused_in_one_line(tmp_path, mistake):
     for open_folder, file in (
         (OpenClipTeacher.open, "open_clip_config.json"),
         (OpenClipTextEncoder.load, "text_encoder.json"),
@@ -277,5 +280,5 @@ def test_a_folder_of_something_else_is_told_in_one_line(tmp_path, mistake):
         for text in (None, "{", "[]", '{"format": 1}'):
             if text is not None:
                 (tmp_path / file).write_text(text)
-            with mistake(tmp_path / file, "save it again"):
+            with mistake(tmp_path / file):
                 open_folder(tmp_path)

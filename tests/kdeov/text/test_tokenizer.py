@@ -100,7 +100,7 @@ def test_tokenizer_beside_the_weights_is_kept_without_a_network(open_clip, kind,
     assert torch.equal(theirs(TEXTS), expected)
 
 
-def test_long_texts_are_cut_and_that_is_said_once(kind, weights, caplog):
+def test_long_texts_are_cut_with_one_warning(kind, weights, caplog):
     encoder = OpenClipTeacher.load(f"tiny-hf-{kind}", weights).text
     ends = {"siglip": 1, "clipa": 2, "clips": 3}[kind]
     whole = " ".join(["cat"] * (16 - ends))
@@ -109,14 +109,14 @@ def test_long_texts_are_cut_and_that_is_said_once(kind, weights, caplog):
         assert caplog.messages == []
         same = encoder([whole + " word", whole + " cat cat"])
         encoder([whole + " word"])
-    assert caplog.messages == ["some texts exceed 16 tokens and are cut there"]
+    assert len(caplog.messages) == 1 and "16 tokens" in caplog.text
     torch.testing.assert_close(same, same[:1].expand(2, -1))
 
 
 def test_another_tokenizer_is_refused(kind, weights, tmp_path, mistake):
     OpenClipTeacher.load(f"tiny-hf-{kind}", weights).save(tmp_path / "teacher")
     write_tokenizer(tmp_path / "teacher", "clipa" if kind == "siglip" else "siglip")
-    with mistake(tmp_path / "teacher", "its tokenizer is someone/tiny-"):
+    with mistake(tmp_path / "teacher", "someone/tiny-"):
         OpenClipTeacher.open(tmp_path / "teacher")
 
 
@@ -131,12 +131,14 @@ def test_a_tokenizer_that_brings_code_is_refused(kind, weights, tmp_path, mistak
         OpenClipTeacher.load(f"tiny-hf-{kind}", weights)
 
 
-def test_a_missing_tokenizer_is_told_at_once(kind, weights, monkeypatch, tmp_path, mistake, caplog):
+def test_a_missing_tokenizer_is_reported_at_once(
+    kind, weights, monkeypatch, tmp_path, mistake, caplog
+):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (weights.parent / name).unlink()
-    with mistake("someone/tiny", "tokenizer_config.json", "beside the weight file"):
+    with mistake("someone/tiny", "tokenizer_config.json"):
         OpenClipTeacher.load(f"tiny-hf-{kind}", weights, cache_dir=tmp_path)
     assert "Retry" not in caplog.text

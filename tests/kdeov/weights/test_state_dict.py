@@ -12,7 +12,7 @@ import torch
 from kdeov.models.backbone import LightweightVisualBackbone
 from kdeov.weights.clip import load_clip_state_dict
 from kdeov.weights.state_dict import (
-    halved_where_exact,
+    half_where_exact,
     read_state_dict,
     state_dict_sha256,
     write_tensors,
@@ -49,7 +49,7 @@ def test_a_file_that_would_run_code_is_refused_unread(tmp_path, mistake, reader,
     with mistake(path):
         reader(path)
     assert not mark.exists()
-    if name == "trap.pt":  # the trap is armed: who trusts the file springs it
+    if name == "trap.pt":  # the trap works: reading without weights_only runs it
         torch.load(path, weights_only=False)
         assert mark.exists()
 
@@ -57,7 +57,7 @@ def test_a_file_that_would_run_code_is_refused_unread(tmp_path, mistake, reader,
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".bin"])
 @pytest.mark.parametrize("content", [b"", b"no weights", bytes(range(256)) * 9])
-def test_a_damaged_file_is_told_in_one_line(tmp_path, mistake, reader, suffix, content):
+def test_a_damaged_file_is_refused_in_one_line(tmp_path, mistake, reader, suffix, content):
     path = tmp_path / f"damaged{suffix}"
     path.write_bytes(content)
     with mistake(path):
@@ -65,7 +65,7 @@ def test_a_damaged_file_is_told_in_one_line(tmp_path, mistake, reader, suffix, c
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
-def test_a_torn_file_is_told_in_one_line(tmp_path, mistake, reader):
+def test_a_torn_file_is_refused_in_one_line(tmp_path, mistake, reader):
     torch.save(STATE, tmp_path / "whole.pt")
     write_tensors(tmp_path / "whole.safetensors", STATE)
     for whole in (tmp_path / "whole.pt", tmp_path / "whole.safetensors"):
@@ -81,14 +81,14 @@ def test_a_torn_file_is_told_in_one_line(tmp_path, mistake, reader):
     [[torch.zeros(2)], torch.zeros(2), {"a": [1, 2]}, {1: torch.zeros(2)}, 3],
     ids=["list", "tensor", "numbers", "numbered", "number"],
 )
-def test_tensors_without_names_are_told_in_one_line(tmp_path, mistake, reader, content):
+def test_tensors_without_names_are_refused_in_one_line(tmp_path, mistake, reader, content):
     torch.save(content, tmp_path / "weights.pt")
     with mistake(tmp_path / "weights.pt"):
         reader(tmp_path / "weights.pt")
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
-def test_a_missing_file_is_told_in_one_line(tmp_path, mistake, reader):
+def test_a_missing_file_is_refused_in_one_line(tmp_path, mistake, reader):
     for path in (tmp_path / "absent.pt", tmp_path):
         with mistake(path):
             reader(path)
@@ -151,7 +151,7 @@ def test_tensors_are_halved_only_where_nothing_is_lost():
         "larger": torch.tensor([1e6]),
         "count": torch.tensor([3]),
     }
-    halved = halved_where_exact(state)
+    halved = half_where_exact(state)
     assert {name for name, value in halved.items() if value.dtype == torch.float16} == {"exact"}
     for name, value in halved.items():
         assert torch.equal(value.to(state[name].dtype), state[name])

@@ -103,7 +103,7 @@ def test_cached_vectors_are_the_live_teacher_on_the_very_views_and_captions(
             for view in s.views
         ]
     )
-    images = teacher.transform.normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    images = teacher.transform.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     live = F.normalize(teacher.encode_image(images), dim=-1)
     cached = torch.from_numpy(np.concatenate([s.view_embeddings for s in samples])).float()
     cosines = cached @ live.T
