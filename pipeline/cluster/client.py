@@ -136,18 +136,18 @@ class Dashboard:
         with self._told():
             return self._client.get_job_logs(job)
 
-    def follow(self, job: str, all_of_it: bool) -> JobDetails | None:
+    def follow(self, job: str, from_start: bool) -> JobDetails | None:
         """Shows the log of a job on standard error until the job ends. A connection that is lost is
         made anew, and nothing is shown twice.
 
         Args:
             job: Its id.
-            all_of_it: From its first line; else what is new, and some lines before that.
+            from_start: From its first line; else what is new, and some lines before that.
 
         Returns:
             What became of it; None where the cluster does not know it any more.
         """
-        shown = LogTail(0) if all_of_it else None
+        shown = LogTail(0) if from_start else None
         lost: float | None = None
         while True:
             try:

@@ -60,7 +60,7 @@ def run_on_cluster(stage: str, params: Params, layout: Layout) -> None:
     while not submission.done:
         try:
             started = submission.start()
-            info = submission.dashboard.follow(submission.id, all_of_it=started)
+            info = submission.dashboard.follow(submission.id, from_start=started)
         except KeyboardInterrupt:
             logger.info("stopping %s", submission.id)
             try:
