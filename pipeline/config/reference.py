@@ -1,0 +1,65 @@
+"""The reference of `params.yaml`, `docs/params.md`, generated from the schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from pipeline.config.params import Params
+
+PARAMS = Path(__file__).with_name("recipes") / "scenes.yaml"  # equals params.yaml
+HEAD = """# params.yaml
+
+Written by `kdeov params > docs/params.md`. "Default" is the value in the committed `params.yaml`.
+"""
+
+
+def params_markdown() -> str:
+    """All keys by section: type, default and meaning, as Markdown tables."""
+    values = yaml.safe_load(PARAMS.read_text())
+    parts = [HEAD]
+    for name, field in Params.model_fields.items():
+        parts.append(f"## {name}\n")
+        parts.append("| key | type | default | meaning |\n|---|---|---|---|")
+        parts[-1] += "".join(_rows(_model(field), values.get(name) or {}, "")) + "\n"
+    return "\n".join(parts)
+
+
+def _rows(model: Any, values: dict[str, Any], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        inner, value = _model(field), values.get(name)
+        shown = "" if name not in values or inner is not None else f"`{yaml_inline(value)}`"
+        kind = "section" if inner is not None else f"`{_type(field)}`"
+        cells = (f"`{prefix}{name}`", kind, shown, " ".join((field.description or "").split()))
+        yield "\n| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        if inner is not None:
+            yield from _rows(inner, value or {}, f"{prefix}{name}.")
+
+
+def yaml_inline(value: Any) -> str:
+    """A value as YAML in one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _model(field: FieldInfo) -> type[BaseModel] | None:
+    """The section that a field holds, None for a plain value."""
+    for kind in (field.annotation, *get_args(field.annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
+def _type(field: FieldInfo) -> str:
+    """The type without modules and without the constraints of its parts."""
+    import re
+
+    text = field.annotation.__name__ if isinstance(field.annotation, type) else ""
+    text = text or re.sub(r"\b(typing|pathlib)\.", "", str(field.annotation))
+    text = re.sub(r"Annotated\[(\w+)[^\]]*\]", r"\1", text)
+    return text.replace("NoneType", "None").replace("None", "null")
