@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -31,7 +32,10 @@ def params_markdown() -> str:
 
 
 def _rows(model: Any, values: dict[str, Any], prefix: str) -> Iterator[str]:
-    for name, field in model.model_fields.items():
+    # parts of a section come after its own keys
+    for name, field in sorted(
+        model.model_fields.items(), key=lambda item: _model(item[1]) is not None
+    ):
         inner, value = _model(field), values.get(name)
         shown = "" if name not in values or inner is not None else f"`{yaml_inline(value)}`"
         kind = "section" if inner is not None else f"`{_type(field)}`"
@@ -57,8 +61,6 @@ def _model(field: FieldInfo) -> type[BaseModel] | None:
 
 def _type(field: FieldInfo) -> str:
     """The type without modules and without the constraints of its parts."""
-    import re
-
     text = field.annotation.__name__ if isinstance(field.annotation, type) else ""
     text = text or re.sub(r"\b(typing|pathlib)\.", "", str(field.annotation))
     text = re.sub(r"Annotated\[(\w+)[^\]]*\]", r"\1", text)

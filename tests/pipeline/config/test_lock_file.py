@@ -23,7 +23,8 @@ def test_the_code_deps_of_the_lock_file_are_those_of_the_tree(root: Path) -> Non
     deps = sorted({d for s in stages.values() for d in s["deps"] if is_code(d)})
     script = (
         "import sys; from dvc.repo import Repo; from dvc.dependency import loads_from\n"
-        "repo = Repo('.'); stage = repo.stage.create(single_stage=True, cmd='true', fname='x.dvc')\n"
+        "repo = Repo('.')\n"
+        "stage = repo.stage.create(single_stage=True, cmd='true', fname='x.dvc')\n"
         "for dep in loads_from(stage, sys.argv[1:]): print(dep, dep.get_hash().value)"
     )
     done = subprocess.run(
