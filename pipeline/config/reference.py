@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -38,7 +38,7 @@ def _rows(model: Any, values: dict[str, Any], prefix: str) -> Iterator[str]:
     ):
         inner, value = _model(field), values.get(name)
         shown = "" if name not in values or inner is not None else f"`{yaml_inline(value)}`"
-        kind = "section" if inner is not None else f"`{_type(field)}`"
+        kind = "section" if inner is not None else f"`{_type(field.annotation)}`"
         cells = (f"`{prefix}{name}`", kind, shown, " ".join((field.description or "").split()))
         yield "\n| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
         if inner is not None:
@@ -59,9 +59,15 @@ def _model(field: FieldInfo) -> type[BaseModel] | None:
     return None
 
 
-def _type(field: FieldInfo) -> str:
-    """The type without modules and without the constraints of its parts."""
-    text = field.annotation.__name__ if isinstance(field.annotation, type) else ""
-    text = text or re.sub(r"\b(typing|pathlib)\.", "", str(field.annotation))
-    text = re.sub(r"Annotated\[(\w+)[^\]]*\]", r"\1", text)
-    return text.replace("NoneType", "None").replace("None", "null")
+def _type(annotation: Any) -> str:
+    """A type in Python's notation, without constraints."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(parts[0])
+    if origin is Literal:
+        return " | ".join(map(str, parts))
+    if origin in (Union, UnionType):
+        return " | ".join(map(_type, parts))
+    if origin is not None:
+        return f"{origin.__name__}[{', '.join(map(_type, parts))}]"
+    return "null" if annotation is type(None) else annotation.__name__
