@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 from kdeov.errors import KdeovError
-
-if TYPE_CHECKING:
-    from typer import Context
 
 
 class CommandGroup(TyperGroup):
@@ -20,7 +17,7 @@ class CommandGroup(TyperGroup):
     exits with status 130 after Ctrl-C, and without a trace where a pipe is closed.
     """
 
-    def invoke(self, ctx: Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:  # a `Context` of Typer's own copy of Click
         try:
             return super().invoke(ctx)
         except KdeovError as error:
