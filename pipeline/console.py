@@ -1,4 +1,4 @@
-"""What a person sees while a stage runs: log lines, and a progress bar with speed and time left."""
+"""Log lines, and progress bars with speed and time left."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOG_EVERY_S = 15.0
 
 
 def setup_logging(level: int = logging.INFO) -> None:
-    """Log lines on standard error, coloured on a terminal and plain in a file."""
+    """Sends log lines to standard error, coloured on a terminal and plain in a file."""
     if console.is_terminal:
         handler: logging.Handler = RichHandler(
             console=console, show_path=False, log_time_format="%X"
@@ -36,27 +36,27 @@ def setup_logging(level: int = logging.INFO) -> None:
 
 
 class ProgressBar:
-    """Counts what is done; made by `progress`."""
+    """Shows how much is done; `progress` makes it."""
 
     def __init__(self, label: str, total: int, unit: str, bar: Progress | None):
         self._label, self._total, self._unit, self._bar = label, total, unit, bar
         self._task = bar.add_task(label, total=total, rate="") if bar else None
         self._done, self._start = 0, time.monotonic()
-        self._spoken = self._start
+        self._last_log = self._start
 
     def update(self, count: int = 1) -> None:
-        """Says that `count` more are done."""
+        """Adds `count` to what is done."""
         self.set(self._done + count)
 
     def set(self, done: int) -> None:
-        """Says that `done` are done in all."""
+        """Sets how many are done in all."""
         self._done = done
         now = time.monotonic()
         rate = self._done / max(now - self._start, 1e-9)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self._done, rate=f"{rate:,.0f} {self._unit}/s")
-        elif done and now - self._spoken >= LOG_EVERY_S:
-            self._spoken = now
+        elif done and now - self._last_log >= LOG_EVERY_S:
+            self._last_log = now
             left = (self._total - self._done) / rate
             logger.info(
                 "%s: %d of %d, %.0f %s/s, %.0f s left",
@@ -69,9 +69,9 @@ def progress(label: str, total: int, unit: str = "images") -> Iterator[ProgressB
     """A progress bar on a terminal; elsewhere a log line every now and then.
 
     Args:
-        label: What is being done.
-        total: How many there are.
-        unit: Of what.
+        label: Text before the bar.
+        total: Number of items.
+        unit: Plural name of an item.
     """
     if not console.is_terminal:
         yield ProgressBar(label, total, unit, None)
@@ -85,5 +85,5 @@ def progress(label: str, total: int, unit: str = "images") -> Iterator[ProgressB
 
 
 def printable(text: str) -> str:
-    """A text from outside as it may stand in a line that a person reads."""
+    """A text from outside, escaped where it holds control characters."""
     return text if text.isprintable() else ascii(text)

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdeov.data.views import ViewPlan
 from kdeov.errors import KdeovError
-from pipeline.config.params import EmbedParams
+from pipeline.config.stage_params import EmbedParams
 from pipeline.storage.files import read_json
 
 DTYPE = "float16"

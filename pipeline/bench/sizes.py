@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config.params import DistillParams, EmbedParams, LossParams, PrepareParams
 from pipeline.config.source_params import CaptionsCsvParams
+from pipeline.config.stage_params import DistillParams, EmbedParams, LossParams, PrepareParams
 from pipeline.data.epoch_plan import EpochPlan
 
 

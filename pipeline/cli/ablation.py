@@ -1,10 +1,15 @@
-"""A question that DVC experiments answer: variants of params with several seeds, and a table."""
+"""Ablations: variants of params with several seeds, run as DVC experiments, and their table.
+
+`dvc exp run`, also with `--temp` or `--queue`, stashes the workspace and resets it to the last
+commit. So each variant runs in a clone under `work/ablations/`, and only its experiment, a git ref,
+comes back to the checkout.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -15,26 +20,31 @@ from typing import Any
 import yaml
 from rich.table import Table
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError, DataError
+from pipeline.config.params import load_params
 from pipeline.config.paths import Layout
+from pipeline.storage.files import writing_folder
+from pipeline.tracking.target import ADDRESS, TrackingTarget
 
 logger = logging.getLogger(__name__)
 
-STUDIES = Path(__file__).with_name("ablations.yaml")
+ABLATIONS = Path(__file__).with_name("ablations.yaml")
 SEED = "distill.seed"
+Rows = list[tuple[str, list[dict[str, float]]]]
 
 
 @dataclass(frozen=True)
-class Study:
-    """What `studies.yaml` says of one question.
+class Ablation:
+    """One question of `ablations.yaml`.
 
     Attributes:
-        question: In a sentence.
-        seeds: Of training; each variant runs with each.
-        variants: Name of each, and its params as `dvc exp run -S` takes them.
-        metrics: Name of each column, and where in the metrics it stands: file, who, which.
-        stages: That are run, with all that they need.
-        settings: Params of all variants, before their own.
+        question: In a sentence; the title of the table.
+        seeds: Values of `distill.seed`; each variant runs with each.
+        variants: By name, the params that a variant changes, as `dvc exp run -S` takes them.
+        metrics: By column of the table, the address of a metric: file, then keys below the data
+            set, joined by dots.
+        stages: Targets of `dvc exp run`.
+        settings: Params of all variants; a variant's own come after, and win.
     """
 
     question: str
@@ -45,99 +55,66 @@ class Study:
     settings: list[str] = field(default_factory=list)
 
     @classmethod
-    def named(cls, name: str) -> Study:
-        """A study of `studies.yaml`.
+    def named(cls, name: str) -> Ablation:
+        """Reads an ablation of `ablations.yaml`.
 
         Raises:
-            KdeovError: There is none of this name.
+            ConfigError: There is none of this name.
         """
-        studies = yaml.safe_load(STUDIES.read_text())
-        if name not in studies:
-            raise KdeovError(f"no study is called {name!r}; choose from {', '.join(studies)}")
-        return cls(**studies[name])
+        ablations = yaml.safe_load(ABLATIONS.read_text())
+        if name not in ablations:
+            raise ConfigError(f"no ablation is called {name!r}; choose from {', '.join(ablations)}")
+        return cls(**ablations[name])
+
+    def params(self, variant: str, seed: int) -> dict[str, str]:
+        """The params of a variant that differ from `params.yaml`, values as YAML."""
+        changes = (*self.settings, *self.variants[variant], f"{SEED}={seed}")
+        return dict(change.split("=", 1) for change in changes)  # the last one counts
 
 
-def run_study(study: Study, layout: Layout) -> list[tuple[str, list[dict[str, float]]]]:
-    """Runs every variant with every seed as a DVC experiment, then puts the workspace back.
+def run_ablation(ablation: Ablation, layout: Layout) -> Rows:
+    """Runs every variant with every seed as a DVC experiment of the last commit.
 
-    Experiments that DVC already has of this commit, under the names that this gives them, are not
-    run again, so a study that was stopped goes on.
+    An experiment of this commit with the same name and params is not run again, and an interrupted
+    variant goes on where it was.
 
     Args:
-        study: The question.
-        layout: A checkout whose files are all committed.
+        ablation: The question.
+        layout: A git checkout. Its changes since the last commit take no part.
 
     Returns:
         For each variant, the metrics of each seed.
 
     Raises:
-        KdeovError: Files are not committed, or an experiment failed.
+        ConfigError: The checkout has no commit, or an experiment of this name has other params.
+        DataError: An experiment failed, or lacks a metric.
     """
-    if _run(layout, "git", "status", "--porcelain", "--untracked-files=no"):
-        raise KdeovError(
-            f"{layout.root}: files differ from the last commit, and a study puts them back when it "
-            "ends; commit them first"
-        )
-    known = _run(layout, "dvc", "exp", "list", "--name-only").split()
-    rows = []
-    try:
-        for variant, changes in study.variants.items():
-            found = []
-            for seed in study.seeds:
-                name = f"{variant}-seed-{seed}"
-                if name in known:
-                    logger.info("%s is there already", name)
-                else:
-                    logger.info("running %s", name)
-                    # an experiment begins with the workspace, which the one before it has changed
-                    _run(layout, "git", "reset", "--quiet", "--hard")
-                    asked = (*study.settings, *changes, f"{SEED}={seed}")
-                    params = dict(change.split("=", 1) for change in asked)  # the last one counts
-                    settings = [f"-S{key}={value}" for key, value in params.items()]
-                    command = ["dvc", "exp", "run", "--quiet", "-n", name, *settings]
-                    _run(layout, *command, *study.stages)
-                found.append(read_metrics(study, layout, name))
-            rows.append((variant, found))
-    finally:
-        _run(layout, "git", "reset", "--quiet", "--hard")
-        # what stages that were not run would make may be nowhere
-        _run(layout, "dvc", "checkout", "--quiet", "--allow-missing")
+    head = _output(layout.root, "git", "rev-parse", "HEAD")
+    if changed := _output(layout.root, "git", "diff", "--name-only", "HEAD").split():
+        logger.warning("the ablation runs the last commit, without changes of %s", changed)
+    environment = _environment(layout)
+    rows: Rows = []
+    for variant in ablation.variants:
+        rows.append((variant, []))
+        for seed in ablation.seeds:
+            name, params = f"{variant}-seed-{seed}", ablation.params(variant, seed)
+            if (row := _experiment(layout, name, params)) is None:
+                logger.info("%s: running", name)
+                _run(layout, head, name, params, ablation.stages, environment)
+                row = _experiment(layout, name, params)
+            rows[-1][1].append(_metrics(ablation, row or {}, name))
     return rows
 
 
-def read_metrics(study: Study, layout: Layout, experiment: str) -> dict[str, float]:
-    """The columns of the table, from the metrics that git keeps of an experiment.
-
-    Raises:
-        KdeovError: A metric is not there.
-    """
-    head = _run(layout, "git", "rev-parse", "HEAD").strip()
-    commit = f"refs/exps/{head[:2]}/{head[2:]}/{experiment}"  # where DVC keeps it
-    values = {}
-    for column, address in study.metrics.items():
-        file, *path = address.split(".")
-        found: Any = json.loads(_run(layout, "git", "show", f"{commit}:metrics/{file}.json"))
-        (found,) = found.values() or [{}]  # one data set
-        try:
-            for name in path:
-                found = found[name]
-        except KeyError as error:
-            raise KdeovError(
-                f"metrics/{file}.json: has no {'.'.join(path)}; this data set cannot answer it"
-            ) from error
-        values[column] = float(found)
-    return values
-
-
-def study_table(study: Study, rows: list[tuple[str, list[dict[str, float]]]]) -> Table:
-    """Means over the seeds, with the standard deviation."""
-    table = Table(title=f"{study.question} Mean and deviation of {len(study.seeds)} seeds.")
+def ablation_table(ablation: Ablation, rows: Rows) -> Table:
+    """The means over the seeds, with their standard deviations."""
+    table = Table(title=f"{ablation.question} Mean ± deviation of {len(ablation.seeds)} seeds.")
     table.add_column("variant")
-    for column in study.metrics:
+    for column in ablation.metrics:
         table.add_column(column, justify="right")
     for variant, found in rows:
         cells = []
-        for column in study.metrics:
+        for column in ablation.metrics:
             values = [metrics[column] for metrics in found]
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             cells.append(f"{statistics.mean(values):.3f} ± {spread:.3f}")
@@ -145,13 +122,103 @@ def study_table(study: Study, rows: list[tuple[str, list[dict[str, float]]]]) ->
     return table
 
 
-def _run(layout: Layout, *command: str) -> str:
-    # stages are run as `python -m`, so this environment's programs come first
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    done = subprocess.run(
-        command, cwd=layout.root, env={**os.environ, "PATH": path}, capture_output=True, text=True
-    )
+def _run(
+    layout: Layout,
+    head: str,
+    name: str,
+    params: dict[str, str],
+    stages: list[str],
+    environment: dict[str, str],
+) -> None:
+    """Runs one experiment in a clone, which stays where it fails, and deletes the clone."""
+    folder = layout.root / "work" / "ablations" / head[:7] / name
+    clone = folder / layout.root.name
+    if not folder.is_dir():
+        with writing_folder(folder) as partial:
+            _clone(layout.root, partial / layout.root.name)
+    settings = [f"-S{key}={value}" for key, value in params.items()]
+    command = ["dvc", "exp", "run", "-n", name, *settings, *stages]
+    # logs go to standard error: standard output is for the table
+    if subprocess.run(command, cwd=clone, env=environment, stdout=2).returncode:
+        raise DataError(f"{name} failed; its log is above, and its files are in {clone}")
+    ref = f"refs/exps/{head[:2]}/{head[2:]}/{name}"
+    _output(clone, "git", "push", "--quiet", "origin", f"{ref}:{ref}")
+    shutil.rmtree(folder)
+
+
+def _clone(root: Path, clone: Path) -> None:
+    """Clones a checkout at its last commit, with its DVC cache, and its data beside it."""
+    _output(root, "git", "clone", "--quiet", str(root), str(clone))
+    cache = _output(root, "dvc", "cache", "dir")
+    _output(clone, "dvc", "cache", "dir", "--local", str((root / cache).resolve()))
+    _output(clone, "dvc", "checkout", "--quiet", "--allow-missing")
+    for place in _places_outside(yaml.safe_load((clone / "params.yaml").read_text())):
+        (clone.parent / place).symlink_to(root.parent / place)
+
+
+def _places_outside(values: Any) -> set[str]:
+    """First folders of the paths in params that lead out of the checkout: `../shared/data`."""
+    if isinstance(values, dict | list):
+        inner = values.values() if isinstance(values, dict) else values
+        return set().union(*map(_places_outside, inner))
+    parts = Path(values).parts if isinstance(values, str) else ()
+    return {parts[1]} if len(parts) > 1 and parts[0] == ".." != parts[1] else set()
+
+
+def _environment(layout: Layout) -> dict[str, str]:
+    """Variables of a stage in a clone: MLflow is that of the checkout."""
+    target = TrackingTarget.of(load_params(layout.params).tracking, layout)
+    if target.is_file:
+        target.experiment_id(target.client())  # made here, or its files would lie in a clone
+    return {**_path(), ADDRESS: target.uri}
+
+
+def _experiment(layout: Layout, name: str, params: dict[str, str]) -> dict[str, Any] | None:
+    """Params and metrics of an experiment of the last commit, None where there is none."""
+    from dvc.api import exp_show
+
+    for row in exp_show(str(layout.root)):
+        if row.get("Experiment") != name:
+            continue
+        for key, value in params.items():
+            if not _equal(row.get(key), yaml.safe_load(value)):
+                raise ConfigError(
+                    f"experiment {name} exists with {key}={row.get(key)}, not {value}; remove it "
+                    f"with `dvc exp remove {name}`"
+                )
+        return row
+    return None
+
+
+def _equal(shown: Any, value: Any) -> bool:
+    """Whether `exp_show` shows a value, of which it makes a number or a text."""
+    try:
+        return float(shown) == float(value)
+    except (TypeError, ValueError):
+        return str(shown) == str(value)
+
+
+def _metrics(ablation: Ablation, row: dict[str, Any], name: str) -> dict[str, float]:
+    values = {}
+    for column, address in ablation.metrics.items():
+        file, _, key = address.partition(".")
+        key = f"{row.get('prepare.dataset')}.{key}"
+        value = row.get(f"metrics/{file}.json:{key}", row.get(key))
+        if value is None:
+            raise DataError(f"{name}: metrics/{file}.json has no {key}; this data set lacks it")
+        values[column] = float(value)
+    return values
+
+
+def _output(folder: Path, *command: str) -> str:
+    done = subprocess.run(command, cwd=folder, env=_path(), capture_output=True, text=True)
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-        raise KdeovError(f"`{' '.join(command)}` failed: {lines[-1]}")
-    return done.stdout
+        raise ConfigError(f"`{' '.join(command)}` failed in {folder}: {lines[-1]}")
+    return done.stdout.strip()
+
+
+def _path() -> dict[str, str]:
+    # stages are run as `python -m`, so this environment's programs come first
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, "PATH": path}

@@ -1,4 +1,4 @@
-"""`kdeov cluster`, and what `kdeov submit`, `status` and `logs` do."""
+"""`kdeov cluster`, and the bodies of `kdeov submit`, `status` and `logs`."""
 
 from __future__ import annotations
 
@@ -7,38 +7,40 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli.errors import CommandGroup
+
 if TYPE_CHECKING:
     from pipeline.cluster.records import Record
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(cls=CommandGroup, no_args_is_help=True)
 
 
 @app.command()
 def up(
-    nodes: Annotated[int, typer.Option(min=1, help="Processes that act as machines.")] = 2,
-    cpus: Annotated[int | None, typer.Option(min=1, help="Of each node; all shared out.")] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="Number of node processes.")] = 2,
+    cpus: Annotated[
+        int | None, typer.Option(min=1, help="CPUs of each node; default: all CPUs, shared evenly.")
+    ] = None,
 ) -> None:
-    """Starts a Ray cluster on this machine, to try what one does."""
+    """Start a Ray cluster on this machine."""
     import os
 
-    from pipeline.cli.errors import one_line_errors
     from pipeline.cluster.local import start_cluster
     from pipeline.config.paths import Layout
     from pipeline.console import setup_logging
 
     setup_logging()
-    with one_line_errors("cluster up"):
-        each = cpus or max(1, (os.cpu_count() or 1) // nodes)
-        layout = Layout.here()
-        cluster = start_cluster(layout.local_cluster, nodes, each)
-        typer.echo(f"{nodes} nodes of {each} CPUs are up; in params.yaml:\n")
-        typer.echo(f"data:\n  storage: {layout.root / 'work' / 'storage'}\n")
-        typer.echo(f"cluster:\n  mode: cluster\n  address: {cluster.address}")
+    each = cpus or max(1, (os.cpu_count() or 1) // nodes)
+    layout = Layout.here()
+    cluster = start_cluster(layout.local_cluster, nodes, each)
+    typer.echo(f"{nodes} nodes with {each} CPUs are up; in params.yaml:\n")
+    typer.echo(f"data:\n  storage: {layout.root / 'work' / 'storage'}\n")
+    typer.echo(f"cluster:\n  mode: cluster\n  address: {cluster.address}")
 
 
 @app.command()
 def down() -> None:
-    """Ends what `kdeov cluster up` started, and nothing else."""
+    """Stop the cluster that `kdeov cluster up` started, and nothing else."""
     from pipeline.cluster.local import stop_cluster
     from pipeline.config.paths import Layout
 
@@ -48,21 +50,19 @@ def down() -> None:
 
 @app.command()
 def example(name: Annotated[str, typer.Argument(help="aws or kuberay.")]) -> None:
-    """Prints a cluster file to start from."""
-    from pipeline.cli.errors import one_line_errors
+    """Print a cluster file to start from."""
     from pipeline.cluster.examples import example as text_of
 
-    with one_line_errors("cluster example"):
-        typer.echo(text_of(name), nl=False)
+    typer.echo(text_of(name), nl=False)
 
 
 def submit(stage: str, detach: bool) -> None:
     """Runs a stage as a job; see `run_on_cluster`.
 
     Raises:
-        KdeovError: As `run_on_cluster` does, or the stage is none that runs on a cluster.
+        KdeovError: As `run_on_cluster` does, or the stage does not run on clusters.
     """
-    from kdeov.errors import KdeovError
+    from kdeov.errors import ConfigError
     from pipeline.cluster.submit import Submission, run_on_cluster
     from pipeline.config.params import load_params
     from pipeline.config.paths import Layout
@@ -71,9 +71,11 @@ def submit(stage: str, detach: bool) -> None:
     layout = Layout.here()
     params = load_params(layout.params)
     if stage not in STAGES:
-        raise KdeovError(f"{stage!r} does not run on a cluster; these do: {', '.join(STAGES)}")
+        raise ConfigError(f"{stage!r} does not run on a cluster; these do: {', '.join(STAGES)}")
     if params.cluster.mode != "cluster":
-        raise KdeovError(f"cluster.mode is {params.cluster.mode}; set it to cluster, with address")
+        raise ConfigError(
+            f"cluster.mode is {params.cluster.mode}; set it to cluster, and give cluster.address"
+        )
     if not detach:
         run_on_cluster(stage, params, layout)
         return
@@ -81,8 +83,8 @@ def submit(stage: str, detach: bool) -> None:
     if not submission.done:
         submission.start()
     typer.echo(
-        f"{submission.id}; `kdeov logs {stage} --follow` shows it, and `dvc repro` takes its "
-        "outputs when it has ended"
+        f"{submission.id}; `kdeov logs {stage} --follow` shows its log, and `dvc repro` "
+        "fetches its outputs when it has ended"
     )
 
 
@@ -104,7 +106,7 @@ def status() -> None:
 
 
 def _states(records: list[Record]) -> dict[str, str]:
-    """State of each job, by its id; a cluster that does not answer is asked once."""
+    """State of each job, by its id; a cluster that does not answer is not asked again."""
     from kdeov.errors import KdeovError
     from pipeline.cluster.client import Dashboard
 
@@ -116,7 +118,7 @@ def _states(records: list[Record]) -> dict[str, str]:
                 clusters[record.address] = Dashboard(record.address)
             cluster = clusters[record.address]
             info = cluster.info(record.id) if isinstance(cluster, Dashboard) else None
-            unknown = cluster if isinstance(cluster, str) else "not known to the cluster any more"
+            unknown = cluster if isinstance(cluster, str) else "unknown to the cluster"
             states[record.id] = info.status.value.lower() if info else unknown
         except KdeovError as error:
             clusters[record.address] = states[record.id] = str(error).partition(";")[0]
@@ -127,20 +129,21 @@ def logs(stage: str, follow: bool) -> None:
     """Prints the log of the newest job of a stage.
 
     Raises:
-        KdeovError: There is none, or its cluster does not answer.
+        ConfigError: No job of the stage was submitted, or its cluster has forgotten it.
+        StorageError: Its cluster does not answer.
     """
-    from kdeov.errors import KdeovError
+    from kdeov.errors import ConfigError
     from pipeline.cluster.client import Dashboard
     from pipeline.cluster.records import Record
     from pipeline.config.paths import Layout
 
     found = [record for record in Record.all(Layout.here()) if record.stage == stage]
     if not found:
-        raise KdeovError(f"no job of {stage} was submitted from here; `kdeov status` lists all")
+        raise ConfigError(f"no job of {stage} was submitted from here; `kdeov status` lists all")
     dashboard = Dashboard(found[-1].address)
     if dashboard.info(found[-1].id) is None:
-        raise KdeovError(f"{found[-1].id}: the cluster at {dashboard.address} knows it no more")
+        raise ConfigError(f"{found[-1].id}: unknown to the cluster at {dashboard.address}")
     if follow:
-        dashboard.follow(found[-1].id, all_of_it=True)
+        dashboard.follow(found[-1].id, from_start=True)
     else:
         typer.echo(dashboard.log(found[-1].id), nl=False)

@@ -1,24 +1,26 @@
-"""Command-line errors: one line on standard error and an exit status."""
+"""The error boundary of the command line: one line on standard error and an exit status."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
+
+from kdeov.errors import KdeovError
 
 
-@contextmanager
-def one_line_errors(command: str) -> Iterator[None]:
-    """Turns a person's mistake into one line and exit status 1."""
-    from kdeov.errors import KdeovError
+class CommandGroup(TyperGroup):
+    """A group of commands, given to `typer.Typer(cls=...)`.
 
-    try:
-        yield
-    except KdeovError as error:
-        raise typer.Exit(_complain(command, str(error))) from error
+    A `KdeovError` of a command becomes `kdeov COMMAND: message` and exit status 1. Typer itself
+    exits with status 130 after Ctrl-C, and without a trace where a pipe is closed.
+    """
 
-
-def _complain(command: str, text: str) -> int:
-    typer.echo(f"{command}: {text}", err=True)
-    return 1
+    def invoke(self, ctx: Any) -> Any:  # a `Context` of Typer's own copy of Click
+        try:
+            return super().invoke(ctx)
+        except KdeovError as error:
+            command = " ".join(filter(None, (ctx.command_path, ctx.invoked_subcommand)))
+            typer.echo(f"{command}: {' '.join(str(error).splitlines())}", err=True)
+            raise typer.Exit(1) from error

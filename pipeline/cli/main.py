@@ -1,6 +1,4 @@
-"""The `kdeov` command. Imports wait until a command needs them, so that `kdeov --help` answers at
-once.
-"""
+"""The `kdeov` command. Each command imports what it needs, so that `kdeov --help` stays fast."""
 
 from __future__ import annotations
 
@@ -12,13 +10,17 @@ import typer
 
 from pipeline.cli.bench import app as bench
 from pipeline.cli.cluster import app as cluster
-from pipeline.cli.errors import _complain, one_line_errors
+from pipeline.cli.errors import CommandGroup
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.add_typer(
-    bench, name="bench", help="Measures this machine, and compares it with what is promised."
+app = typer.Typer(
+    name="kdeov",
+    cls=CommandGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
 )
-app.add_typer(cluster, name="cluster", help="A Ray cluster on this machine, to try what one does.")
+app.add_typer(bench, name="bench", help="Measure this machine against the promised figures.")
+app.add_typer(cluster, name="cluster", help="Run a small Ray cluster on this machine.")
 
 
 @app.callback()
@@ -28,7 +30,7 @@ def main() -> None:
 
 @app.command()
 def summary() -> None:
-    """Shows teacher against student, and where to look further."""
+    """Show the metrics of teacher and student, and where the report and MLflow are."""
     from pipeline.config.params import load_params
     from pipeline.config.paths import Layout
     from pipeline.console import stdout
@@ -37,28 +39,27 @@ def summary() -> None:
     from pipeline.report.summary import print_summary
     from pipeline.tracking.target import TrackingTarget
 
-    with one_line_errors("summary"):
-        layout = Layout.here()
-        params = load_params(layout.params)
-        results = Results.read(params, layout)
-        target = TrackingTarget.of(params.tracking, layout)
-        print_summary(results)
-        made = layout.report.is_file()
-        lines = [f"Report:  {layout.report if made else 'not there: run `dvc repro report`'}"]
-        if not target.is_server:
-            lines.append(f"MLflow:  {Path(sys.argv[0]).absolute()} ui")
-        address = run_address(layout, results.run.fingerprint)
-        lines.append(
-            f"         {address}" if address else "         not published yet: run `kdeov publish`"
-        )
-        stdout.print("\n".join(lines), soft_wrap=True, highlight=False)
+    layout = Layout.here()
+    params = load_params(layout.params)
+    results = Results.read(params, layout)
+    target = TrackingTarget.of(params.tracking, layout)
+    print_summary(results)
+    made = layout.report.is_file()
+    lines = [f"Report:  {layout.report if made else 'missing: run `dvc repro report`'}"]
+    if not target.is_server:
+        lines.append(f"MLflow:  {Path(sys.argv[0]).absolute()} ui")
+    address = run_address(layout, results.run.fingerprint)
+    lines.append(
+        f"         {address}" if address else "         not published yet: run `kdeov publish`"
+    )
+    stdout.print("\n".join(lines), soft_wrap=True, highlight=False)
 
 
 @app.command()
 def verify(
-    entries: Annotated[int, typer.Option(min=0, help="Of each split, embedded again.")] = 256,
+    entries: Annotated[int, typer.Option(min=0, help="Views of each split to embed again.")] = 256,
 ) -> None:
-    """Proves the teacher cache: all bytes and vectors, random views against the live teacher."""
+    """Check the teacher cache: all bytes and embeddings, and random views against the teacher."""
     from pipeline.artifacts.dataset import SPLITS
     from pipeline.config.params import load_params
     from pipeline.config.paths import Layout
@@ -69,21 +70,22 @@ def verify(
     from pipeline.teachers.load import load_teacher
 
     setup_logging()
-    with one_line_errors("verify"):
-        layout = Layout.here()
-        params = load_params(layout.params)
-        teacher = load_teacher(layout.teacher, pick_device(params.cluster.use_gpu))
-        for split in SPLITS:
-            verify_cache(open_cache(params, layout, split), teacher, entries, whole=True)
+    layout = Layout.here()
+    params = load_params(layout.params)
+    teacher = load_teacher(layout.teacher, pick_device(params.cluster.use_gpu))
+    for split in SPLITS:
+        verify_cache(open_cache(params, layout, split), teacher, entries, whole=True)
 
 
 @app.command()
 def doctor(
-    quick: Annotated[bool, typer.Option("--quick", help="Leaves out how fast data come.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Skip the measurement of data loading.")
+    ] = False,
 ) -> None:
-    """Looks for what would go wrong in a long run: one line a check, with the cure.
+    """Check configuration, data and machines before a long run.
 
-    The exit status is 1 where something would.
+    Prints one line a check, with what to do. The exit status is 1 if a check finds an error.
     """
     from pipeline.config.params import load_params
     from pipeline.config.paths import Layout
@@ -92,34 +94,47 @@ def doctor(
     from pipeline.doctor.examine import examine
 
     setup_logging()
-    with one_line_errors("doctor"):
-        layout = Layout.here()
-        if not print_checks(examine(load_params(layout.params), layout, quick)):
-            raise typer.Exit(1)
+    layout = Layout.here()
+    if not print_checks(examine(load_params(layout.params), layout, quick)):
+        raise typer.Exit(1)
 
 
 @app.command()
-def study(name: Annotated[str, typer.Argument(help="Such as views.")]) -> None:
-    """Answers a question of `ablations.yaml` by DVC experiments, and prints the table."""
-    from pipeline.cli.ablation import Study, run_study, study_table
+def ablation(
+    name: Annotated[str, typer.Argument(help="A name in ablations.yaml, such as views.")],
+) -> None:
+    """Run the variants of an ablation as DVC experiments, and print the table.
+
+    Runs in copies of the last commit under work/, so files of the checkout stay as they are.
+    """
+    from pipeline.cli.ablation import Ablation, ablation_table, run_ablation
     from pipeline.config.paths import Layout
     from pipeline.console import setup_logging, stdout
 
     setup_logging()
-    with one_line_errors("study"):
-        question = Study.named(name)
-        stdout.print(study_table(question, run_study(question, Layout.here())))
+    chosen = Ablation.named(name)
+    stdout.print(ablation_table(chosen, run_ablation(chosen, Layout.here())))
+
+
+@app.command()
+def params() -> None:
+    """Print the reference of params.yaml as Markdown."""
+    from pipeline.config.reference import params_markdown
+
+    typer.echo(params_markdown(), nl=False)
 
 
 @app.command()
 def recipes() -> None:
-    """Lists complete params files for known data sets."""
+    """List the params files for known data sets."""
     from rich.table import Table
 
     from pipeline.config.recipe import Recipe
     from pipeline.console import stdout
 
-    table = Table("recipe", "what it is", "reads", title="kdeov use NAME puts one in place")
+    table = Table(
+        "recipe", "what it is", "reads", title="`kdeov use NAME` copies one to params.yaml"
+    )
     for recipe in Recipe.all():
         table.add_row(recipe.name, recipe.summary, "\n".join(recipe.needs.values()))
     stdout.print(table)
@@ -129,131 +144,126 @@ def recipes() -> None:
 def use(
     name: Annotated[str, typer.Argument(help="See `kdeov recipes`.")],
     data: Annotated[
-        Path | None, typer.Option(help="Folder of your data, for ../shared/data in recipes.")
+        Path | None,
+        typer.Option(help="Folder of your data; replaces ../shared/data in the recipe."),
     ] = None,
     change: Annotated[
-        list[str] | None, typer.Option("--set", help="section.key=value, as often as needed.")
+        list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")
     ] = None,
-    force: Annotated[bool, typer.Option(help="Replace params.yaml with its changes.")] = False,
+    force: Annotated[
+        bool, typer.Option(help="Replace params.yaml even if it holds uncommitted changes.")
+    ] = False,
 ) -> None:
-    """Puts a recipe in the place of params.yaml; `dvc repro` then follows it."""
+    """Copy a recipe to params.yaml, for `dvc repro` to run."""
+    from kdeov.errors import ConfigError
     from pipeline.config.paths import Layout
     from pipeline.config.recipe import Recipe, use_recipe
 
-    with one_line_errors("use"):
-        layout = Layout.here()
-        if not (layout.root / "dvc.yaml").is_file():
-            raise typer.Exit(_complain("use", "no dvc.yaml here; run in a checkout of KDEOV"))
-        recipe = Recipe.named(name).with_changes(data, change or [])
-        absent = use_recipe(recipe, layout.params, force)
-        typer.echo(f"params.yaml is now {name}: {recipe.summary}")
-        for key, place in absent.items():
-            typer.echo(f"{place} is not here: put it there, or give --set {key}=PATH")
-        if not absent:
-            typer.echo("run `dvc repro`")
+    layout = Layout.here()
+    if not (layout.root / "dvc.yaml").is_file():
+        raise ConfigError("no dvc.yaml here; run in a checkout of KDEOV")
+    recipe = Recipe.named(name).with_changes(data, change or [])
+    absent = use_recipe(recipe, layout.params, force)
+    typer.echo(f"params.yaml is now {name}: {recipe.summary}")
+    for key, place in absent.items():
+        typer.echo(f"{place} is missing: copy your data there, or give --set {key}=PATH")
+    if not absent:
+        typer.echo("run `dvc repro`")
 
 
 @app.command()
 def publish() -> None:
-    """Brings the MLflow run up to date with the files of the current student."""
+    """Update the MLflow run of the current student from its files."""
     from pipeline.config.params import load_params
     from pipeline.config.paths import Layout
     from pipeline.console import setup_logging
     from pipeline.report.publish import publish as publish_run
 
     setup_logging()
-    with one_line_errors("publish"):
-        layout = Layout.here()
-        publish_run(load_params(layout.params), layout)
+    layout = Layout.here()
+    publish_run(load_params(layout.params), layout)
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 5000) -> None:
-    """Serves the MLflow page of this checkout, on this machine alone."""
+def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
+    """Serve the MLflow page of this checkout on 127.0.0.1."""
+    from kdeov.errors import DataError
     from pipeline.config.params import load_params
     from pipeline.config.paths import Layout
     from pipeline.report.publish import VIEW
     from pipeline.tracking.server import serve
     from pipeline.tracking.target import TrackingTarget
 
-    with one_line_errors("ui"):
-        layout = Layout.here()
-        target = TrackingTarget.of(load_params(layout.params).tracking, layout)
-        if target.is_server:
-            address = target.address.rstrip("/")
-            typer.echo(f"MLflow is served already: {address}/#/experiments?{VIEW}")
-            return
-        if target.is_file and not Path(target.uri.removeprefix("sqlite:///")).is_file():
-            raise typer.Exit(
-                _complain("ui", "nothing was tracked yet; run `dvc repro` or `kdeov publish`")
-            )
+    layout = Layout.here()
+    target = TrackingTarget.of(load_params(layout.params).tracking, layout)
+    if target.is_server:
+        address = target.address.rstrip("/")
+        typer.echo(f"MLflow is already served: {address}/#/experiments?{VIEW}")
+        return
+    if target.is_file and not Path(target.uri.removeprefix("sqlite:///")).is_file():
+        raise DataError("MLflow has no run yet; run `dvc repro` or `kdeov publish`")
 
-        def tell(address: str) -> None:
-            typer.echo(f"{address}/#/experiments?{VIEW}")
-            sys.stdout.flush()
+    def print_address(address: str) -> None:
+        typer.echo(f"{address}/#/experiments?{VIEW}")
+        sys.stdout.flush()
 
-        raise typer.Exit(serve(target, port, tell))
+    raise typer.Exit(serve(target, port, print_address))
 
 
 @app.command()
 def submit(
-    stage: Annotated[str, typer.Argument(help="Such as distill.")],
-    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")] = False,
+    stage: Annotated[str, typer.Argument(help="A stage that runs on a cluster, such as distill.")],
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return once the job is submitted.")
+    ] = False,
 ) -> None:
-    """Runs a stage as a job of the cluster in params.yaml, as `dvc repro` would."""
+    """Run a stage as a job on the cluster in params.yaml, as `dvc repro` does."""
     from pipeline.cli import cluster as commands
     from pipeline.console import setup_logging
 
     setup_logging()
-    with one_line_errors("submit"):
-        try:
-            commands.submit(stage, detach)
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
+    commands.submit(stage, detach)
 
 
 @app.command()
 def status() -> None:
-    """Lists the jobs that were submitted from this checkout, and how they are."""
+    """List the jobs that were submitted from this checkout, with their state."""
     from pipeline.cli import cluster as commands
 
-    with one_line_errors("status"):
-        commands.status()
+    commands.status()
 
 
 @app.command()
 def logs(
-    stage: Annotated[str, typer.Argument(help="Such as distill.")],
-    follow: Annotated[bool, typer.Option("--follow", help="Until the job ends.")] = False,
+    stage: Annotated[str, typer.Argument(help="A stage that runs on a cluster, such as distill.")],
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Follow the log until the job ends.")
+    ] = False,
 ) -> None:
-    """Shows the log of the newest job of a stage."""
+    """Show the log of the newest job of a stage."""
     from pipeline.cli import cluster as commands
     from pipeline.console import setup_logging
 
     setup_logging()
-    with one_line_errors("logs"):
-        commands.logs(stage, follow)
+    commands.logs(stage, follow)
 
 
 @app.command()
 def scaling(
-    gpus: Annotated[
-        list[int] | None, typer.Option(help="How many; as often as needed, to compare.")
-    ] = None,
+    gpus: Annotated[list[int] | None, typer.Option(help="Number of GPUs; may be repeated.")] = None,
     change: Annotated[
-        list[str] | None, typer.Option("--set", help="input=number, as often as needed.")
+        list[str] | None, typer.Option("--set", help="input=number; may be repeated.")
     ] = None,
 ) -> None:
-    """What a billion images ask for: storage, hours, network and dollars, from stated inputs."""
+    """Estimate storage, hours, network and cost of training on a billion images."""
     from rich.markdown import Markdown
 
     from pipeline.bench.scaling.inputs import Inputs
     from pipeline.bench.scaling.scaling import GPUS, scaling_markdown
     from pipeline.console import stdout
 
-    with one_line_errors("scaling"):
-        text = scaling_markdown(Inputs().changed(change or []), gpus or GPUS)
-        if stdout.is_terminal:
-            stdout.print(Markdown(text))
-        else:
-            typer.echo(text)
+    text = scaling_markdown(Inputs().changed(change or []), gpus or GPUS)
+    if stdout.is_terminal:
+        stdout.print(Markdown(text))
+    else:
+        typer.echo(text)

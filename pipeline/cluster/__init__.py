@@ -1,1 +1,1 @@
-"""Stages on a Ray cluster: a laptop submits them as jobs, and brings their small outputs back."""
+"""Stages as jobs of a Ray cluster: submit, follow, fetch the outputs."""

@@ -1,5 +1,7 @@
-"""A cluster's dashboard as this project talks to it: one line where a person has to mend something,
-patience where the network fails.
+"""The jobs of a Ray cluster, by way of its dashboard.
+
+A mistake of the user becomes one `KdeovError`; where the network fails while a job runs, the client
+connects again.
 """
 
 from __future__ import annotations
@@ -11,30 +13,26 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError, StorageError
+from pipeline.cluster.compat import job_client, quiet_uploads, server_version
 from pipeline.runtime.ray_session import set_ray_environment
 
 if TYPE_CHECKING:
-    from ray.dashboard.modules.job.pydantic_models import JobDetails
-    from ray.job_submission import JobSubmissionClient
+    from ray.job_submission import JobDetails, JobSubmissionClient
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT_S = 30.0  # of one request
-QUIET_S = 60.0  # without a line of log, after which the connection is made anew: it may be dead
-PATIENCE_S = 900.0  # how long a dashboard may be away while a job runs
-PAUSE_S = 3.0  # between tries
-NAMES_EVERY_FILE = (
-    "dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk",
-    "_private.runtime_env.packaging", "_private.runtime_env.working_dir",
-)  # fmt: skip
-LAST = 2000  # characters of log that are shown of a job that ran before we came
+REQUEST_TIMEOUT_S = 30.0
+LOG_SILENCE_S = 60.0  # without a log line, the connection may be dead, and is made again
+RECONNECT_LIMIT_S = 900.0  # how long a dashboard may be away while a job runs
+RETRY_INTERVAL_S = 3.0
+TAIL_CHARACTERS = 2000  # of the log of a job that ran before `follow`
 
 
-class Unreachable(KdeovError):
-    """Nobody answers: for a job that runs, another try may help."""
+class Unreachable(StorageError):
+    """The dashboard does not answer; while a job runs, another try may help."""
 
 
 class Dashboard:
@@ -44,13 +42,14 @@ class Dashboard:
         address: `http://HOST:8265`.
 
     Raises:
-        KdeovError: Nobody answers there, or not a Ray like ours, or the token is not its own.
+        ConfigError: The address is no dashboard of a Ray of this version, or refuses the token.
+        StorageError: The dashboard does not answer.
     """
 
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/")
         if not self.address.startswith(("http://", "https://")):
-            raise KdeovError(
+            raise ConfigError(
                 f"cluster.address {address!r} is no address of a dashboard; give http://HOST:8265"
             )
         self._client = self._connect()
@@ -58,39 +57,28 @@ class Dashboard:
     def _connect(self) -> JobSubmissionClient:
         set_ray_environment()
         import ray
-        from ray.job_submission import JobSubmissionClient
 
-        class Client(JobSubmissionClient):
-            """One that does not wait for ever."""
-
-            def _do_request(self, *arguments: Any, **settings: Any) -> Any:
-                return super()._do_request(*arguments, timeout=TIMEOUT_S, **settings)
-
-        for name in NAMES_EVERY_FILE:
-            logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
+        quiet_uploads()
         try:
-            with self._told():
-                client = Client(self.address)
-        except KdeovError:
-            raise
-        # its answer is not that of a Ray
+            with self._user_errors():
+                client = job_client(self.address, REQUEST_TIMEOUT_S)
         except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
-            raise KdeovError(
+            raise ConfigError(
                 f"{self.address} is not the dashboard of a Ray cluster; see cluster.address in "
                 "params.yaml"
             ) from error
-        there = getattr(client, "_server_ray_version", None)
-        if there is not None and there != ray.__version__:
-            raise KdeovError(
-                f"Ray is {ray.__version__} here and {there} on the cluster at {self.address}; "
-                "install the same one (requirements.lock) on both"
+        version = server_version(client)
+        if version is not None and version != ray.__version__:
+            raise ConfigError(
+                f"Ray is {ray.__version__} here and {version} on the cluster at {self.address}; "
+                "install the same version (requirements.lock) on both"
             )
         return client
 
     def info(self, job: str) -> JobDetails | None:
-        """What the cluster knows of a job; None where it knows none of this id."""
+        """State of a job; None where the cluster knows no job of this id."""
         try:
-            with self._told():
+            with self._user_errors():
                 return self._client.get_job_info(job)
         except RuntimeError as error:
             if "404" in str(error):
@@ -98,61 +86,67 @@ class Dashboard:
             raise
 
     def submit(self, job: str, command: str, code: Path, environment: dict[str, str]) -> None:
-        """Starts a job, unless one of this id was started.
+        """Submits a job, unless one of this id exists.
 
         Args:
             job: Its id.
-            command: What its driver runs.
-            code: Folder that travels.
+            command: Shell command of its driver.
+            code: Folder to upload as the working directory.
             environment: Variables of every process of the job.
+
+        Raises:
+            ConfigError: The cluster refused the job.
         """
         try:
-            with self._told():
+            with self._user_errors():
                 self._client.submit_job(
                     entrypoint=command,
                     submission_id=job,
                     runtime_env={"working_dir": str(code), "env_vars": environment},
                 )
         except (RuntimeError, Unreachable) as error:
-            if self.info(job) is None:  # or someone else was as quick as we
+            if self.info(job) is None:  # else another process has submitted it meanwhile
                 reason = str(error).strip().splitlines()[-1][:300]
-                raise KdeovError(f"{self.address} refused the job {job}: {reason}") from error
+                raise ConfigError(f"{self.address} refused the job {job}: {reason}") from error
 
     def stop(self, job: str) -> None:
-        """Ends a job, if it runs, and waits until it has ended."""
-        end = time.monotonic() + TIMEOUT_S
-        on_progress = False
+        """Stops a job, if it runs, and waits until it has ended."""
+        end = time.monotonic() + REQUEST_TIMEOUT_S
+        asked = False
         while (info := self.info(job)) and not info.status.is_terminal():
-            if not on_progress:
-                with self._told():
+            if not asked:
+                with self._user_errors():
                     self._client.stop_job(job)
-                on_progress = True
+                asked = True
             if time.monotonic() > end:
-                raise KdeovError(f"{job} does not stop; look at {self.address}")
+                raise StorageError(f"{job} does not stop; look at {self.address}")
             time.sleep(0.5)
 
     def log(self, job: str) -> str:
-        """All that a job has written."""
-        with self._told():
+        """The log of a job so far."""
+        with self._user_errors():
             return self._client.get_job_logs(job)
 
-    def follow(self, job: str, all_of_it: bool) -> JobDetails | None:
-        """Shows the log of a job on standard error until the job ends. A connection that is lost is
-        made anew, and nothing is shown twice.
+    def follow(self, job: str, from_start: bool) -> JobDetails | None:
+        """Writes the log of a job to standard error until the job ends. A lost connection is made
+        again, and no line is written twice.
 
         Args:
             job: Its id.
-            all_of_it: From its first line; else what is new, and some lines before that.
+            from_start: Whether to write the whole log; else its last lines and what comes.
 
         Returns:
-            What became of it; None where the cluster does not know it any more.
+            The job's end; None where the cluster has forgotten the job.
+
+        Raises:
+            StorageError: The dashboard was away for too long.
         """
-        shown = LogTail(0) if all_of_it else None
+        tail = LogTail(0) if from_start else None
         lost: float | None = None
         while True:
             try:
-                shown = shown or LogTail(max(0, len(self.log(job)) - LAST))
-                asyncio.run(self._tail(job, shown))
+                tail = tail or LogTail(max(0, len(self.log(job)) - TAIL_CHARACTERS))
+                asyncio.run(self._tail(job, tail))
                 info = self.info(job)
                 if lost is not None:
                     logger.info("connected again")
@@ -160,28 +154,28 @@ class Dashboard:
                 if info is None:
                     return None
                 if info.status.is_terminal():
-                    shown.begin()
-                    shown.show(self.log(job))  # what came after the connection was closed
+                    tail.begin()
+                    tail.write(self.log(job))  # lines written after the connection closed
                     return info
                 time.sleep(0.5)
             except Unreachable as error:
                 if lost is None:
                     lost = time.monotonic()
-                    logger.warning("the connection is lost (%s); the job goes on; trying", error)
-                if time.monotonic() - lost > PATIENCE_S:
-                    raise KdeovError(
-                        f"{error}; {job} goes on where it is, and `dvc repro` finds it again"
+                    logger.warning("lost the connection (%s); the job goes on; retrying", error)
+                if time.monotonic() - lost > RECONNECT_LIMIT_S:
+                    raise StorageError(
+                        f"{error}; {job} goes on there, and `dvc repro` finds it again"
                     ) from error
-                time.sleep(PAUSE_S)
+                time.sleep(RETRY_INTERVAL_S)
 
-    async def _tail(self, job: str, shown: LogTail) -> None:
+    async def _tail(self, job: str, tail: LogTail) -> None:
         import aiohttp
 
-        shown.begin()
+        tail.begin()
         lines = self._client.tail_job_logs(job).__aiter__()
         try:
             while True:
-                shown.show(await asyncio.wait_for(lines.__anext__(), QUIET_S))
+                tail.write(await asyncio.wait_for(lines.__anext__(), LOG_SILENCE_S))
         except (StopAsyncIteration, asyncio.TimeoutError):
             return
         except aiohttp.WSServerHandshakeError as error:
@@ -191,8 +185,8 @@ class Dashboard:
             raise Unreachable(f"{self.address}: {type(error).__name__}") from error
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """What a person has to mend, in one line."""
+    def _user_errors(self) -> Iterator[None]:
+        """Turns what Ray and requests raise into a `KdeovError` where the user can fix it."""
         import requests
         from ray.exceptions import AuthenticationError
 
@@ -200,45 +194,45 @@ class Dashboard:
             yield
         except AuthenticationError as error:
             if "Forbidden" in str(error):
-                what = "refuses this token: it is of another cluster, or has expired"
+                what = "refuses this token, of another cluster or expired"
             else:
-                what = "asks for a token, and there is none here"
-            raise KdeovError(
+                what = "asks for a token, and none is set here"
+            raise ConfigError(
                 f"{self.address} {what}; put the cluster's into ~/.ray/auth_token, or name its "
                 "file in RAY_AUTH_TOKEN_PATH"
             ) from error
-        except (requests.JSONDecodeError, requests.HTTPError):  # someone answers, but no Ray
+        except (requests.JSONDecodeError, requests.HTTPError):  # a server that is no Ray
             raise
         except (requests.RequestException, ConnectionError) as error:
             raise Unreachable(
-                f"nobody answers at {self.address}; is the cluster up, and cluster.address right?"
+                f"no answer from {self.address}; is the cluster up, and cluster.address right?"
             ) from error
-        except RuntimeError as error:  # Ray's own for all that is no success
+        except RuntimeError as error:  # Ray raises it for every status but 200
             if "status code 5" in str(error):
                 reason = str(error).strip().splitlines()[-1][:200]
-                raise Unreachable(f"{self.address} is in trouble: {reason}") from error
+                raise Unreachable(f"{self.address} failed: {reason}") from error
             raise
 
 
 class LogTail:
-    """A log on standard error, of which each connection sends the beginning again.
+    """Writes a log to standard error once, though each connection sends it from the start.
 
     Args:
-        characters: That are to be left out.
+        skip: Characters at the start of the log that are not written.
     """
 
-    def __init__(self, characters: int) -> None:
-        self._shown, self._place = characters, 0
+    def __init__(self, skip: int) -> None:
+        self._written, self._received = skip, 0
 
     def begin(self) -> None:
-        """A new connection."""
-        self._place = 0
+        """Starts a new connection."""
+        self._received = 0
 
-    def show(self, text: str) -> None:
-        """What a connection sends next."""
-        new = text[max(0, self._shown - self._place) :]
-        self._place += len(text)
-        self._shown = max(self._shown, self._place)
+    def write(self, text: str) -> None:
+        """Writes what is new in the next piece of the connection."""
+        new = text[max(0, self._written - self._received) :]
+        self._received += len(text)
+        self._written = max(self._written, self._received)
         if new:
             sys.stderr.write(new)
             sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""The process of a job that runs its stage, on the cluster's head node."""
+"""The driver of a job: the process on the cluster's head node that runs a stage."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 Work = Callable[[Params, Layout], None]
 Preflight = Callable[[Params, Layout, bool], None]
 EXIT_USER_ERROR = 65
-"""Exit status of a driver whose stage ended with a line that a person has to read (EX_DATAERR):
-another attempt would end in the same way."""
-SPREADS_ITSELF = ("embed", "distill")
-"""Stages that use the workers of Ray; others run as a whole on one of them."""
+"""Exit status of a driver whose stage raised a `KdeovError` (EX_DATAERR of sysexits.h): another
+attempt would end in the same way."""
+STAGES_WITH_WORKERS = ("embed", "distill")
+"""Stages that start Ray workers themselves; any other runs as one task on one node."""
 
 
 def drive(stage: str, work: Work, preflight: Preflight) -> None:
@@ -36,14 +36,14 @@ def drive(stage: str, work: Work, preflight: Preflight) -> None:
 
     Args:
         stage: Its name.
-        work: The stage.
-        preflight: Checks all nodes before hours are spent on them.
+        work: The stage's function.
+        preflight: Checks all nodes before hours of work.
 
     Raises:
-        KdeovError: As the stage does.
+        KdeovError: As the stage's function and the preflight do.
     """
     with ray_session(1), one_line_errors_of_ray():
-        if stage in SPREADS_ITSELF:
+        if stage in STAGES_WITH_WORKERS:
             root = ready_node()
             assert root is not None
             params = load_params(root / "params.yaml")
@@ -55,7 +55,7 @@ def drive(stage: str, work: Work, preflight: Preflight) -> None:
 
 
 def _run_here(work: Work, use_gpu: bool | None = None) -> list[File]:
-    """The stage in this process; returns its outputs, which are in the storage then."""
+    """Runs the stage in this process and uploads its outputs; returns them."""
     root = ready_node()
     assert root is not None
     params = load_params(root / "params.yaml")

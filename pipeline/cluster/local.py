@@ -1,5 +1,6 @@
-"""A Ray cluster on this machine: one process a node, on 127.0.0.1 alone. It is for trying what a
-cluster does; one machine trains faster with `cluster.mode: local`.
+"""A Ray cluster on this machine: one process a node, on 127.0.0.1 alone.
+
+It is for trying out jobs; one machine trains faster with `cluster.mode: local`.
 """
 
 from __future__ import annotations
@@ -19,26 +20,26 @@ from pathlib import Path
 
 import psutil
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError, StorageError
+from pipeline.cluster.compat import RAY_COMMAND
 from pipeline.runtime.ray_session import set_ray_environment
 from pipeline.storage.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
-PATIENCE_S = 180.0  # for all nodes to be alive; one takes 20 s on a slow machine
-GRACE_S = 15.0  # for a node to end by itself
-RAY = (sys.executable, "-m", "ray.scripts.scripts")
-OBJECT_STORE = 200_000_000  # bytes a node; shards do not pass through Ray
+START_TIMEOUT_S = 180.0  # a node takes 20 s on a slow machine
+STOP_TIMEOUT_S = 15.0  # then a node is killed
+OBJECT_STORE_BYTES = 200_000_000  # a node; shards do not pass through Ray
 
 
 @dataclass
 class LocalCluster:
-    """Nodes that were started here.
+    """The nodes of a cluster that `start_cluster` started.
 
     Attributes:
-        address: Of the dashboard, for `cluster.address`.
-        gcs: Of the head node, for other nodes and for `ray.init`.
+        address: Address of the dashboard, for `cluster.address`.
+        gcs: Address of the head node, for other nodes and for `ray.init`.
         temporary: Folder of Ray's sessions and logs.
         processes: Process id and time of creation of each node, the head first.
     """
@@ -50,17 +51,17 @@ class LocalCluster:
 
     @classmethod
     def read(cls, folder: Path) -> LocalCluster | None:
-        """The cluster that was started from a checkout, if there is one."""
+        """Reads `cluster.json`; None where no cluster was started."""
         path = folder / "cluster.json"
         return cls(**read_json(path, "prepare")) if path.is_file() else None
 
     def write(self, folder: Path) -> None:
-        """So that it can be ended later."""
+        """Writes `cluster.json`, which `stop_cluster` reads."""
         write_json(folder / "cluster.json", asdict(self))
 
     @property
     def alive(self) -> list[psutil.Process]:
-        """Those of its processes that still run."""
+        """The processes of `processes` that still run."""
         found = []
         for pid, created in self.processes:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -70,7 +71,7 @@ class LocalCluster:
         return found
 
     def add(self, process: subprocess.Popen[bytes]) -> None:
-        """Remembers a node."""
+        """Adds a node's process."""
         self.processes.append((process.pid, psutil.Process(process.pid).create_time()))
 
 
@@ -78,23 +79,24 @@ def start_cluster(folder: Path, nodes: int, cpus: int) -> LocalCluster:
     """Starts nodes and waits until all are alive.
 
     Args:
-        folder: Where logs go, and what is needed to end them.
-        nodes: How many.
-        cpus: Of each node.
+        folder: Folder for logs and `cluster.json`.
+        nodes: Number of nodes.
+        cpus: CPUs of each node.
 
     Raises:
-        KdeovError: They run already, or one did not start.
+        ConfigError: A cluster of this folder is up already.
+        StorageError: A node did not start.
     """
     left = LocalCluster.read(folder)
     if left is not None and left.alive:
-        raise KdeovError(
-            f"{len(left.alive)} nodes are up already, at {left.address}; end them with `kdeov "
+        raise ConfigError(
+            f"{len(left.alive)} nodes are up already, at {left.address}; stop them with `kdeov "
             "cluster down`"
         )
     set_ray_environment()
     _ensure_token()
     port, dashboard, client = free_ports(3)
-    # Ray's sockets lie in it, and their paths may not be long
+    # short, because the paths of Ray's sockets must be
     temporary = tempfile.mkdtemp(prefix="kdeov-ray-")
     cluster = LocalCluster(f"http://{HOST}:{dashboard}", f"{ip_of(0)}:{port}", temporary)
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,12 +118,12 @@ def add_node(
 
     Args:
         folder: See `start_cluster`.
-        cluster: Gets the node.
-        cpus: Of the node.
-        place: Arguments of Ray that say what it is; None adds it to the cluster.
+        cluster: The cluster, which the node joins.
+        cpus: CPUs of the node.
+        place: Arguments of `ray start` for the head; None joins the cluster.
 
     Raises:
-        KdeovError: It did not start.
+        StorageError: The node did not start.
     """
     number, alive = len(cluster.processes), len(cluster.alive)
     log = folder / f"node-{number}.log"
@@ -136,10 +138,10 @@ def add_node(
 
 
 def stop_cluster(folder: Path) -> int:
-    """Ends exactly the processes that `start_cluster` started, and what they started.
+    """Stops the processes that `start_cluster` started, and their children, and no other.
 
     Returns:
-        How many nodes were alive.
+        Number of nodes that were alive.
     """
     cluster = LocalCluster.read(folder)
     if cluster is None:
@@ -149,25 +151,25 @@ def stop_cluster(folder: Path) -> int:
     for node in reversed(nodes):  # the head last
         with contextlib.suppress(psutil.NoSuchProcess):
             node.terminate()
-    _, left = psutil.wait_procs(tree, timeout=GRACE_S)
+    _, left = psutil.wait_procs(tree, timeout=STOP_TIMEOUT_S)
     for process in left:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(left, timeout=GRACE_S)
+    psutil.wait_procs(left, timeout=STOP_TIMEOUT_S)
     shutil.rmtree(cluster.temporary, ignore_errors=True)
     (folder / "cluster.json").unlink()
     return len(nodes)
 
 
 def ip_of(number: int) -> str:
-    """Address of a node: Ray takes 127.0.0.1 for the address in the network, which others reach.
-    Only Linux has more of them without asking.
+    """Loopback address of a node, 127.0.0.2 and up: Ray replaces 127.0.0.1 by the address in the
+    network. Only Linux has more than one without configuration.
     """
     return f"127.0.0.{2 + number}" if sys.platform == "linux" else HOST
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody uses now."""
+    """Ports of 127.0.0.1 that are free now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:
@@ -179,26 +181,26 @@ def free_ports(count: int) -> list[int]:
 
 
 def _ensure_token() -> None:
-    """A token for Ray's own authentication, where this person has none."""
+    """Makes a token for Ray's authentication, where the user has none."""
     given = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
     if not given and not (Path.home() / ".ray" / "auth_token").is_file():
         subprocess.run(
-            [*RAY, "get-auth-token", "--generate"], check=True, stdout=subprocess.DEVNULL
+            [*RAY_COMMAND, "get-auth-token", "--generate"], check=True, stdout=subprocess.DEVNULL
         )
 
 
 def _start_node(place: list[str], cpus: int, log: Path, address: str) -> subprocess.Popen[bytes]:
     agent = free_ports(1)[0]
     command = [
-        *RAY, "start", "--block", "--disable-usage-stats",
-        f"--num-cpus={cpus}", f"--object-store-memory={OBJECT_STORE}",
+        *RAY_COMMAND, "start", "--block", "--disable-usage-stats",
+        f"--num-cpus={cpus}", f"--object-store-memory={OBJECT_STORE_BYTES}",
         f"--dashboard-agent-listen-port={agent}", "--min-worker-port=0", "--max-worker-port=0",
         *place,
     ]  # fmt: skip
-    # jobs run `python`, which is to be this one
+    # jobs run `python`, which must be this one
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {**os.environ, "PATH": path, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
-    # Ray Train asks for it, and would find that of another cluster in Ray's usual folder
+    # Ray Train reads it; else it takes that of another cluster in Ray's usual folder
     environment["RAY_API_SERVER_ADDRESS"] = address
     environment.pop("RAY_ADDRESS", None)
     with open(log, "wb") as file:
@@ -209,11 +211,11 @@ def _start_node(place: list[str], cpus: int, log: Path, address: str) -> subproc
 
 
 def _wait(cluster: LocalCluster, process: subprocess.Popen[bytes], log: Path, count: int) -> None:
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + START_TIMEOUT_S
     while _count_alive(cluster.address) < count:
         if process.poll() is not None or time.monotonic() > end:
             last = (log.read_text(errors="replace").split("\n\n")[-1].split("\n") or [""])[0]
-            raise KdeovError(f"a node of Ray did not start ({last[:200]}); its log is {log}")
+            raise StorageError(f"a node of Ray did not start ({last[:200]}); its log is {log}")
         time.sleep(0.5)
 
 
@@ -224,7 +226,7 @@ def _count_alive(address: str) -> int:
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        # Ray takes the dead ones that a filter leaves out for a loss, and complains
+        # without a filter: Ray warns of the nodes that a filter leaves out
         nodes = list_nodes(address=address, timeout=5)
     except (RayStateApiException, RayError, OSError):  # it is not up yet
         return 0

@@ -1,4 +1,4 @@
-"""What of a checkout travels with a job: its code, which Ray packs and unpacks on every node."""
+"""The part of a checkout that a job uploads: its code, which Ray unpacks on every node."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 
 from pathspec import PathSpec
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError
 
-LIMIT = 100_000_000  # bytes; Ray keeps packages in the memory of the head node
-NAMED = 5  # largest entries that the refusal names
+MAX_PACKAGE_BYTES = 100_000_000  # Ray keeps packages in the memory of the head node
+NUM_ENTRIES_SHOWN = 5  # largest entries, in the error
 IGNORE_FILES = (".gitignore", ".rayignore")
 
 
-def check_package(root: Path, limit: int = LIMIT) -> int:
-    """Bytes of what would travel.
+def check_package(root: Path, limit: int = MAX_PACKAGE_BYTES) -> int:
+    """Size in bytes of the package.
 
     Raises:
-        KdeovError: More than `limit`; names the largest entries.
+        ConfigError: It exceeds `limit`; names the largest entries.
     """
     sizes: dict[str, int] = {}
     for path in packaged(root):
@@ -27,10 +27,10 @@ def check_package(root: Path, limit: int = LIMIT) -> int:
         sizes[entry] = sizes.get(entry, 0) + path.stat().st_size
     total = sum(sizes.values())
     if total > limit:
-        largest = sorted(sizes, key=lambda entry: -sizes[entry])[:NAMED]
+        largest = sorted(sizes, key=lambda entry: -sizes[entry])[:NUM_ENTRIES_SHOWN]
         named = ", ".join(f"{entry} ({sizes[entry] / 1e6:,.1f} MB)" for entry in largest)
-        raise KdeovError(
-            f"{root}: {total / 1e6:,.0f} MB would travel with the job, at most "
+        raise ConfigError(
+            f"{root}: {total / 1e6:,.0f} MB would be uploaded with the job, at most "
             f"{limit / 1e6:,.0f} may; the largest: {named}; list what the code does not need in "
             ".rayignore"
         )
@@ -38,7 +38,7 @@ def check_package(root: Path, limit: int = LIMIT) -> int:
 
 
 def packaged(root: Path) -> Iterator[Path]:
-    """The files that Ray packs: all that no `.gitignore` and no `.rayignore` on the way lists."""
+    """The files that Ray packs: those that no `.gitignore` or `.rayignore` above them lists."""
     yield from _packaged(root, [])
 
 
@@ -53,7 +53,7 @@ def _packaged(folder: Path, ignored: list[tuple[Path, PathSpec]]) -> Iterator[Pa
             # as Ray does: without the slash that git adds to folders
             if any(spec.match_file(str(path.relative_to(base))) for base, spec in ignored):
                 continue
-            if entry.is_dir():  # through links, as Ray does
+            if entry.is_dir():  # follows links, as Ray does
                 yield from _packaged(path, ignored)
             elif entry.is_file():
                 yield path

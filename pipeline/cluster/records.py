@@ -1,4 +1,4 @@
-"""Which jobs a checkout has submitted: one file a job in `work/jobs/`."""
+"""The jobs that a checkout has submitted: one file a job in `work/jobs/`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Record:
     """A job of this checkout.
 
     Attributes:
-        stage: What it runs.
-        id: On the cluster.
-        address: Of the cluster.
-        folder: Of the job, in the storage.
+        stage: Stage that it runs.
+        id: Id on the cluster.
+        address: Address of the cluster's dashboard.
+        folder: Address of the job's folder in the storage.
         since: Seconds since 1970 when it was submitted, or found running.
     """
 
@@ -27,13 +27,13 @@ class Record:
     since: float
 
     def write(self, layout: Layout) -> None:
-        """Keeps the first time at which the job was known."""
+        """Writes the record; an older one of the same job stays."""
         path = layout.jobs / f"{self.id}.json"
         if not path.is_file():
             write_json(path, asdict(self))
 
     @classmethod
     def all(cls, layout: Layout) -> list[Record]:
-        """The oldest first."""
+        """Reads all records, the oldest first."""
         found = [cls(**read_json(path, "distill")) for path in layout.jobs.glob("kdeov-*.json")]
         return sorted(found, key=lambda record: record.since)

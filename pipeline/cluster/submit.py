@@ -1,7 +1,7 @@
-"""A stage as a job of a cluster: submitted once, followed, and its outputs brought back.
+"""Runs a stage as a job of a Ray cluster: submits it, follows its log, fetches its outputs.
 
-A job is named by what it does, so whoever asks for the same finds it: it is followed where it runs,
-its outputs are taken where it has succeeded, and it is tried again where it has not.
+A job is named by a digest of what it does, so a second submission finds the first: it follows a job
+that runs, fetches the outputs of one that has succeeded, and tries a failed one again.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from pipeline.storage.files import writing, writing_folder
 from pipeline.storage.storage import Storage
 
 if TYPE_CHECKING:
-    from ray.dashboard.modules.job.pydantic_models import JobDetails
+    from ray.job_submission import JobDetails
 
 logger = logging.getLogger(__name__)
 
-OF_DVC = ("DVC_STAGE", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")  # MLflow shows them as tags
+DVC_VARIABLES = ("DVC_STAGE", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")  # tags of the MLflow run
 
 
 def runs_on_cluster(stage: str, params: Params) -> bool:
-    """Whether a stage goes to a cluster."""
+    """Whether a stage runs as a job."""
     return params.cluster.mode == "cluster" and stage in STAGES
 
 
@@ -49,9 +49,9 @@ def run_on_cluster(stage: str, params: Params, layout: Layout) -> None:
     """Runs a stage as a job, and puts its outputs in place.
 
     Raises:
-        KdeovError: The job could not run, or was stopped by someone else.
+        KdeovError: The job could not run, or was stopped elsewhere.
         KeyboardInterrupt: Ctrl-C, after the job was stopped.
-        SystemExit: The stage ended with a line of its own, which its log has shown.
+        SystemExit: The stage raised a `KdeovError`, which its log has shown.
     """
     submission = Submission.of(stage, params, layout)
     if stage == "embed" and not submission.done:
@@ -60,21 +60,21 @@ def run_on_cluster(stage: str, params: Params, layout: Layout) -> None:
     while not submission.done:
         try:
             started = submission.start()
-            info = submission.dashboard.follow(submission.id, all_of_it=started)
+            info = submission.dashboard.follow(submission.id, from_start=started)
         except KeyboardInterrupt:
             logger.info("stopping %s", submission.id)
             try:
                 submission.dashboard.stop(submission.id)
             except KdeovError as error:
-                logger.warning("it could not be stopped and may go on: %s", error)
+                logger.warning("the job could not be stopped and may go on: %s", error)
             raise
         if submission.done:
             break
-        why = _why_it_died(submission, info)
+        why = _cause_of_death(submission, info)
         failures += 1
         if failures > params.cluster.max_failures:
             raise KdeovError(
-                f"the driver of {submission.id} died {failures} times ({why}); mend the cause, or "
+                f"the driver of {submission.id} died {failures} times ({why}); fix the cause, or "
                 "raise cluster.max_failures"
             )
         logger.warning(
@@ -90,11 +90,11 @@ class Submission:
     """The newest attempt at a job.
 
     Attributes:
-        job: What runs.
-        files: Where its inputs lie here.
-        dashboard: Of the cluster.
-        layout: Of the checkout.
-        attempt: Counted from 1.
+        job: The job.
+        files: Local path of each input.
+        dashboard: Dashboard of the cluster.
+        layout: Paths of the checkout.
+        attempt: Number of the attempt, from 1.
     """
 
     job: Job
@@ -108,7 +108,8 @@ class Submission:
         """The newest attempt at a stage on this checkout as it is.
 
         Raises:
-            KdeovError: Something is wrong that can be known before.
+            KdeovError: The package is too large, an input is missing, or the cluster does not
+                answer.
         """
         check_package(layout.root)
         job, files = Job.of(stage, params, layout)
@@ -122,24 +123,24 @@ class Submission:
 
     @property
     def id(self) -> str:
-        """Of the attempt."""
+        """Id of the attempt on the cluster."""
         return f"{self.job.name}-{self.attempt}"
 
     @property
     def folder(self) -> Storage:
-        """Of the attempt, in the storage."""
+        """Folder of the attempt in the storage."""
         return Storage(self.job.storage) / f"jobs/{self.id}"
 
     @property
     def done(self) -> bool:
-        """Whether outputs are there to be taken."""
+        """Whether its outputs are in the storage."""
         return self.folder.size("outputs.json") is not None
 
     def start(self) -> bool:
-        """Submits the attempt, or the next one where it has ended; not what runs already.
+        """Submits the attempt, or the next one if it has ended; a job that runs stays.
 
         Returns:
-            Whether anything was submitted.
+            Whether a job was submitted.
         """
         info = self.dashboard.info(self.id)
         if info is not None and not info.status.is_terminal():
@@ -155,12 +156,12 @@ class Submission:
             if path.name == MANIFEST:
                 upload_missing(ShardFolder(path.parent, self.job.params["data"]["storage"]))
         self.job.write(self.folder)
-        variables = {name: os.environ[name] for name in OF_DVC if name in os.environ}
+        variables = {name: os.environ[name] for name in DVC_VARIABLES if name in os.environ}
         self.dashboard.submit(
             self.id,
             f"exec python -m stages.{self.job.stage}",
             self.layout.root,
-            # machines of a cluster may be taken away, so there is somebody to look
+            # nodes of a cluster may be preempted, so workers watch for notices
             {**variables, **set_ray_environment(), PREEMPTION: "1", JOB: self.folder.address},
         )
         self._record()
@@ -168,14 +169,14 @@ class Submission:
         return True
 
     def advance(self) -> None:
-        """Turns to the next attempt."""
+        """Goes to the next attempt."""
         self.attempt += 1
 
     def fetch_outputs(self) -> None:
         """Puts the outputs in place, all of them or none.
 
         Raises:
-            KdeovError: One is not in the storage any more.
+            KdeovError: An output is no longer in the storage.
         """
         files = outputs_of(self.folder) or []
         storage = Storage(self.job.storage)
@@ -198,7 +199,7 @@ class Submission:
 def _place(
     output: str, files: list[File], storage: Storage, root: Path, stack: contextlib.ExitStack
 ) -> None:
-    """Downloads an output, a file or a folder, which gets its name when the stack ends well."""
+    """Downloads an output, a file or a folder, to a temporary name until the stack ends well."""
     inside = [file for file in files if file.path.startswith(f"{output}/")]
     if inside:
         folder = stack.enter_context(writing_folder(root / output))
@@ -209,23 +210,23 @@ def _place(
             placed = stack.enter_context(writing(root / output))
             with tempfile.TemporaryDirectory() as folder_name:
                 fetch(storage, file, partial := Path(folder_name) / "file")
-                placed.write(partial.read_bytes())  # of metrics, which are small
+                placed.write(partial.read_bytes())  # metrics are small
 
 
-def _why_it_died(submission: Submission, info: JobDetails | None) -> str:
-    """Of a job that ended without outputs, and may be tried again.
+def _cause_of_death(submission: Submission, info: JobDetails | None) -> str:
+    """The cause, where a job ended without outputs and may be tried again.
 
     Raises:
-        KdeovError: It should not be tried again by itself.
-        SystemExit: Its log has shown why.
+        KdeovError: Another attempt would fail too, or is not wanted.
+        SystemExit: The stage raised a `KdeovError`, which the log has shown.
     """
     job = submission.id
     if info is None:
-        return "the cluster does not know it any more"
+        return "unknown to the cluster"
     code = info.driver_exit_code
     if info.status == "STOPPED":
         raise KdeovError(
-            f"{job} was stopped, not from here; `dvc repro` starts it again and goes on from its "
+            f"{job} was stopped elsewhere; `dvc repro` starts it again and goes on from its "
             "last checkpoint"
         )
     if code == EXIT_USER_ERROR:

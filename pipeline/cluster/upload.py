@@ -1,4 +1,4 @@
-"""Brings shards that were made before there was a storage to the storage."""
+"""Uploads shards that were made before `data.storage` was set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.config.paths import Layout
 from pipeline.console import progress
 from pipeline.embedding.shard_records import finished
 
-UPLOADS = 4  # at once
+NUM_UPLOADS = 4  # in parallel
 MADE_BY = {"images": "prepare", "teacher": "embed"}
 
 
@@ -21,7 +21,7 @@ def upload_missing(folder: ShardFolder) -> None:
     """Uploads the shards of a manifest that the storage lacks, from the folder.
 
     Args:
-        folder: Of one split.
+        folder: Folder of one split.
 
     Raises:
         KdeovError: A shard is in neither, its bytes differ, or the storage cannot be written.
@@ -29,7 +29,7 @@ def upload_missing(folder: ShardFolder) -> None:
     manifest = folder.manifest("prepare")
     made_by = MADE_BY[manifest.kind]
     with (
-        ThreadPoolExecutor(UPLOADS) as pool,
+        ThreadPoolExecutor(NUM_UPLOADS) as pool,
         progress(
             f"upload {manifest.kind} of {manifest.split}", len(manifest.shards), "shards"
         ) as bar,
@@ -39,8 +39,8 @@ def upload_missing(folder: ShardFolder) -> None:
 
 
 def upload_finished(params: Params, layout: Layout) -> None:
-    """Uploads the teacher shards that were embedded here before, with their notes, so that nobody
-    makes them again.
+    """Uploads the finished teacher shards of `out/` with their records, so that the cluster does
+    not embed them again.
 
     Raises:
         KdeovError: Images or teacher are missing, or the storage cannot be written.
@@ -50,5 +50,5 @@ def upload_finished(params: Params, layout: Layout) -> None:
         manifest = Manifest.read(layout.images / split, "prepare")
         folder = ShardFolder(layout.embeddings / split, params.data.storage)
         wanted = cache_identity(identity, params.embed, split)
-        with ThreadPoolExecutor(UPLOADS) as pool:
+        with ThreadPoolExecutor(NUM_UPLOADS) as pool:
             list(pool.map(lambda s: finished(folder, s, wanted), manifest.shards))  # noqa: B023

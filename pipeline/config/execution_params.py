@@ -23,6 +23,8 @@ class ClusterParams(Section):
     """Where embedding, training and evaluation run."""
 
     mode: Literal["inline", "local", "cluster"] = "local"
+    """`inline` runs in this process, `local` in Ray on this machine, `cluster` as jobs of a Ray
+    cluster."""
     address: str | None = None
     """Of a Ray cluster's dashboard, which takes jobs: `http://HOST:8265`."""
     storage: str | None = None
@@ -31,6 +33,7 @@ class ClusterParams(Section):
     num_workers: Count | tuple[Count, Count] = 2
     """How many train, or `[min, max]`: then training goes on with as many as there are."""
     use_gpu: bool | Literal["auto"] = "auto"
+    """Whether workers use GPUs; auto uses them where there are some."""
     dataloader_workers: Annotated[int, Field(ge=0)] = 0
     """Processes that read data, a worker."""
     max_failures: Annotated[int, Field(ge=0)] = 3
@@ -73,4 +76,6 @@ class TrackingParams(Section):
     """Where MLflow records; `MLFLOW_TRACKING_URI` wins over `uri`."""
 
     uri: str | None = None
+    """MLflow's tracking address; null is a database under `work/`."""
     experiment: str = "kdeov"
+    """Name of the MLflow experiment."""

@@ -7,187 +7,58 @@ where DVC sees it. Of the sections of sources, only the one that is used must st
 from __future__ import annotations
 
 import difflib
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from kdeov.errors import KdeovError
 from pipeline.config.execution_params import ClusterParams, DataParams, TrackingParams
 from pipeline.config.renamed import RENAMED
-from pipeline.config.schema import Count, NonNegative, Section, Seed, Share
-from pipeline.config.source_params import SOURCES, SourceSections
+from pipeline.config.schema import Section
+from pipeline.config.stage_params import (
+    DistillParams,
+    EfficiencyParams,
+    EmbedParams,
+    LinearProbeParams,
+    PrepareParams,
+    ReportParams,
+    RetrievalParams,
+    ZeroShotParams,
+)
 from pipeline.config.teacher_params import TeacherParams
 from pipeline.storage.storage import check_address
-
-
-class PrepareParams(SourceSections):
-    dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
-    """What metrics and reports call the data."""
-    source: str
-    path: Path
-    """What the source reads; DVC watches it."""
-    seed: Seed
-    samples_per_shard: Count
-    max_image_side: Count | None
-    """Images whose longer side exceeds it are reduced; others keep their bytes where they can."""
-    max_rejected: Share
-    """Share of unusable inputs above which the stage fails."""
-
-    @model_validator(mode="after")
-    def _source_is_there(self) -> PrepareParams:
-        if self.source not in SOURCES:
-            raise PydanticCustomError(
-                "source",
-                "source: choose from {sources}, not {source}",
-                {"sources": ", ".join(SOURCES), "source": repr(self.source)},
-            )
-        if getattr(self, self.source) is None:
-            raise PydanticCustomError(
-                "source",
-                "{source} is missing; add to this section `{source}: {example}`",
-                {"source": self.source, "example": SOURCES[self.source].example},
-            )
-        return self
-
-
-class EmbedParams(Section):
-    seed: Seed
-    views: Count
-    """Views of each training image; validation and test images have the plain one."""
-    crop_scale_min: Annotated[float, Field(gt=0, le=1)]
-    color_jitter: Annotated[float, Field(ge=0, lt=1)]
-    blur_prob: Share
-    precision: Literal["float32", "bfloat16", "float16"]
-    """What the teacher computes in; vectors are stored as float16 in any case."""
-
-
-class LossParams(Section):
-    """Weights of the loss terms; a term of weight 0 is not computed."""
-
-    feature: NonNegative
-    affinity: NonNegative
-    relation: NonNegative
-    contrastive: NonNegative
-    interactive: NonNegative
-    fusion: NonNegative
-    """Trains the fusion module alone; the index embedding does not depend on it."""
-
-
-def _known_backbone(name: str) -> str:
-    """What can be told of a name without building the network."""
-    if not re.fullmatch(r"yolo(v5|v8|11)[nsmlx]|timm:.+", name):
-        raise ValueError(
-            "choose yolov5, yolov8 or yolo11 with a size n, s, m, l or x (yolov8n), or timm:NAME"
-        )
-    return name
-
-
-class DistillParams(Section):
-    seed: Seed
-    backbone: Annotated[str, AfterValidator(_known_backbone)]
-    """`yolov5`, `yolov8` or `yolo11` with a size n, s, m, l or x; or `timm:` and a name of timm."""
-    fusion: Literal["film", "cross_attention"]
-    backbone_weights: Path | None
-    image_size: Annotated[int, Field(ge=32)]
-    epochs: Count
-    global_batch_size: Count
-    """Images a step, over all workers."""
-    micro_batch_size: Count
-    """Images a forward pass; a worker's share of a step is a multiple of it. Batch norm sees one
-    micro-batch at a time, so that numbers do not depend on how many workers there are."""
-    num_streams: Count
-    """Places of the data that a step mixes, each read in sequence; workers share them evenly."""
-    shuffle_buffer: Count
-    """Images, over all workers, that are in memory and shuffled together."""
-    learning_rate: Annotated[float, Field(gt=0)]
-    backbone_learning_rate: NonNegative | None
-    """Of the backbone alone; 0 leaves it as it is, null trains it like the rest."""
-    freeze_batch_norm: bool
-    """Whether the backbone's batch norms keep their statistics, which pretrained weights bring."""
-    ridge_init: Annotated[float, Field(gt=0)] | None
-    """Strength of the ridge regression that fits the last linear map before training; null starts
-    from random weights. See `kdeov.training.ridge_init`."""
-    weight_decay: NonNegative
-    warmup_fraction: Share
-    """Share of all steps."""
-    max_grad_norm: Annotated[float, Field(gt=0)]
-    ema_decay: Annotated[float, Field(ge=0, lt=1)]
-    """Decay of the weight average that is evaluated and saved; 0 keeps the plain weights."""
-    feature_loss: Literal["cosine", "l2"]
-    losses: LossParams
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> DistillParams:
-        """What would otherwise be told after hours of embedding."""
-        for key in ("num_streams", "micro_batch_size"):
-            if self.global_batch_size % getattr(self, key):
-                raise PydanticCustomError(
-                    "part",
-                    "global_batch_size = {batch} is no multiple of distill.{key} = {value}",
-                    {"batch": self.global_batch_size, "key": key, "value": getattr(self, key)},
-                )
-        if self.backbone_weights is None and (
-            self.freeze_batch_norm or self.backbone_learning_rate == 0
-        ):
-            raise PydanticCustomError(
-                "part", "backbone_weights: null are random weights, which are not worth freezing"
-            )
-        return self
-
-
-class ZeroShotParams(Section):
-    templates: str
-    """Set of `kdeov.prompts`."""
-    class_names: dict[str, str | None] | Path | None
-    """What prompts call classes, null leaving one out: a mapping, or a JSON file with one. DVC
-    watches a mapping; of a file, results state the digest, which whoever shows them compares."""
-    bootstrap_samples: Count
-    """Of the bootstrap that gives the 95% intervals."""
-
-
-class LinearProbeParams(Section):
-    C_grid: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
-    """Values of C among which the validation split chooses."""
-    bootstrap_samples: Count
-
-
-class RetrievalParams(Section):
-    rerank: Annotated[int, Field(ge=0)]
-    """First hits that fusion re-orders, as a row of its own; 0 leaves the row out."""
-    bootstrap_samples: Count
-
-
-class EfficiencyParams(Section):
-    threads: Count
-    batch_size: Count
-    repeats: Count
-    reference_size: Annotated[int, Field(ge=32, multiple_of=32)]
-    """Side at which the student is timed against the reference, CLIP's ViT-B/32."""
-
-
-class ReportParams(Section):
-    examples: Count
 
 
 class Params(Section):
     """All of `params.yaml`."""
 
     prepare: PrepareParams
+    """Stage `prepare`: images and captions into shards."""
     teacher: TeacherParams
+    """Stage `teacher`: the frozen CLIP."""
     embed: EmbedParams
+    """Stage `embed`: views and their teacher embeddings."""
     distill: DistillParams
+    """Stage `distill`: training of the student."""
     zero_shot: ZeroShotParams
+    """Stage `zero_shot`."""
     linear_probe: LinearProbeParams
+    """Stage `linear_probe`."""
     retrieval: RetrievalParams
+    """Stage `retrieval`."""
     efficiency: EfficiencyParams
+    """Stage `efficiency`."""
     report: ReportParams
+    """Stage `report`."""
     data: DataParams = DataParams()
+    """Where shards lie."""
     cluster: ClusterParams = ClusterParams()
+    """Where and how stages run."""
     tracking: TrackingParams = TrackingParams()
+    """Where MLflow is."""
 
     @model_validator(mode="after")
     def _cluster_has_storage(self) -> Params:

@@ -12,6 +12,7 @@ import yaml
 from kdeov.errors import KdeovError
 from pipeline.storage.files import digest, sha256_file
 
+INPUTS = (".", ":(exclude)dvc.lock", ":(exclude)metrics")  # pathspecs of git
 LENGTH = 16  # hexadecimal digits
 PACKAGES = ("kdeov", "pipeline", "stages")
 CODE_SUFFIXES = (".py", ".json", ".yaml", ".j2")
@@ -63,7 +64,10 @@ def fingerprint(**ingredients: Any) -> str:
 
 
 def git_state(root: Path) -> dict[str, str]:
-    """Commit and whether files differ from it; empty outside of git."""
+    """Commit, and whether files differ from it; empty outside of git.
+
+    `dvc.lock` and `metrics/` do not count: `dvc repro` itself writes them.
+    """
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -71,7 +75,7 @@ def git_state(root: Path) -> dict[str, str]:
         ).stdout.strip()
 
     try:
-        dirty = git("status", "--porcelain", "--untracked-files=no") != ""
+        dirty = git("status", "--porcelain", "--untracked-files=no", "--", *INPUTS) != ""
         return {"git.commit": git("rev-parse", "HEAD"), "git.dirty": str(dirty).lower()}
     except (OSError, subprocess.CalledProcessError):
         return {}

@@ -33,8 +33,11 @@ class ScenesParams(SourceSection):
     example = "{train: 4000, val: 512, test: 1024}"
 
     train: Count
+    """Number of training images."""
     val: Count
+    """Number of validation images."""
     test: Count
+    """Number of test images."""
 
 
 class CaptionsCsvParams(SourceSection):
@@ -48,11 +51,15 @@ class CaptionsCsvParams(SourceSection):
     table: str
     """A .csv, .tsv or .parquet file within `prepare.path`: one row a caption."""
     image_column: str
+    """Column of file names."""
     caption_column: str
+    """Column of captions."""
     label_column: str | None
     """Column of class names, where images have them."""
     val: Share
+    """Share of the images for validation."""
     test: Share
+    """Share of the images for the test."""
 
 
 class CocoPart(Section):
@@ -73,7 +80,9 @@ class CocoParams(SourceSection):
     )
 
     train: CocoPart
+    """Files of the training split."""
     test: CocoPart
+    """Files of the test split."""
     val: Share
     """Share of the training images."""
 
@@ -103,8 +112,11 @@ class ArrayPart(Section):
 
 class ArraySplits(Section):
     train: ArrayPart
+    """Arrays of the training split."""
     val: ArrayPart | None
+    """Arrays of the validation split."""
     test: ArrayPart | None
+    """Arrays of the test split."""
 
 
 class ArraysParams(SourceSection):
@@ -121,7 +133,9 @@ class ArraysParams(SourceSection):
     templates: str | None
     """Set of `kdeov.prompts` that makes captions of class names; null makes none."""
     val: Share
+    """Share of the training images, where `splits.val` is null."""
     test: Share
+    """Share of the training images, where `splits.test` is null."""
 
 
 class CifarParams(SourceSection):
@@ -135,7 +149,9 @@ class CifarParams(SourceSection):
 
 class Shares(Section):
     val: Share
+    """Share of the images for validation."""
     test: Share
+    """Share of the images for the test."""
 
 
 class FlickrParams(SourceSection):
@@ -162,14 +178,23 @@ class SourceSections(Section):
     """The part of `prepare` that holds the sections of sources."""
 
     scenes: ScenesParams | None = None
+    """Generated scenes."""
     captions_csv: CaptionsCsvParams | None = None
+    """Images with a table of captions."""
     coco: CocoParams | None = None
+    """COCO: images with captions and boxes."""
     flickr: FlickrParams | None = None
+    """Flickr8k or Flickr30k."""
     image_folder: ImageFolderParams | None = None
+    """One folder of images a class."""
     arrays: ArraysParams | None = None
+    """Images in an .npz or .npy file."""
     cifar10: CifarParams | None = None
+    """CIFAR-10."""
     cifar100: CifarParams | None = None
+    """CIFAR-100."""
     shards: ShardsParams | None = None
+    """Image shards made elsewhere."""
 
 
 SOURCES: dict[str, type[SourceSection]] = {

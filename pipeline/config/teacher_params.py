@@ -35,11 +35,17 @@ class TinyTeacherParams(TeacherSection):
     )
 
     seed: Seed
+    """Seed of initial weights and batches."""
     epochs: Count
+    """Passes over the training captions."""
     batch_size: Annotated[int, Field(ge=2)]
+    """Image and caption pairs a step."""
     learning_rate: Annotated[float, Field(gt=0)]
+    """Peak learning rate."""
     width: Annotated[int, Field(ge=8, multiple_of=2)]
+    """Channels of the first layer."""
     embed_dim: Count
+    """Dimension of the embeddings."""
 
 
 class ClipParams(TeacherSection):
@@ -109,10 +115,12 @@ class EmbeddingsParams(TeacherSection):
     """How an image finds its vector: `key_column` holds its key in the shards, or its name in the
     source; or its row in the source's array is the row of its vector."""
     key_column: str | None
+    """Column of `metadata` that names the image; null for `row`."""
     prefix: str
     """Is cut off at the front of what `key_column` holds: the folder of the images, say. For
     `row`, the name of the array: `test_x/`."""
     caption_column: str | None
+    """Column of `metadata` with the captions; null without captions."""
     texts: list[TextVectorsParams]
     """Of class names: what zero-shot classification can name."""
     splits_without_embeddings: list[Literal["test"]]
@@ -135,15 +143,20 @@ class EmbeddingsParams(TeacherSection):
 
 class TeacherParams(Section):
     source: Literal["tiny", "clip", "open_clip", "embeddings"]
+    """Kind of teacher, whose part must be there."""
     path: Path
     """What the teacher is made from, which DVC watches: the images that `tiny` learns from, a
     weight file, or the folder of vectors."""
     sha256: str | None
     """Of the tensors, where they must not change unnoticed; the stage prints it."""
     tiny: TinyTeacherParams | None = None
+    """A small CLIP trained here."""
     clip: ClipParams | None = None
+    """A model of the `clip` package."""
     open_clip: OpenClipParams | None = None
+    """A model of the `open_clip` package."""
     embeddings: EmbeddingsParams | None = None
+    """Embeddings computed elsewhere."""
 
     @property
     def options(self) -> TeacherSection:

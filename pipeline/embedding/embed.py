@@ -22,7 +22,7 @@ from pipeline.artifacts.identity import PRECOMPUTED, cache_identity, read_teache
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import MANIFEST, Manifest, Shard
 from pipeline.config.execution_params import ClusterParams
-from pipeline.config.params import EmbedParams
+from pipeline.config.stage_params import EmbedParams
 from pipeline.console import progress
 from pipeline.embedding.shard_records import finished, record_path
 from pipeline.embedding.worker import EmbedConfig, EmbedWorker, RayEmbedWorker, ShardTask

@@ -17,7 +17,7 @@ from kdeov.teachers.base import TowerTeacher
 from pipeline.artifacts.identity import cache_identity, view_plan
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import Shard
-from pipeline.config.params import EmbedParams
+from pipeline.config.stage_params import EmbedParams
 from pipeline.embedding.embedder import ShardEmbedder, fitting_batch
 from pipeline.embedding.shard_records import write_record
 from pipeline.embedding.table_embedder import TableEmbedder

@@ -18,8 +18,9 @@ from kdeov.export import ImageTower
 from kdeov.models.model import KDEOVModel
 from kdeov.teachers.base import TowerTeacher
 from kdeov.weights.clip import import_clip
-from pipeline.config.params import EfficiencyParams, Params
+from pipeline.config.params import Params
 from pipeline.config.paths import Layout
+from pipeline.config.stage_params import EfficiencyParams
 from pipeline.evaluation.shared.timing import interleaved
 from pipeline.storage.files import write_json
 from pipeline.teachers.load import Teacher, load_teacher

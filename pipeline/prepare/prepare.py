@@ -14,7 +14,7 @@ from kdeov.errors import KdeovError
 from pipeline.artifacts.dataset import SPLITS, Dataset
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import Manifest
-from pipeline.config.params import PrepareParams
+from pipeline.config.stage_params import PrepareParams
 from pipeline.console import printable, progress
 from pipeline.prepare.make_shards import ShardMaker, ShardResult, choose_num_processes
 from pipeline.prepare.near_duplicates import near_duplicates

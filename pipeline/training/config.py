@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.params import DistillParams
+from pipeline.config.stage_params import DistillParams
 from pipeline.data.epoch_plan import EpochPlan
 from pipeline.data.paired_shards import PairedShards
 from pipeline.storage.storage import Storage

@@ -174,7 +174,7 @@ def test_ctrl_c_stops_the_job_and_one_that_others_stop_is_told(
     assert command.process.wait(60) == 1
     # the job's own last words may be there too
     line = [line for line in command.said.splitlines() if line.startswith("embed: ")][-1]
-    assert f"{job} was stopped, not from here; `dvc repro` starts it again" in line
+    assert job in line and "was stopped" in line and "`dvc repro`" in line
     assert "Traceback" not in command.said
 
 

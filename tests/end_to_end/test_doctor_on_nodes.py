@@ -20,7 +20,8 @@ from mlflow.entities import ViewType
 
 from pipeline.artifacts.shard_folder import object_name
 from pipeline.artifacts.shards import Manifest
-from pipeline.cluster.local import RAY, LocalCluster
+from pipeline.cluster.compat import RAY_COMMAND
+from pipeline.cluster.local import LocalCluster
 from pipeline.config.params import load_params
 from pipeline.config.paths import Layout
 from pipeline.doctor.tracker import mlflow
@@ -108,7 +109,7 @@ def nodes(
         ["mount", "--bind", str(folder / "code.py"), str(code)],
     ]
     start = [
-        "exec", *RAY, "start", "--block", "--num-cpus=1", f"--address={cluster.gcs}",
+        "exec", *RAY_COMMAND, "start", "--block", "--num-cpus=1", f"--address={cluster.gcs}",
         "--node-ip-address=127.0.0.99", "--min-worker-port=0", "--max-worker-port=0",
         "--object-store-memory=100000000", "--dashboard-agent-listen-port=0",
     ]  # fmt: skip

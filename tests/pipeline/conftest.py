@@ -64,7 +64,7 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def make_params(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Params]:
-    """The repository's params at a tiny size; `make_params(distill={"ema_decay": 0.5})` changes some."""
+    """The repository's params, tiny; `make_params(distill={"ema_decay": 0.5})` changes some."""
 
     def make(**sections: dict[str, Any]) -> Params:
         values = _merge(yaml.safe_load((ROOT / "params.yaml").read_text()), TINY)

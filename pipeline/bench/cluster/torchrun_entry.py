@@ -13,7 +13,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from kdeov.errors import KdeovError
-from pipeline.config.params import DistillParams
+from pipeline.config.stage_params import DistillParams
 from pipeline.storage.files import read_json
 from pipeline.storage.storage import Storage
 from pipeline.training.config import TrainConfig

@@ -19,7 +19,7 @@ from pipeline.bench.data.planning import PER_SHARD, write_manifest
 from pipeline.bench.figures import Figure
 from pipeline.bench.fixtures import WEB_IMAGE, photographs, write_images, write_vectors
 from pipeline.bench.sizes import ClusterSizes, cluster_params
-from pipeline.config.params import LossParams
+from pipeline.config.stage_params import LossParams
 from pipeline.data.loader import EpochStream, epoch_loader
 from pipeline.storage.storage import Storage
 from pipeline.training.config import TrainConfig

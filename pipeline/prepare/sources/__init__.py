@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipeline.config.params import PrepareParams
+from pipeline.config.stage_params import PrepareParams
 from pipeline.prepare.readers.base import Source
 from pipeline.prepare.sources.arrays import arrays
 from pipeline.prepare.sources.captions_csv import captions_csv

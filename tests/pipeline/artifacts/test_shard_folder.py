@@ -96,7 +96,7 @@ def test_prepare_leaves_manifests_and_they_are_those_of_local_shards(
     values.write_text(params.prepare.model_dump_json())
     script = f"""
 from pathlib import Path
-from pipeline.config.params import PrepareParams
+from pipeline.config.stage_params import PrepareParams
 from pipeline.prepare.prepare import prepare
 params = PrepareParams.model_validate_json(Path({str(values)!r}).read_text())
 prepare(params, Path({str(out)!r}), {processes}, {storage.address!r})

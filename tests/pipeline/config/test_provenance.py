@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,3 +153,23 @@ def test_a_folder_that_is_no_checkout_is_named(
 
 def test_a_folder_outside_of_git_has_no_commit(tmp_path: Path) -> None:
     assert git_state(tmp_path) == {}
+
+
+def test_a_checkout_is_dirty_by_edits_and_not_by_what_dvc_repro_writes(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        identity = ("-c", "user.name=t", "-c", "user.email=t@t.invalid")
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True)
+
+    for name in ("dvc.lock", "metrics/distill.json", "params.yaml"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("1")
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "start")
+    assert git_state(tmp_path)["git.dirty"] == "false"
+    (tmp_path / "dvc.lock").write_text("2")
+    (tmp_path / "metrics" / "distill.json").write_text("2")
+    assert git_state(tmp_path)["git.dirty"] == "false"
+    (tmp_path / "params.yaml").write_text("2")
+    assert git_state(tmp_path)["git.dirty"] == "true"

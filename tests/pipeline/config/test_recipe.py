@@ -105,7 +105,7 @@ def test_the_commands_list_recipes_and_say_what_is_missing(
     listed = CliRunner().invoke(app, ["recipes"], env={"COLUMNS": "200"})
     assert listed.exit_code == 0 and all(name in listed.output for name in NAMES)
     used = CliRunner().invoke(app, ["use", "coco", "--data", str(tmp_path / "data")])
-    assert used.exit_code == 0 and "is not here" in used.output
+    assert used.exit_code == 0 and "is missing" in used.output
     assert "--set prepare.path=PATH" in used.output
     unknown = CliRunner().invoke(app, ["use", "cocoa"])
     assert unknown.exit_code == 1 and "no recipe is called 'cocoa'" in unknown.output

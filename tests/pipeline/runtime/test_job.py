@@ -237,7 +237,7 @@ def test_nothing_here_believes_to_be_on_a_cluster() -> None:
     ("command", "status", "words"),
     [
         (["submit", "prepare"], 1, "'prepare' does not run on a cluster; these do: embed, distill"),
-        (["submit", "distill"], 1, "nobody answers at http://127.0.0.1:9;"),
+        (["submit", "distill"], 1, "http://127.0.0.1:9;"),
         (["logs", "distill"], 1, "no job of distill was submitted from here"),
         (["status"], 0, "no job was submitted from here"),
         (["cluster", "down"], 0, "no nodes of this checkout are up"),

@@ -1,0 +1,190 @@
+"""The sections of `params.yaml` of one stage each; `teacher` has a file of its own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from pipeline.config.schema import Count, NonNegative, Section, Seed, Share
+from pipeline.config.source_params import SOURCES, SourceSections
+
+
+class PrepareParams(SourceSections):
+    dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    """What metrics and reports call the data."""
+    source: str
+    """Name of the source, whose section must be there."""
+    path: Path
+    """What the source reads; DVC watches it."""
+    seed: Seed
+    """Seed of generated images and of random splits."""
+    samples_per_shard: Count
+    """Images a shard."""
+    max_image_side: Count | None
+    """Images whose longer side exceeds it are reduced; others keep their bytes where they can."""
+    max_rejected: Share
+    """Share of unusable inputs above which the stage fails."""
+
+    @model_validator(mode="after")
+    def _source_is_there(self) -> PrepareParams:
+        if self.source not in SOURCES:
+            raise PydanticCustomError(
+                "source",
+                "source: choose from {sources}, not {source}",
+                {"sources": ", ".join(SOURCES), "source": repr(self.source)},
+            )
+        if getattr(self, self.source) is None:
+            raise PydanticCustomError(
+                "source",
+                "{source} is missing; add to this section `{source}: {example}`",
+                {"source": self.source, "example": SOURCES[self.source].example},
+            )
+        return self
+
+
+class EmbedParams(Section):
+    seed: Seed
+    """Seed of the views."""
+    views: Count
+    """Views of each training image; validation and test images have the plain one."""
+    crop_scale_min: Annotated[float, Field(gt=0, le=1)]
+    """Smallest share of the image's area that a crop shows."""
+    color_jitter: Annotated[float, Field(ge=0, lt=1)]
+    """Strength of changes of brightness, contrast and saturation."""
+    blur_prob: Share
+    """Share of views that are blurred."""
+    precision: Literal["float32", "bfloat16", "float16"]
+    """What the teacher computes in; vectors are stored as float16 in any case."""
+
+
+class LossParams(Section):
+    """Weights of the loss terms; a term of weight 0 is not computed."""
+
+    feature: NonNegative
+    """Weight of the distance between student and teacher embeddings."""
+    affinity: NonNegative
+    """Weight of the affinity loss between image and text similarities."""
+    relation: NonNegative
+    """Weight of the loss on similarities within a batch."""
+    contrastive: NonNegative
+    """Weight of the contrastive loss between images and captions."""
+    interactive: NonNegative
+    """Weight of the interactive contrastive loss of CLIP-KD."""
+    fusion: NonNegative
+    """Trains the fusion module alone; the index embedding does not depend on it."""
+
+
+def _known_backbone(name: str) -> str:
+    """What can be told of a name without building the network."""
+    if not re.fullmatch(r"yolo(v5|v8|11)[nsmlx]|timm:.+", name):
+        raise ValueError(
+            "choose yolov5, yolov8 or yolo11 with a size n, s, m, l or x (yolov8n), or timm:NAME"
+        )
+    return name
+
+
+class DistillParams(Section):
+    seed: Seed
+    """Seed of initial weights and of the order of the data."""
+    backbone: Annotated[str, AfterValidator(_known_backbone)]
+    """`yolov5`, `yolov8` or `yolo11` with a size n, s, m, l or x; or `timm:` and a name of timm."""
+    fusion: Literal["film", "cross_attention"]
+    """Kind of fusion module."""
+    backbone_weights: Path | None
+    """Pretrained weights of the backbone (.pt, .safetensors); null starts from random ones."""
+    image_size: Annotated[int, Field(ge=32)]
+    """Side of the student's input in pixels."""
+    epochs: Count
+    """Passes over the training images."""
+    global_batch_size: Count
+    """Images a step, over all workers."""
+    micro_batch_size: Count
+    """Images a forward pass; a worker's share of a step is a multiple of it. Batch norm sees one
+    micro-batch at a time, so that numbers do not depend on how many workers there are."""
+    num_streams: Count
+    """Places of the data that a step mixes, each read in sequence; workers share them evenly."""
+    shuffle_buffer: Count
+    """Images, over all workers, that are in memory and shuffled together."""
+    learning_rate: Annotated[float, Field(gt=0)]
+    """Peak learning rate."""
+    backbone_learning_rate: NonNegative | None
+    """Of the backbone alone; 0 leaves it as it is, null trains it like the rest."""
+    freeze_batch_norm: bool
+    """Whether the backbone's batch norms keep their statistics, which pretrained weights bring."""
+    ridge_init: Annotated[float, Field(gt=0)] | None
+    """Strength of the ridge regression that fits the last linear map before training; null starts
+    from random weights. See `kdeov.training.ridge_init`."""
+    weight_decay: NonNegative
+    """Weight decay of AdamW."""
+    warmup_fraction: Share
+    """Share of all steps."""
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    """Norm to which gradients are clipped."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    """Decay of the weight average that is evaluated and saved; 0 keeps the plain weights."""
+    feature_loss: Literal["cosine", "l2"]
+    """Distance of the loss term `feature`."""
+    losses: LossParams
+    """Weights of the loss terms."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> DistillParams:
+        """What would otherwise be told after hours of embedding."""
+        for key in ("num_streams", "micro_batch_size"):
+            if self.global_batch_size % getattr(self, key):
+                raise PydanticCustomError(
+                    "part",
+                    "global_batch_size = {batch} is no multiple of distill.{key} = {value}",
+                    {"batch": self.global_batch_size, "key": key, "value": getattr(self, key)},
+                )
+        if self.backbone_weights is None and (
+            self.freeze_batch_norm or self.backbone_learning_rate == 0
+        ):
+            raise PydanticCustomError(
+                "part", "backbone_weights: null are random weights, which are not worth freezing"
+            )
+        return self
+
+
+class ZeroShotParams(Section):
+    templates: str
+    """Set of `kdeov.prompts`."""
+    class_names: dict[str, str | None] | Path | None
+    """What prompts call classes, null leaving one out: a mapping, or a JSON file with one. DVC
+    watches a mapping; of a file, results state the digest, which whoever shows them compares."""
+    bootstrap_samples: Count
+    """Of the bootstrap that gives the 95% intervals."""
+
+
+class LinearProbeParams(Section):
+    C_grid: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    """Values of C among which the validation split chooses."""
+    bootstrap_samples: Count
+    """Bootstrap samples of the 95% intervals."""
+
+
+class RetrievalParams(Section):
+    rerank: Annotated[int, Field(ge=0)]
+    """First hits that fusion re-orders, as a row of its own; 0 leaves the row out."""
+    bootstrap_samples: Count
+    """Bootstrap samples of the 95% intervals."""
+
+
+class EfficiencyParams(Section):
+    threads: Count
+    """CPU threads of the measurement."""
+    batch_size: Count
+    """Images a forward pass, where throughput is measured."""
+    repeats: Count
+    """Number of timed forward passes."""
+    reference_size: Annotated[int, Field(ge=32, multiple_of=32)]
+    """Side at which the student is timed against the reference, CLIP's ViT-B/32."""
+
+
+class ReportParams(Section):
+    examples: Count
+    """Number of example images in the report."""
