@@ -30,6 +30,7 @@ FILES = {
     "out/images/train/manifest.json": '{"shards": []}',
     "out/images/train/000000.tar": "images",
     "out/teacher/teacher.json": "{}",
+    "out/teacher/identity.json": "{}",
     "out/embeddings/train/manifest.json": '{"shards": []}',
     "out/student/student.json": "{}",
 }

@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from kdeov.errors import KdeovError
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.storage.storage import BLOCK, Storage, check_address
 from pipeline.training.checkpoints import CheckpointStore
@@ -181,7 +182,7 @@ def test_an_error_shows_no_secret(
     bucket: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, log: Any
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://user:{SECRET}@127.0.0.1:9")
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(KdeovError) as caught:
         Storage(bucket, patience_s=1.0).read("x")
     assert "AWS_ENDPOINT_URL" in str(caught.value)
     assert "trying again" in log.text
@@ -201,10 +202,11 @@ def test_what_is_missing_on_this_machine_is_named(
 ) -> None:
     script = f"""
     {before}
+    from kdeov.errors import KdeovError
     from pipeline.storage.storage import Storage
     try:
         Storage({bucket!r}).read("x")
-    except ValueError as error:
+    except KdeovError as error:
         print(error)
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
