@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeov.data.views import ViewPlan
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from pipeline.config.params import EmbedParams
 from pipeline.storage.files import read_json
 
@@ -70,16 +70,20 @@ def differences(wanted: Any, found: Any, name: str = "") -> list[str]:
     return [] if wanted == found else [f"{name} is {found!r}, wanted {wanted!r}"]
 
 
-def require_identity(
-    wanted: dict[str, Any], found: dict[str, Any], where: str, made_by: str = "embed"
-) -> None:
-    """Refuses what was made from something else.
+def require_identity(wanted: dict[str, Any], found: dict[str, Any], path: Path) -> None:
+    """Refuses a cache or teacher that was made from something else.
+
+    Args:
+        wanted: The identity that params ask for.
+        found: The identity in the file.
+        path: The file: a manifest of the cache, or the teacher's `identity.json`.
 
     Raises:
-        KdeovError: They differ; names each difference.
+        DataError: They differ; names each difference.
     """
     lines = differences(wanted, found)
     if lines:
-        raise KdeovError(
-            f"{where}: made from something else ({'; '.join(lines)}); run `dvc repro {made_by}`"
+        stage = "-f teacher" if path.name == IDENTITY else "embed"
+        raise DataError(
+            f"{path}: made from something else ({'; '.join(lines)}); run `dvc repro {stage}`"
         )

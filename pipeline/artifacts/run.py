@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.storage.files import read_json, write_json
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import Storage, open_storage
 
 RUN = "run.json"
 HISTORY = "history.json"  # of a run, with the columns of the machine
@@ -61,4 +61,4 @@ def runs_storage(params: Params, layout: Layout) -> Storage:
     shared = params.cluster.storage
     if params.cluster.mode == "cluster":
         shared = shared or params.data.storage
-    return Storage(shared) / "runs" if shared else Storage(str(layout.runs))
+    return open_storage(shared) / "runs" if shared else open_storage(str(layout.runs))

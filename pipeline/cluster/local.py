@@ -52,7 +52,7 @@ class LocalCluster:
     def read(cls, folder: Path) -> LocalCluster | None:
         """The cluster that was started from a checkout, if there is one."""
         path = folder / "cluster.json"
-        return cls(**read_json(path, "prepare")) if path.is_file() else None
+        return cls(**read_json(path)) if path.is_file() else None
 
     def write(self, folder: Path) -> None:
         """So that it can be ended later."""

@@ -20,7 +20,7 @@ import yaml
 from kdeov.errors import KdeovError
 from pipeline.runtime.job import JOB, File, Job, files_below
 from pipeline.storage.files import sha256_file, writing_folder
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import Storage, open_storage
 
 CODE = Path(__file__).resolve().parents[2]  # where Ray unpacked it on this node
 KEPT_S = 30 * 86400.0  # how long a node keeps what jobs have left; none runs longer
@@ -33,7 +33,7 @@ def on_cluster() -> bool:
 
 def job_folder() -> Storage:
     """Of this process's job, in the storage."""
-    return Storage(os.environ[JOB])
+    return open_storage(os.environ[JOB])
 
 
 def job_id() -> str:
@@ -70,7 +70,7 @@ def materialise(folder: Storage, base: Path) -> Path:
             return root
         _forget(base)
         job = Job.read(folder)
-        storage = Storage(job.storage)
+        storage = open_storage(job.storage)
         with writing_folder(root) as partial:
             for file in job.inputs:
                 place = partial / file.path
@@ -107,7 +107,7 @@ def store(storage: Storage, file: File, path: Path) -> None:
 
 def upload_outputs(job: Job, root: Path) -> list[File]:
     """Uploads what a stage wrote, shards apart, which are in the storage already."""
-    storage, files = Storage(job.storage), []
+    storage, files = open_storage(job.storage), []
     for output in job.outputs:
         for path in files_below(root / output):
             file = File(str(path.relative_to(root)), sha256_file(path))

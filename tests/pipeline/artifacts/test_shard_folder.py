@@ -45,7 +45,7 @@ def everything(folder: Path) -> set[str]:
 
 
 def shards(folder: Path) -> list[Shard]:
-    return [shard for s in SPLITS for shard in Manifest.read(folder / s, "prepare").shards]
+    return [shard for s in SPLITS for shard in Manifest.read(folder / s).shards]
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ prepare(params, Path({str(out)!r}), {processes}, {storage.address!r})
     assert done.returncode == 0, done.stderr
     assert texts(out) == texts(built.images)
     assert everything(out) == set(texts(out))
-    for shard, split in ((s, p) for p in SPLITS for s in Manifest.read(out / p, "prepare").shards):
+    for shard, split in ((s, p) for p in SPLITS for s in Manifest.read(out / p).shards):
         data = storage.read(f"shards/{shard.sha256}.tar")
         assert data == (built.images / split / shard.name).read_bytes()
     assert storage.names() == ["shards"]
@@ -177,7 +177,7 @@ def test_a_truncated_object_is_refused(
     stored: tuple[Layout, Storage], stored_params: Params, complains: Any
 ) -> None:
     layout, storage = stored
-    shard = Manifest.read(layout.images / "train", "prepare").shards[1]
+    shard = Manifest.read(layout.images / "train").shards[1]
     damage(storage, shard, cut)
     with complains(shard.sha256, "000001.tar", f"{shard.bytes - 20_000} bytes", "run the stage"):
         paired(stored_params, layout)
@@ -188,7 +188,7 @@ def test_a_wrong_object_is_refused_and_found_by_verify(
     stored: tuple[Layout, Storage], stored_params: Params, complains: Any, side: str
 ) -> None:
     layout, storage = stored
-    shard = Manifest.read(getattr(layout, side) / "train", "prepare").shards[1]
+    shard = Manifest.read(getattr(layout, side) / "train").shards[1]
     damage(storage, shard, flip)
     with complains(shard.sha256):
         paired(stored_params, layout)
@@ -210,7 +210,7 @@ def test_embedding_refuses_images_that_are_not_those_of_the_manifest(
     stored: tuple[Layout, Storage], stored_params: Params, complains: Any
 ) -> None:
     layout, storage = stored
-    shard = Manifest.read(layout.images / "train", "prepare").shards[1]
+    shard = Manifest.read(layout.images / "train").shards[1]
     damage(storage, shard, flip)
     (layout.embeddings / "train" / "manifest.json").unlink()
     with complains(shard.sha256, "its bytes differ", "dvc repro -f prepare"):
@@ -247,8 +247,8 @@ def test_another_checkout_embeds_nothing_that_is_in_the_storage(
         name for name in storage.names("teacher") if len(storage.names(f"teacher/{name}")) == 3
     ]
     notes = storage.names(f"teacher/{identity}")
-    manifest = Manifest.read(layout.embeddings / "train", "embed")
-    images = Manifest.read(layout.images / "train", "prepare").shards
+    manifest = Manifest.read(layout.embeddings / "train")
+    images = Manifest.read(layout.images / "train").shards
     assert sorted(note_name(manifest.identity, s) for s in images) == [
         f"teacher/{identity}/{note}" for note in notes
     ]
@@ -285,7 +285,7 @@ def test_missing_shards_are_uploaded_from_the_folder(
     for path in folder.path.glob("*.tar"):
         path.unlink()
     upload_missing(folder)  # all are there
-    shard = folder.manifest("prepare").shards[2]
+    shard = folder.manifest().shards[2]
     storage.delete(object_name(shard))
     with complains(folder.path / shard.name, "missing", "dvc repro -f prepare"):
         upload_missing(folder)

@@ -105,20 +105,20 @@ def test_a_damaged_shard_is_told_in_one_line_that_names_it(
 def test_a_single_flipped_bit_is_found(checkout: Layout, complains: Any, side: str) -> None:
     folder: Path = getattr(checkout, side) / "train"
     made_by = "prepare" if side == "images" else "embed"
-    shard = Manifest.read(folder, made_by).shards[2]
-    ShardFolder(folder).verify(shard, made_by)
+    shard = Manifest.read(folder).shards[2]
+    ShardFolder(folder).verify(shard)
     data = bytearray((folder / "000002.tar").read_bytes())
     data[len(data) // 2] ^= 1
     (folder / "000002.tar").write_bytes(data)
     with complains(folder / "000002.tar", f"run `dvc repro -f {made_by}`"):
-        ShardFolder(folder).verify(shard, made_by)
+        ShardFolder(folder).verify(shard)
 
 
 def test_a_missing_shard_is_found_before_reading(checkout: Layout, complains: Any) -> None:
     folder = checkout.images / "val"
     (folder / "000001.tar").unlink()
     with complains(folder / "000001.tar", "missing", "run `dvc repro -f prepare`"):
-        ShardFolder(folder).verify(Manifest.read(folder, "prepare").shards[1], "prepare")
+        ShardFolder(folder).verify(Manifest.read(folder).shards[1])
 
 
 def flip_bit(path: Path, within: bytes) -> None:
@@ -181,7 +181,7 @@ def test_vectors_that_are_no_embeddings_are_refused_when_they_are_read(
 
 def test_a_shard_without_samples_is_read_as_what_it_is(checkout: Layout, complains: Any) -> None:
     for side in (checkout.images, checkout.embeddings):
-        manifest = Manifest.read(side / "val", "test")
+        manifest = Manifest.read(side / "val")
         empty = write_shard(side / "val" / "000009.tar", [])
         replace(manifest, shards=[empty, *manifest.shards]).write(side / "val")
     whole = paired(checkout, "val")
@@ -255,14 +255,14 @@ def test_a_manifest_edited_by_hand_is_refused(
 def rewritten(layout: Layout, **changes: Any) -> None:
     """Both manifests with another first shard, and digests that fit."""
     for side in (layout.images, layout.embeddings):
-        manifest = Manifest.read(side / "train", "test")
+        manifest = Manifest.read(side / "train")
         first = replace(manifest.shards[0], **changes)
         replace(manifest, shards=[first, *manifest.shards[1:]]).write(side / "train")
 
 
 def test_shards_of_other_sizes_do_not_belong_together(checkout: Layout, complains: Any) -> None:
     folder = checkout.images / "train"
-    manifest = Manifest.read(folder, "prepare")
+    manifest = Manifest.read(folder)
     replace(manifest, shards=manifest.shards[:2]).write(folder)
     with complains("not those of", "dvc repro embed"):
         paired(checkout)

@@ -12,7 +12,7 @@ from ray.exceptions import RayActorError
 
 from kdeov.errors import KdeovError
 from pipeline.runtime.ray_train import FailureTracker
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import Storage, open_storage
 
 LOST = RuntimeError("Connection closed by peer")  # what the others say of it
 
@@ -20,7 +20,7 @@ LOST = RuntimeError("Connection closed by peer")  # what the others say of it
 @pytest.fixture
 def run(tmp_path: Path) -> Storage:
     """A run whose two workers have said where they are."""
-    run = Storage(str(tmp_path))
+    run = open_storage(str(tmp_path))
     for rank, machine in enumerate(("node-a (10.0.0.1)", "node-b (10.0.0.2)")):
         run.write(f"workers/rank-{rank}.json", json.dumps({"machine": machine}).encode())
     return run
@@ -76,5 +76,5 @@ def test_a_worker_that_never_said_where_it_is_is_told_so(
     tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
     with log.at_level(logging.WARNING):
-        FailureTracker(Storage(str(tmp_path)), limit=3).count({0: death()})
+        FailureTracker(open_storage(str(tmp_path)), limit=3).count({0: death()})
     assert "worker 0 on a machine that is not known" in log.messages[0]

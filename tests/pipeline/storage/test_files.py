@@ -139,7 +139,7 @@ def test_equal_values_are_equal_bytes_and_come_back(value: dict[str, Any]) -> No
         write_json(one, value)
         write_json(two, dict(reversed(value.items())))
         assert one.read_bytes() == two.read_bytes()
-        assert read_json(one, "prepare") == value
+        assert read_json(one) == value
 
 
 def test_json_reads_well_in_a_diff(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from kdeov.errors import KdeovError
 from pipeline.artifacts.shard_folder import ShardFolder
-from pipeline.storage.storage import BLOCK, Storage, check_address
+from pipeline.storage.remote_file import BLOCK
+from pipeline.storage.storage import Storage, check_address, open_storage
 from pipeline.training.checkpoints import CheckpointStore
 from tests.helpers.s3_server import SECRET, S3Server, s3_process
 
@@ -83,9 +84,9 @@ def test_a_folder_that_cannot_be_used_is_named(
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     with complains(tmp_path / "file", "cannot be written"):
-        Storage(str(tmp_path / "file")).require_writable()
+        open_storage(str(tmp_path / "file")).require_writable()
     with complains(tmp_path / "file"):
-        Storage(str(tmp_path / "file")).read("x")
+        open_storage(str(tmp_path / "file")).read("x")
 
 
 @pytest.mark.parametrize(
@@ -104,10 +105,10 @@ def test_an_address_is_a_folder_or_a_bucket(address: str, complains: Callable[..
 def test_a_read_costs_blocks_not_the_whole_object(
     bucket: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Storage(bucket).write("x", bytes(32 << 20))
+    open_storage(bucket).write("x", bytes(32 << 20))
     with s3_server.forwarded() as forwarder:
         monkeypatch.setenv("AWS_ENDPOINT_URL", forwarder.endpoint)
-        with Storage(bucket).open("x") as file:
+        with open_storage(bucket).open("x") as file:
             file.read(10)
             file.seek(20 << 20)
             file.read(10)
@@ -118,8 +119,8 @@ def test_a_large_file_is_uploaded_in_parts(bucket: str, tmp_path: Path) -> None:
     with open(tmp_path / "large", "wb") as file:
         for byte in range(40):
             file.write(bytes([byte]) * (1 << 20))
-    Storage(bucket).upload(tmp_path / "large", "large")
-    with Storage(bucket).open("large") as file:
+    open_storage(bucket).upload(tmp_path / "large", "large")
+    with open_storage(bucket).open("large") as file:
         for byte in range(40):
             assert file.read(1 << 20) == bytes([byte]) * (1 << 20)
         assert file.read(1) == b""
@@ -130,7 +131,7 @@ def test_more_names_than_a_server_tells_at_once(bucket: str, s3_server: S3Server
     names = [f"{number:04d}" for number in range(1005)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda n: client.put_object(Bucket=name, Key=f"x/{n}", Body=b"."), names))
-    assert Storage(bucket).names("x") == names
+    assert open_storage(bucket).names("x") == names
 
 
 class Reads(IterableDataset):
@@ -144,7 +145,7 @@ class Reads(IterableDataset):
 
 
 def test_a_forked_process_reads_too(bucket: str) -> None:
-    storage = Storage(bucket)
+    storage = open_storage(bucket)
     storage.write("x", b"same")
     loader = DataLoader(
         Reads(storage), batch_size=None, num_workers=2, multiprocessing_context="fork"
@@ -158,7 +159,7 @@ def test_a_forked_process_reads_too(bucket: str) -> None:
 def test_a_missing_bucket_is_named_and_not_taken_for_a_missing_file(
     bucket: str, complains: Callable[..., Any]
 ) -> None:
-    absent = Storage(f"{bucket}-absent/x")
+    absent = open_storage(f"{bucket}-absent/x")
     for action in (absent.read, absent.size, absent.open, absent.names, absent.delete):
         with complains(absent.address, "bucket does not exist", "make the bucket"):
             action("y")
@@ -172,7 +173,7 @@ def test_a_bucket_that_refuses_is_named_at_once(
     with s3_process(INITIAL_NO_AUTH_ACTION_COUNT="1") as strict:  # the one that makes the bucket
         for name, value in strict.environment.items():
             monkeypatch.setenv(name, value)
-        storage, start = Storage(strict.bucket()), time.monotonic()
+        storage, start = open_storage(strict.bucket()), time.monotonic()
         with complains(storage.address, "cannot be written", "AWS_ACCESS_KEY_ID"):
             storage.require_writable()
         assert time.monotonic() - start < 10
@@ -183,7 +184,7 @@ def test_an_error_shows_no_secret(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://user:{SECRET}@127.0.0.1:9")
     with pytest.raises(KdeovError) as caught:
-        Storage(bucket, patience_s=1.0).read("x")
+        open_storage(bucket, patience_s=1.0).read("x")
     assert "AWS_ENDPOINT_URL" in str(caught.value)
     assert "trying again" in log.text
     assert SECRET not in str(caught.value) + log.text
@@ -203,9 +204,9 @@ def test_what_is_missing_on_this_machine_is_named(
     script = f"""
     {before}
     from kdeov.errors import KdeovError
-    from pipeline.storage.storage import Storage
+    from pipeline.storage.storage import Storage, open_storage
     try:
-        Storage({bucket!r}).read("x")
+        open_storage({bucket!r}).read("x")
     except KdeovError as error:
         print(error)
     """
@@ -234,7 +235,7 @@ def test_shards_stream_and_checkpoints_are_written_while_a_server_is_away_for_te
     with s3_server.forwarded() as forwarder:
         monkeypatch.setenv("AWS_ENDPOINT_URL", forwarder.endpoint)
         folder, gone = ShardFolder(tmp_path / "reader", bucket), threading.Event()
-        checkpoints = CheckpointStore(Storage(bucket) / "run")
+        checkpoints = CheckpointStore(open_storage(bucket) / "run")
 
         def stream() -> list[bytes]:
             reading = folder.read(shard)
