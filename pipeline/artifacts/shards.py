@@ -93,7 +93,7 @@ class Manifest:
 
 
 def writer_of(folder: Path) -> str:
-    """The stage that writes the shards of a split's folder, `images/SPLIT` or `embeddings/SPLIT`."""
+    """The stage that writes the folder of a split, `images/SPLIT` or `embeddings/SPLIT`."""
     return "embed" if folder.parent.name == EMBEDDINGS else "prepare"
 
 

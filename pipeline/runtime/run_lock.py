@@ -22,7 +22,7 @@ from types import TracebackType
 
 import psutil
 
-from kdeov.errors import DataError, KdeovError, StorageError
+from kdeov.errors import DataError, KdeovError
 from pipeline.runtime.node import job_id
 from pipeline.storage.storage import Storage
 

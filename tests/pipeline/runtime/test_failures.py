@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from ray.exceptions import RayActorError
 
-from kdeov.errors import KdeovError
-from pipeline.runtime.ray_train import FailureTracker
+from kdeov.errors import KdeovError, StorageError
+from pipeline.runtime.ray_train import FailureTracker, worker_place
 from pipeline.storage.storage import Storage, open_storage
 
 LOST = RuntimeError("Connection closed by peer")  # what the others say of it
@@ -78,3 +78,9 @@ def test_a_worker_that_never_said_where_it_is_is_told_so(
     with log.at_level(logging.WARNING):
         FailureTracker(open_storage(str(tmp_path)), limit=3).count({0: death()})
     assert "worker 0 on a machine that is not known" in log.messages[0]
+
+
+def test_a_storage_that_cannot_be_read_is_no_unknown_machine(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="file"):
+        worker_place(open_storage(str(tmp_path / "file")), 0)
