@@ -1,4 +1,4 @@
-"""What a teacher cache was made from, and the comparison that names every difference."""
+"""The identity of a teacher cache, and the comparison that names every difference."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ in the identity of every cache, so that readers refuse older ones and `embed` ma
 
 
 def read_teacher_identity(folder: Path) -> dict[str, Any]:
-    """What the teacher's vectors depend on, without reading its weights."""
+    """The identity of a teacher, without reading its weights."""
     return read_json(folder / IDENTITY, "teacher")
 
 
 def view_plan(teacher: dict[str, Any], params: EmbedParams, split: str) -> ViewPlan:
     """Training images have all views; validation and test images have the plain one, or none
-    where the teacher has no vectors of them.
+    where the teacher has no embeddings of them.
     """
     count = params.views if split == "train" else 1
     if split in teacher.get("splits_without_embeddings", ()):

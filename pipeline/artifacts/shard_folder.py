@@ -42,21 +42,21 @@ class ShardFolder:
         return ShardFolder(self.path / split, self.storage)
 
     def manifest(self) -> Manifest:
-        """What `Manifest.read` reads."""
+        """The manifest of the folder (see `Manifest.read`)."""
         return Manifest.read(self.path)
 
     def where(self, shard: Shard) -> str:
-        """Where a shard is read from, for people."""
+        """The path or address that a shard is read from, for messages."""
         if self.storage is None or self.is_here(shard):
             return str(self.path / shard.name)
         return f"{open_storage(self.storage).where(object_name(shard))} ({shard.name})"
 
     def open(self, shard: Shard) -> IO[bytes]:
-        """A shard to read from; of a bucket, one block is in memory.
+        """A shard to read from; of a bucket, at most two blocks are in memory.
 
         Raises:
             FileNotFoundError: It is missing.
-            KdeovError: Its size in the storage is not what the manifest says.
+            DataError: Its size in the storage is not what the manifest says.
         """
         if self.storage is None or self.is_here(shard):
             return open(self.path / shard.name, "rb")
@@ -78,7 +78,7 @@ class ShardFolder:
         """Samples of a shard with their numbers (see `read_samples`).
 
         Raises:
-            KdeovError: The shard is missing or damaged.
+            DataError: The shard is missing or damaged.
         """
         where = self.where(shard)
         with shard_errors(where), self.open(shard) as file:
@@ -88,7 +88,7 @@ class ShardFolder:
         """All samples of a shard, whose bytes are compared with the manifest on the way.
 
         Raises:
-            KdeovError: The shard is missing or differs, which may show after its last sample.
+            DataError: The shard is missing or differs, which may show after its last sample.
         """
         where = self.where(shard)
         with shard_errors(where), self.open(shard) as opened:
@@ -101,7 +101,7 @@ class ShardFolder:
         """Compares a shard's bytes with the manifest.
 
         Raises:
-            KdeovError: The shard is missing or differs.
+            DataError: The shard is missing or differs.
         """
         where = self.where(shard)
         try:
@@ -114,10 +114,10 @@ class ShardFolder:
             ) from error
 
     def write(self, name: str, samples: Iterable[dict[str, Any]]) -> Shard:
-        """Writes a shard, on the disk first, and returns what the manifest says of it.
+        """Writes a shard, on the disk first, and returns its entry in the manifest.
 
         Raises:
-            KdeovError: See `write_shard`, or the storage cannot be written.
+            DataError: See `write_shard`, or the storage cannot be written.
         """
         path = self.path / name
         shard = write_shard(path, samples)
@@ -139,7 +139,7 @@ class ShardFolder:
         """Brings a shard of the folder to the storage, if it is not there.
 
         Raises:
-            KdeovError: It is in neither, its bytes differ, or the storage cannot be written.
+            DataError: It is in neither, its bytes differ, or the storage cannot be written.
         """
         if not self.is_stored(shard):
             ShardFolder(self.path).verify(shard)
@@ -165,5 +165,5 @@ class ShardFolder:
 
 
 def object_name(shard: Shard) -> str:
-    """What a shard is called in a storage."""
+    """Name of a shard in a storage."""
     return f"shards/{shard.sha256}.tar"

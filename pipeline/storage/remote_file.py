@@ -16,6 +16,10 @@ class RemoteFile(io.RawIOBase):
     """An object, read by ranges; to be buffered, as each read is a request. While it is read in
     sequence, a thread fetches the next range.
 
+    `fsspec.caching.BackgroundBlockCache` in its place reads as fast (93 and 91 MB/s where a request
+    and the work on a block take 40 ms each), but fetches two blocks of 4 MB where a header is read,
+    and starts a thread for which a process that ends waits. `fsspec.open` would skip `retry`.
+
     Args:
         fetch: `fetch(start, stop)` returns these bytes of the object.
         size: Bytes of the object.

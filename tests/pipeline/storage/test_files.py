@@ -173,6 +173,14 @@ def test_a_missing_or_damaged_json_file_names_the_stage_that_makes_it(
         read_json(path, "embed")
 
 
+def test_a_damaged_file_of_no_stage_is_to_be_deleted(tmp_path: Path, complains: Any) -> None:
+    path = tmp_path / "cluster.json"
+    path.write_text("{")
+    with complains(path, "delete it") as caught:
+        read_json(path)
+    assert "dvc repro" not in str(caught)
+
+
 def test_digests_follow_contents_alone(tmp_path: Path) -> None:
     write_text(tmp_path / "a", "same")
     write_text(tmp_path / "b", "same")
