@@ -1,4 +1,4 @@
-"""What the other stages know of a data set: its splits, name and classes."""
+"""A prepared data set as the other stages see it: its splits, name and classes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Dataset:
     """A prepared data set.
 
     Attributes:
-        name: What metrics call it.
-        source: What it was prepared from.
+        name: Its name in metrics.
+        source: The kind of source that it was prepared from.
         classes: Names of the labels; empty where images have none.
         held_out: Those of the classes that never occur in training.
         samples: Images of each split.
@@ -39,14 +39,14 @@ class Dataset:
         return [self.classes.index(name) for name in self.held_out]
 
     def write(self, images: Path) -> None:
-        """Beside the splits."""
+        """Writes `dataset.json` beside the splits."""
         write_json(images / DATASET, asdict(self))
 
     @classmethod
     def read(cls, images: Path) -> Dataset:
-        """What `prepare` wrote.
+        """Reads the file that `prepare` wrote.
 
         Raises:
-            KdeovError: It is missing or damaged.
+            DataError: It is missing or damaged.
         """
         return cls(**read_json(images / DATASET, "prepare"))

@@ -1,4 +1,4 @@
-"""What a teacher cache was made from, and the comparison that names every difference."""
+"""The identity of a teacher cache, and the comparison that names every difference."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeov.data.views import ViewPlan
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from pipeline.config.stage_params import EmbedParams
 from pipeline.storage.files import read_json
 
@@ -21,13 +21,13 @@ in the identity of every cache, so that readers refuse older ones and `embed` ma
 
 
 def read_teacher_identity(folder: Path) -> dict[str, Any]:
-    """What the teacher's vectors depend on, without reading its weights."""
+    """The identity of a teacher, without reading its weights."""
     return read_json(folder / IDENTITY, "teacher")
 
 
 def view_plan(teacher: dict[str, Any], params: EmbedParams, split: str) -> ViewPlan:
     """Training images have all views; validation and test images have the plain one, or none
-    where the teacher has no vectors of them.
+    where the teacher has no embeddings of them.
     """
     count = params.views if split == "train" else 1
     if split in teacher.get("splits_without_embeddings", ()):
@@ -70,16 +70,20 @@ def differences(wanted: Any, found: Any, name: str = "") -> list[str]:
     return [] if wanted == found else [f"{name} is {found!r}, wanted {wanted!r}"]
 
 
-def require_identity(
-    wanted: dict[str, Any], found: dict[str, Any], where: str, made_by: str = "embed"
-) -> None:
-    """Refuses what was made from something else.
+def require_identity(wanted: dict[str, Any], found: dict[str, Any], path: Path) -> None:
+    """Refuses a cache or teacher that was made from something else.
+
+    Args:
+        wanted: The identity that params ask for.
+        found: The identity in the file.
+        path: The file: a manifest of the cache, or the teacher's `identity.json`.
 
     Raises:
-        KdeovError: They differ; names each difference.
+        DataError: They differ; names each difference.
     """
     lines = differences(wanted, found)
     if lines:
-        raise KdeovError(
-            f"{where}: made from something else ({'; '.join(lines)}); run `dvc repro {made_by}`"
+        stage = "-f teacher" if path.name == IDENTITY else "embed"
+        raise DataError(
+            f"{path}: made from something else ({'; '.join(lines)}); run `dvc repro {stage}`"
         )

@@ -1,6 +1,4 @@
-"""What a finished run says of itself: `out/student/run.json`, from which everything after training
-takes its name.
-"""
+"""The record of a finished run, `out/student/run.json`; later stages take its name."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from typing import Any
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.storage.files import read_json, write_json
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import Storage, open_storage
 
 RUN = "run.json"
 HISTORY = "history.json"  # of a run, with the columns of the machine
@@ -27,7 +25,7 @@ class RunRecord:
         dataset: Name of the data set.
         teacher: Name of the teacher.
         params: The sections of params that went into it.
-        ingredients: What the fingerprint was made of, besides params.
+        ingredients: All that the fingerprint was made of, besides params.
     """
 
     fingerprint: str
@@ -43,7 +41,7 @@ class RunRecord:
         return self.params["distill"]["losses"]["fusion"] > 0
 
     def write(self, student: Path) -> None:
-        """Beside the student's weights."""
+        """Writes `run.json` beside the student's weights."""
         write_json(student / RUN, asdict(self))
 
     @classmethod
@@ -51,7 +49,7 @@ class RunRecord:
         """The record of a student.
 
         Raises:
-            KdeovError: It is missing or damaged.
+            DataError: It is missing or damaged.
         """
         return cls(**read_json(student / RUN, "distill"))
 
@@ -61,4 +59,4 @@ def runs_storage(params: Params, layout: Layout) -> Storage:
     shared = params.cluster.storage
     if params.cluster.mode == "cluster":
         shared = shared or params.data.storage
-    return Storage(shared) / "runs" if shared else Storage(str(layout.runs))
+    return open_storage(shared) / "runs" if shared else open_storage(str(layout.runs))

@@ -11,10 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from kdeov.errors import KdeovError
-from pipeline.artifacts.shards import Manifest, Shard, read_samples, shard_errors, write_shard
+from kdeov.errors import DataError
+from pipeline.artifacts.shards import (
+    Manifest,
+    Shard,
+    read_samples,
+    shard_errors,
+    write_shard,
+    writer_of,
+)
 from pipeline.storage.files import HashedFile
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import open_storage
 
 
 @dataclass(frozen=True)
@@ -34,29 +41,29 @@ class ShardFolder:
     def __truediv__(self, split: str) -> ShardFolder:
         return ShardFolder(self.path / split, self.storage)
 
-    def manifest(self, made_by: str) -> Manifest:
-        """What `Manifest.read` reads."""
-        return Manifest.read(self.path, made_by)
+    def manifest(self) -> Manifest:
+        """The manifest of the folder (see `Manifest.read`)."""
+        return Manifest.read(self.path)
 
     def where(self, shard: Shard) -> str:
-        """Where a shard is read from, for people."""
+        """The path or address that a shard is read from, for messages."""
         if self.storage is None or self.is_here(shard):
             return str(self.path / shard.name)
-        return f"{Storage(self.storage).where(object_name(shard))} ({shard.name})"
+        return f"{open_storage(self.storage).where(object_name(shard))} ({shard.name})"
 
     def open(self, shard: Shard) -> IO[bytes]:
-        """A shard to read from; of a bucket, one block is in memory.
+        """A shard to read from; of a bucket, at most two blocks are in memory.
 
         Raises:
             FileNotFoundError: It is missing.
-            KdeovError: Its size in the storage is not what the manifest says.
+            DataError: Its size in the storage is not what the manifest says.
         """
         if self.storage is None or self.is_here(shard):
             return open(self.path / shard.name, "rb")
-        storage, name = Storage(self.storage), object_name(shard)
+        storage, name = open_storage(self.storage), object_name(shard)
         size = storage.size(name)
         if size not in (None, shard.bytes):
-            raise KdeovError(
+            raise DataError(
                 f"{self.where(shard)}: has {size} bytes, its manifest says {shard.bytes}; delete "
                 "it and run the stage that wrote it again"
             )
@@ -71,44 +78,46 @@ class ShardFolder:
         """Samples of a shard with their numbers (see `read_samples`).
 
         Raises:
-            KdeovError: The shard is missing or damaged.
+            DataError: The shard is missing or damaged.
         """
         where = self.where(shard)
         with shard_errors(where), self.open(shard) as file:
             yield from read_samples(file, where, shard, wanted, stop)
 
-    def read_verified(self, shard: Shard, made_by: str) -> Iterator[dict[str, Any]]:
+    def read_verified(self, shard: Shard) -> Iterator[dict[str, Any]]:
         """All samples of a shard, whose bytes are compared with the manifest on the way.
 
         Raises:
-            KdeovError: The shard is missing or differs, which may show after its last sample.
+            DataError: The shard is missing or differs, which may show after its last sample.
         """
         where = self.where(shard)
         with shard_errors(where), self.open(shard) as opened:
             file = HashedFile(opened)
             for _, sample in read_samples(file, where, shard):
                 yield sample
-            _compare(file, shard, where, made_by)
+            self._compare(file, shard)
 
-    def verify(self, shard: Shard, made_by: str) -> None:
+    def verify(self, shard: Shard) -> None:
         """Compares a shard's bytes with the manifest.
 
         Raises:
-            KdeovError: The shard is missing or differs.
+            DataError: The shard is missing or differs.
         """
         where = self.where(shard)
         try:
             with self.open(shard) as file:
-                _compare(HashedFile(file), shard, where, made_by)
+                self._compare(HashedFile(file), shard)
         except OSError as error:
             reason = "missing" if isinstance(error, FileNotFoundError) else error.strerror
-            raise KdeovError(f"{where}: {reason}; run `dvc repro -f {made_by}`") from error
+            raise DataError(
+                f"{where}: {reason}; run `dvc repro -f {writer_of(self.path)}`"
+            ) from error
 
     def write(self, name: str, samples: Iterable[dict[str, Any]]) -> Shard:
-        """Writes a shard, on the disk first, and returns what the manifest says of it.
+        """Writes a shard, on the disk first, and returns its entry in the manifest.
 
         Raises:
-            KdeovError: See `write_shard`, or the storage cannot be written.
+            DataError: See `write_shard`, or the storage cannot be written.
         """
         path = self.path / name
         shard = write_shard(path, samples)
@@ -121,22 +130,31 @@ class ShardFolder:
 
     def is_stored(self, shard: Shard) -> bool:
         """Whether the storage has a shard, by its size."""
-        found = None if self.storage is None else Storage(self.storage).size(object_name(shard))
+        found = (
+            None if self.storage is None else open_storage(self.storage).size(object_name(shard))
+        )
         return found == shard.bytes
 
-    def upload(self, shard: Shard, made_by: str) -> None:
+    def upload(self, shard: Shard) -> None:
         """Brings a shard of the folder to the storage, if it is not there.
 
         Raises:
-            KdeovError: It is in neither, its bytes differ, or the storage cannot be written.
+            DataError: It is in neither, its bytes differ, or the storage cannot be written.
         """
         if not self.is_stored(shard):
-            ShardFolder(self.path).verify(shard, made_by)
+            ShardFolder(self.path).verify(shard)
             self._upload(shard)
 
     def _upload(self, shard: Shard) -> None:
         if self.storage is not None and not self.is_stored(shard):
-            Storage(self.storage).upload(self.path / shard.name, object_name(shard))
+            open_storage(self.storage).upload(self.path / shard.name, object_name(shard))
+
+    def _compare(self, file: HashedFile, shard: Shard) -> None:
+        if file.digest() != shard.sha256:
+            raise DataError(
+                f"{self.where(shard)}: its bytes differ from the manifest; run `dvc repro -f "
+                f"{writer_of(self.path)}`"
+            )
 
     def is_here(self, shard: Shard) -> bool:
         """Whether the folder has a shard, by its size."""
@@ -147,12 +165,5 @@ class ShardFolder:
 
 
 def object_name(shard: Shard) -> str:
-    """What a shard is called in a storage."""
+    """Name of a shard in a storage."""
     return f"shards/{shard.sha256}.tar"
-
-
-def _compare(file: HashedFile, shard: Shard, where: str, made_by: str) -> None:
-    if file.digest() != shard.sha256:
-        raise KdeovError(
-            f"{where}: its bytes differ from the manifest; run `dvc repro -f {made_by}`"
-        )

@@ -1,6 +1,4 @@
-"""Webdataset shards that are byte-identical for identical samples, and the manifest that vouches
-for them.
-"""
+"""Webdataset shards that are byte-identical for identical samples, and their manifest."""
 
 from __future__ import annotations
 
@@ -14,10 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from pipeline.storage.files import HashedFile, digest, read_json, write_json, writing
 
 MANIFEST = "manifest.json"
+EMBEDDINGS = "embeddings"  # the folder above the splits of teacher shards
 FORMAT = 2
 KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
 
@@ -46,7 +45,7 @@ class Manifest:
         kind: `images` or `teacher`.
         split: `train`, `val` or `test`.
         shards: In order.
-        identity: What the shards were made from.
+        identity: Everything that the shards were made from.
         rejected: Inputs that were left out, each with `name` and `reason`.
     """
 
@@ -72,25 +71,28 @@ class Manifest:
         write_json(folder / MANIFEST, {**values, "digest": digest(values)})
 
     @classmethod
-    def read(cls, folder: Path, made_by: str) -> Manifest:
+    def read(cls, folder: Path) -> Manifest:
         """Reads `manifest.json`.
 
         Raises:
-            KdeovError: It is missing, damaged, edited or of another format.
+            DataError: It is missing, damaged, edited or of another format.
         """
-        path = folder / MANIFEST
-        values = read_json(path, made_by)
+        path, stage = folder / MANIFEST, writer_of(folder)
+        values = read_json(path, stage)
         try:
             if values["format"] != FORMAT:
-                raise KdeovError(f"{path}: another format; run `dvc repro -f {made_by}`")
+                raise DataError(f"{path}: another format; run `dvc repro -f {stage}`")
             if values.pop("digest") != digest(values):
-                raise KdeovError(
-                    f"{path}: edited after it was written; run `dvc repro -f {made_by}`"
-                )
+                raise DataError(f"{path}: edited after it was written; run `dvc repro -f {stage}`")
             del values["format"], values["samples"]
             return cls(**{**values, "shards": [Shard(**shard) for shard in values["shards"]]})
         except (KeyError, TypeError, AttributeError) as error:
-            raise KdeovError(f"{path}: damaged ({error}); run `dvc repro -f {made_by}`") from error
+            raise DataError(f"{path}: damaged ({error}); run `dvc repro -f {stage}`") from error
+
+
+def writer_of(folder: Path) -> str:
+    """The stage that writes the folder of a split, `images/SPLIT` or `embeddings/SPLIT`."""
+    return "embed" if folder.parent.name == EMBEDDINGS else "prepare"
 
 
 def shard_name(index: int) -> str:
@@ -106,10 +108,10 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> Shard:
         samples: Mappings of `__key__` to a key and of extensions to bytes.
 
     Returns:
-        What the manifest says of it.
+        Its entry in the manifest.
 
     Raises:
-        KdeovError: A key is unusable or occurs twice, or the disk is full.
+        DataError: A key is unusable or occurs twice, or the disk is full.
     """
     keys: set[str] = set()
     hashed, size = hashlib.sha256(), 0
@@ -117,9 +119,9 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> Shard:
         for sample in samples:
             key = sample["__key__"]
             if not KEY.match(key):
-                raise KdeovError(f"{path}: key {key!r} may hold letters, digits, - and _ only")
+                raise DataError(f"{path}: key {key!r} may hold letters, digits, - and _ only")
             if key in keys:
-                raise KdeovError(
+                raise DataError(
                     f"{path}: key {key!r} occurs twice; make the names in the source unique"
                 )
             keys.add(key)
@@ -134,8 +136,9 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> Shard:
 
 
 def _blocks(sample: dict[str, Any]) -> bytes:
-    """A sample as it lies in a tar: the bytes of `tarfile` in a tenth of its time, which thumbnails
-    and vectors notice. No times and sorted members make equal samples equal bytes; gzip would not.
+    """A sample as it lies in a tar: the bytes that `tarfile` would write, in a tenth of its time,
+    which counts for thumbnails and embeddings. Members are sorted and have no times, so that equal
+    samples are equal bytes.
     """
     parts = []
     for extension in sorted(sample.keys() - {"__key__"}):
@@ -157,19 +160,19 @@ def _blocks(sample: dict[str, Any]) -> bytes:
 
 @contextlib.contextmanager
 def shard_errors(where: str) -> Iterator[None]:
-    """Tells in one line that a shard cannot be read.
+    """Turns the errors of a shard that cannot be read into one line.
 
     Raises:
-        KdeovError: Names the shard.
+        DataError: Names the shard.
     """
     try:
         yield
-    except KdeovError:
+    except DataError:
         raise
     except FileNotFoundError as error:
-        raise KdeovError(f"{where}: missing; run the stage that wrote it again") from error
+        raise DataError(f"{where}: missing; run the stage that wrote it again") from error
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
-        raise KdeovError(
+        raise DataError(
             f"{where}: damaged shard ({error}); run the stage that wrote it again"
         ) from error
 
@@ -196,18 +199,19 @@ def read_samples(
 
     Args:
         file: The tar, from its beginning.
-        where: What messages call it.
-        shard: What the manifest says of it; the number of samples is compared at the end.
-        wanted: Tells which samples, by number, to yield; the bytes of others are passed over.
+        where: Its name in messages.
+        shard: Its entry in the manifest; the number of samples is compared at the end.
+        wanted: Whether to yield a sample, by number; the bytes of others are skipped.
         stop: Number of the sample before which reading ends; None reads to the end.
 
     Yields:
         Number of the sample, and its mapping of `__key__` and extensions to values.
 
     Raises:
-        KdeovError: The shard is damaged, or holds something other than plain files.
+        DataError: The shard is damaged, or holds something other than plain files.
     """
-    # imports torch, for which processes that only write shards need not wait
+    # Imported here, because webdataset imports torch, which writers of shards do not need. Its own
+    # reader of tars is 5 % slower, skips links silently and reads the samples that are not wanted.
     from webdataset.tariterators import group_by_keys
 
     numbers: dict[str, int] = {}
@@ -215,7 +219,7 @@ def read_samples(
         for sample in group_by_keys(_members(file, tar, where, numbers, wanted, stop)):
             yield numbers[sample["__key__"]], sample
     if shard is not None and len(numbers) != min(shard.samples, stop or shard.samples):
-        raise KdeovError(
+        raise DataError(
             f"{where}: {len(numbers)} samples, its manifest says {shard.samples}; run the "
             "stage that wrote it again"
         )
@@ -233,12 +237,12 @@ def _members(
     for member in tar:
         key, _, _ = member.name.partition(".")
         if not member.isreg() or member.issparse() or not KEY.match(key):
-            raise KdeovError(
+            raise DataError(
                 f"{where}: member {member.name!r} is refused: not a plain file beside the others"
             )
         if key != current:
             if key in numbers:
-                raise KdeovError(
+                raise DataError(
                     f"{where}: key {key!r} occurs twice; run the stage that wrote it again"
                 )
             if len(numbers) == stop:
@@ -249,7 +253,7 @@ def _members(
             file.seek(member.offset_data)
             data = file.read(member.size)
             if len(data) != member.size:
-                raise KdeovError(
+                raise DataError(
                     f"{where}: truncated at {member.name}; run the stage that wrote it again"
                 )
             yield {"fname": member.name, "data": data, "__url__": where}

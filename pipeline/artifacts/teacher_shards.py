@@ -1,9 +1,9 @@
 """The format of teacher shards.
 
-A sample has three members: `fp16`, the raw little-endian block of unit vectors [views + captions,
-dim]; `views`, the raw little-endian uint16 parameters [views, 9]; and `crc`, two little-endian
-uint32 checksums, of the image sample that was embedded and of this sample. Raw blocks are parsed
-without a copy and without a pickle.
+A sample has three members: `fp16`, the raw little-endian block of unit embeddings [views +
+captions, dim]; `views`, the raw little-endian uint16 parameters [views, 9]; and `crc`, two
+little-endian uint32 checksums, of the image sample that was embedded and of this sample. Raw blocks
+are parsed without a copy and without a pickle.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ UNIT = 1e-2  # how far from 1 the length of a half-precision unit vector may be
 
 @dataclass(frozen=True)
 class PairedSample:
-    """An image with what the teacher made of it.
+    """An image with the teacher's embeddings of it.
 
     Attributes:
         key: Of the sample.
         source: Name of the image in its source.
         jpeg: The encoded image.
         label: Class number, or None.
-        captions: Texts, in the order of `text_embeddings`; none where they have no vectors.
-        views: What the teacher saw; none where it has no vectors of this split.
-        view_vectors: float16 [views, D], unit length.
-        text_vectors: float16 [captions, D], unit length.
+        captions: Texts, in the order of `text_embeddings`; none where they have no embeddings.
+        views: The views that the teacher embedded; none where it has no embeddings of this split.
+        view_embeddings: float16 [views, D], unit length.
+        text_embeddings: float16 [captions, D], unit length.
     """
 
     key: str
@@ -45,16 +45,16 @@ class PairedSample:
 
 
 def teacher_members(
-    image: dict[str, Any], vectors: np.ndarray, views: list[View]
+    image: dict[str, Any], embeddings: np.ndarray, views: list[View]
 ) -> dict[str, Any]:
     """A sample of a teacher shard.
 
     Args:
         image: The sample of the image shard that was embedded.
-        vectors: [views + captions, D] unit vectors.
-        views: What the teacher saw.
+        embeddings: Unit vectors [views + captions, D].
+        views: The views that the teacher embedded.
     """
-    block = vectors.astype("<f2").tobytes()
+    block = embeddings.astype("<f2").tobytes()
     parameters = np.array([view.to_ints() for view in views], dtype="<u2").tobytes()
     checksums = np.array([image_crc(image), crc32_of(block, parameters)], dtype="<u4")
     return {
@@ -65,9 +65,9 @@ def teacher_members(
     }
 
 
-def first_not_unit(vectors: np.ndarray) -> tuple[int, float] | None:
+def first_not_unit(embeddings: np.ndarray) -> tuple[int, float] | None:
     """The first row of [N, D] that is no unit vector, and its length; None where all are."""
-    lengths = np.linalg.norm(vectors.astype(np.float32), axis=1)
+    lengths = np.linalg.norm(embeddings.astype(np.float32), axis=1)
     wrong = np.flatnonzero(~(np.abs(lengths - 1) <= UNIT))
     return (int(wrong[0]), float(lengths[wrong[0]])) if len(wrong) else None
 

@@ -114,7 +114,7 @@ def write_vectors(
     Returns:
         The identity of the cache.
     """
-    manifest = Manifest.read(images, "bench")
+    manifest = Manifest.read(images)
     rng, plan = np.random.default_rng(0), ViewPlan(views)
 
     def made(path: Path) -> Iterator[dict[str, Any]]:

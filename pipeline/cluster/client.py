@@ -176,7 +176,7 @@ class Dashboard:
         try:
             while True:
                 tail.write(await asyncio.wait_for(lines.__anext__(), LOG_SILENCE_S))
-        except (StopAsyncIteration, asyncio.TimeoutError):
+        except (TimeoutError, StopAsyncIteration):
             return
         except aiohttp.WSServerHandshakeError as error:
             if error.status >= 500:

@@ -53,7 +53,7 @@ class LocalCluster:
     def read(cls, folder: Path) -> LocalCluster | None:
         """Reads `cluster.json`; None where no cluster was started."""
         path = folder / "cluster.json"
-        return cls(**read_json(path, "prepare")) if path.is_file() else None
+        return cls(**read_json(path)) if path.is_file() else None
 
     def write(self, folder: Path) -> None:
         """Writes `cluster.json`, which `stop_cluster` reads."""

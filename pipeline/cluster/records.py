@@ -35,5 +35,5 @@ class Record:
     @classmethod
     def all(cls, layout: Layout) -> list[Record]:
         """Reads all records, the oldest first."""
-        found = [cls(**read_json(path, "distill")) for path in layout.jobs.glob("kdeov-*.json")]
+        found = [cls(**read_json(path)) for path in layout.jobs.glob("kdeov-*.json")]
         return sorted(found, key=lambda record: record.since)

@@ -30,7 +30,7 @@ from pipeline.runtime.job import JOB, STAGES, File, Job
 from pipeline.runtime.node import fetch, outputs_of, store
 from pipeline.runtime.ray_session import PREEMPTION, set_ray_environment
 from pipeline.storage.files import writing, writing_folder
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import Storage, open_storage
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -129,7 +129,7 @@ class Submission:
     @property
     def folder(self) -> Storage:
         """Folder of the attempt in the storage."""
-        return Storage(self.job.storage) / f"jobs/{self.id}"
+        return open_storage(self.job.storage) / f"jobs/{self.id}"
 
     @property
     def done(self) -> bool:
@@ -149,7 +149,7 @@ class Submission:
             return False
         if info is not None:
             self.advance()
-        storage = Storage(self.job.storage)
+        storage = open_storage(self.job.storage)
         for file in self.job.inputs:
             store(storage, file, self.files[file.path])
         for path in self.files.values():
@@ -179,7 +179,7 @@ class Submission:
             KdeovError: An output is no longer in the storage.
         """
         files = outputs_of(self.folder) or []
-        storage = Storage(self.job.storage)
+        storage = open_storage(self.job.storage)
         try:
             with contextlib.ExitStack() as stack:
                 for output in self.job.outputs:

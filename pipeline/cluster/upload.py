@@ -14,7 +14,6 @@ from pipeline.console import progress
 from pipeline.embedding.shard_records import finished
 
 NUM_UPLOADS = 4  # in parallel
-MADE_BY = {"images": "prepare", "teacher": "embed"}
 
 
 def upload_missing(folder: ShardFolder) -> None:
@@ -26,15 +25,14 @@ def upload_missing(folder: ShardFolder) -> None:
     Raises:
         KdeovError: A shard is in neither, its bytes differ, or the storage cannot be written.
     """
-    manifest = folder.manifest("prepare")
-    made_by = MADE_BY[manifest.kind]
+    manifest = folder.manifest()
     with (
         ThreadPoolExecutor(NUM_UPLOADS) as pool,
         progress(
             f"upload {manifest.kind} of {manifest.split}", len(manifest.shards), "shards"
         ) as bar,
     ):
-        for _ in pool.map(lambda shard: folder.upload(shard, made_by), manifest.shards):
+        for _ in pool.map(folder.upload, manifest.shards):
             bar.update()
 
 
@@ -47,7 +45,7 @@ def upload_finished(params: Params, layout: Layout) -> None:
     """
     identity = read_teacher_identity(layout.teacher)
     for split in SPLITS:
-        manifest = Manifest.read(layout.images / split, "prepare")
+        manifest = Manifest.read(layout.images / split)
         folder = ShardFolder(layout.embeddings / split, params.data.storage)
         wanted = cache_identity(identity, params.embed, split)
         with ThreadPoolExecutor(NUM_UPLOADS) as pool:

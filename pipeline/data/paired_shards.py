@@ -60,9 +60,9 @@ class PairedShards:
     ) -> None:
         self.images = ShardFolder(images, storage)
         self.embeddings = ShardFolder(embeddings, storage)
-        self.manifest = self.images.manifest("prepare")
-        self.cache = self.embeddings.manifest("embed")
-        require_identity(identity, self.cache.identity, str(embeddings / "manifest.json"))
+        self.manifest = self.images.manifest()
+        self.cache = self.embeddings.manifest()
+        require_identity(identity, self.cache.identity, embeddings / "manifest.json")
         if [(s.name, s.samples) for s in self.manifest.shards] != [
             (s.name, s.samples) for s in self.cache.shards
         ]:

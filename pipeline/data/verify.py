@@ -82,8 +82,8 @@ def _verify_bytes(shards: PairedShards, touched: Iterable[int]) -> None:
         pair
         for place in touched
         for pair in (
-            (shards.images, shards.manifest.shards[place], "prepare"),
-            (shards.embeddings, shards.cache.shards[place], "embed"),
+            (shards.images, shards.manifest.shards[place]),
+            (shards.embeddings, shards.cache.shards[place]),
         )
     ]
     label = f"verify bytes of {shards.cache.split}"
@@ -92,7 +92,7 @@ def _verify_bytes(shards: PairedShards, touched: Iterable[int]) -> None:
         progress(label, len(pairs), "shards") as bar,
     ):
         # the first fault ends it
-        for _ in pool.map(lambda one: one[0].verify(*one[1:]), pairs):
+        for _ in pool.map(lambda one: one[0].verify(one[1]), pairs):
             bar.update()
 
 

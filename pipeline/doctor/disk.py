@@ -14,7 +14,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.doctor.check import Check, fault, listed, ok, warning
 from pipeline.doctor.node import NodeFacts, temporary
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import open_storage
 from pipeline.training.checkpoints import KEPT
 
 FLOOR = 1 << 30  # bytes that any place should have: logs, packages, a student
@@ -56,7 +56,9 @@ def needs(
         rooms[layout.root] = FLOOR
     if runs is not None:
         rooms[runs] = rooms.get(runs, FLOOR) + checkpoint_bytes(params, dim)
-    shards = layout.root if params.data.storage is None else Storage(params.data.storage).folder
+    shards = (
+        layout.root if params.data.storage is None else open_storage(params.data.storage).folder
+    )
     if shards is not None:
         rooms[shards] = rooms.get(shards, FLOOR) + _vectors_to_come(params, layout, dim, manifests)
     image = 3 * distill.image_size**2 + 2 * 4 * dim

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kdeov.errors import KdeovError
 from pipeline.storage.files import digest, sha256_file
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import open_storage
 
 # what numbers, or the understanding between machines, depend on
 PACKAGES = (
@@ -156,7 +156,7 @@ def temporary() -> Path:
 
 def write_probe(address: str, probe: str) -> str:
     """Writes the file that every machine should then see; returns what is wrong, if anything."""
-    storage = Storage(address, PATIENCE_S)
+    storage = open_storage(address, PATIENCE_S)
     if storage.folder is not None and not storage.folder.is_dir():
         return f"{address} is not there"
     try:
@@ -170,7 +170,7 @@ def try_storage(address: str, probe: str) -> str:
     """Reads the probe, and writes and deletes a file of its own; returns what is wrong, if
     anything.
     """
-    storage = Storage(address, PATIENCE_S)
+    storage = open_storage(address, PATIENCE_S)
     own = f"{probe}-{os.getpid()}-{time.time_ns()}"
     try:
         if storage.read(probe) != probe.encode():
@@ -187,7 +187,7 @@ def try_storage(address: str, probe: str) -> str:
 def _wrong_shards(questions: Questions) -> list[str]:
     if not questions.shards:
         return []
-    storage = Storage(questions.shard_storage, PATIENCE_S)
+    storage = open_storage(questions.shard_storage, PATIENCE_S)
     wrong = []
     for name, size in questions.shards:
         try:

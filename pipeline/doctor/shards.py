@@ -13,7 +13,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.doctor.check import Check, counted, fault, listed, ok
 from pipeline.doctor.node import PATIENCE_S, NodeFacts
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import open_storage
 
 SAMPLED = 32  # whose sizes every node compares; names are compared of all
 
@@ -55,14 +55,14 @@ def find_shards(params: Params, layout: Layout) -> FoundShards:
         KdeovError: A manifest is damaged, or the storage cannot be read.
     """
     manifests = {
-        folder: Manifest.read(folder, made_by)
-        for parent, made_by in ((layout.images, "prepare"), (layout.embeddings, "embed"))
+        folder: Manifest.read(folder)
+        for parent in (layout.images, layout.embeddings)
         for split in SPLITS
         if ((folder := parent / split) / MANIFEST).is_file()
     }
     address, names = params.data.storage, []
     if address is not None:
-        names = Storage(address, PATIENCE_S).names("shards")
+        names = open_storage(address, PATIENCE_S).names("shards")
     return FoundShards(manifests, address, frozenset(f"shards/{name}" for name in names))
 
 

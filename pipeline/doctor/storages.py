@@ -11,7 +11,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.doctor.check import Check, complaints, counted, fault, listed, ok
 from pipeline.doctor.node import PATIENCE_S, UNSEEN, NodeFacts, write_probe
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import open_storage
 from pipeline.teachers.load import load_teacher
 
 
@@ -30,7 +30,7 @@ def probe_in(addresses: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
         for address in addresses:
             if address not in wrong:
                 with contextlib.suppress(KdeovError):
-                    Storage(address, PATIENCE_S).delete(probe)
+                    open_storage(address, PATIENCE_S).delete(probe)
 
 
 def storage_names(params: Params) -> dict[str, str]:

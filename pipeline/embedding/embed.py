@@ -35,7 +35,7 @@ from pipeline.runtime.ray_session import (
     share_machines,
 )
 from pipeline.storage.files import remove_partial
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import open_storage
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +71,9 @@ def embed(
             "set it to 1"
         )
     if storage is not None:
-        Storage(storage).require_writable()
+        open_storage(storage).require_writable()
     image_shards, ours = ShardFolder(images, storage), ShardFolder(out, storage)
-    manifests = {split: (image_shards / split).manifest("prepare") for split in SPLITS}
+    manifests = {split: (image_shards / split).manifest() for split in SPLITS}
     identities = {split: cache_identity(teacher_identity, params, split) for split in SPLITS}
     made: dict[str, dict[str, Shard]] = {}
     tasks: list[ShardTask] = []

@@ -70,7 +70,7 @@ class ShardEmbedder:
             shard: One of them, whose bytes are compared with its manifest.
             advance: Hears how many more images are done.
         """
-        raw = images.read_verified(shard, "prepare")
+        raw = images.read_verified(shard)
         with ThreadPoolExecutor(self.decoders) as pool:
             try:
                 upcoming = self._decode(pool, raw)

@@ -17,7 +17,7 @@ from pipeline.artifacts.identity import differences
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import Shard
 from pipeline.storage.files import digest, json_text, read_json, sha256_file, write_json
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import open_storage
 
 
 def record_path(out: Path, image: Shard) -> Path:
@@ -43,7 +43,7 @@ def write_record(out: ShardFolder, image: Shard, identity: dict[str, Any], made:
     if out.storage is None:
         write_json(record_path(out.path, image), note)
     else:
-        Storage(out.storage).write(note_name(identity, image), json_text(note).encode())
+        open_storage(out.storage).write(note_name(identity, image), json_text(note).encode())
 
 
 def finished(out: ShardFolder, image: Shard, identity: dict[str, Any]) -> Shard | str | None:
@@ -58,7 +58,7 @@ def finished(out: ShardFolder, image: Shard, identity: dict[str, Any]) -> Shard 
         return there
     made = _finished_here(out.path, image, identity)
     if isinstance(made, Shard):
-        out.upload(made, "embed")
+        out.upload(made)
         write_record(out, image, identity, made)
     return made
 
@@ -66,7 +66,7 @@ def finished(out: ShardFolder, image: Shard, identity: dict[str, Any]) -> Shard 
 def _finished_there(out: ShardFolder, image: Shard, identity: dict[str, Any]) -> Shard | None:
     assert out.storage is not None
     try:
-        note = json.loads(Storage(out.storage).read(note_name(identity, image)))
+        note = json.loads(open_storage(out.storage).read(note_name(identity, image)))
         # an equal image shard of another data set may have another number there
         made = replace(Shard(**note["shard"]), name=image.name)
         fits = note["images_sha256"] == image.sha256 and note["identity"] == identity

@@ -34,7 +34,7 @@ class TableEmbedder:
         self, images: ShardFolder, shard: Shard, advance: Callable[[int], object]
     ) -> Iterator[dict[str, Any]]:
         """Teacher samples of an image shard, in its order (see `ShardEmbedder.samples`)."""
-        raw = images.read_verified(shard, "prepare")
+        raw = images.read_verified(shard)
         while batch := list(islice(raw, LOOKED_UP)):
             described = [{"key": s["__key__"], **sample_json(s)} for s in batch]
             image_embeddings = self.teacher.image_embeddings(described) if self.plan.count else None

@@ -122,7 +122,7 @@ class EmbedWorker:
         """
         with contextlib.ExitStack() as fault:
             # where images are damaged, that comes first, and not what a library says of it
-            fault.callback(task.images.verify, task.shard, "prepare")
+            fault.callback(task.images.verify, task.shard)
             made = self._make(task, on_progress)
             fault.pop_all()
         identity = cache_identity(self.identity, self.config.params, task.split)

@@ -21,7 +21,7 @@ from pipeline.prepare.near_duplicates import near_duplicates
 from pipeline.prepare.readers.tar_members import members_of
 from pipeline.prepare.sources import open_source
 from pipeline.storage.files import writing_folder
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import open_storage
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def prepare(
     processes = processes or choose_num_processes(source.make, source.inputs, size)
     made: dict[str, list[ShardResult]] = {split: [] for split in SPLITS}
     if storage is not None:
-        Storage(storage).require_writable()
+        open_storage(storage).require_writable()
     with writing_folder(out) as path:
         folder = ShardFolder(path, storage)
         with (

@@ -1,7 +1,7 @@
-"""What a job is: a stage with its params, the digests of its inputs, and the names of its outputs.
+"""A job: a stage with its params, the digests of its inputs, and the names of its outputs.
 
-It lies in the storage as `jobs/ID/job.json`, and small files as `blobs/SHA256`. Nothing in it says
-who may read what: credentials stay in the environment of each machine.
+It lies in the storage as `jobs/ID/job.json`, and small files as `blobs/SHA256`. It holds no
+credentials: these stay in the environment of each machine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ JOB = "KDEOV_JOB"
 """Environment variable of every process of a job: the address of its folder in the storage."""
 STAGES = ("embed", "distill", "zero_shot", "linear_probe", "retrieval")
 """Those that run on a cluster; the others are small, and always run where DVC does."""
-DIGITS = 16  # of the digest in a job's name
+DIGEST_CHARS = 16  # of the digest in a job's name
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class File:
 
 @dataclass(frozen=True)
 class Job:
-    """What runs, wherever it runs.
+    """A stage with all that it needs to run on another machine.
 
     Attributes:
         stage: Of `dvc.yaml`.
@@ -69,10 +69,10 @@ class Job:
         """The same for the same work: sections that say only where things run are left out."""
         counted = {**asdict(self), "params": {s: self.params[s] for s in self.sections}}
         counted["shards"] = self.params["data"]["storage"]
-        return f"kdeov-{self.stage.replace('_', '-')}-{digest(counted)[:DIGITS]}"
+        return f"kdeov-{self.stage.replace('_', '-')}-{digest(counted)[:DIGEST_CHARS]}"
 
     def write(self, folder: Storage) -> None:
-        """As `job.json` of a job's folder."""
+        """Writes `job.json` into a job's folder."""
         folder.write("job.json", json.dumps(asdict(self), indent=2, sort_keys=True).encode())
 
     @classmethod
@@ -167,8 +167,8 @@ def _portable(stage: str, params: Params, layout: Layout) -> tuple[dict[str, Any
 
 
 def _open_to_all(uri: str | None) -> str | None:
-    """An MLflow server's address; one with a login in it, or a database of one machine, is none
-    that a job may be told.
+    """An MLflow server's address; one with a login in it, or a database of one machine, is
+    not given to a job.
     """
     if uri is None or not uri.startswith("http"):
         return None

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import yaml
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError, StorageError
 from pipeline.runtime.job import JOB, File, Job, files_below
 from pipeline.storage.files import sha256_file, writing_folder
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import Storage, open_storage
 
 CODE = Path(__file__).resolve().parents[2]  # where Ray unpacked it on this node
-KEPT_S = 30 * 86400.0  # how long a node keeps what jobs have left; none runs longer
+JOB_EXPIRY_S = 30 * 86400.0  # age at which a node deletes files of jobs; none runs longer
 
 
 def on_cluster() -> bool:
@@ -32,18 +32,18 @@ def on_cluster() -> bool:
 
 
 def job_folder() -> Storage:
-    """Of this process's job, in the storage."""
-    return Storage(os.environ[JOB])
+    """The folder of this process's job, in the storage."""
+    return open_storage(os.environ[JOB])
 
 
 def job_id() -> str:
-    """Of this process's job; empty outside of one."""
+    """The id of this process's job; empty outside of one."""
     return os.environ.get(JOB, "").rpartition("/")[2]
 
 
 def ready_node() -> Path | None:
     """Puts the job's inputs in place on this machine, unless they are; outside of a job, does
-    nothing. Called first by whatever runs on a node.
+    nothing. Every process of a node calls it first.
 
     Returns:
         The folder that stands for the checkout.
@@ -61,7 +61,8 @@ def materialise(folder: Storage, base: Path) -> Path:
         base: Where this machine keeps jobs.
 
     Raises:
-        KdeovError: The storage cannot be read, or an input is not what it was.
+        StorageError: The storage cannot be read.
+        DataError: An input is missing or damaged.
     """
     root = base / "jobs" / folder.address.rpartition("/")[2]
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +71,7 @@ def materialise(folder: Storage, base: Path) -> Path:
             return root
         _forget(base)
         job = Job.read(folder)
-        storage = Storage(job.storage)
+        storage = open_storage(job.storage)
         with writing_folder(root) as partial:
             for file in job.inputs:
                 place = partial / file.path
@@ -88,15 +89,15 @@ def fetch(storage: Storage, file: File, path: Path) -> None:
     """Downloads a file of a job, and compares it with its digest.
 
     Raises:
-        KdeovError: It is not in the storage, or not what it was.
+        DataError: It is not in the storage, or damaged.
     """
     try:
         storage.download(file.blob, path)
     except FileNotFoundError as error:
-        raise KdeovError(f"{storage.where(file.blob)} ({file.path}): not there") from error
+        raise DataError(f"{storage.where(file.blob)} ({file.path}): not there") from error
     if sha256_file(path) != file.sha256:
         path.unlink()
-        raise KdeovError(f"{storage.where(file.blob)} ({file.path}): damaged; delete it")
+        raise DataError(f"{storage.where(file.blob)} ({file.path}): damaged; delete it")
 
 
 def store(storage: Storage, file: File, path: Path) -> None:
@@ -106,8 +107,8 @@ def store(storage: Storage, file: File, path: Path) -> None:
 
 
 def upload_outputs(job: Job, root: Path) -> list[File]:
-    """Uploads what a stage wrote, shards apart, which are in the storage already."""
-    storage, files = Storage(job.storage), []
+    """Uploads the outputs of a stage, except shards, which are in the storage already."""
+    storage, files = open_storage(job.storage), []
     for output in job.outputs:
         for path in files_below(root / output):
             file = File(str(path.relative_to(root)), sha256_file(path))
@@ -117,7 +118,7 @@ def upload_outputs(job: Job, root: Path) -> list[File]:
 
 
 def mark_done(files: list[File]) -> None:
-    """Says that the job is done: from now on, whoever wants its outputs finds them."""
+    """Marks the job as done, by the list of its outputs in the storage."""
     job_folder().write("outputs.json", json.dumps([asdict(file) for file in files]).encode())
 
 
@@ -130,11 +131,13 @@ def outputs_of(folder: Storage) -> list[File] | None:
 
 
 def _base() -> Path:
-    """This person's folder for jobs on this machine, closed to others."""
+    """This user's folder for jobs on this machine, closed to others."""
     base = Path(tempfile.gettempdir()) / f"kdeov-{os.getuid()}"
     base.mkdir(mode=0o700, exist_ok=True)
     if base.is_symlink() or base.stat().st_uid != os.getuid():
-        raise KdeovError(f"{base}: belongs to someone else; delete it, or set TMPDIR on all nodes")
+        raise StorageError(
+            f"{base}: belongs to another user; delete it, or set TMPDIR on all nodes"
+        )
     return base
 
 
@@ -156,7 +159,7 @@ def _blob(storage: Storage, file: File, base: Path) -> Path:
 
 def _forget(base: Path) -> None:
     """Deletes jobs, and files that no job uses, which are old."""
-    old = time.time() - KEPT_S
+    old = time.time() - JOB_EXPIRY_S
     for path in (base / "jobs").iterdir():
         if path.lstat().st_mtime < old:
             shutil.rmtree(path, ignore_errors=True)

@@ -17,22 +17,22 @@ from kdeov.errors import KdeovError
 logger = logging.getLogger(__name__)
 
 POLL_S = 1.0
-SILENT_S = 60.0  # without a worker at work, after which it is said
-TOGETHER_S = 30.0  # within which deaths on one machine are one
+IDLE_WARNING_S = 60.0  # without a busy worker, after which a warning is logged
+SAME_DEATH_S = 30.0  # within which deaths on one machine count as one
 
 
 class Progress:
-    """Counts the images of unfinished shards; outlives the workers that tell it."""
+    """Counts the finished samples of unfinished tasks; outlives the workers that report them."""
 
     def __init__(self) -> None:
         self._done: dict[str, int] = {}
 
     def set(self, name: str, count: int) -> None:
-        """A shard that is made a second time starts over."""
+        """Sets the count of a task; one that is run a second time starts over."""
         self._done[name] = count
 
     def finish(self, name: str) -> None:
-        """Whoever asked for the shard has it."""
+        """Forgets a task whose result has been returned."""
         self._done.pop(name, None)
 
     def total(self) -> int:
@@ -61,11 +61,11 @@ class Pool(Generic[T]):
     """Workers that start, work and die.
 
     Args:
-        tasks: Anys to make.
-        kind: Ray's actor class, with what a worker needs of a machine.
-        config: What a worker is made with.
-        workers: How many there should be.
-        limit: Deaths after which it gives up.
+        tasks: The tasks to run.
+        kind: Ray's actor class, with the resources that a worker needs.
+        config: The argument that each worker is constructed with.
+        workers: Number of workers.
+        limit: Deaths after which the pool gives up.
     """
 
     def __init__(self, tasks: list[T], kind: Any, config: Any, workers: int, limit: int) -> None:
@@ -73,7 +73,7 @@ class Pool(Generic[T]):
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self.queue, self.kind, self.config, self.limit = deque(tasks), kind, config, limit
-        # beside this process: with another machine, what is told would be lost
+        # beside this process: a count on another machine would be lost with it
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         kind_of_progress: Any = ray.remote(Progress)
         self.progress = kind_of_progress.options(num_cpus=0, scheduling_strategy=here).remote()
@@ -81,16 +81,19 @@ class Pool(Generic[T]):
         self._places: dict[Any, tuple[str, str]] = {}
         self._last_death: dict[str, float] = {}  # by machine
         self._idle: list[Any] = []
-        # what is waited for: that a worker starts, or that it has made its shard
+        # pending calls: a worker that starts (no task), or one that runs a task
         self._waiting: dict[Any, tuple[Any, T | None]] = {}
         for _ in range(workers):
             self._start()
 
     def run(self, on_progress: Callable[[int], object]) -> Iterator[tuple[T, Any]]:
-        """Makes all shards, in any order.
+        """Runs all tasks, and yields each with its result, in any order.
+
+        Args:
+            on_progress: Called with the number of finished samples.
 
         Raises:
-            KdeovError: A shard cannot be made, or workers died too often.
+            KdeovError: A task failed, or workers died too often.
         """
         import ray
         from ray.exceptions import RayActorError
@@ -102,7 +105,7 @@ class Pool(Generic[T]):
                 self._give(self._idle.pop(), self.queue.popleft())
             if any(task for _, task in self._waiting.values()):
                 worked = time.monotonic()
-            elif time.monotonic() - worked > SILENT_S:
+            elif time.monotonic() - worked > IDLE_WARNING_S:
                 worked = time.monotonic()
                 logger.warning("no machine has room for a worker; waiting for one")
             done, _ = ray.wait(list(self._waiting), timeout=POLL_S)
@@ -133,7 +136,7 @@ class Pool(Generic[T]):
         place, node = self._places.pop(worker, ("a machine that is not known", ""))
         now = time.monotonic()
         # a machine that goes takes all of its workers along
-        if getattr(error, "preempted", False) or now - self._last_death.get(node, 0) < TOGETHER_S:
+        if getattr(error, "preempted", False) or now - self._last_death.get(node, 0) < SAME_DEATH_S:
             logger.warning("a worker on %s went with its machine; the others go on", place)
         else:
             self._count(place, task, error)

@@ -1,4 +1,4 @@
-"""Ray, on this machine or a cluster: starting it, ending it, and a person's mistake in one line."""
+"""Starts and ends Ray, on this machine or a cluster; user errors of workers in one line."""
 
 from __future__ import annotations
 
@@ -9,26 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError, KdeovError
+from pipeline.runtime.compat import PREEMPTION, RAY_ENVIRONMENT
 from pipeline.runtime.node import on_cluster
+
+__all__ = ["PREEMPTION", "RAY_ENVIRONMENT"]
 
 logger = logging.getLogger(__name__)
 
-# Ray watches preemption and exports state for its dashboard; both cost seconds at start-up and
-# nobody looks here.
-PREEMPTION = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
-RAY_ENVIRONMENT = {
-    "RAY_AUTH_MODE": "token",  # the default, said aloud so that Ray does not warn of it
-    PREEMPTION: "0",
-    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-}
-
 
 def set_ray_environment() -> dict[str, str]:
-    """Sets what Ray reads when it is imported, and returns it for workers; a person's own settings
-    win.
+    """Sets the variables that Ray reads when it is imported, unless the user has set them, and
+    returns them for workers.
     """
     environment = {key: os.environ.get(key, value) for key, value in RAY_ENVIRONMENT.items()}
     os.environ.update(environment)
@@ -37,7 +29,9 @@ def set_ray_environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def ray_session(cpus: int) -> Iterator[None]:
-    """Ray on this machine, or the one that is there already: a job's cluster, or a test's."""
+    """Starts Ray on this machine, or uses the one that is there already: a job's cluster, or a
+    test's.
+    """
     environment = set_ray_environment()
     import ray
 
@@ -66,16 +60,16 @@ def ray_session(cpus: int) -> Iterator[None]:
 
 
 def gpus_of_ray(use_gpu: bool | str) -> int:
-    """GPUs that Ray may use.
+    """Number of GPUs that Ray may use.
 
     Raises:
-        KdeovError: They are asked for and there are none.
+        ConfigError: They are asked for and there are none.
     """
     import ray
 
     gpus = int(ray.cluster_resources().get("GPU", 0)) if use_gpu else 0
     if use_gpu is True and not gpus:
-        raise KdeovError(
+        raise ConfigError(
             "cluster.use_gpu is true and Ray has no GPU; start machines that have one, or set it "
             "to auto or false"
         )
@@ -83,10 +77,10 @@ def gpus_of_ray(use_gpu: bool | str) -> int:
 
 
 def share_machines(workers: int, gpus: bool) -> tuple[int, int]:
-    """How Ray's machines are shared out.
+    """Shares out Ray's machines.
 
     Args:
-        workers: That are wanted.
+        workers: How many are wanted.
         gpus: Whether each has a GPU.
 
     Returns:
@@ -122,7 +116,7 @@ def one_line_errors_of_ray() -> Iterator[None]:
     """Takes a `KdeovError` of a worker out of what Ray wraps around it.
 
     Raises:
-        KdeovError: A person's mistake, as the worker told it, or workers that died too often.
+        KdeovError: The user error that a worker raised, or workers that died too often.
         KeyboardInterrupt: Where Ray turned it into its own way of stopping.
     """
     from ray.exceptions import RayActorError, RayError
@@ -134,8 +128,8 @@ def one_line_errors_of_ray() -> Iterator[None]:
         raise KeyboardInterrupt from stop
     except RayActorError as error:
         raise KdeovError(
-            f"a worker of Ray died too often ({str(error).splitlines()[0]}); its last words are in "
-            "/tmp/ray/session_latest/logs; mend the cause or raise cluster.max_failures"
+            f"a worker of Ray died too often ({str(error).splitlines()[0]}); its log is in "
+            "/tmp/ray/session_latest/logs; fix the cause or raise cluster.max_failures"
         ) from error
     except (RayError, TrainingFailedError) as error:
         cause = unwrap_user_error(error)
@@ -145,7 +139,9 @@ def one_line_errors_of_ray() -> Iterator[None]:
 
 
 def unwrap_user_error(error: BaseException) -> KdeovError | None:
-    """The `KdeovError` somewhere within what Ray wraps around it."""
+    """The `KdeovError` somewhere within the errors that Ray wraps around it; None without one."""
+    from ray.exceptions import RayError
+
     seen: set[int] = set()
     queue: list[Any] = [error]
     while queue:
@@ -153,7 +149,8 @@ def unwrap_user_error(error: BaseException) -> KdeovError | None:
         if not isinstance(current, BaseException) or id(current) in seen:
             continue
         seen.add(id(current))
-        if type(current) is KdeovError:  # Ray's wrapping of one claims to be one, trace and all
+        # Ray's wrapper of a KdeovError is a subclass of its type, with the stack trace as text
+        if isinstance(current, KdeovError) and not isinstance(current, RayError):
             return current
         queue += [current.__cause__, current.__context__, getattr(current, "cause", None)]
         queue.append(getattr(current, "controller_failure", None))

@@ -35,7 +35,7 @@ FLAKY_AFTER = 2  # deaths of workers on one machine, from which on it is named
 
 
 class WorkerConfig(Protocol):
-    """What a loop is given: a dataclass of plain values that can be sent to workers."""
+    """Settings of a loop: a dataclass of plain values that can be sent to workers."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -61,11 +61,11 @@ def train_on_ray(
     """Runs a training loop in Ray workers, to the end.
 
     Args:
-        loop: Of every rank.
-        config: What the loop is given.
+        loop: The loop of every rank.
+        config: Settings of the loop.
         cluster: How many workers, and of which kind.
-        name: Of the run.
-        report: Gets what rank 0 reports of every epoch, in Ray's controller.
+        name: Name of the run.
+        report: Called with rank 0's report of every epoch, in Ray's controller.
 
     Raises:
         KdeovError: Training stopped for a reason that the user can fix.
@@ -115,7 +115,7 @@ def _train(
     }
     TorchTrainer(
         ray_worker,
-        # decided here: Ray does not hide GPUs from workers that have none
+        # set here, because Ray does not hide GPUs from workers that have none
         train_loop_config={
             "loop": loop,
             "config": replace(config, use_gpu=use_gpu),
@@ -123,7 +123,7 @@ def _train(
         },
         scaling_config=ScalingConfig(**scaling),
         run_config=RunConfig(
-            # Ray takes up a run of the same name without a word; ours are taken up from our
+            # unique, because Ray silently resumes a run of the same name; we resume from our own
             # checkpoints
             name=f"{name}-{time.time_ns()}",
             **(config.run / "ray").for_ray(),
@@ -134,10 +134,10 @@ def _train(
 
 
 class FailureTracker:
-    """Counts how often training was started again, and names the machine that is to blame.
+    """Counts how often training was restarted, and names the machine that is to blame.
 
     Args:
-        run: Of the run, where workers say which machine they are on.
+        run: Folder of the run, where each worker records its machine.
         limit: Deaths after which training stops.
     """
 
@@ -147,11 +147,11 @@ class FailureTracker:
         self.machines: Counter[str] = Counter()
 
     def count(self, errors: dict[int, Exception]) -> None:
-        """Hears what became of workers, by rank.
+        """Counts the errors of workers, by rank, as one death at most.
 
         Raises:
-            KdeovError: A person's mistake, which stays one however often it is tried; or too many
-                deaths.
+            KdeovError: A user error, which a retry would meet again; or too many deaths.
+            StorageError: The records of the workers' machines cannot be read.
         """
         for error in errors.values():
             if mistake := unwrap_user_error(error):
@@ -190,21 +190,25 @@ def ray_worker(settings: dict[str, Any]) -> None:
     setup_logging()
     logging.getLogger().setLevel(logging.WARNING)  # Ray repeats every report to the root logger
     config: WorkerConfig = settings["config"]
-    _tell_place(config.run)
+    _write_place(config.run)
     settings["loop"](
         config, ray_train.report, PreemptionWatcher(settings["most"], bool(config.use_gpu))
     )
 
 
 def worker_place(run: Storage, rank: int) -> str:
-    """The machine that a rank was last started on, as people call it."""
+    """Name of the machine that a rank was last started on, for messages.
+
+    Raises:
+        StorageError: The storage cannot be read.
+    """
     try:
         return str(json.loads(run.read(f"workers/rank-{rank}.json"))["machine"])
     except (FileNotFoundError, ValueError, KeyError):
         return "a machine that is not known"
 
 
-def _tell_place(run: Storage) -> None:
+def _write_place(run: Storage) -> None:
     import ray
     from ray.train import get_context
 
@@ -214,18 +218,17 @@ def _tell_place(run: Storage) -> None:
 
 
 class PreemptionWatcher:
-    """Whether the workers are about to be started anew, so that a checkpoint is due: a machine will
-    be taken away, or Ray will use room that there is for more of them. All ranks ask, and hear the
-    same.
+    """Whether a checkpoint is due because workers are about to be restarted: a machine will be
+    preempted, or Ray will use free room for more workers. All ranks call it and get the same.
 
     Args:
-        most: Workers that there may be.
+        most: The largest number of workers.
         use_gpu: Whether each has a GPU.
     """
 
     def __init__(self, most: int, use_gpu: bool) -> None:
         self.most, self.kind = most, "GPU" if use_gpu else "CPU"
-        self._told = -math.inf  # when there was room the last time
+        self._last_room = -math.inf  # time at which there was room
 
     def __call__(self) -> bool:
         from ray.train import get_context, get_preemption_info
@@ -241,9 +244,9 @@ class PreemptionWatcher:
 
         now = time.monotonic()
         # Ray may have its reasons to leave it unused
-        if now - self._told < ROOM_S or ray.available_resources().get(self.kind, 0) < 1:
+        if now - self._last_room < ROOM_S or ray.available_resources().get(self.kind, 0) < 1:
             return False
-        self._told = now
+        self._last_room = now
         return True
 
 

@@ -1,52 +1,52 @@
-"""One driver a run: who trains says so in `driver.json` beside the checkpoints, and goes on saying
-so; a second one is refused.
+"""A heartbeat lock: one driver per run.
 
-A storage has no locks, and a machine may vanish without a word. So a word is good for a while; it
-ends at once where its process is known to be dead, or where it is of an earlier attempt of this
-very job.
+The file `driver.json` beside the checkpoints is renewed every 10 s and expires after 45 s. It is
+only ever written by compare-and-swap, so a driver that took over is never overwritten. A lock ends
+at once where its process is known to be dead, or belongs to an earlier attempt of the same job.
 """
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import getpass
 import json
 import logging
 import os
+import signal
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from types import TracebackType
 
 import psutil
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError, KdeovError
 from pipeline.runtime.node import job_id
 from pipeline.storage.storage import Storage
 
 logger = logging.getLogger(__name__)
 
-NAME = "driver.json"
-RENEWED_S = 10.0
-STALE_S = 45.0
+LOCK_FILE = "driver.json"
+LOCK_HEARTBEAT_S = 10.0
+LOCK_EXPIRY_S = 45.0
+RELEASED = 0.0  # the time of a lock that its driver has given up
 
 
 @dataclass(frozen=True)
 class Driver:
-    """Who drives a run.
+    """The process that drives a run.
 
     Attributes:
         id: Of this claim.
-        who: Name of the person.
+        who: Name of the user.
         host: Name of the machine.
         machine: Tells machines of the same name apart.
         pid: Of the process.
         created: When the process was created.
         job: Its id on a cluster; empty elsewhere.
-        time: When this was last said, in seconds since 1970.
+        time: Of the last heartbeat, in seconds since 1970; `RELEASED` after the end.
     """
 
     id: str
@@ -59,8 +59,8 @@ class Driver:
     time: float
 
     @classmethod
-    def me(cls) -> Driver:
-        """This process, now."""
+    def of_this_process(cls) -> Driver:
+        """This process, now, with a new claim."""
         try:
             who = getpass.getuser()
         except (KeyError, OSError):  # a container may know no names
@@ -70,21 +70,15 @@ class Driver:
             psutil.Process().create_time(), job_id(), time.time(),
         )  # fmt: skip
 
-    @classmethod
-    def read(cls, run: Storage) -> Driver | None:
-        """Whoever drives a run; None where nobody says so in a way that can be read."""
-        try:
-            return cls(**json.loads(run.read(NAME)))
-        except (FileNotFoundError, ValueError, TypeError):
-            return None
-
-    def write(self, run: Storage) -> None:
-        """Says that this one drives a run."""
-        run.write(NAME, json.dumps(asdict(self), indent=2, sort_keys=True).encode())
+    def to_bytes(self) -> bytes:
+        """The content of the lock file."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True).encode()
 
     def gives_way_to(self, other: Driver) -> bool:
-        """Whether it is over: not heard of for long, dead, or another attempt of the same job."""
-        if other.time - self.time > STALE_S:
+        """Whether the lock is over: released, expired, of a dead process, or of another attempt of
+        the same job.
+        """
+        if other.time - self.time > LOCK_EXPIRY_S:
             return True
         if self.job and self.job.rpartition("-")[0] == other.job.rpartition("-")[0]:
             return self.job != other.job
@@ -108,76 +102,120 @@ class Driver:
         return f"{job}process {self.pid} of {self.who} on {self.host}"
 
 
-@contextlib.contextmanager
-def driving(run: Storage) -> Iterator[None]:
-    """The only driver of a run, while the block runs.
-
-    Args:
-        run: Where its checkpoints lie.
+def read_driver(run: Storage) -> tuple[bytes, Driver] | tuple[None, None]:
+    """The content of a run's lock file, and its driver; None where there is no lock file.
 
     Raises:
-        KdeovError: Someone else drives it, at the start or, after a long silence of ours, later.
+        StorageError: The storage cannot be read.
+        DataError: The file is damaged.
     """
-    me = _claim(run)
-    taken: list[Driver] = []
-    ended = threading.Event()
-
-    def renew() -> None:
-        while not ended.wait(RENEWED_S):
-            try:
-                holder = Driver.read(run)
-                if holder is not None and holder.id != me.id:
-                    taken.append(holder)
-                    _thread.interrupt_main()
-                    return
-                replace(me, time=time.time()).write(run)
-            except KdeovError as error:  # the storage is away; so it is for others
-                logger.warning("%s", error)
-
-    thread = threading.Thread(target=renew, name="lease", daemon=True)
-    thread.start()
     try:
-        yield
-    except KeyboardInterrupt:
-        if not taken:
-            raise
-        raise KdeovError(
-            f"{run.address}: {taken[0]} has taken over this run, as nothing was heard of us for "
-            f"more than {STALE_S:.0f} s; let it go on, or end it and start again"
-        ) from None
-    finally:
-        ended.set()
-        thread.join(RENEWED_S)
-        if not taken:
-            with contextlib.suppress(KdeovError):  # it goes stale
-                run.delete(NAME)
+        data = run.read(LOCK_FILE)
+    except FileNotFoundError:
+        return None, None
+    try:
+        return data, Driver(**json.loads(data))
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"{run.where(LOCK_FILE)}: damaged ({error}); delete it if no process trains this run"
+        ) from error
 
 
-def _claim(run: Storage) -> Driver:
-    me = Driver.me()
-    holder = Driver.read(run)
+class RunLock:
+    """Makes this process the only driver of a run, while a `with` block runs.
+
+    Args:
+        run: Where the checkpoints of the run lie.
+        heartbeat_s: Seconds between renewals.
+
+    Raises:
+        KdeovError: Another process drives the run: on entry or, after this one has not renewed its
+            lock for `LOCK_EXPIRY_S`, from within the block.
+        StorageError: The storage cannot be read or written.
+    """
+
+    def __init__(self, run: Storage, heartbeat_s: float = LOCK_HEARTBEAT_S) -> None:
+        self._run, self._heartbeat_s = run, heartbeat_s
+        self._ended = threading.Event()
+        self._usurper: Driver | None = None
+
+    def __enter__(self) -> RunLock:
+        self._written: bytes | None
+        self._me, self._written = _claim(self._run)
+        self._thread = threading.Thread(target=self._renew, name="run-lock", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join(LOCK_HEARTBEAT_S)
+        if self._usurper is None:
+            with contextlib.suppress(KdeovError):  # it expires
+                self._beat(RELEASED)
+        elif isinstance(error, KeyboardInterrupt):
+            raise KdeovError(
+                f"{self._run.address}: {self._usurper} has taken over this run, as this process "
+                f"did not renew its lock for more than {LOCK_EXPIRY_S:.0f} s; let it go on, or end "
+                "it and start again"
+            ) from None
+
+    def _renew(self) -> None:
+        while not self._ended.wait(self._heartbeat_s):
+            try:
+                self._beat(time.time())
+            except KdeovError as error:  # away for others too; the next beat retries
+                logger.warning("%s", error)
+            if self._usurper is not None:
+                # to the main thread, which a signal wakes even where it waits
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                return
+
+    def _beat(self, now: float) -> None:
+        """Writes the lock anew, unless another driver has taken over."""
+        new = replace(self._me, time=now).to_bytes()
+        if self._run.swap(LOCK_FILE, self._written, new):
+            self._written = new
+            return
+        found, driver = read_driver(self._run)
+        if driver is not None and driver.id != self._me.id:
+            self._usurper = driver
+        else:  # deleted by hand, or an answer was lost; the next beat writes it
+            self._written = found
+
+
+def _claim(run: Storage) -> tuple[Driver, bytes]:
+    """Writes the lock file where the run is free.
+
+    Returns:
+        This driver, and the content of the file.
+    """
+    me = Driver.of_this_process()
+    found, holder = read_driver(run)
     if holder is not None:
         if not holder.gives_way_to(me):
             raise _refusal(run, holder)
-        if me.time - holder.time > STALE_S and holder.elsewhere(me):
-            # clocks may differ: one who lives writes again
-            time.sleep(RENEWED_S + 5)
-            again = Driver.read(run)
-            if again is not None and again != holder:
-                raise _refusal(run, again)
-        logger.info("taking over from %s, which is over", holder)
-    me.write(run)
-    # of two at once, the last to write is the one: the other sees it after the time of a write
-    time.sleep(0.2 if run.folder is not None else 1.0)
-    holder = Driver.read(run)
-    if holder is not None and holder.id != me.id:
-        raise _refusal(run, holder)
-    return me
+        if holder.time != RELEASED:
+            if me.time - holder.time > LOCK_EXPIRY_S and holder.elsewhere(me):
+                # clocks may differ: a driver that lives writes again in the meantime
+                time.sleep(LOCK_HEARTBEAT_S + 5)
+                me = replace(me, time=time.time())
+            logger.info("taking over from %s, whose lock is over", holder)
+    new = me.to_bytes()
+    if run.swap(LOCK_FILE, found, new):
+        return me, new
+    raise _refusal(run, read_driver(run)[1])
 
 
-def _refusal(run: Storage, holder: Driver) -> KdeovError:
-    heard = max(0.0, time.time() - holder.time)
+def _refusal(run: Storage, holder: Driver | None) -> KdeovError:
+    if holder is None or holder.time == RELEASED:
+        return KdeovError(f"{run.address}: another process has just driven this run; start again")
+    seconds = max(0.0, time.time() - holder.time)
     return KdeovError(
-        f"{run.address} is driven by {holder}, heard of {heard:.0f} s ago; wait for it, or end it "
-        f"(a run is free {STALE_S:.0f} s after its driver is gone)"
+        f"{run.address} is driven by {holder}, which renewed its lock {seconds:.0f} s ago; wait "
+        f"for it, or end it (its lock expires after {LOCK_EXPIRY_S:.0f} s)"
     )

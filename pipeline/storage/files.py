@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError, StorageError
 
 TEMPORARY = ".partial"
 BUFFER = 1 << 20  # bytes; small ones would cost a shard a system call an image
@@ -21,16 +21,16 @@ BUFFER = 1 << 20  # bytes; small ones would cost a shard a system call an image
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Tells of a full disk, or a folder that cannot be written, in one line.
+    """Turns a full disk, or a folder that cannot be written, into one line.
 
     Raises:
-        KdeovError: Names the path.
+        StorageError: Names the path.
     """
     try:
         yield
     except OSError as error:
-        raise KdeovError(
-            f"{path}: cannot be written ({error.strerror or error}); free space or mend the folder"
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror or error}); free space or fix the folder"
         ) from error
 
 
@@ -40,7 +40,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     not.
 
     Raises:
-        KdeovError: The disk is full or the folder cannot be written.
+        StorageError: The disk is full or the folder cannot be written.
     """
     # not the process's number: machines that share a folder may have processes of one number
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{TEMPORARY}")
@@ -94,29 +94,31 @@ def json_text(value: Any) -> str:
     return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
-def read_json(path: Path, made_by: str) -> Any:
+def read_json(path: Path, stage: str | None = None) -> Any:
     """Reads JSON.
 
     Args:
         path: The file.
-        made_by: The stage to run where it is missing or damaged.
+        stage: The stage that writes this kind of file; None where no stage does.
 
     Raises:
-        KdeovError: The file is missing or is no JSON.
+        DataError: The file is missing or is no JSON.
     """
     try:
         return json.loads(path.read_text())
     except OSError as error:
-        raise KdeovError(f"{path}: {error.strerror}; run `dvc repro {made_by}`") from error
+        fix = f"run `dvc repro {stage}`" if stage else "check the path"
+        raise DataError(f"{path}: {error.strerror}; {fix}") from error
     except ValueError as error:
-        raise KdeovError(f"{path}: damaged ({error}); run `dvc repro -f {made_by}`") from error
+        fix = f"run `dvc repro -f {stage}`" if stage else "delete it"
+        raise DataError(f"{path}: damaged ({error}); {fix}") from error
 
 
 class HashedFile(io.RawIOBase):
-    """A file that is hashed while it is read; what is passed over is read for that.
+    """A file that is hashed while it is read. A seek forwards reads the bytes that it skips.
 
     Args:
-        file: From its beginning.
+        file: At its beginning.
     """
 
     def __init__(self, file: IO[bytes]) -> None:

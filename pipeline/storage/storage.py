@@ -1,34 +1,113 @@
-"""Files by address: a folder that machines share, or a bucket (`s3://BUCKET/PREFIX`, by fsspec).
-
-A file is there whole or not at all.
-"""
+"""Files by address: a folder that machines share, or a bucket (`s3://BUCKET/PREFIX`, by fsspec)."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
-import shutil
-import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
-from kdeov.errors import KdeovError
-from pipeline.storage.bucket import PATIENCE_S, PROTOCOLS, Bucket, RemoteFile
-from pipeline.storage.files import TEMPORARY, remove_partial, writing
+from kdeov.errors import ConfigError
+from pipeline.storage.bucket import PROTOCOLS, BucketStorage
+from pipeline.storage.folder import FolderStorage
+from pipeline.storage.retries import PATIENCE_S
 
-BLOCK = 4 << 20  # bytes of a request while reading, and what an open file of a bucket holds
-COPIED = 16 << 20  # bytes of a request while copying
+
+class Storage(Protocol):
+    """Files below one address; names are relative, with `/`.
+
+    A file is there whole or not at all. Instances are plain values that can be sent to other
+    processes. All methods raise `StorageError` where the storage cannot be read or written.
+    """
+
+    @property
+    def address(self) -> str:
+        """A folder, or a bucket with a prefix; without a slash at its end."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder on this machine; None for a bucket."""
+
+    def __truediv__(self, name: str) -> Storage:
+        """The storage below a name."""
+
+    def where(self, name: str) -> str:
+        """The full address of a file, for messages."""
+
+    def read(self, name: str) -> bytes:
+        """All bytes of a file.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a file, replacing one of its name."""
+
+    def swap(self, name: str, old: bytes | None, new: bytes) -> bool:
+        """Compare-and-swap: writes `new` only while the file's bytes are `old`.
+
+        Of several processes that swap the same `old` at once, one succeeds. This holds among swaps,
+        on all machines; `write` ignores it.
+
+        Args:
+            name: A small file.
+            old: Its bytes; None where it must not exist.
+            new: Bytes that no other process writes, so that a lost answer can be recovered.
+
+        Returns:
+            Whether `new` was written.
+        """
+
+    def upload(self, path: Path, name: str) -> None:
+        """Copies a local file to the storage."""
+
+    def download(self, name: str, path: Path) -> None:
+        """Copies a file of the storage to a local one, which is there whole or not at all.
+
+        Raises:
+            FileNotFoundError: It is not in the storage.
+        """
+
+    def open(self, name: str, size: int | None = None) -> IO[bytes]:
+        """A file to read from, with `seek`; of a bucket, at most two blocks are in memory.
+
+        Args:
+            name: The file.
+            size: Its bytes, where they are known; saves a request.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, or None where it is not there."""
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Sorted names of the finished files and folders directly below a folder of the storage;
+        none where it is absent.
+        """
+
+    def delete(self, name: str) -> None:
+        """Deletes a file, if it is there."""
+
+    def clean(self) -> None:
+        """Removes half-written files of killed processes directly below; a bucket has none."""
+
+    def require_writable(self) -> None:
+        """Writes, reads and deletes a small file, so that a lack of permission shows before hours
+        of work. Leaves no trace, not even a folder.
+        """
+
+    def for_ray(self) -> dict[str, Any]:
+        """Arguments of Ray's `RunConfig` that make Ray keep its own files here."""
 
 
 def check_address(address: str) -> str:
-    """An address as `Storage` takes it; folders become absolute.
+    """An address as `open_storage` takes it; folders become absolute.
 
     Raises:
-        KdeovError: It names a protocol that is not one of `PROTOCOLS`, or more than a bucket and a
-            prefix.
+        ConfigError: It names a protocol that is not one of `PROTOCOLS`, or more than a bucket and
+            a prefix.
     """
     protocol, separator, rest = address.partition("://")
     if not separator:
@@ -36,190 +115,23 @@ def check_address(address: str) -> str:
     if protocol not in PROTOCOLS or not re.fullmatch(r"[\w.-]+(/[\w.=+ -]+)*/*", rest):
         others = ", ".join(f"{name}://" for name in list(PROTOCOLS)[1:])
         shown = re.sub(r"://.*@", "://...@", address)  # keys have no place in an address
-        raise KdeovError(
+        raise ConfigError(
             f"storage {shown!r} is neither a folder nor s3://BUCKET/PREFIX (also {others})"
         )
     return address.rstrip("/")
 
 
-@dataclass(frozen=True)
-class Storage:
-    """Files below one address; names are relative, with `/`. Plain, so that it can be sent.
+def open_storage(address: str, patience_s: float = PATIENCE_S) -> Storage:
+    """The storage at an address.
 
-    Attributes:
-        address: A folder, or a bucket with a prefix.
-        patience_s: How long a network that fails is tried again.
+    Args:
+        address: A folder, or `s3://BUCKET/PREFIX`.
+        patience_s: For how long a failing network is retried.
+
+    Raises:
+        ConfigError: See `check_address`.
     """
-
-    address: str
-    patience_s: float = PATIENCE_S
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "address", check_address(self.address))
-
-    def __truediv__(self, name: str) -> Storage:
-        """What lies below a name."""
-        return Storage(f"{self.address}/{name}", self.patience_s)
-
-    @property
-    def folder(self) -> Path | None:
-        """The folder, where it is one."""
-        return None if "://" in self.address else Path(self.address)
-
-    @property
-    def _bucket(self) -> Bucket:
-        return Bucket(self.address, self.patience_s)
-
-    def where(self, name: str) -> str:
-        """The full address of a file, for people."""
-        return f"{self.address}/{name}"
-
-    def read(self, name: str) -> bytes:
-        """All bytes of a file.
-
-        Raises:
-            FileNotFoundError: It is not there.
-            KdeovError: The storage cannot be read.
-        """
-        if self.folder is None:
-            return self._bucket.read(name)
-        with _reading(self.folder / name):
-            return (self.folder / name).read_bytes()
-
-    def write(self, name: str, data: bytes) -> None:
-        """Writes a file, replacing one of its name.
-
-        Raises:
-            KdeovError: The storage cannot be written.
-        """
-        if self.folder is None:
-            self._bucket.write(name, data)
-        else:
-            with writing(self.folder / name) as file:
-                file.write(data)
-
-    def upload(self, path: Path, name: str) -> None:
-        """Copies a local file to the storage.
-
-        Raises:
-            KdeovError: The storage cannot be written.
-        """
-        if self.folder is None:
-            self._bucket.upload(str(path), name)
-        else:
-            with open(path, "rb") as source, writing(self.folder / name) as file:
-                shutil.copyfileobj(source, file, COPIED)
-
-    def download(self, name: str, path: Path) -> None:
-        """Copies a file of the storage to a local one, which is there whole or not at all.
-
-        Raises:
-            FileNotFoundError: It is not in the storage.
-            KdeovError: The storage cannot be read, or the disk cannot be written.
-        """
-        with self.open(name) as source, writing(path) as file:
-            shutil.copyfileobj(source, file, COPIED)
-
-    def open(self, name: str, size: int | None = None) -> IO[bytes]:
-        """A file to read from, with `seek`; of a bucket, one block is in memory.
-
-        Args:
-            name: The file.
-            size: Its bytes, where `size` was asked already.
-
-        Raises:
-            FileNotFoundError: It is not there.
-            KdeovError: The storage cannot be read (also when reading from it).
-        """
-        if self.folder is not None:
-            with _reading(self.folder / name):
-                return open(self.folder / name, "rb")
-        size = self.size(name) if size is None else size
-        if size is None:
-            raise FileNotFoundError(self.where(name))
-        return io.BufferedReader(RemoteFile(self._bucket, name, size), BLOCK)
-
-    def size(self, name: str) -> int | None:
-        """Bytes of a file, or None where it is not there.
-
-        Raises:
-            KdeovError: The storage cannot be read.
-        """
-        if self.folder is None:
-            return self._bucket.size(name)
-        path = self.folder / name
-        with _reading(path):
-            return path.stat().st_size if path.is_file() else None
-
-    def names(self, prefix: str = "") -> list[str]:
-        """Names of the files and folders directly below a folder of the storage, sorted; none where
-        it is absent. Unfinished files are left out.
-
-        Raises:
-            KdeovError: The storage cannot be read.
-        """
-        if self.folder is None:
-            return sorted(self._bucket.names(prefix))
-        folder = self.folder / prefix
-        with contextlib.suppress(FileNotFoundError), _reading(folder):
-            found = [path.name for path in folder.iterdir()]
-            return sorted(name for name in found if not name.endswith(TEMPORARY))
-        return []
-
-    def for_ray(self) -> dict[str, Any]:
-        """Arguments of Ray's `RunConfig` that make it keep its own files here."""
-        if self.folder is not None:
-            return {"storage_path": str(self.folder)}
-        from pyarrow.fs import FSSpecHandler, PyFileSystem
-
-        filesystem, root = self._bucket.filesystem({})  # with the patience of its own client
-        return {
-            "storage_path": root, "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem))
-        }  # fmt: skip
-
-    def delete(self, name: str) -> None:
-        """Deletes a file, if it is there.
-
-        Raises:
-            KdeovError: The storage cannot be written.
-        """
-        if self.folder is None:
-            self._bucket.delete(name)
-        else:
-            with _reading(self.folder / name):
-                (self.folder / name).unlink(missing_ok=True)
-
-    def clean(self) -> None:
-        """Removes what a killed process left half-written directly below; a bucket hides it."""
-        if self.folder is not None and self.folder.is_dir():
-            remove_partial(self.folder)
-
-    def require_writable(self) -> None:
-        """Writes and deletes a small file, before hours of work would find that it cannot be done.
-        Leaves no trace, not even a folder.
-
-        Raises:
-            KdeovError: The storage cannot be written, or read.
-        """
-        name = f"writable-{uuid.uuid4().hex}"
-        places = () if self.folder is None else (self.folder, *self.folder.parents)
-        made = [place for place in places if not place.exists()]
-        self.write(name, b"?")
-        self.read(name)
-        self.delete(name)
-        for place in made:
-            with contextlib.suppress(OSError):  # someone else has put something there
-                place.rmdir()
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Tells in one line of a folder that cannot be used; that a file is missing is no fault."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise KdeovError(
-            f"{path}: {error.strerror or error}; mend the folder, or what may be done in it"
-        ) from error
+    address = check_address(address)
+    if "://" in address:
+        return BucketStorage(address, patience_s)
+    return FolderStorage(address)

@@ -38,9 +38,7 @@ def load_teacher(folder: Path, device: str = "cpu") -> Teacher:
         raise DataError(
             f"{folder}: its files are not those of {IDENTITY}; run `dvc repro -f teacher`"
         )
-    require_identity(
-        teacher.identity().to_dict(), identity, str(folder / IDENTITY), made_by="-f teacher"
-    )
+    require_identity(teacher.identity().to_dict(), identity, folder / IDENTITY)
     return teacher
 
 

@@ -14,8 +14,7 @@ import torch
 from kdeov.errors import DataError
 from kdeov.text.table import PrecomputedTextEncoder
 from pipeline.artifacts.identity import IDENTITY, PRECOMPUTED
-from pipeline.artifacts.table_rows import table_rows
-from pipeline.artifacts.tables import reading
+from pipeline.artifacts.tables import reading, table_rows
 from pipeline.config.teacher_params import EmbeddingsParams, TextVectorsParams
 from pipeline.console import progress
 from pipeline.storage.files import write_json

@@ -118,7 +118,7 @@ def _read(folder: ShardFolder) -> tuple[Tensor, list[list[str]]]:
     """Reads all training images, uint8 [N, 3, 64, 64], and their captions."""
     transform = ImageTransform(size=RESOLUTION)
     pixels, captions = [], []
-    for shard in folder.manifest("prepare").shards:
+    for shard in folder.manifest().shards:
         for _, sample in folder.read(shard):
             pixels.append(transform.pixels(Image.open(io.BytesIO(sample["jpg"]))))
             captions.append(sample_json(sample)["captions"])

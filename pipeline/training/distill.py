@@ -27,9 +27,9 @@ from pipeline.config.provenance import code_digest, fingerprint
 from pipeline.data.epoch_plan import check_sharing
 from pipeline.data.verify import verify_cache
 from pipeline.runtime.device import pick_device
-from pipeline.runtime.run_lock import driving
+from pipeline.runtime.run_lock import RunLock
 from pipeline.storage.files import json_text, sha256_file, write_json, write_text, writing_folder
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import open_storage
 from pipeline.teachers.load import load_teacher
 from pipeline.tracking.mlflow_run import LiveTracker, run_tags
 from pipeline.tracking.target import live_target
@@ -61,7 +61,7 @@ def distill(params: Params, layout: Layout) -> None:
         live_target(params, layout),
         record.fingerprint, record.name, record.params, run_tags(layout, record),
     )  # fmt: skip
-    with tracker, driving(config.run):
+    with tracker, RunLock(config.run):
         launch(config, params.cluster, record.name, tracker)
     _write(config, record, layout)
 
@@ -81,7 +81,7 @@ def train_config(params: Params, layout: Layout) -> TrainConfig:
         identities={
             split: cache_identity(identity, params.embed, split) for split in ("train", "val")
         },
-        run=Storage(str(layout.runs)),
+        run=open_storage(str(layout.runs)),
         use_gpu=params.cluster.use_gpu,
         dataloader_workers=params.cluster.dataloader_workers,
         checkpoint_every=params.cluster.checkpoint_every,

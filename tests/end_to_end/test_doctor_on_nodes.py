@@ -96,7 +96,7 @@ def nodes(
     (private / "shards").mkdir(parents=True)
     shared.mkdir()
     for manifest in laptop.path.glob("out/*/*/manifest.json"):
-        for shard in Manifest.read(manifest.parent, "prepare").shards:
+        for shard in Manifest.read(manifest.parent).shards:
             shutil.copy(manifest.parent / shard.name, private / object_name(shard))
     files = importlib.metadata.distribution("timm").files or []
     (metadata,) = [file.locate() for file in files if file.name == "METADATA"]

@@ -18,9 +18,7 @@ UNLISTED = ("config", "storage", "runtime", "tracking", "cluster", "doctor", "be
 
 
 @pytest.fixture
-def edited(
-    reproduced: Checkout, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Checkout]:
+def edited(reproduced: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """A copy of the finished checkout, to edit."""
     path = tmp_path_factory.mktemp("edited") / "checkout"
     shutil.copytree(reproduced.path, path, symlinks=True)

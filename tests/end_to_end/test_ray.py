@@ -29,7 +29,7 @@ from pipeline.config.params import load_params
 from pipeline.config.paths import Layout
 from pipeline.embedding.embed import embed
 from pipeline.runtime.ray_session import set_ray_environment
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import open_storage
 from pipeline.tracking.mlflow_run import LiveTracker
 from pipeline.tracking.target import TrackingTarget
 from pipeline.training.config import TrainConfig
@@ -83,7 +83,7 @@ def new_run(
         images=layout.images,
         embeddings=layout.embeddings,
         identities={s: cache_identity(identity, params.embed, s) for s in ("train", "val")},
-        run=Storage(str(folder / "run")),
+        run=open_storage(str(folder / "run")),
         use_gpu=False,
         checkpoint_every=2,
     )

@@ -28,7 +28,7 @@ from pipeline.evaluation.linear_probe import linear_probe
 from pipeline.evaluation.retrieval import retrieval
 from pipeline.evaluation.zero_shot import zero_shot
 from pipeline.prepare.prepare import prepare
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import Storage, open_storage
 from pipeline.teachers.make_teacher import make_teacher
 from pipeline.training.distill import distill
 from tests.helpers.teachers import clip_file
@@ -179,8 +179,8 @@ def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> An
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     """A new storage of either kind."""
     if request.param == "folder":
-        return Storage(str(tmp_path / "storage"))
-    return Storage(f"{request.getfixturevalue('bucket')}/some/prefix")
+        return open_storage(str(tmp_path / "storage"))
+    return open_storage(f"{request.getfixturevalue('bucket')}/some/prefix")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pipeline.bench.fixtures import photographs, write_images, write_vectors
 from pipeline.bench.sizes import ClusterSizes, cluster_params
 from pipeline.config.execution_params import ClusterParams
 from pipeline.runtime.ray_session import ray_session
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import open_storage
 from pipeline.tracking.mlflow_run import LiveTracker
 from pipeline.training.config import TrainConfig
 from pipeline.training.launch import launch
@@ -133,7 +133,7 @@ class Material:
             self.folder / "images",
             self.folder / "embeddings",
             self.identities,
-            Storage(str(self.folder / "runs" / name)),
+            open_storage(str(self.folder / "runs" / name)),
             use_gpu=False,
         )
 

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from kdeov.errors import KdeovError
 from pipeline.config.stage_params import DistillParams
 from pipeline.storage.files import read_json
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import open_storage
 from pipeline.training.config import TrainConfig
 from pipeline.training.loop import train
 
@@ -52,13 +52,13 @@ def torchrun(config: TrainConfig, ranks: int) -> None:
 
 def main(path: Path) -> None:
     """Trains what a file of `torchrun` says, as one of its ranks."""
-    values = read_json(path, "bench cluster")
+    values = read_json(path)
     config = TrainConfig(
         params=DistillParams.model_validate(values["params"]),
         images=Path(values["images"]),
         embeddings=Path(values["embeddings"]),
         identities=values["identities"],
-        run=Storage(values["run"]),
+        run=open_storage(values["run"]),
         use_gpu=False,
     )
     dist.init_process_group("gloo")

@@ -21,7 +21,7 @@ from pipeline.bench.fixtures import WEB_IMAGE, photographs, write_images, write_
 from pipeline.bench.sizes import ClusterSizes, cluster_params
 from pipeline.config.stage_params import LossParams
 from pipeline.data.loader import EpochStream, epoch_loader
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import open_storage
 from pipeline.training.config import TrainConfig
 from pipeline.training.trainer import Trainer
 
@@ -78,7 +78,7 @@ def _trainer(folder: Path, sizes: ClusterSizes) -> Trainer:
         feature=1, affinity=0, relation=0, contrastive=0.1, interactive=0, fusion=0.1
     )
     params = cluster_params(sizes).model_copy(update={"ema_decay": 0.999, "losses": losses})
-    run = Storage(str(folder / "run"))
+    run = open_storage(str(folder / "run"))
     return Trainer(TrainConfig(params, images, embeddings, identities, run, use_gpu=False))
 
 

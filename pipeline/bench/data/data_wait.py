@@ -11,7 +11,7 @@ import torch
 from pipeline.bench.figures import Figure
 from pipeline.bench.fixtures import photographs, write_images, write_vectors
 from pipeline.bench.sizes import BenchSizes, distill_params
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import open_storage
 from pipeline.training.config import TrainConfig
 from pipeline.training.trainer import Trainer
 
@@ -39,7 +39,7 @@ def wait_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
             images,
             embeddings,
             identities,
-            Storage(str(folder / "run")),
+            open_storage(str(folder / "run")),
             False,
             dataloader_workers=1,
         )

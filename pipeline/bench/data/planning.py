@@ -70,5 +70,5 @@ def peak_megabytes(call: Callable[[], object]) -> float:
 
 
 def _plan(folder: Path) -> None:
-    manifest = Manifest.read(folder, "bench")
+    manifest = Manifest.read(folder)
     EpochPlan(manifest.sizes, 0, epoch=0, global_batch_size=64, num_streams=16, buffer=4096).order()

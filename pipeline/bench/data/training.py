@@ -19,7 +19,7 @@ from pipeline.data.loader import Batch, EpochStream, caption_of_epoch, epoch_loa
 from pipeline.data.paired_shards import PairedShards
 from pipeline.embedding.embed import embed
 from pipeline.evaluation.shared.timing import interleaved, median_ratio
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import open_storage
 from pipeline.teachers.load import load_towers
 from pipeline.training.config import TrainConfig
 from pipeline.training.trainer import Trainer
@@ -51,7 +51,12 @@ def step_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Figure]
     def config(contrastive: float) -> TrainConfig:
         distill = distill_params(sizes, contrastive)
         return TrainConfig(
-            distill, images, embeddings, identities, Storage(str(folder / "run")), use_gpu=False
+            distill,
+            images,
+            embeddings,
+            identities,
+            open_storage(str(folder / "run")),
+            use_gpu=False,
         )
 
     alone, both = config(contrastive=0), config(contrastive=1)

@@ -115,8 +115,8 @@ def simulation_figures(folder: Path, size: PlanSize) -> list[Figure]:
     write_manifest(folder, size.samples)
 
     def one_rank() -> EpochPlan:
-        Manifest.read(folder, "bench")  # that of the images, and that of the teacher's vectors
-        plan = size.plan(Manifest.read(folder, "bench").sizes)
+        Manifest.read(folder)  # that of the images, and that of the teacher's vectors
+        plan = size.plan(Manifest.read(folder).sizes)
         for lane in plan.lanes_of(0, size.ranks):
             list(plan.segments(lane))
             next(plan.blocks(lane))

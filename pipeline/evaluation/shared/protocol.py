@@ -47,7 +47,7 @@ def images_part(dataset: Dataset, images: Path, captions: int | None = None) -> 
     Raises:
         KdeovError: The manifest of the test split is missing or damaged.
     """
-    manifest = Manifest.read(images / "test", "prepare")
+    manifest = Manifest.read(images / "test")
     counts = f"{manifest.samples} test images"
     if captions is not None:
         counts += f" with {captions} captions"

@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.artifacts.dataset import SPLITS
-from pipeline.artifacts.table_rows import table_rows
+from pipeline.artifacts.tables import table_rows
 from pipeline.config.source_params import CaptionsCsvParams
 from pipeline.prepare.readers.base import Rejected, Source
 from pipeline.prepare.readers.image_files import ImageFile, image_files

@@ -22,8 +22,8 @@ SMALL = ClusterSizes(image_size=32, micro_batch_size=8, dim=16, steps=3, epochs=
 # a worker that says who it is and takes a step every 50 ms
 WORKER = """
 import json, os, sys, time
-from pipeline.storage.storage import Storage
-run = Storage(sys.argv[1])
+from pipeline.storage.storage import open_storage
+run = open_storage(sys.argv[1])
 run.write("workers/rank-1.json", json.dumps({"pid": os.getpid()}).encode())
 for step in range(40):
     time.sleep(0.05)

@@ -44,7 +44,7 @@ def forge(layout: Layout, edit: Callable[[np.ndarray, np.ndarray], None]) -> Non
     for the result.
     """
     images, folder = layout.images / "train", layout.embeddings / "train"
-    manifest, shards = Manifest.read(folder, "embed"), []
+    manifest, shards = Manifest.read(folder), []
     for shard in manifest.shards:
         image_samples, cached = (
             read_shard(images / shard.name),
@@ -114,9 +114,7 @@ def test_a_wrong_entry_is_named_by_shard_key_and_view(
 
 def test_forging_nothing_changes_no_byte(checkout: Layout, built: Layout) -> None:
     forge(checkout, lambda vectors, views: None)
-    before, after = (
-        Manifest.read(layout.embeddings / "train", "embed") for layout in (built, checkout)
-    )
+    before, after = (Manifest.read(layout.embeddings / "train") for layout in (built, checkout))
     assert before == after
 
 

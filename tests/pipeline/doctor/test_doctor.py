@@ -26,7 +26,7 @@ from pipeline.doctor.examine import preflight
 from pipeline.doctor.node import Gpu, NodeFacts, Questions, look
 from pipeline.doctor.nodes import Survey
 from pipeline.doctor.training import Rates, judged, measured
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import open_storage
 from pipeline.training.distill import train_config
 from tests.helpers.s3_server import SECRET, S3Server
 
@@ -266,9 +266,9 @@ def in_bucket(here: Layout, bucket: str, s3_server: S3Server) -> Layout:
     """The checkout with its shards in a bucket, except for one."""
     change(here, data={"storage": f"{bucket}/data"})
     for manifest in here.root.glob("out/*/*/manifest.json"):
-        for shard in Manifest.read(manifest.parent, "prepare").shards:
+        for shard in Manifest.read(manifest.parent).shards:
             path = manifest.parent / shard.name
-            Storage(f"{bucket}/data").upload(path, f"shards/{shard.sha256}.tar")
+            open_storage(f"{bucket}/data").upload(path, f"shards/{shard.sha256}.tar")
             path.unlink()
     return here
 
@@ -279,11 +279,11 @@ def test_shards_in_a_bucket_are_found_there_and_one_that_is_not_is_named(
     before = s3_server.objects(bucket)
     assert doctor() == (0, [])
     assert s3_server.objects(bucket) == before
-    shard = Manifest.read(in_bucket.images / "train", "prepare").shards[1]
-    Storage(f"{bucket}/data").write(f"shards/{shard.sha256}.tar", b"cut")
+    shard = Manifest.read(in_bucket.images / "train").shards[1]
+    open_storage(f"{bucket}/data").write(f"shards/{shard.sha256}.tar", b"cut")
     status, lines = doctor()
     assert status == 1 and any("shards" in x and "is damaged" in x for x in lines), lines
-    Storage(f"{bucket}/data").delete(f"shards/{shard.sha256}.tar")
+    open_storage(f"{bucket}/data").delete(f"shards/{shard.sha256}.tar")
     status, lines = doctor()
     assert status == 1 and any("1 of 3 shards" in x and "000001.tar" in x for x in lines), lines
 

@@ -288,8 +288,8 @@ def test_every_difference_is_named_at_once(complains: Any) -> None:
     with complains(
         "here: ", "a.b is 2, wanted 1", "dtype is None, wanted 'float16'", "extra is True"
     ):
-        require_identity(wanted, found, "here")
-    require_identity(wanted, json.loads(json.dumps(wanted)), "here")
+        require_identity(wanted, found, Path("here"))
+    require_identity(wanted, json.loads(json.dumps(wanted)), Path("here"))
 
 
 def test_teacher_shards_of_other_images_are_refused_with_both_keys(
@@ -383,7 +383,7 @@ def test_vectors_that_are_no_numbers_are_refused(
 
 def test_manifests_of_the_cache_state_what_it_was_made_from(built: Layout, params: Params) -> None:
     for split in SPLITS:
-        manifest = Manifest.read(built.embeddings / split, "embed")
+        manifest = Manifest.read(built.embeddings / split)
         assert manifest.identity == identity_of(built, params, split)
         assert manifest.identity["dtype"] == "float16" and manifest.identity["normalised"] is True
         transform = manifest.identity["teacher"]["transform"]
@@ -397,7 +397,7 @@ def test_a_lower_precision_gives_nearly_the_same_vectors_and_says_so(
 ) -> None:
     low = make_params(embed={"precision": "bfloat16"})
     run(low, built, tmp_path / "low")
-    manifest = Manifest.read(tmp_path / "low" / "val", "embed")
+    manifest = Manifest.read(tmp_path / "low" / "val")
     assert manifest.identity["precision"] == "bfloat16"
     shards = PairedShards(built.images / "val", tmp_path / "low" / "val", manifest.identity)
     for one, two in zip(shards, paired(built, make_params(), "val"), strict=True):

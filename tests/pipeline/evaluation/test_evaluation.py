@@ -282,7 +282,7 @@ def test_as_many_other_images_are_another_protocol(copied: Trained) -> None:
     layout, _ = copied
     dataset, test = Dataset.read(layout.images), layout.images / "test"
     before = images_part(dataset, layout.images)
-    manifest = Manifest.read(test, "prepare")
+    manifest = Manifest.read(test)
     other = replace(manifest.shards[0], sha256="0" * 64)
     replace(manifest, shards=[other, *manifest.shards[1:]]).write(test)
     after = images_part(dataset, layout.images)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from ray.exceptions import RayActorError
 
-from kdeov.errors import KdeovError
-from pipeline.runtime.ray_train import FailureTracker
-from pipeline.storage.storage import Storage
+from kdeov.errors import KdeovError, StorageError
+from pipeline.runtime.ray_train import FailureTracker, worker_place
+from pipeline.storage.storage import Storage, open_storage
 
 LOST = RuntimeError("Connection closed by peer")  # what the others say of it
 
@@ -20,7 +20,7 @@ LOST = RuntimeError("Connection closed by peer")  # what the others say of it
 @pytest.fixture
 def run(tmp_path: Path) -> Storage:
     """A run whose two workers have said where they are."""
-    run = Storage(str(tmp_path))
+    run = open_storage(str(tmp_path))
     for rank, machine in enumerate(("node-a (10.0.0.1)", "node-b (10.0.0.2)")):
         run.write(f"workers/rank-{rank}.json", json.dumps({"machine": machine}).encode())
     return run
@@ -76,5 +76,11 @@ def test_a_worker_that_never_said_where_it_is_is_told_so(
     tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
     with log.at_level(logging.WARNING):
-        FailureTracker(Storage(str(tmp_path)), limit=3).count({0: death()})
+        FailureTracker(open_storage(str(tmp_path)), limit=3).count({0: death()})
     assert "worker 0 on a machine that is not known" in log.messages[0]
+
+
+def test_a_storage_that_cannot_be_read_is_no_unknown_machine(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="file"):
+        worker_place(open_storage(str(tmp_path / "file")), 0)

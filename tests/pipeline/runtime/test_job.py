@@ -23,13 +23,14 @@ from pipeline.config.paths import Layout
 from pipeline.runtime.job import JOB, File, Job
 from pipeline.runtime.node import materialise, outputs_of, store, upload_outputs
 from pipeline.runtime.ray_session import cpus_each
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import Storage, open_storage
 
 FILES = {
     "out/images/dataset.json": "{}",
     "out/images/train/manifest.json": '{"shards": []}',
     "out/images/train/000000.tar": "images",
     "out/teacher/teacher.json": "{}",
+    "out/teacher/identity.json": "{}",
     "out/embeddings/train/manifest.json": '{"shards": []}',
     "out/student/student.json": "{}",
 }
@@ -79,7 +80,7 @@ def changed(checkout: Layout, **sections: dict[str, Any]) -> Params:
 def submitted(checkout: Layout, stage: str, **sections: dict[str, Any]) -> Storage:
     """A job with its inputs in the storage; returns its folder."""
     job, files = Job.of(stage, changed(checkout, **sections), checkout)
-    storage = Storage(job.storage)
+    storage = open_storage(job.storage)
     for file in job.inputs:
         store(storage, file, files[file.path])
     folder = storage / f"jobs/{job.name}-1"
@@ -140,7 +141,7 @@ def test_a_machine_gets_params_inputs_and_code_in_one_folder(
 def test_whoever_comes_later_finds_the_folder_there(checkout: Layout, tmp_path: Path) -> None:
     folder = submitted(checkout, "embed")
     root = materialise(folder, tmp_path / "node")
-    shutil.rmtree(Storage(str(tmp_path / "storage")).folder / "blobs")  # type: ignore[operator]
+    shutil.rmtree(open_storage(str(tmp_path / "storage")).folder / "blobs")  # type: ignore[operator]
     assert materialise(folder, tmp_path / "node") == root
 
 
@@ -152,8 +153,8 @@ def test_processes_that_ask_at_once_get_one_whole_folder(
 import sys
 from pathlib import Path
 from pipeline.runtime.node import materialise
-from pipeline.storage.storage import Storage
-root = materialise(Storage(sys.argv[1]), Path(sys.argv[2]))
+from pipeline.storage.storage import Storage, open_storage
+root = materialise(open_storage(sys.argv[1]), Path(sys.argv[2]))
 print(sorted(map(str, root.rglob("*.json"))), (root / "params.yaml").stat().st_ino)
 """
     processes = [
@@ -172,7 +173,7 @@ def test_a_damaged_input_is_refused_and_leaves_nothing(
 ) -> None:
     folder = submitted(checkout, "embed")
     job = Job.read(folder)
-    Storage(job.storage).write(job.inputs[0].blob, b"something else")
+    open_storage(job.storage).write(job.inputs[0].blob, b"something else")
     with complains(job.inputs[0].path, "damaged"):
         materialise(folder, tmp_path / "node")
     assert list((tmp_path / "node" / "jobs").iterdir()) == []
@@ -180,7 +181,7 @@ def test_a_damaged_input_is_refused_and_leaves_nothing(
 
 def test_a_job_that_is_not_there_is_named(tmp_path: Path, complains: Any) -> None:
     with complains("jobs/kdeov-embed-1/job.json", "not there"):
-        materialise(Storage(str(tmp_path / "jobs" / "kdeov-embed-1")), tmp_path / "node")
+        materialise(open_storage(str(tmp_path / "jobs" / "kdeov-embed-1")), tmp_path / "node")
 
 
 def test_outputs_go_back_without_shards(checkout: Layout, tmp_path: Path) -> None:
@@ -194,7 +195,7 @@ def test_outputs_go_back_without_shards(checkout: Layout, tmp_path: Path) -> Non
     job = Job.read(folder)
     (file,) = upload_outputs(job, root)
     assert file.path == "out/embeddings/train/manifest.json"
-    assert Storage(job.storage).read(file.blob) == b'{"a": 1}'
+    assert open_storage(job.storage).read(file.blob) == b'{"a": 1}'
     assert outputs_of(folder) is None
 
 
@@ -203,7 +204,7 @@ def test_outputs_are_put_in_place_all_or_none(
 ) -> None:
     folder = submitted(checkout, "zero_shot")
     job = Job.read(folder)
-    storage = Storage(job.storage)
+    storage = open_storage(job.storage)
     submission = Submission(job, {}, None, checkout, 1)  # type: ignore[arg-type]
     old = checkout.evaluation / "zero_shot" / "old.csv"
     old.parent.mkdir(parents=True)

@@ -139,7 +139,7 @@ def test_equal_values_are_equal_bytes_and_come_back(value: dict[str, Any]) -> No
         write_json(one, value)
         write_json(two, dict(reversed(value.items())))
         assert one.read_bytes() == two.read_bytes()
-        assert read_json(one, "prepare") == value
+        assert read_json(one) == value
 
 
 def test_json_reads_well_in_a_diff(tmp_path: Path) -> None:
@@ -171,6 +171,14 @@ def test_a_missing_or_damaged_json_file_names_the_stage_that_makes_it(
         path.write_text(text)
     with complains(path, cure):
         read_json(path, "embed")
+
+
+def test_a_damaged_file_of_no_stage_is_to_be_deleted(tmp_path: Path, complains: Any) -> None:
+    path = tmp_path / "cluster.json"
+    path.write_text("{")
+    with complains(path, "delete it") as caught:
+        read_json(path)
+    assert "dvc repro" not in str(caught)
 
 
 def test_digests_follow_contents_alone(tmp_path: Path) -> None:

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import io
 import os
-import subprocess
-import sys
-import textwrap
-import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch.utils.data import DataLoader, IterableDataset
 
-from pipeline.artifacts.shard_folder import ShardFolder
-from pipeline.storage.storage import BLOCK, Storage, check_address
-from pipeline.training.checkpoints import CheckpointStore
-from tests.helpers.s3_server import SECRET, S3Server, s3_process
+from pipeline.storage.remote_file import BLOCK
+from pipeline.storage.storage import Storage, check_address, open_storage
+from tests.helpers.s3_server import SECRET
 
 
 def test_what_is_written_is_read(storage: Storage, tmp_path: Path) -> None:
@@ -82,9 +74,9 @@ def test_a_folder_that_cannot_be_used_is_named(
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     with complains(tmp_path / "file", "cannot be written"):
-        Storage(str(tmp_path / "file")).require_writable()
+        open_storage(str(tmp_path / "file")).require_writable()
     with complains(tmp_path / "file"):
-        Storage(str(tmp_path / "file")).read("x")
+        open_storage(str(tmp_path / "file")).read("x")
 
 
 @pytest.mark.parametrize(
@@ -97,161 +89,22 @@ def test_an_address_is_a_folder_or_a_bucket(address: str, complains: Callable[..
     assert SECRET not in str(caught)
 
 
-# What follows is about buckets alone.
+def test_a_swap_writes_only_over_the_bytes_that_are_expected(storage: Storage) -> None:
+    assert not storage.swap("a/x", b"old", b"new")  # there is none
+    assert storage.swap("a/x", None, b"one")
+    assert not storage.swap("a/x", None, b"two")
+    assert not storage.swap("a/x", b"two", b"three")
+    assert storage.read("a/x") == b"one"
+    assert storage.swap("a/x", b"one", b"two")
+    assert storage.read("a/x") == b"two" and storage.names("a") == ["x"]
 
 
-def test_a_read_costs_blocks_not_the_whole_object(
-    bucket: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Storage(bucket).write("x", bytes(32 << 20))
-    with s3_server.forwarded() as forwarder:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", forwarder.endpoint)
-        with Storage(bucket).open("x") as file:
-            file.read(10)
-            file.seek(20 << 20)
-            file.read(10)
-        assert 2 * BLOCK < forwarder.carried < 2.5 * BLOCK
-
-
-def test_a_large_file_is_uploaded_in_parts(bucket: str, tmp_path: Path) -> None:
-    with open(tmp_path / "large", "wb") as file:
-        for byte in range(40):
-            file.write(bytes([byte]) * (1 << 20))
-    Storage(bucket).upload(tmp_path / "large", "large")
-    with Storage(bucket).open("large") as file:
-        for byte in range(40):
-            assert file.read(1 << 20) == bytes([byte]) * (1 << 20)
-        assert file.read(1) == b""
-
-
-def test_more_names_than_a_server_tells_at_once(bucket: str, s3_server: S3Server) -> None:
-    client, name = s3_server.client(), bucket.removeprefix("s3://")
-    names = [f"{number:04d}" for number in range(1005)]
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda n: client.put_object(Bucket=name, Key=f"x/{n}", Body=b"."), names))
-    assert Storage(bucket).names("x") == names
-
-
-class Reads(IterableDataset):
-    """What a loader process reads of a storage that its parent has used."""
-
-    def __init__(self, storage: Storage) -> None:
-        self.storage = storage
-
-    def __iter__(self) -> Any:
-        yield self.storage.read("x").decode(), os.getpid()
-
-
-def test_a_forked_process_reads_too(bucket: str) -> None:
-    storage = Storage(bucket)
-    storage.write("x", b"same")
-    loader = DataLoader(
-        Reads(storage), batch_size=None, num_workers=2, multiprocessing_context="fork"
-    )
-    found = list(loader)
-    assert [text for text, _ in found] == ["same", "same"]
-    assert len({os.getpid(), *(pid for _, pid in found)}) == 3
-    assert storage.read("x") == b"same"
-
-
-def test_a_missing_bucket_is_named_and_not_taken_for_a_missing_file(
-    bucket: str, complains: Callable[..., Any]
-) -> None:
-    absent = Storage(f"{bucket}-absent/x")
-    for action in (absent.read, absent.size, absent.open, absent.names, absent.delete):
-        with complains(absent.address, "bucket does not exist", "make the bucket"):
-            action("y")
-    with complains(absent.address, "bucket does not exist", "make the bucket"):
-        absent.require_writable()
-
-
-def test_a_bucket_that_refuses_is_named_at_once(
-    monkeypatch: pytest.MonkeyPatch, complains: Callable[..., Any]
-) -> None:
-    with s3_process(INITIAL_NO_AUTH_ACTION_COUNT="1") as strict:  # the one that makes the bucket
-        for name, value in strict.environment.items():
-            monkeypatch.setenv(name, value)
-        storage, start = Storage(strict.bucket()), time.monotonic()
-        with complains(storage.address, "cannot be written", "AWS_ACCESS_KEY_ID"):
-            storage.require_writable()
-        assert time.monotonic() - start < 10
-
-
-def test_an_error_shows_no_secret(
-    bucket: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, log: Any
-) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://user:{SECRET}@127.0.0.1:9")
-    with pytest.raises(ValueError) as caught:
-        Storage(bucket, patience_s=1.0).read("x")
-    assert "AWS_ENDPOINT_URL" in str(caught.value)
-    assert "trying again" in log.text
-    assert SECRET not in str(caught.value) + log.text
-
-
-@pytest.mark.parametrize(
-    ("before", "words"),
-    [
-        ("", ("cannot be read", "AWS_ACCESS_KEY_ID")),
-        ("import sys; sys.modules['s3fs'] = None", ("needs s3fs", "pip install kdeov[s3]")),
-    ],
-    ids=["no credentials", "no s3fs"],
-)
-def test_what_is_missing_on_this_machine_is_named(
-    bucket: str, s3_server: S3Server, tmp_path: Path, before: str, words: tuple[str, ...]
-) -> None:
-    script = f"""
-    {before}
-    from pipeline.storage.storage import Storage
-    try:
-        Storage({bucket!r}).read("x")
-    except ValueError as error:
-        print(error)
-    """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        env=kept | {
-            "AWS_ENDPOINT_URL": s3_server.endpoint, "HOME": str(tmp_path),
-            "AWS_EC2_METADATA_DISABLED": "true",
-        },
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.stdout.count("\n") == 1, done.stderr
-    line = done.stdout
-    assert all(word in line for word in (bucket, *words)), line
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["refuses", "is silent"])
-def test_shards_stream_and_checkpoints_are_written_while_a_server_is_away_for_ten_seconds(
-    how: str, bucket: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    samples = [{"__key__": f"{n:06d}", "jpg": os.urandom(1 << 20)} for n in range(20)]
-    shard = ShardFolder(tmp_path / "writer", bucket).write("000000.tar", samples)
-    assert shard.bytes > 4 * BLOCK
-    with s3_server.forwarded() as forwarder:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", forwarder.endpoint)
-        folder, gone = ShardFolder(tmp_path / "reader", bucket), threading.Event()
-        checkpoints = CheckpointStore(Storage(bucket) / "run")
-
-        def stream() -> list[bytes]:
-            reading = folder.read(shard)
-            found = [next(reading)[1]["jpg"]]
-            gone.wait()
-            return found + [sample["jpg"] for _, sample in reading]
-
-        def save() -> None:
-            gone.wait()
-            checkpoints.save(1, {"weights": torch.ones(1_000_000)})
-
-        with ThreadPoolExecutor(2) as pool:
-            streaming, saving = pool.submit(stream), pool.submit(save)
-            time.sleep(1)
-            with forwarder.away() if how == "refuses" else s3_server.silent():
-                gone.set()
-                time.sleep(10)
-                assert not streaming.done() and not saving.done()
-            assert streaming.result() == [sample["jpg"] for sample in samples]
-            saving.result()
-        latest = checkpoints.latest()
-    assert latest is not None and torch.equal(latest["weights"], torch.ones(1_000_000))
+def test_of_swaps_at_once_one_succeeds(storage: Storage) -> None:
+    storage.write("x", b"0")
+    for number in range(20):
+        old = storage.read("x")
+        with ThreadPoolExecutor(4) as pool:
+            won = list(pool.map(lambda n, o=old, i=number: storage.swap("x", o, b"%d-%d" % (i, n)),
+                                range(4)))  # fmt: skip
+        assert sum(won) == 1
+        assert storage.read("x") == b"%d-%d" % (number, won.index(True))

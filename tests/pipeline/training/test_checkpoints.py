@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import open_storage
 from pipeline.training.checkpoints import CheckpointStore
 
 
@@ -29,14 +29,14 @@ def folder(store: CheckpointStore) -> Path:
 
 @pytest.fixture
 def store(tmp_path: Path) -> CheckpointStore:
-    store = CheckpointStore(Storage(str(tmp_path / "run" / "checkpoints")))
+    store = CheckpointStore(open_storage(str(tmp_path / "run" / "checkpoints")))
     for step in range(1, 5):
         store.save(step, state(step))
     return store
 
 
 def test_a_run_without_checkpoints_starts_at_the_beginning(tmp_path: Path) -> None:
-    store = CheckpointStore(Storage(str(tmp_path / "new")))
+    store = CheckpointStore(open_storage(str(tmp_path / "new")))
     store.clean()
     assert store.latest() is None
 
@@ -73,11 +73,11 @@ import torch
 import kdeov.models.student  # brings ultralytics along, as training does
 from kdeov.errors import KdeovError
 from pipeline.training.checkpoints import CheckpointStore
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import open_storage
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 try:
-    CheckpointStore(Storage(sys.argv[1])).save(1, {"model": {"w": torch.zeros(1_000_000)}})
+    CheckpointStore(open_storage(sys.argv[1])).save(1, {"model": {"w": torch.zeros(1_000_000)}})
 except KdeovError as error:
     print(error)
 """

@@ -26,7 +26,7 @@ from pipeline.artifacts.identity import cache_identity, read_teacher_identity
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.data.epoch_plan import check_sharing
-from pipeline.storage.storage import Storage
+from pipeline.storage.storage import open_storage
 from pipeline.training import trainer
 from pipeline.training.config import TrainConfig
 from pipeline.training.distill import MACHINE
@@ -51,7 +51,7 @@ def config(layout: Layout, params: Params, run: Path, **changes: Any) -> TrainCo
         identities={
             split: cache_identity(identity, params.embed, split) for split in ("train", "val")
         },
-        run=Storage(str(run)),
+        run=open_storage(str(run)),
         use_gpu=False,
         **changes,
     )
