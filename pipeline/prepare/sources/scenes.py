@@ -182,7 +182,7 @@ class Scenes:
         names = [phrase(o) for o in objects]
         if brief:
             return str(
-                rng.choice(["a photo of {}.", "{}", "an image of {}.", "there is {}."])
+                rng.choice(["a photo of {}.", "{}", "a picture of {}.", "there is {}."])
             ).format(names[0])
         if len(names) == 1:
             scene = names[0]
@@ -191,7 +191,7 @@ class Scenes:
             scene = f"{names[0]} {link} {names[1]}"
         else:
             scene = f"{names[0]}, {names[1]} and {names[2]}"
-        form = ["{} on a {} background", "a photo of {}, {} background", "a {1} image with {0}"]
+        form = ["{} on a {} background", "a photo of {}, {} background", "a {1} picture with {0}"]
         return str(rng.choice(form)).format(scene, background)
 
 
