@@ -22,7 +22,8 @@ from pipeline.artifacts.identity import PRECOMPUTED, cache_identity, read_teache
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import MANIFEST, Manifest, Shard
 from pipeline.config.execution_params import ClusterParams
-from pipeline.config.params import EmbedParams
+from pipeline.config.params import EmbedParams, Params
+from pipeline.config.paths import Layout
 from pipeline.console import progress
 from pipeline.embedding.shard_records import finished, record_path
 from pipeline.embedding.worker import EmbedConfig, EmbedWorker, RayEmbedWorker, ShardTask
@@ -43,7 +44,19 @@ REQUESTS = 8  # to a storage at once
 NAMED = 5  # shards that a line of the log names
 
 
-def embed(
+def embed(params: Params, paths: Layout) -> None:
+    """Writes the teacher shards of a checkout (see `write_teacher_shards`)."""
+    write_teacher_shards(
+        params.embed,
+        params.cluster,
+        paths.images,
+        paths.teacher,
+        paths.embeddings,
+        params.data.storage,
+    )
+
+
+def write_teacher_shards(
     params: EmbedParams,
     cluster: ClusterParams,
     images: Path,

@@ -14,7 +14,8 @@ from kdeov.errors import KdeovError
 from pipeline.artifacts.dataset import SPLITS, Dataset
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import Manifest
-from pipeline.config.params import PrepareParams
+from pipeline.config.params import Params, PrepareParams
+from pipeline.config.paths import Layout
 from pipeline.console import printable, progress
 from pipeline.prepare.make_shards import ShardMaker, ShardResult, choose_num_processes
 from pipeline.prepare.near_duplicates import near_duplicates
@@ -28,7 +29,12 @@ logger = logging.getLogger(__name__)
 EXAMPLES = 3
 
 
-def prepare(
+def prepare(params: Params, paths: Layout) -> None:
+    """Writes the image shards of a checkout (see `write_image_shards`)."""
+    write_image_shards(params.prepare, paths.images, storage=params.data.storage)
+
+
+def write_image_shards(
     params: PrepareParams, out: Path, processes: int | None = None, storage: str | None = None
 ) -> None:
     """Writes shards, a manifest for each split, and `dataset.json`.

@@ -36,7 +36,7 @@ from tests.helpers.teachers import clip_file
 ROOT = Path(__file__).resolve().parents[2]
 TINY: dict[str, Any] = {
     "prepare": {
-        "path": str(ROOT / "pipeline" / "sources" / "scenes.yaml"),
+        "path": str(ROOT / "pipeline" / "prepare" / "sources" / "scenes.yaml"),
         "samples_per_shard": 10,
         "scenes": {"train": 24, "val": 12, "test": 12},
     },
@@ -116,10 +116,10 @@ def built(
     shutil.copy(ROOT / "dvc.yaml", layout.root)
     for package in ("kdeov", "pipeline", "stages"):
         (layout.root / package).symlink_to(ROOT / package)
-    prepare(params.prepare, layout.images)
+    prepare(params, layout)
     named = make_params(teacher=clip_file(weights))
-    make_teacher(named.teacher, layout.images, layout.teacher)
-    embed(params.embed, params.cluster, layout.images, layout.teacher, layout.embeddings)
+    make_teacher(named, layout)
+    embed(params, layout)
     return layout
 
 

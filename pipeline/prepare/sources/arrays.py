@@ -69,7 +69,7 @@ def _labels(file: ArrayFile, name: str, images: str, num_images: int) -> np.ndar
     if labels.shape != (num_images,) or not np.issubdtype(labels.dtype, np.integer):
         raise KdeovError(
             f"{file.path}: {name} is {labels.dtype} {list(labels.shape)}, and {images} has "
-            f"{images} images; give one whole number each"
+            f"{num_images} images; give one whole number each"
         )
     return labels
 

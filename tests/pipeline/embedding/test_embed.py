@@ -38,9 +38,9 @@ from pipeline.artifacts.teacher_shards import PairedSample
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.data.paired_shards import PairedShards, open_cache
-from pipeline.embedding.embed import embed
+from pipeline.embedding.embed import write_teacher_shards
 from pipeline.teachers.load import load_teacher
-from pipeline.teachers.make_teacher import make_teacher
+from pipeline.teachers.make_teacher import write_teacher
 from tests.helpers.teachers import clip_file
 
 MakeParams = Callable[..., Params]
@@ -56,7 +56,7 @@ def paired(layout: Layout, params: Params, split: str = "train") -> PairedShards
 
 def run(params: Params, layout: Layout, out: Path | None = None) -> None:
     out = out or layout.embeddings
-    embed(params.embed, params.cluster, layout.images, layout.teacher, out)
+    write_teacher_shards(params.embed, params.cluster, layout.images, layout.teacher, out)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -339,7 +339,7 @@ def test_one_changed_weight_of_the_teacher_is_told_from_the_cache(
     name = read_teacher_identity(checkout.teacher)["name"]
     (tmp_path / "other.safetensors").rename(tmp_path / name)
     other = make_params(teacher=clip_file(tmp_path / name))
-    make_teacher(other.teacher, checkout.images, checkout.teacher)
+    write_teacher(other.teacher, checkout.images, checkout.teacher)
     with complains("(teacher.weights_sha256 is ", "run `dvc repro embed`"):
         paired(checkout, params)
 
@@ -360,11 +360,11 @@ def test_a_teacher_is_checked_against_the_digest_that_params_name(
 ) -> None:
     found = read_teacher_identity(built.teacher)["weights_sha256"]
     right = make_params(teacher={**clip_file(weights), "sha256": found})
-    make_teacher(right.teacher, built.images, tmp_path / "teacher")
+    write_teacher(right.teacher, built.images, tmp_path / "teacher")
     assert files(tmp_path / "teacher") == files(built.teacher)
     wrong = make_params(teacher={**clip_file(weights), "sha256": "0" * 64})
     with complains(found, "0" * 64):
-        make_teacher(wrong.teacher, built.images, tmp_path / "other")
+        write_teacher(wrong.teacher, built.images, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
@@ -375,7 +375,7 @@ def test_vectors_that_are_no_numbers_are_refused(
     state["visual.attnpool.c_proj.bias"] += float("nan")
     write_tensors(tmp_path / "broken.safetensors", state)
     broken = make_params(teacher=clip_file(tmp_path / "broken.safetensors"))
-    make_teacher(broken.teacher, checkout.images, checkout.teacher)
+    write_teacher(broken.teacher, checkout.images, checkout.teacher)
     with complains("train-0000000 are not finite", "check its weights"):
         run(params, checkout)
     assert not any((checkout.embeddings / split / "manifest.json").exists() for split in ["train"])

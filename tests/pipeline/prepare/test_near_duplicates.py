@@ -19,7 +19,7 @@ from pipeline.artifacts.dataset import SPLITS, Dataset
 from pipeline.config.params import Params
 from pipeline.prepare.images import decode_image, grey_grid
 from pipeline.prepare.near_duplicates import DISTANCE, difference_hashes, near_duplicates
-from pipeline.prepare.prepare import prepare
+from pipeline.prepare.prepare import write_image_shards
 
 WORDS = st.integers(0, 2**64 - 1)
 
@@ -99,7 +99,7 @@ def test_prepare_tells_what_lies_in_two_splits_and_keeps_it(
     section = {"templates": "plain", "class_names": None, "val": 0, "test": 0}
     changes = {"source": "image_folder", "image_folder": section, "samples_per_shard": 4}
     params = make_params(prepare=changes | {"path": str(tmp_path / "own")})
-    prepare(params.prepare, tmp_path / "out", processes)
+    write_image_shards(params.prepare, tmp_path / "out", processes)
     pair = ["test/cat/copy.jpg", "train/cat/25.jpg"]
     dataset = Dataset.read(tmp_path / "out")
     assert dataset.near_duplicates == {"test in train": {"images": 1, "examples": [pair]}}

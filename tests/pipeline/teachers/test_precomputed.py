@@ -26,7 +26,7 @@ from pipeline.embedding.embed import embed
 from pipeline.prepare.prepare import prepare
 from pipeline.teachers.embedding_files import numbered_files, read_vectors
 from pipeline.teachers.load import load_teacher, load_towers
-from pipeline.teachers.make_teacher import make_teacher
+from pipeline.teachers.make_teacher import make_teacher, write_teacher
 from pipeline.teachers.precomputed import PrecomputedTeacher
 
 DIM = 16
@@ -114,9 +114,9 @@ def embedded(
             embed={"views": views},
         )  # fmt: skip
         layout = Layout(tmp_path / "checkout")
-        prepare(params.prepare, layout.images, processes=1)
-        make_teacher(params.teacher, layout.images, layout.teacher)
-        embed(params.embed, params.cluster, layout.images, layout.teacher, layout.embeddings)
+        prepare(params, layout)
+        make_teacher(params, layout)
+        embed(params, layout)
         return layout, params
 
     return run
@@ -185,7 +185,7 @@ def test_one_file_of_any_format_gives_the_same_teacher(
     else:
         save_file({"vectors": rows}, path)
     params = make_params(teacher=of_rows(tmp_path, images=path.name))
-    make_teacher(params.teacher, tmp_path, tmp_path / "teacher")
+    write_teacher(params.teacher, tmp_path, tmp_path / "teacher")
     teacher = load_teacher(tmp_path / "teacher")
     assert isinstance(teacher, PrecomputedTeacher) and teacher.embed_dim == DIM
     found = teacher.image_embeddings([{"key": "x", "source": f"test_x/{n}"} for n in (3, 0)])
@@ -203,7 +203,7 @@ def test_class_names_are_known_by_the_prompt_that_was_embedded(
     (tmp_path / "names.json").write_text(json.dumps(categories))
     texts = [{"vectors": "names.npy", "names": "names.json", "template": "a {}"}]
     params = make_params(teacher=of_rows(tmp_path, images="images.npy", texts=texts))
-    make_teacher(params.teacher, tmp_path, tmp_path / "teacher")
+    write_teacher(params.teacher, tmp_path, tmp_path / "teacher")
     text = load_teacher(tmp_path / "teacher").text
     found = text.class_embeddings(["car (automobile)", "cat"], ["a {}"])
     assert torch.equal(found, torch.eye(2, DIM)[[1, 0]])
@@ -243,7 +243,7 @@ def test_a_row_of_another_array_gets_no_vector(
 ) -> None:
     np.save(tmp_path / "images.npy", np.eye(4, DIM, dtype=np.float32))
     params = make_params(teacher=of_rows(tmp_path, images="images.npy"))
-    make_teacher(params.teacher, tmp_path, tmp_path / "teacher")
+    write_teacher(params.teacher, tmp_path, tmp_path / "teacher")
     teacher = load_teacher(tmp_path / "teacher")
     assert isinstance(teacher, PrecomputedTeacher)
     with complains("'test_x/'", "train_x/0 is no such row"):
@@ -261,7 +261,7 @@ def test_files_that_dvc_would_not_watch_are_refused(
 
 
 def refused(make_params: Callable[..., Params], folder: Path, teacher: dict[str, Any]) -> None:
-    make_teacher(make_params(teacher=teacher).teacher, folder, folder / "teacher")
+    write_teacher(make_params(teacher=teacher).teacher, folder, folder / "teacher")
 
 
 @pytest.mark.parametrize(

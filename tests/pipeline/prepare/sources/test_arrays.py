@@ -18,7 +18,7 @@ from pipeline.artifacts.dataset import SPLITS, Dataset
 from pipeline.artifacts.shards import KEY, read_shard, sample_json
 from pipeline.config.params import Params
 from pipeline.config.source_params import ArraysParams, CifarParams
-from pipeline.prepare.prepare import prepare
+from pipeline.prepare.prepare import write_image_shards
 from pipeline.prepare.readers.base import Rejected, Sample, Source
 from pipeline.prepare.sources.arrays import arrays
 from pipeline.prepare.sources.cifar import cifar10, cifar100
@@ -344,7 +344,7 @@ def test_arrays_go_through_prepare_in_any_number_of_processes(
     params = make_params(prepare={"source": "arrays", "path": path, "arrays": section})
     found = []
     for processes in (1, 2):
-        prepare(params.prepare, tmp_path / str(processes), processes)
+        write_image_shards(params.prepare, tmp_path / str(processes), processes)
         found.append(
             [
                 json.loads((tmp_path / str(processes) / s / "manifest.json").read_text())
@@ -365,7 +365,7 @@ def test_a_shard_says_that_there_is_no_caption_and_no_label(
     section = EXAMPLE | {"splits": splits, "templates": None}
     path = str(saved(tmp_path))
     params = make_params(prepare={"source": "arrays", "path": path, "arrays": section})
-    prepare(params.prepare, tmp_path / "out")
+    write_image_shards(params.prepare, tmp_path / "out")
     ((_, sample),) = read_shard(tmp_path / "out" / "val" / "000000.tar", stop=1)
     assert sample_json(sample) == {"captions": [], "label": None, "source": "train_x/6"}
     ((_, sample),) = read_shard(tmp_path / "out" / "test" / "000000.tar", stop=1)

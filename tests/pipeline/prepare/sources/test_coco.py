@@ -16,7 +16,7 @@ from pipeline.artifacts.dataset import SPLITS
 from pipeline.artifacts.shards import read_shard, sample_json
 from pipeline.config.params import Params
 from pipeline.config.source_params import CocoParams
-from pipeline.prepare.prepare import prepare
+from pipeline.prepare.prepare import write_image_shards
 from pipeline.prepare.readers.base import Rejected, Sample, Source
 from pipeline.prepare.sources.coco import coco
 
@@ -74,7 +74,7 @@ def mini(shared_data: Path, make_params: Callable[..., Params]) -> Params:
 def test_photographs_of_coco_come_out_whole_with_their_captions_and_boxes(
     mini: Params, tmp_path: Path
 ) -> None:
-    prepare(mini.prepare, tmp_path / "out")
+    write_image_shards(mini.prepare, tmp_path / "out")
     counts, boxes, captions = {}, 0, 0
     for split in SPLITS:
         manifest = json.loads((tmp_path / "out" / split / "manifest.json").read_text())

@@ -14,7 +14,7 @@ from PIL import Image
 from pipeline.artifacts.dataset import Dataset
 from pipeline.config.params import Params
 from pipeline.config.source_params import FlickrParams
-from pipeline.prepare.prepare import prepare
+from pipeline.prepare.prepare import write_image_shards
 from pipeline.prepare.readers.base import Rejected, Sample, Source
 from pipeline.prepare.sources.flickr import flickr
 from tests.helpers.sampling import made
@@ -148,5 +148,5 @@ def test_all_photographs_of_flickr8k_come_out(
     tokens(own, "".join(f"{r['image']}#{n % 5}\t{r['caption']}\n" for n, r in enumerate(rows)))
     section = {"images": "Images", "captions": "all.token", "shares": {"val": 0.1, "test": 0.1}}
     changes = {"source": "flickr", "path": str(own), "flickr": section, "samples_per_shard": 200}
-    prepare(make_params(prepare=changes | {"max_rejected": 0}).prepare, tmp_path / "out")
+    write_image_shards(make_params(prepare=changes | {"max_rejected": 0}).prepare, tmp_path / "out")
     assert sum(Dataset.read(tmp_path / "out").samples.values()) == 1000

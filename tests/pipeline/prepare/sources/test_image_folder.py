@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.artifacts.dataset import SPLITS, Dataset
 from pipeline.config.params import Params
 from pipeline.config.source_params import ImageFolderParams
-from pipeline.prepare.prepare import prepare
+from pipeline.prepare.prepare import write_image_shards
 from pipeline.prepare.readers.base import Rejected, Sample, Source
 from pipeline.prepare.sources.image_folder import image_folder
 from tests.helpers.sampling import made
@@ -151,7 +151,7 @@ def test_class_folders_go_through_prepare(
     params = make_params(
         prepare={"source": "image_folder", "path": str(tmp_path / "own"), "image_folder": section}
     )
-    prepare(params.prepare, tmp_path / "out")
+    write_image_shards(params.prepare, tmp_path / "out")
     dataset = Dataset.read(tmp_path / "out")
     assert dataset.classes == ["cat", "dog"]
     assert sum(dataset.samples.values()) == 40

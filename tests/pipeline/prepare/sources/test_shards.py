@@ -16,7 +16,7 @@ from pipeline.artifacts.dataset import Dataset
 from pipeline.artifacts.shards import read_shard
 from pipeline.config.params import Params
 from pipeline.config.source_params import ShardsParams
-from pipeline.prepare.prepare import prepare
+from pipeline.prepare.prepare import write_image_shards
 from pipeline.prepare.readers.base import Rejected, Sample, Source
 from pipeline.prepare.sources.shards import shards
 from tests.helpers.sampling import made
@@ -174,7 +174,7 @@ def test_missing_and_damaged_tars_are_named(
         listed(tmp_path)
     section = {"source": "shards", "path": "pipe:touch x", "shards": {"val": 0.1, "test": 0.1}}
     with complains("pipe:touch x", "no .tar"):
-        prepare(make_params(prepare=section).prepare, tmp_path / "out")
+        write_image_shards(make_params(prepare=section).prepare, tmp_path / "out")
 
 
 def test_tars_go_through_prepare_in_any_number_of_processes(
@@ -189,7 +189,7 @@ def test_tars_go_through_prepare_in_any_number_of_processes(
     found = []
     for processes in (1, 2):
         out = tmp_path / str(processes)
-        prepare(params.prepare, out, processes)
+        write_image_shards(params.prepare, out, processes)
         found.append({p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()})
     assert found[0] == found[1]
     assert sum(Dataset.read(tmp_path / "1").samples.values()) == 60
