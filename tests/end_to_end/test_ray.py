@@ -181,8 +181,8 @@ def test_an_embedding_worker_that_is_killed_costs_its_shard_alone(
     def murder() -> None:
         wait_for(lambda: any((tmp_path / "train").glob("*.json")))
         finished.update({p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.json")})
-        wait_for(lambda: processes("RayEmbedWorker.make"))  # it may be between two shards
-        os.kill(processes("RayEmbedWorker.make")[0].pid, signal.SIGKILL)
+        wait_for(lambda: processes("RayEmbedWorker.run"))  # it may be between two shards
+        os.kill(processes("RayEmbedWorker.run")[0].pid, signal.SIGKILL)
         killed.set()
 
     finished: dict[Path, int] = {}

@@ -23,7 +23,7 @@ from pipeline.config.paths import Layout
 from pipeline.data.paired_shards import open_cache
 from pipeline.data.verify import verify_cache
 from pipeline.embedding.embed import embed
-from pipeline.embedding.shard_records import note_name
+from pipeline.embedding.shard_records import record_name
 from pipeline.prepare.prepare import write_image_shards
 from pipeline.storage.files import sha256_file
 from pipeline.storage.storage import Storage
@@ -32,7 +32,7 @@ from tests.helpers.s3_server import S3Server
 
 
 def texts(folder: Path) -> dict[str, bytes]:
-    """All files of a folder that are not shards or their notes."""
+    """All files of a folder that are not shards or their records."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
@@ -131,7 +131,8 @@ from pathlib import Path
 from pipeline.config.params import load_params
 from pipeline.prepare.prepare import write_image_shards
 params = load_params({str(Path(__file__).parents[3] / "params.yaml")!r})
-write_image_shards(params.prepare, Path({str(tmp_path / "images")!r}), 1, {str(tmp_path / "storage")!r})
+out, storage = {str(tmp_path / "images")!r}, {str(tmp_path / "storage")!r}
+write_image_shards(params.prepare, Path(out), 1, storage)
 """
     process = subprocess.Popen([sys.executable, "-c", script])
     stored = tmp_path / "storage" / "shards"
@@ -243,15 +244,15 @@ def test_another_checkout_embeds_nothing_that_is_in_the_storage(
     (identity,) = [
         name for name in storage.names("teacher") if len(storage.names(f"teacher/{name}")) == 3
     ]
-    notes = storage.names(f"teacher/{identity}")
+    records = storage.names(f"teacher/{identity}")
     manifest = Manifest.read(layout.embeddings / "train", "embed")
     images = Manifest.read(layout.images / "train", "prepare").shards
-    assert sorted(note_name(manifest.identity, s) for s in images) == [
-        f"teacher/{identity}/{note}" for note in notes
+    assert sorted(record_name(manifest.identity, s) for s in images) == [
+        f"teacher/{identity}/{record}" for record in records
     ]
-    # what a note names and the storage has not is made again, and so is what has no right note
+    # a shard that is missing in the storage is computed again, and so is one without a valid record
     storage.delete(object_name(manifest.shards[0]))
-    storage.write(note_name(manifest.identity, images[1]), b"{")
+    storage.write(record_name(manifest.identity, images[1]), b"{")
     log.clear()
     embed_stored(params, layout)
     assert "keeping 1 of 3 finished shards" in log.text

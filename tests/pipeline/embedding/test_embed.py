@@ -163,11 +163,11 @@ def damage_images(folder: Path) -> None:
         (damage_images, "its images changed"),
         (
             lambda folder: (folder / "000001.json").write_text("{"),
-            "tar: its note is damaged",
+            "tar: its record is damaged",
         ),
         (
             lambda folder: (folder / "000001.json").write_text("[]"),
-            "tar: its note is damaged",
+            "tar: its record is damaged",
         ),
         (lambda folder: (folder / "000001.json").unlink(), "keeping 2 of 3"),
         (lambda folder: (folder / "000001.tar").unlink(), "000001.tar: it is missing"),
@@ -318,7 +318,7 @@ def test_a_change_of_the_code_that_embeds_makes_every_shard_again(
     assert {n: b for n, b in files(checkout.embeddings).items() if n.endswith(".tar")} == {
         n: b for n, b in contents.items() if n.endswith(".tar")
     }
-    assert "made again: 000000.tar, 000001.tar, 000002.tar: code is 'of yesterday'" in log.text
+    assert "recomputing 000000.tar, 000001.tar, 000002.tar: code is 'of yesterday'" in log.text
 
 
 def test_a_teacher_that_is_not_its_identity_is_refused(
@@ -376,7 +376,7 @@ def test_vectors_that_are_no_numbers_are_refused(
     write_tensors(tmp_path / "broken.safetensors", state)
     broken = make_params(teacher=clip_file(tmp_path / "broken.safetensors"))
     write_teacher(broken.teacher, checkout.images, checkout.teacher)
-    with complains("train-0000000 are not finite", "check its weights"):
+    with complains("train-0000000 are not finite", "check the weights"):
         run(params, checkout)
     assert not any((checkout.embeddings / split / "manifest.json").exists() for split in ["train"])
 
