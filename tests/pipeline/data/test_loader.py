@@ -127,9 +127,9 @@ def test_all_views_and_captions_take_turns(
             for key, teacher, text in zip(batch.keys, batch.teacher, batch.texts, strict=True):
                 seen[key] |= {teacher.numpy().tobytes(), b"text" + text.numpy().tobytes()}
     for sample in samples:
-        vectors = {v.astype(np.float32).tobytes() for v in sample.view_embeddings}
+        embeddings = {v.astype(np.float32).tobytes() for v in sample.view_embeddings}
         texts = {b"text" + t.astype(np.float32).tobytes() for t in sample.text_embeddings}
-        assert seen[sample.key] == vectors | texts
+        assert seen[sample.key] == embeddings | texts
 
 
 @pytest.mark.parametrize("world", range(1, 6))

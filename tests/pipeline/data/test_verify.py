@@ -40,7 +40,7 @@ def verify(
 
 
 def forge(layout: Layout, edit: Callable[[np.ndarray, np.ndarray], None]) -> None:
-    """Changes vectors and views of every training sample, with checksums and a manifest that vouch
+    """Changes embeddings and views of every training sample, with checksums and a manifest that vouch
     for the result.
     """
     images, folder = layout.images / "train", layout.embeddings / "train"
@@ -52,10 +52,10 @@ def forge(layout: Layout, edit: Callable[[np.ndarray, np.ndarray], None]) -> Non
         )
         samples = []
         for (_, image), (_, sample) in zip(image_samples, cached, strict=True):
-            vectors = np.frombuffer(sample["fp16"], "<f2").reshape(-1, DIM).copy()
+            embeddings = np.frombuffer(sample["fp16"], "<f2").reshape(-1, DIM).copy()
             views = np.frombuffer(sample["views"], "<u2").reshape(-1, VIEW_FIELDS).copy()
-            edit(vectors, views)
-            samples.append(teacher_members(image, vectors, views_from_ints(views)))
+            edit(embeddings, views)
+            samples.append(teacher_members(image, embeddings, views_from_ints(views)))
         shards.append(write_shard(folder / shard.name, samples))
     replace(manifest, shards=shards).write(folder)
 
@@ -67,24 +67,24 @@ def test_an_honest_cache_passes(
     assert MIN_COSINE <= verify(built, params, teacher, split) <= 1 + 1e-5
 
 
-def flip(vectors: np.ndarray, views: np.ndarray) -> None:
+def flip(embeddings: np.ndarray, views: np.ndarray) -> None:
     views[:, 4] ^= 1
 
 
-def shift(vectors: np.ndarray, views: np.ndarray) -> None:
-    vectors[:3] = np.roll(vectors[:3], 1, axis=0)
+def shift(embeddings: np.ndarray, views: np.ndarray) -> None:
+    embeddings[:3] = np.roll(embeddings[:3], 1, axis=0)
 
 
-def swap_captions(vectors: np.ndarray, views: np.ndarray) -> None:
-    vectors[3:] = vectors[:3]
+def swap_captions(embeddings: np.ndarray, views: np.ndarray) -> None:
+    embeddings[3:] = embeddings[:3]
 
 
-def double(vectors: np.ndarray, views: np.ndarray) -> None:
-    vectors *= 2
+def double(embeddings: np.ndarray, views: np.ndarray) -> None:
+    embeddings *= 2
 
 
-def spoil(vectors: np.ndarray, views: np.ndarray) -> None:
-    vectors[:3, 5] = np.nan
+def spoil(embeddings: np.ndarray, views: np.ndarray) -> None:
+    embeddings[:3, 5] = np.nan
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_wrong_entry_is_named_by_shard_key_and_view(
 
 
 def test_forging_nothing_changes_no_byte(checkout: Layout, built: Layout) -> None:
-    forge(checkout, lambda vectors, views: None)
+    forge(checkout, lambda embeddings, views: None)
     before, after = (
         Manifest.read(layout.embeddings / "train", "embed") for layout in (built, checkout)
     )

@@ -54,7 +54,7 @@ def animated(kind: str) -> bytes:
     return encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=100)
 
 
-def grey16(value: int) -> Image.Image:
+def gray16(value: int) -> Image.Image:
     return Image.fromarray(np.full(SIZE[::-1], value, np.uint16))
 
 
@@ -114,12 +114,12 @@ def test_an_upright_rgb_jpeg_keeps_its_bytes(options: dict[str, Any]) -> None:
         ("grey", lambda: encoded(halves(200, 50, "L"), "PNG"), (200,) * 3, (50,) * 3),
         ("grey-jpeg", lambda: encoded(halves(200, 50, "L"), "JPEG"), (200,) * 3, (50,) * 3),
         ("bilevel", lambda: encoded(halves(1, 0, "1"), "PNG"), WHITE, (0,) * 3),
-        ("16-bit", lambda: encoded(grey16(128 * 257), "PNG"), (128,) * 3, (128,) * 3),
-        ("16-bit-dark", lambda: encoded(grey16(200), "PNG"), (0,) * 3, (0,) * 3),
-        ("16-bit-tiff", lambda: encoded(grey16(200 * 257), "TIFF"), (200,) * 3, (200,) * 3),
-        ("16-bit-pgm", lambda: encoded(grey16(200 * 257), "PPM"), (200,) * 3, (200,) * 3),
-        ("16-bit-jp2", lambda: encoded(grey16(200 * 257), "JPEG2000"), (200,) * 3, (200,) * 3),
-        ("16-bit-clear", lambda: encoded(grey16(9), "PNG", transparency=9), WHITE, WHITE),
+        ("16-bit", lambda: encoded(gray16(128 * 257), "PNG"), (128,) * 3, (128,) * 3),
+        ("16-bit-dark", lambda: encoded(gray16(200), "PNG"), (0,) * 3, (0,) * 3),
+        ("16-bit-tiff", lambda: encoded(gray16(200 * 257), "TIFF"), (200,) * 3, (200,) * 3),
+        ("16-bit-pgm", lambda: encoded(gray16(200 * 257), "PPM"), (200,) * 3, (200,) * 3),
+        ("16-bit-jp2", lambda: encoded(gray16(200 * 257), "JPEG2000"), (200,) * 3, (200,) * 3),
+        ("16-bit-clear", lambda: encoded(gray16(9), "PNG", transparency=9), WHITE, WHITE),
         ("palette", lambda: encoded(palette(1), "PNG", transparency=1), RED, WHITE),
         (
             "alpha",
@@ -223,7 +223,7 @@ def test_building_a_student_leaves_pillow_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", [SIZE[0] * SIZE[1] - 1, SIZE[0] * SIZE[1] // 3])
 def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    monkeypatch.setattr(images, "MOST", limit)
+    monkeypatch.setattr(images, "MAX_PIXELS", limit)
     with pytest.raises(UnusableImage, match=f"more than {limit:,} pixels"):
         decode_image(encoded(halves(), "PNG"), None)
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 from pipeline.artifacts.dataset import SPLITS, Dataset
 from pipeline.config.params import Params
-from pipeline.prepare.images import decode_image, grey_grid
-from pipeline.prepare.near_duplicates import DISTANCE, difference_hashes, near_duplicates
+from pipeline.prepare.images import decode_image, gray_grid
+from pipeline.prepare.near_duplicates import MAX_DISTANCE, difference_hashes, near_duplicates
 from pipeline.prepare.prepare import write_image_shards
 
 WORDS = st.integers(0, 2**64 - 1)
@@ -40,7 +40,7 @@ def test_a_image_is_found_up_to_the_distance_and_not_beyond(
     near = base ^ sum(1 << bit for bit in bits)
     known = [*others, base]
     found = near_duplicates(hashes(near), hashes(*known))
-    within = [n for n, other in enumerate(known) if (near ^ other).bit_count() <= DISTANCE]
+    within = [n for n, other in enumerate(known) if (near ^ other).bit_count() <= MAX_DISTANCE]
     assert bool(found) == bool(within)
     assert all(number == 0 and other in within for number, other in found)
 
@@ -77,10 +77,10 @@ def test_photographs_resemble_their_copies_and_no_others(shared_data: Path, scal
 
 def test_the_hash_tells_where_a_image_gets_brighter() -> None:
     ramp = Image.fromarray(np.tile(np.arange(90, dtype=np.uint8), (80, 1))).convert("RGB")
-    assert hash_of(grey_grid(ramp)) == 2**64 - 1
-    assert hash_of(grey_grid(ramp.transpose(Image.Transpose.FLIP_LEFT_RIGHT))) == 0
+    assert hash_of(gray_grid(ramp)) == 2**64 - 1
+    assert hash_of(gray_grid(ramp.transpose(Image.Transpose.FLIP_LEFT_RIGHT))) == 0
     ramp.paste("black", (80, 0, 90, 10))  # the last cell of the first row, whose bit is the eighth
-    assert hash_of(grey_grid(ramp)) == 2**64 - 1 - 2**56
+    assert hash_of(gray_grid(ramp)) == 2**64 - 1 - 2**56
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -315,7 +315,7 @@ def test_a_caption_in_the_wrong_encoding_is_rejected(caption: str) -> None:
 
 def test_a_name_that_is_the_key_of_another_is_told(complains: Any) -> None:
     key = unique_keys(["a.jpg", "a.png"])["a.jpg"]
-    with complains(f"a.jpg and {key}.jpg would both have the key {key}"):
+    with complains(f"a.jpg and {key}.jpg have the same key {key}"):
         unique_keys(["a.jpg", "a.png", f"{key}.jpg"])
 
 
