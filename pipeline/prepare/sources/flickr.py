@@ -45,7 +45,7 @@ def flickr(path: Path, options: FlickrParams, seed: int, max_image_side: int | N
             split = hash_split(file.name, seed, options.shares.val, options.shares.test)
         elif split is None:
             raise ConfigError(
-                f"{table}: names no splits; set prepare.flickr.shares, say to {{val: 0.1, test: 0.1}}"
+                f"{table}: names no splits; set prepare.flickr.shares, say {{val: 0.1, test: 0.1}}"
             )
         splits[split].append(file)
     where = "prepare.path and prepare.flickr.images"
