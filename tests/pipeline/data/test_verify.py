@@ -40,8 +40,8 @@ def verify(
 
 
 def forge(layout: Layout, edit: Callable[[np.ndarray, np.ndarray], None]) -> None:
-    """Changes embeddings and views of every training sample, with checksums and a manifest that vouch
-    for the result.
+    """Changes embeddings and views of every training sample, with checksums and a manifest that
+    vouch for the result.
     """
     images, folder = layout.images / "train", layout.embeddings / "train"
     manifest, shards = Manifest.read(folder, "embed"), []

@@ -1,4 +1,4 @@
-"""A cache of another teacher, other views or other images is refused, and every difference named."""
+"""A cache of another teacher, other views or images is refused, and every difference named."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_teacher_that_is_not_its_identity_is_refused(
         load_teacher(checkout.teacher)
 
 
-def test_one_changed_weight_of_the_teacher_is_told_from_the_cache(
+def test_one_changed_weight_of_the_teacher_refuses_the_cache(
     checkout: Layout, make_params: MakeParams, params: Params, tmp_path: Path, complains: Any
 ) -> None:
     state = read_state_dict(checkout.teacher / "model.safetensors")

@@ -31,7 +31,7 @@ from tests.helpers.teachers import clip_file
 
 
 @pytest.mark.parametrize(("split", "views"), [("train", 3), ("val", 1), ("test", 1)])
-def test_every_view_and_caption_has_a_unit_vector(
+def test_every_view_and_caption_has_a_unit_embedding(
     built: Layout, params: Params, split: str, views: int
 ) -> None:
     samples = list(paired(built, params, split))
@@ -42,7 +42,7 @@ def test_every_view_and_caption_has_a_unit_vector(
         assert np.linalg.norm(tokens(sample), axis=1) == pytest.approx(1, abs=1e-3)
 
 
-def test_cached_vectors_are_the_live_teacher_on_the_very_views_and_captions(
+def test_cached_embeddings_are_the_live_teacher_on_the_very_views_and_captions(
     built: Layout, params: Params
 ) -> None:
     teacher = load_teacher(built.teacher)
@@ -68,7 +68,7 @@ def test_cached_vectors_are_the_live_teacher_on_the_very_views_and_captions(
     assert (stored * texts).sum(dim=-1).min() >= 0.9995
 
 
-def test_views_of_a_image_are_drawn_the_same_way_everywhere(built: Layout, params: Params) -> None:
+def test_views_of_an_image_are_drawn_the_same_way_everywhere(built: Layout, params: Params) -> None:
     plan = view_plan(read_teacher_identity(built.teacher), params.embed, "train")
     for sample in paired(built, params):
         size = Image.open(io.BytesIO(sample.jpeg)).size
@@ -100,7 +100,7 @@ def test_damaged_image_shards_are_named_and_not_embedded(
     assert not (checkout.embeddings / "val" / "manifest.json").exists()
 
 
-def test_a_flipped_bit_in_a_image_is_never_embedded(
+def test_a_flipped_bit_in_an_image_is_never_embedded(
     checkout: Layout, params: Params, complains: Any
 ) -> None:
     path = checkout.images / "val" / "000001.tar"
@@ -112,7 +112,7 @@ def test_a_flipped_bit_in_a_image_is_never_embedded(
         run(params, checkout)
 
 
-def test_vectors_that_are_no_numbers_are_refused(
+def test_embeddings_that_are_no_numbers_are_refused(
     checkout: Layout, make_params: MakeParams, params: Params, tmp_path: Path, complains: Any
 ) -> None:
     state = read_state_dict(checkout.teacher / "model.safetensors")
@@ -125,7 +125,7 @@ def test_vectors_that_are_no_numbers_are_refused(
     assert not any((checkout.embeddings / split / "manifest.json").exists() for split in ["train"])
 
 
-def test_a_lower_precision_gives_nearly_the_same_vectors_and_says_so(
+def test_a_lower_precision_gives_nearly_the_same_embeddings_and_is_stated(
     built: Layout, make_params: MakeParams, tmp_path: Path
 ) -> None:
     low = make_params(embed={"precision": "bfloat16"})
@@ -139,7 +139,7 @@ def test_a_lower_precision_gives_nearly_the_same_vectors_and_says_so(
 
 
 @pytest.mark.parametrize("batch", [1, 7])
-def test_how_many_views_are_embedded_at_once_changes_no_vector(
+def test_how_many_views_are_embedded_at_once_changes_no_embedding(
     built: Layout, make_params: MakeParams, tmp_path: Path, batch: int
 ) -> None:
     run(make_params(cluster={"embed_batch": batch}), built, tmp_path / "out")

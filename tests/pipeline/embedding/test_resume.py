@@ -36,14 +36,14 @@ def damage_bytes(folder: Path) -> None:
 
 
 def damage_identity(folder: Path) -> None:
-    note = json.loads((folder / "000001.json").read_text())
-    note["identity"]["views"]["seed"] += 1
-    (folder / "000001.json").write_text(json.dumps(note))
+    record = json.loads((folder / "000001.json").read_text())
+    record["identity"]["views"]["seed"] += 1
+    (folder / "000001.json").write_text(json.dumps(record))
 
 
 def damage_images(folder: Path) -> None:
-    note = json.loads((folder / "000001.json").read_text())
-    (folder / "000001.json").write_text(json.dumps(note | {"images_sha256": "0" * 64}))
+    record = json.loads((folder / "000001.json").read_text())
+    (folder / "000001.json").write_text(json.dumps(record | {"images_sha256": "0" * 64}))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_run_that_is_killed_keeps_its_finished_shards_and_ends_with_the_same_b
     assert len(made_again) <= 1
 
 
-def test_a_disk_that_fills_up_is_told_in_one_line_and_the_stage_goes_on_later(
+def test_a_disk_that_fills_up_is_reported_in_one_line_and_the_stage_goes_on_later(
     checkout: Layout, make_params: MakeParams, run_python: Any
 ) -> None:
     """A limit of the size of files stands for the disk."""

@@ -34,7 +34,7 @@ def hash_of(grid: bytes) -> int:
 
 @settings(max_examples=60, deadline=None)
 @given(base=WORDS, bits=st.sets(st.integers(0, 63), max_size=6), others=st.lists(WORDS, max_size=9))
-def test_a_image_is_found_up_to_the_distance_and_not_beyond(
+def test_an_image_is_found_up_to_the_distance_and_not_beyond(
     base: int, bits: set[int], others: list[int]
 ) -> None:
     near = base ^ sum(1 << bit for bit in bits)
@@ -75,7 +75,7 @@ def test_photographs_resemble_their_copies_and_no_others(shared_data: Path, scal
     assert len(found) >= 95
 
 
-def test_the_hash_tells_where_a_image_gets_brighter() -> None:
+def test_the_hash_marks_where_an_image_gets_brighter() -> None:
     ramp = Image.fromarray(np.tile(np.arange(90, dtype=np.uint8), (80, 1))).convert("RGB")
     assert hash_of(gray_grid(ramp)) == 2**64 - 1
     assert hash_of(gray_grid(ramp.transpose(Image.Transpose.FLIP_LEFT_RIGHT))) == 0
@@ -84,7 +84,7 @@ def test_the_hash_tells_where_a_image_gets_brighter() -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_prepare_tells_what_lies_in_two_splits_and_keeps_it(
+def test_prepare_reports_images_of_two_splits_and_keeps_them(
     tmp_path: Path, make_params: Callable[..., Params], log: Any, processes: int
 ) -> None:
     noise = np.random.default_rng(0)

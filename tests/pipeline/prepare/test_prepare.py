@@ -69,7 +69,7 @@ def test_manifests_count_and_vouch_for_what_the_tars_hold(built: Layout) -> None
                 assert len(tar.getnames()) == 2 * shard["samples"]
 
 
-def test_a_sample_is_a_image_and_its_description(built: Layout) -> None:
+def test_a_sample_is_an_image_and_its_description(built: Layout) -> None:
     with tarfile.open(built.images / "test" / "000000.tar") as tar:
         assert tar.getnames()[:2] == ["test-0000000.jpg", "test-0000000.json"]
         image, description = (tar.extractfile(name) for name in tar.getnames()[:2])
@@ -125,7 +125,7 @@ def test_too_many_rejected_inputs_fail_the_stage_and_leave_no_folder(
     assert [path.name for path in tmp_path.iterdir()] == ["own"]
 
 
-def test_names_that_break_lines_are_told_in_one(
+def test_names_that_break_lines_are_reported_in_one(
     tmp_path: Path, own: Callable[..., Params], complains: Any
 ) -> None:
     params = own(max_rejected=0)
@@ -135,7 +135,7 @@ def test_names_that_break_lines_are_told_in_one(
         write_image_shards(params.prepare, tmp_path / "out")
 
 
-def test_classes_that_do_not_occur_in_training_are_told(
+def test_classes_that_do_not_occur_in_training_are_reported(
     tmp_path: Path, make_params: MakeParams, log: Any
 ) -> None:
     for name in ("train/cat", "val/cat", "test/cat", "test/dog"):

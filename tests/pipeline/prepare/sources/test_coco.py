@@ -95,7 +95,7 @@ def test_photographs_of_coco_come_out_whole_with_their_captions_and_boxes(
     assert (boxes, captions) == (1363, 795)
 
 
-def test_a_image_has_its_captions_and_a_readable_key(tmp_path: Path) -> None:
+def test_an_image_has_its_captions_and_a_readable_key(tmp_path: Path) -> None:
     write(tmp_path)
     (sample,) = made(listed(tmp_path))
     assert isinstance(sample, Sample)
@@ -117,7 +117,7 @@ def test_validation_is_a_share_of_the_training_part_alone(tmp_path: Path) -> Non
     assert counts["val"] == pytest.approx(50, abs=20)
 
 
-def test_boxes_shrink_with_a_image_that_is_reduced(tmp_path: Path) -> None:
+def test_boxes_shrink_with_an_image_that_is_reduced(tmp_path: Path) -> None:
     write(tmp_path)
     options = instances(tmp_path, [10, 4, 20, 8], [30, 10, 40, 40])
     (sample,) = made(listed(tmp_path, options, max_image_side=20))
@@ -144,7 +144,7 @@ def test_boxes_that_do_not_fit_their_image_reject_it(
     assert isinstance(result, Rejected) and reason in result.reason
 
 
-def test_a_image_of_no_size_among_the_instances_is_rejected(tmp_path: Path) -> None:
+def test_an_image_of_no_size_among_the_instances_is_rejected(tmp_path: Path) -> None:
     write(tmp_path)
     options = instances(tmp_path, [0, 0, 9, 9], images=[{"id": 7, "width": 0, "height": 0}])
     (result,) = made(listed(tmp_path, options))
@@ -175,7 +175,7 @@ def test_a_caption_of_null_is_none_at_all(tmp_path: Path) -> None:
     assert made(listed(tmp_path)) == [Rejected("train/a.jpg", "no caption")]
 
 
-def test_a_image_without_an_entry_among_the_instances_is_rejected(tmp_path: Path) -> None:
+def test_an_image_without_an_entry_among_the_instances_is_rejected(tmp_path: Path) -> None:
     write(tmp_path)
     (result,) = made(listed(tmp_path, instances(tmp_path, images=[])))
     assert isinstance(result, Rejected) and "no entry in boxes.json" in result.reason
@@ -196,7 +196,7 @@ def test_a_image_without_an_entry_among_the_instances_is_rejected(tmp_path: Path
         (b"[" * 100_000, "no JSON"),
     ],
 )
-def test_a_file_that_is_not_coco_is_told_in_one_line(
+def test_a_file_that_is_not_coco_is_reported_in_one_line(
     tmp_path: Path, complains: Any, data: bytes, words: str
 ) -> None:
     write(tmp_path)

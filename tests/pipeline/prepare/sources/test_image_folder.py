@@ -109,7 +109,7 @@ def test_a_file_name_that_is_not_utf8_is_rejected(tmp_path: Path) -> None:
     assert isinstance(result, Rejected) and "UTF-8" in result.reason
 
 
-def test_folders_that_are_no_splits_are_said(tmp_path: Path, log: Any) -> None:
+def test_folders_that_are_no_splits_are_reported(tmp_path: Path, log: Any) -> None:
     put(tmp_path, "train/cat/a.jpg", "valid/cat/b.jpg")
     assert len(made(listed(tmp_path))) == 1
     assert "splits: valid" in log.text
