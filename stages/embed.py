@@ -1,17 +1,7 @@
-"""The teacher's vectors of every view and caption, in teacher shards."""
+"""The teacher's embeddings of every view and caption, in teacher shards."""
 
 from pipeline.embedding.embed import embed
 from pipeline.stage import run_stage
 
 if __name__ == "__main__":
-    run_stage(
-        "embed",
-        lambda params, layout: embed(
-            params.embed,
-            params.cluster,
-            layout.images,
-            layout.teacher,
-            layout.embeddings,
-            params.data.storage,
-        ),
-    )
+    run_stage("embed", embed)

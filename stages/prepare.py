@@ -4,7 +4,4 @@ from pipeline.prepare.prepare import prepare
 from pipeline.stage import run_stage
 
 if __name__ == "__main__":
-    run_stage(
-        "prepare",
-        lambda params, layout: prepare(params.prepare, layout.images, storage=params.data.storage),
-    )
+    run_stage("prepare", prepare)

@@ -11,7 +11,7 @@ from pipeline.artifacts.shards import Manifest
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.console import progress
-from pipeline.embedding.shard_records import finished
+from pipeline.embedding.shard_records import find_finished
 
 NUM_UPLOADS = 4  # in parallel
 
@@ -49,4 +49,4 @@ def upload_finished(params: Params, layout: Layout) -> None:
         folder = ShardFolder(layout.embeddings / split, params.data.storage)
         wanted = cache_identity(identity, params.embed, split)
         with ThreadPoolExecutor(NUM_UPLOADS) as pool:
-            list(pool.map(lambda s: finished(folder, s, wanted), manifest.shards))  # noqa: B023
+            list(pool.map(lambda s: find_finished(folder, s, wanted), manifest.shards))  # noqa: B023

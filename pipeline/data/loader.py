@@ -1,4 +1,4 @@
-"""What training and evaluation read: each rank's batches in the order of the data plan, whatever
+"""Batches for training and evaluation: each rank's share in the order of the epoch plan, whatever
 the number of loader workers.
 """
 
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from kdeov.data.transform import ImageTransform
 from kdeov.data.views import center_view, render, view_of_epoch
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError, KdeovError
 from pipeline.artifacts.teacher_shards import PairedSample, first_not_unit
 from pipeline.data.epoch_plan import EpochPlan, rank_slice
 from pipeline.data.paired_shards import PairedShards
@@ -29,9 +29,10 @@ class Batch(NamedTuple):
 
     Attributes:
         keys: B keys.
-        pixels: uint8 [B, 3, S, S], the student's rendering of the views that the teacher saw.
-        teacher: float32 [B, D], the teacher's vectors of those views; [B, 0] where it has none.
-        texts: float32 [B, D], the teacher's vectors of one caption each; [B, 0] where there are
+        pixels: uint8 [B, 3, S, S], the views that the teacher embedded, rendered at the student's
+            size.
+        teacher: float32 [B, D], the teacher's embeddings of those views; [B, 0] where it has none.
+        texts: float32 [B, D], the teacher's embeddings of one caption each; [B, 0] where there are
             none.
     """
 
@@ -42,7 +43,7 @@ class Batch(NamedTuple):
 
     @classmethod
     def join(cls, parts: list[Batch]) -> Batch:
-        """The parts that loader workers made of one batch."""
+        """Concatenates the parts of one batch that loader workers read."""
         if len(parts) == 1:
             return parts[0]
         return cls(
@@ -56,16 +57,16 @@ class Batch(NamedTuple):
 class EpochStream(IterableDataset):
     """A rank's batches of a training epoch.
 
-    Loader worker w of n makes its part of every batch, from streams that no other worker reads. Of
-    each lane, one block is in memory (see `EpochPlan`).
+    Each loader worker reads its part of every batch, from streams that no other worker reads. One
+    block of each stream is in memory (see `EpochPlan`).
 
     Args:
-        shards: Images with their teacher vectors.
-        plan: Of this epoch.
+        shards: Images with their teacher embeddings.
+        plan: The plan of this epoch.
         transform: The student's.
-        rank: Of this process.
+        rank: The rank of this process.
         world: Number of ranks.
-        from_step: Step to begin with.
+        from_step: First step.
     """
 
     def __init__(
@@ -78,32 +79,32 @@ class EpochStream(IterableDataset):
         from_step: int = 0,
     ) -> None:
         self.shards, self.plan, self.transform = shards, plan, transform
-        self.num_streams = plan.lanes_of(rank, world)
+        self.streams = plan.lanes_of(rank, world)
         self.from_step = from_step
 
     def __iter__(self) -> Iterator[Batch]:
         part, parts = _loader_worker()
-        mine = [self.num_streams[place] for place in rank_slice(len(self.num_streams), part, parts)]
-        for steps in zip(*map(self._lane, mine), strict=True):
+        mine = [self.streams[place] for place in rank_slice(len(self.streams), part, parts)]
+        for steps in zip(*map(self._stream, mine), strict=True):
             yield self._collate(list(chain.from_iterable(steps)))
 
-    def _lane(self, lane: int) -> Iterator[list[PairedSample]]:
-        """Samples of a lane, a step at a time."""
+    def _stream(self, stream: int) -> Iterator[list[PairedSample]]:
+        """Samples of a stream, a step at a time."""
         size = self.plan.lane_batch
-        blocks = self.plan.blocks(lane, self.from_step)
+        blocks = self.plan.blocks(stream, self.from_step)
         block = next(blocks, None)
-        samples = self._read(lane, block.first if block else self.plan.steps)
+        samples = self._read(stream, block.first if block else self.plan.steps)
         while block is not None:
             held: list[PairedSample | None] = [*islice(samples, len(block.order))]
             for step in range(max(0, self.from_step - block.first), block.steps):
                 places = block.order[step * size : (step + 1) * size]
                 yield [held[place] for place in places]  # type: ignore[misc]
                 for place in places:
-                    held[place] = None  # as memory is bounded, let go of what was shown
+                    held[place] = None  # free the memory of samples that were used
             block = next(blocks, None)
 
-    def _read(self, lane: int, from_step: int) -> Iterator[PairedSample]:
-        for segment in self.plan.segments(lane, from_step):
+    def _read(self, stream: int, from_step: int) -> Iterator[PairedSample]:
+        for segment in self.plan.segments(stream, from_step):
             wanted = range(segment.start, segment.stop).__contains__
             for _, sample in self.shards.read(segment.shard, wanted, segment.stop):
                 yield sample
@@ -116,15 +117,16 @@ class EpochStream(IterableDataset):
 
 
 class EvaluationStream(IterableDataset):
-    """A rank's share of a split under the plain view, in order, nothing dropped and nothing twice.
+    """A rank's share of a split under the plain view: every image once, in order.
 
-    Loader worker w of n makes batches w, w + n, ...; the loader takes turns, so the order is kept.
+    Loader worker w of n reads batches w, w + n, ...; the loader polls them in turn, which keeps the
+    order.
 
     Args:
-        shards: Images with their teacher vectors.
+        shards: Images with their teacher embeddings.
         transform: The student's.
         batch_size: Images a batch; the last one may be smaller.
-        rank: Of this process.
+        rank: The rank of this process.
         world: Number of ranks.
     """
 
@@ -159,20 +161,22 @@ class EvaluationStream(IterableDataset):
 
 
 class BatchLoader(DataLoader[Any]):
-    """Joins the parts of a batch that loader workers made, and tells a person's mistake in one
-    line, not with a loader process's trace.
+    """Joins the parts of a batch that loader workers read.
+
+    A `KdeovError` of a loader process is raised again with its own line, without the trace of the
+    process.
 
     Args:
-        stream: Of batches, or of parts of them.
+        stream: Batches, or parts of them.
         workers: Loader processes; 0 reads in this one.
-        joined: How many parts in turn make up a batch.
-        pinned: Whether batches go to memory that a GPU copies from without waiting.
+        joined: Number of successive parts that make up a batch.
+        pinned: Whether batches are copied to pinned memory.
     """
 
     def __init__(
         self, stream: IterableDataset, workers: int, joined: int = 1, pinned: bool = False
     ) -> None:
-        # the order is the plan's; what DataLoader draws must not move the run's own generators
+        # the plan sets the order; the seed that DataLoader draws must not advance the run's RNG
         own = torch.Generator().manual_seed(0)
         super().__init__(stream, batch_size=None, num_workers=workers, generator=own)
         self.joined, self.pinned = joined, pinned
@@ -189,13 +193,16 @@ class BatchLoader(DataLoader[Any]):
 
 
 def epoch_loader(stream: EpochStream, workers: int, pinned: bool = False) -> BatchLoader:
-    """A loader of a rank's batches; a worker more than streams would have nothing to read."""
-    workers = min(workers, len(stream.num_streams))
+    """A loader of a rank's batches, with at most one worker a stream."""
+    workers = min(workers, len(stream.streams))
     return BatchLoader(stream, workers, joined=max(1, workers), pinned=pinned)
 
 
 def caption_of_epoch(key: str, epoch: int, count: int) -> int:
-    """The caption that an epoch uses: all in turn, out of step with the views."""
+    """Number of the caption of an image in an epoch: (epoch + hash(key)) mod count.
+
+    The hash differs from that of `view_of_epoch`, so that captions and views are paired anew.
+    """
     turn = int.from_bytes(hashlib.sha256(f"caption/{key}".encode()).digest()[:4], "little")
     return (epoch + turn) % max(1, count)
 
@@ -208,48 +215,47 @@ def _collate(
     return Batch(
         keys,
         torch.stack(pixels),
-        _unit_vectors([s.view_embeddings for s in samples], keys, "view", views),
-        _unit_vectors([s.text_embeddings for s in samples], keys, "caption", captions),
+        _unit_embeddings([s.view_embeddings for s in samples], keys, "view", views),
+        _unit_embeddings([s.text_embeddings for s in samples], keys, "caption", captions),
     )
 
 
-def _unit_vectors(
-    blocks: list[np.ndarray], keys: list[str], what: str, numbers: list[int]
+def _unit_embeddings(
+    blocks: list[np.ndarray], keys: list[str], kind: str, numbers: list[int]
 ) -> Tensor:
     """One half-precision row of each block as float32 [B, D]; [B, 0] where all blocks are empty.
 
     Raises:
-        KdeovError: A row is not of unit length (zero, NaN, or no embedding), or some blocks are
-            empty and others are not.
+        DataError: A row is not of unit length (zero or NaN, say), or only some blocks are empty.
     """
     empty = [len(block) == 0 for block in blocks]
     if all(empty):
         return torch.empty(len(blocks), 0)
     if any(empty):
-        raise KdeovError(
-            f"{keys[empty.index(True)]} has no {what}, and other images have some; give every "
-            "image one, or none"
+        raise DataError(
+            f"{keys[empty.index(True)]} has no {kind}, but other images have one; give all images "
+            f"a {kind}, or none"
         )
     rows = [block[number] for block, number in zip(blocks, numbers, strict=True)]
-    vectors = np.stack(rows).astype(np.float32)
-    if wrong := first_not_unit(vectors):
+    embeddings = np.stack(rows).astype(np.float32)
+    if wrong := first_not_unit(embeddings):
         place, length = wrong
-        raise KdeovError(
-            f"the teacher's vector of {keys[place]}, {what} {numbers[place]}, has length "
+        raise DataError(
+            f"the teacher's embedding of {keys[place]}, {kind} {numbers[place]}, has length "
             f"{length:.3g}, not 1; run `dvc repro -f embed`"
         )
-    return torch.from_numpy(vectors)
+    return torch.from_numpy(embeddings)
 
 
 def _render(sample: PairedSample, view: int, transform: ImageTransform) -> Tensor:
     image = Image.open(io.BytesIO(sample.jpeg)).convert("RGB")
-    seen = sample.views[view] if sample.views else center_view(image.size)
-    shown = render(image, seen, transform.size, transform.resampling)
-    return torch.from_numpy(shown.copy()).permute(2, 0, 1)
+    chosen = sample.views[view] if sample.views else center_view(image.size)
+    pixels = render(image, chosen, transform.size, transform.resampling)
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 
 
 def _loader_worker() -> tuple[int, int]:
-    """(number of this loader worker, how many there are)."""
+    """(Number of this loader worker, number of loader workers)."""
     info = get_worker_info()
     return (info.id, info.num_workers) if info else (0, 1)
 

@@ -1,10 +1,7 @@
-"""The format of teacher shards, and reading them in step with the image shards that they belong to.
+"""Reads image shards and their teacher shards in step.
 
-A sample has three members: `fp16`, the raw little-endian block of unit vectors [views + captions,
-dim]; `views`, the raw little-endian uint16 parameters [views, 9]; and `crc`, two little-endian
-uint32 checksums, of the image sample that was embedded and of this sample. Raw blocks are parsed
-without a copy and without a pickle, and every sample that is read is compared with its checksums: a
-target never meets an image, or bits, that the teacher did not see.
+Keys are compared, and every sample with its checksums (see `pipeline.artifacts.teacher_shards`): a
+cached embedding never meets an image that the teacher did not embed.
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from kdeov.data.views import VIEW_FIELDS, views_from_ints
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from pipeline.artifacts.identity import cache_identity, read_teacher_identity, require_identity
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import Shard, sample_json
@@ -26,15 +23,16 @@ from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 
 
-def open_cache(params: Params, layout: Layout, split: str) -> PairedShards:
-    """A split of this checkout with its cache.
+def open_cache(params: Params, paths: Layout, split: str) -> PairedShards:
+    """The image shards of a split with their teacher shards.
 
     Raises:
-        KdeovError: Shards are missing, damaged, or made from another teacher or other views.
+        DataError: Shards are missing or damaged, or were computed with another teacher or other
+            views.
     """
-    identity = cache_identity(read_teacher_identity(layout.teacher), params.embed, split)
+    identity = cache_identity(read_teacher_identity(paths.teacher), params.embed, split)
     return PairedShards(
-        layout.images / split, layout.embeddings / split, identity, params.data.storage
+        paths.images / split, paths.embeddings / split, identity, params.data.storage
     )
 
 
@@ -44,11 +42,11 @@ class PairedShards:
     Args:
         images: Folder of the image shards, or of their manifest.
         embeddings: Folder of the teacher shards, or of their manifest.
-        identity: What the cache should have been made from (see `pipeline.artifacts.identity`).
+        identity: The identity that the cache must have (see `pipeline.artifacts.identity`).
         storage: Where the shards are (see `ShardFolder`).
 
     Raises:
-        KdeovError: The two do not belong together, or the cache was made from something else.
+        DataError: The two do not belong together, or the cache has another identity.
     """
 
     def __init__(
@@ -66,8 +64,8 @@ class PairedShards:
         if [(s.name, s.samples) for s in self.manifest.shards] != [
             (s.name, s.samples) for s in self.cache.shards
         ]:
-            raise KdeovError(
-                f"{embeddings}: its shards are not those of {images} in number or size; run "
+            raise DataError(
+                f"{embeddings}: names or sizes of its shards differ from those of {images}; run "
                 "`dvc repro embed`"
             )
         self.dim: int = identity["teacher"]["embed_dim"]
@@ -85,31 +83,31 @@ class PairedShards:
         """Samples of a shard with their numbers within the split.
 
         Args:
-            shard: Its place in the manifest.
-            wanted: Picks samples by their number within the shard; None takes all.
+            shard: Index of the shard in the manifest.
+            wanted: Selects samples by their number within the shard; None reads all.
             stop: Number within the shard before which reading ends.
 
         Raises:
-            KdeovError: The two shards are damaged or out of step.
+            DataError: The two shards are damaged or out of step.
         """
         first = int(self.offsets[shard])
-        ours, theirs = self.manifest.shards[shard], self.cache.shards[shard]
-        # to the ends of both: each then compares its count with its manifest
+        image_shard, teacher_shard = self.manifest.shards[shard], self.cache.shards[shard]
+        # both are read to their ends, where each compares its count with its manifest
         pairs = zip_longest(
-            self.images.read(ours, wanted, stop),
-            self.embeddings.read(theirs, wanted, stop),
+            self.images.read(image_shard, wanted, stop),
+            self.embeddings.read(teacher_shard, wanted, stop),
         )
-        for one, other in pairs:
-            if one is None or other is None:
+        for image_sample, teacher_sample in pairs:
+            if image_sample is None or teacher_sample is None:
                 continue
-            (index, image), (_, vectors) = one, other
-            if image["__key__"] != vectors["__key__"]:
-                raise KdeovError(
-                    f"{self.embeddings.where(theirs)}: sample {index} is "
-                    f"{vectors['__key__']}, the image is "
-                    f"{image['__key__']}; run `dvc repro -f embed`"
+            (index, image), (_, teacher) = image_sample, teacher_sample
+            if image["__key__"] != teacher["__key__"]:
+                raise DataError(
+                    f"{self.embeddings.where(teacher_shard)}: sample {index} has the key "
+                    f"{teacher['__key__']}, the image shard has {image['__key__']}; run "
+                    "`dvc repro -f embed`"
                 )
-            yield first + index, self._parse(image, vectors, ours, theirs)
+            yield first + index, self._parse(image, teacher, image_shard, teacher_shard)
 
     def __iter__(self) -> Iterator[PairedSample]:
         for shard in range(len(self.manifest.shards)):
@@ -117,10 +115,14 @@ class PairedShards:
                 yield sample
 
     def _parse(
-        self, image: dict[str, Any], vectors: dict[str, Any], ours: Shard, shard: Shard
+        self,
+        image: dict[str, Any],
+        teacher: dict[str, Any],
+        image_shard: Shard,
+        teacher_shard: Shard,
     ) -> PairedSample:
-        block, views = vectors.get("fp16", b""), vectors.get("views", b"")
-        checksums = np.frombuffer(vectors.get("crc", b"").ljust(8, b"\0")[:8], "<u4").tolist()
+        block, views = teacher.get("fp16", b""), teacher.get("views", b"")
+        checksums = np.frombuffer(teacher.get("crc", b"").ljust(8, b"\0")[:8], "<u4").tolist()
         try:
             jpeg, description = image["jpg"], sample_json(image)
             label, captions = description["label"], description["captions"]
@@ -128,25 +130,25 @@ class PairedShards:
             if not self.cache.identity.get("captions", True):
                 captions = []
             if image_crc(image) != checksums[0]:
-                raise ValueError("its bytes are not those that were embedded")
+                raise ValueError("its checksum differs from that of the embedded image")
         except (KeyError, TypeError, ValueError) as error:
-            raise KdeovError(
-                f"{self.images.where(ours)}: {image['__key__']} lacks its image or description, "
-                f"or they changed ({error}); run `kdeov verify`, then the stage that it names"
+            raise DataError(
+                f"{self.images.where(image_shard)}: {image['__key__']} lacks its image or "
+                f"description, or they changed ({error}); run `kdeov verify`, then the stage that "
+                "it names"
             ) from error
         if crc32_of(block, views) != checksums[1]:
-            raise KdeovError(
-                f"{self.embeddings.where(shard)}: the vectors of {image['__key__']} are damaged; "
-                "run `dvc repro -f embed`"
+            raise DataError(
+                f"{self.embeddings.where(teacher_shard)}: the embeddings of {image['__key__']} are "
+                "damaged; run `dvc repro -f embed`"
             )
         count = self.cache.identity["views"]["count"]
         rows = count + len(captions)
         if len(block) != rows * self.dim * 2 or len(views) != count * VIEW_FIELDS * 2:
-            raise KdeovError(
-                f"{self.embeddings.where(shard)}: {image['__key__']} has {len(block)} bytes "
-                "of vectors, "
-                f"{rows} of {self.dim} dimensions need {rows * self.dim * 2}; run `dvc repro "
-                "-f embed`"
+            raise DataError(
+                f"{self.embeddings.where(teacher_shard)}: {image['__key__']} has {len(block)} "
+                f"bytes of embeddings, but {rows} of {self.dim} dimensions take "
+                f"{rows * self.dim * 2}; run `dvc repro -f embed`"
             )
         matrix = np.frombuffer(block, dtype="<f2").reshape(rows, self.dim)
         parameters = np.frombuffer(views, dtype="<u2").reshape(count, VIEW_FIELDS)

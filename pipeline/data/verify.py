@@ -1,5 +1,5 @@
-"""Proves a teacher cache: bytes against the manifest, every sample against its checksums, random
-entries against the live teacher.
+"""Verifies a teacher cache: bytes against the manifest, samples against their checksums, and spot
+checks against the live teacher.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from kdeov.data.views import ViewPlan, render
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from kdeov.teachers.unit_embeddings import unit_image_embeddings, unit_text_embeddings
 from pipeline.artifacts.teacher_shards import UNIT, PairedSample, first_not_unit
 from pipeline.console import progress
@@ -27,13 +27,20 @@ from pipeline.teachers.precomputed import PrecomputedTeacher
 
 logger = logging.getLogger(__name__)
 
-LOWEST_COSINE = 0.9995  # half precision costs 1e-6, another batch size 1e-5; a wrong flip costs 0.1
+MIN_COSINE = 0.9995  # half precision costs 1e-6, another batch size 1e-5; a wrong flip costs 0.1
 BATCH = 16
 
 
 @dataclass(frozen=True)
 class SpotCheck:
-    """One cached view and one cached caption of an image, to be made again."""
+    """An image of which one cached view and one cached caption are embedded again.
+
+    Attributes:
+        where: Address of the teacher shard, for messages.
+        sample: The image with its cached embeddings.
+        view: Number of the view.
+        caption: Number of the caption.
+    """
 
     where: str
     sample: PairedSample
@@ -44,22 +51,21 @@ class SpotCheck:
 def verify_cache(
     shards: PairedShards, teacher: Teacher, checks: int, whole: bool = False, seed: int = 0
 ) -> float:
-    """Checks one split.
+    """Verifies one split.
 
     Args:
-        shards: Images with their teacher vectors.
+        shards: Images with their teacher embeddings.
         teacher: The live teacher.
-        entries: How many (image, view) pairs to embed again.
-        whole: Reads every byte and every sample; otherwise those of the shards that the entries are
-            in.
-        seed: Picks the entries.
+        checks: Number of images of which a view and a caption are embedded again.
+        whole: Whether to read every shard and sample; otherwise only shards with spot checks.
+        seed: Seed of the choice of images, views and captions.
 
     Returns:
-        The lowest cosine between a cached and a live vector.
+        The lowest cosine between a cached and a live embedding.
 
     Raises:
-        KdeovError: Bytes differ from the manifest, or an entry from the teacher; names shard, key
-            and view.
+        DataError: Bytes differ from the manifest, or a cached embedding from the live one; names
+            shard, key and view.
     """
     places = _choose(shards, checks, seed)
     touched = range(len(shards.cache.shards)) if whole else sorted({place for place, _ in places})
@@ -69,9 +75,9 @@ def verify_cache(
     chosen = _read(shards, places, seed)
     lowest = 1.0
     for first in range(0, len(chosen), BATCH):
-        lowest = min(lowest, _verify_entries(chosen[first : first + BATCH], shards, teacher))
+        lowest = min(lowest, _verify_spot_checks(chosen[first : first + BATCH], shards, teacher))
     logger.info(
-        "%s: %d of %d shards and %d entries agree, lowest cosine %.6f",
+        "%s: %d of %d shards and %d spot checks agree, lowest cosine %.6f",
         shards.cache.split, len(touched), len(shards.cache.shards), len(chosen), lowest,
     )  # fmt: skip
     return lowest
@@ -91,7 +97,6 @@ def _verify_bytes(shards: PairedShards, touched: Iterable[int]) -> None:
         ThreadPoolExecutor(os.cpu_count()) as pool,
         progress(label, len(pairs), "shards") as bar,
     ):
-        # the first fault ends it
         for _ in pool.map(lambda one: one[0].verify(one[1]), pairs):
             bar.update()
 
@@ -100,13 +105,13 @@ def _verify_samples(shards: PairedShards) -> None:
     with progress(f"verify {shards.cache.split}", len(shards)) as bar:
         for place, shard in enumerate(shards.cache.shards):
             for _, sample in shards.read(place):
-                vectors = np.concatenate([sample.view_embeddings, sample.text_embeddings])
-                if wrong := first_not_unit(vectors):
+                embeddings = np.concatenate([sample.view_embeddings, sample.text_embeddings])
+                if wrong := first_not_unit(embeddings):
                     (row, length), views = wrong, len(sample.views)
-                    what = f"view {row}" if row < views else f"caption {row - views}"
-                    raise KdeovError(
-                        f"{shards.embeddings.where(shard)}: key {sample.key}, {what} has a vector "
-                        f"of length {length:.3g}, not 1; run `dvc repro -f embed`"
+                    name = f"view {row}" if row < views else f"caption {row - views}"
+                    raise DataError(
+                        f"{shards.embeddings.where(shard)}: key {sample.key}, {name} has an "
+                        f"embedding of length {length:.3g}, not 1; run `dvc repro -f embed`"
                     )
             bar.update(shard.samples)
 
@@ -133,34 +138,34 @@ def _read(shards: PairedShards, places: list[tuple[int, int]], seed: int) -> lis
     return chosen
 
 
-def _verify_entries(checks: list[SpotCheck], shards: PairedShards, teacher: Teacher) -> float:
-    images = [Image.open(io.BytesIO(e.sample.jpeg)).convert("RGB") for e in checks]
+def _verify_spot_checks(checks: list[SpotCheck], shards: PairedShards, teacher: Teacher) -> float:
+    images = [Image.open(io.BytesIO(c.sample.jpeg)).convert("RGB") for c in checks]
     _verify_views(checks, images, ViewPlan(**shards.cache.identity["views"]))
     precision = shards.cache.identity["precision"]
     lowest = 1.0
     for live, cached, names in (
         (
             _live_views(checks, images, teacher, precision),
-            [e.sample.view_embeddings[e.view] for e in checks if e.sample.views],
-            [f"view {e.view}" for e in checks if e.sample.views],
+            [c.sample.view_embeddings[c.view] for c in checks if c.sample.views],
+            [f"view {c.view}" for c in checks if c.sample.views],
         ),
         (
             _live_captions(checks, teacher, precision),
-            [e.sample.text_embeddings[e.caption] for e in checks if e.sample.captions],
-            [f"caption {e.caption}" for e in checks if e.sample.captions],
+            [c.sample.text_embeddings[c.caption] for c in checks if c.sample.captions],
+            [f"caption {c.caption}" for c in checks if c.sample.captions],
         ),
     ):
-        if not cached:  # this teacher has none here
+        if not cached:  # the teacher has no embeddings of this kind in this split
             continue
-        vectors = torch.from_numpy(np.stack(cached).astype(np.float32))
-        lengths, cosines = vectors.norm(dim=1), F.cosine_similarity(live, vectors, dim=-1)
+        embeddings = torch.from_numpy(np.stack(cached).astype(np.float32))
+        lengths, cosines = embeddings.norm(dim=1), F.cosine_similarity(live, embeddings, dim=-1)
         for check, name, length, cosine in zip(
             checks, names, lengths.tolist(), cosines.tolist(), strict=True
         ):
             if not abs(length - 1) <= UNIT:
-                raise _refusal(check, name, f"has a vector of length {length:.3g}, not 1")
-            if not cosine >= LOWEST_COSINE:
-                raise _refusal(check, name, f"has cosine {cosine:.4f} with the live teacher")
+                raise _mismatch(check, name, f"has an embedding of length {length:.3g}, not 1")
+            if not cosine >= MIN_COSINE:
+                raise _mismatch(check, name, f"has cosine {cosine:.4f} with the live teacher")
             lowest = min(lowest, cosine)
     return lowest
 
@@ -171,38 +176,36 @@ def _verify_views(checks: list[SpotCheck], images: list[Image.Image], plan: View
             continue
         view = check.sample.views[check.view]
         if view != plan.draw(check.sample.key, check.view, image.size):
-            raise _refusal(
-                check, f"view {check.view}", f"shows {view}, which is not the view that params draw"
-            )
+            raise _mismatch(check, f"view {check.view}", f"is {view}, which params do not draw")
 
 
 def _live_views(
     checks: list[SpotCheck], images: list[Image.Image], teacher: Teacher, precision: str
 ) -> torch.Tensor:
-    """The teacher's vectors of the entries' views, [N, D]."""
-    shown = [(e, image) for e, image in zip(checks, images, strict=True) if e.sample.views]
-    if not shown:
+    """The live teacher's unit embeddings of the chosen views, float32 [N, D]."""
+    pairs = [(c, image) for c, image in zip(checks, images, strict=True) if c.sample.views]
+    if not pairs:
         return torch.empty(0, teacher.embed_dim)
     if isinstance(teacher, PrecomputedTeacher):
-        described = [{"key": e.sample.key, "source": e.sample.source} for e, _ in shown]
+        described = [{"key": c.sample.key, "source": c.sample.source} for c, _ in pairs]
         return torch.from_numpy(teacher.image_embeddings(described).astype(np.float32))
     transform = teacher.transform
     pixels = [
-        render(image, e.sample.views[e.view], transform.size, transform.resampling)
-        for e, image in shown
+        render(image, c.sample.views[c.view], transform.size, transform.resampling)
+        for c, image in pairs
     ]
     return unit_image_embeddings(teacher, np.stack(pixels), precision)
 
 
 def _live_captions(checks: list[SpotCheck], teacher: Teacher, precision: str) -> torch.Tensor:
-    """The teacher's vectors of the entries' captions, [N, D]."""
-    captions = [e.sample.captions[e.caption] for e in checks if e.sample.captions]
+    """The live teacher's unit embeddings of the chosen captions, float32 [N, D]."""
+    captions = [c.sample.captions[c.caption] for c in checks if c.sample.captions]
     if isinstance(teacher, PrecomputedTeacher):
         return torch.from_numpy(teacher.caption_embeddings(captions).astype(np.float32))
     return unit_text_embeddings(teacher, captions, precision)
 
 
-def _refusal(check: SpotCheck, which: str, what: str) -> KdeovError:
-    return KdeovError(
-        f"{check.where}: key {check.sample.key}, {which} {what}; run `dvc repro -f embed`"
+def _mismatch(check: SpotCheck, name: str, problem: str) -> DataError:
+    return DataError(
+        f"{check.where}: key {check.sample.key}, {name} {problem}; run `dvc repro -f embed`"
     )

@@ -1,8 +1,8 @@
-"""Stage `embed`: the teacher's unit vectors of several views of each image and of each caption,
-in shards.
+"""Stage `embed`: the teacher's unit embeddings of the views and captions of every image, in teacher
+shards.
 
-Every finished shard has a note that says what it was made from. So a killed run goes on where it
-was, and after a change only the shards that it touches are made again.
+Each finished shard has a record of what it was computed from (`shard_records.py`). A killed run
+resumes after the last finished shard, and a change recomputes only the shards that it affects.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError
 from pipeline.artifacts.dataset import SPLITS
 from pipeline.artifacts.identity import PRECOMPUTED, cache_identity, read_teacher_identity
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import MANIFEST, Manifest, Shard
 from pipeline.config.execution_params import ClusterParams
+from pipeline.config.params import Params
+from pipeline.config.paths import Layout
 from pipeline.config.stage_params import EmbedParams
 from pipeline.console import progress
-from pipeline.embedding.shard_records import finished, record_path
+from pipeline.embedding.shard_records import find_finished, record_path
 from pipeline.embedding.worker import EmbedConfig, EmbedWorker, RayEmbedWorker, ShardTask
 from pipeline.runtime.node import on_cluster
 from pipeline.runtime.pool import Pool
@@ -39,11 +41,23 @@ from pipeline.storage.storage import open_storage
 
 logger = logging.getLogger(__name__)
 
-REQUESTS = 8  # to a storage at once
-NAMED = 5  # shards that a line of the log names
+MAX_REQUESTS = 8  # to a storage at once
+NUM_SHARDS_NAMED = 5  # in a line of the log
 
 
-def embed(
+def embed(params: Params, paths: Layout) -> None:
+    """Writes the teacher shards of a checkout (see `write_teacher_shards`)."""
+    write_teacher_shards(
+        params.embed,
+        params.cluster,
+        paths.images,
+        paths.teacher,
+        paths.embeddings,
+        params.data.storage,
+    )
+
+
+def write_teacher_shards(
     params: EmbedParams,
     cluster: ClusterParams,
     images: Path,
@@ -51,74 +65,83 @@ def embed(
     out: Path,
     storage: str | None = None,
 ) -> None:
-    """Writes teacher shards and a manifest for each split.
+    """Writes the teacher shards and the manifest of each split.
 
     Args:
         params: Views and precision.
         cluster: Where to run.
-        images: What `prepare` wrote.
-        teacher: What the `teacher` stage wrote.
-        out: Where manifests go, and shards; finished shards that fit are kept.
-        storage: Where shards go instead, and those of `images` are (see `ShardFolder`).
+        images: Output folder of `prepare`.
+        teacher: Output folder of the `teacher` stage.
+        out: Receives manifests and shards. Finished shards whose record matches are kept.
+        storage: Holds the shards of `images` and receives those of `out` (see `ShardFolder`); None
+            leaves shards beside their manifests.
 
     Raises:
+        ConfigError: `embed.views` is not 1 and the teacher is a table of embeddings.
         KdeovError: Images or teacher are missing or damaged, or the disk is full.
     """
     teacher_identity = read_teacher_identity(teacher)
     if teacher_identity["library"] == PRECOMPUTED and params.views != 1:
-        raise KdeovError(
-            f"embed.views is {params.views}, and the teacher's vectors are of one view an image; "
+        raise ConfigError(
+            f"embed.views is {params.views}, but this teacher has one embedding an image; "
             "set it to 1"
         )
     if storage is not None:
         open_storage(storage).require_writable()
-    image_shards, ours = ShardFolder(images, storage), ShardFolder(out, storage)
+    image_shards, teacher_shards = ShardFolder(images, storage), ShardFolder(out, storage)
     manifests = {split: (image_shards / split).manifest() for split in SPLITS}
     identities = {split: cache_identity(teacher_identity, params, split) for split in SPLITS}
-    made: dict[str, dict[str, Shard]] = {}
+    finished: dict[str, dict[str, Shard]] = {}
     tasks: list[ShardTask] = []
     for split, manifest in manifests.items():
-        folder = ours / split
-        made[split] = _keep(folder, manifest, identities[split])
+        folder = teacher_shards / split
+        finished[split] = _keep_finished(folder, manifest, identities[split])
         tasks += [
             ShardTask(split, image_shards / split, shard, folder)
             for shard in manifest.shards
-            if shard.name not in made[split]
+            if shard.name not in finished[split]
         ]
     if tasks:
         with progress("embed", sum(task.shard.samples for task in tasks)) as bar:
-            for task, shard in make_shards(tasks, params, cluster, teacher, bar.set):
-                made[task.split][shard.name] = shard
+            for task, shard in embed_shards(tasks, params, cluster, teacher, bar.set):
+                finished[task.split][shard.name] = shard
     for split, manifest in manifests.items():
-        shards = [made[split][shard.name] for shard in manifest.shards]
+        shards = [finished[split][shard.name] for shard in manifest.shards]
         Manifest("teacher", split, shards, identities[split]).write(out / split)
 
 
-def _keep(out: ShardFolder, manifest: Manifest, identity: dict[str, Any]) -> dict[str, Shard]:
-    """The finished teacher shards that still fit, by name. What does not belong in the folder is
-    deleted: DVC keeps it between runs.
+def _keep_finished(
+    out: ShardFolder, manifest: Manifest, identity: dict[str, Any]
+) -> dict[str, Shard]:
+    """The finished teacher shards that are still valid, by name.
+
+    Deletes unlisted files of the folder: DVC keeps them between runs.
     """
     out.path.mkdir(parents=True, exist_ok=True)
     remove_partial(out.path)
     (out.path / MANIFEST).unlink(missing_ok=True)
     with (
-        ThreadPoolExecutor(os.cpu_count() if out.storage is None else REQUESTS) as pool,
+        ThreadPoolExecutor(os.cpu_count() if out.storage is None else MAX_REQUESTS) as pool,
         progress(f"compare {manifest.split}", len(manifest.shards), "shards") as bar,
     ):
         found = []
-        for shard in pool.map(lambda shard: finished(out, shard, identity), manifest.shards):
-            found.append(shard)
+        for result in pool.map(lambda shard: find_finished(out, shard, identity), manifest.shards):
+            found.append(result)
             bar.update()
     _remove_unlisted(out, manifest)
     kept = {shard.name: shard for shard in found if isinstance(shard, Shard)}
-    again = defaultdict(list)
-    for shard, why in zip(manifest.shards, found, strict=True):
-        if isinstance(why, str):
-            again[why].append(shard.name)
-    for why, names in again.items():
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    invalid = defaultdict(list)  # names of shards by the reason
+    for shard, result in zip(manifest.shards, found, strict=True):
+        if isinstance(result, str):
+            invalid[result].append(shard.name)
+    for reason, names in invalid.items():
+        more = f" and {len(names) - NUM_SHARDS_NAMED} more" if len(names) > NUM_SHARDS_NAMED else ""
         logger.info(
-            "embed %s: made again: %s%s: %s", manifest.split, ", ".join(names[:NAMED]), more, why
+            "embed %s: recomputing %s%s: %s",
+            manifest.split,
+            ", ".join(names[:NUM_SHARDS_NAMED]),
+            more,
+            reason,
         )
     if kept:
         logger.info(
@@ -128,52 +151,53 @@ def _keep(out: ShardFolder, manifest: Manifest, identity: dict[str, Any]) -> dic
 
 
 def _remove_unlisted(out: ShardFolder, manifest: Manifest) -> None:
-    """With a storage, nothing but the manifest is listed."""
+    """Deletes what the manifest does not list; with a storage, that is every file."""
     shards = manifest.shards if out.storage is None else []
     listed = {name for s in shards for name in (s.name, record_path(out.path, s).name)}
     for path in out.path.iterdir():
         if path.name not in listed:
-            logger.info("embed: %s is no longer listed and is deleted", path)
+            logger.info("embed: deleting %s, which no manifest lists", path)
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def make_shards(
+def embed_shards(
     tasks: list[ShardTask],
     params: EmbedParams,
     cluster: ClusterParams,
     teacher: Path,
     on_progress: Callable[[int], object],
 ) -> Iterator[tuple[ShardTask, Shard]]:
-    """Makes shards where `cluster.mode` says, in any order.
+    """Computes teacher shards in this process or on Ray, as `cluster.mode` says.
 
     Args:
-        tasks: The shards.
+        tasks: The shards to compute.
         params: Views and precision.
-        cluster: Where.
+        cluster: Where to run.
         teacher: Folder of the teacher.
-        told: Hears how many images are done in all.
+        on_progress: Called with the number of images embedded so far, over all tasks.
 
     Yields:
-        Each task with the shard that it made.
+        Each task with its teacher shard, in the order in which they finish.
 
     Raises:
-        KdeovError: A shard cannot be made, or workers died too often.
+        KdeovError: A shard cannot be computed, or workers died more than `cluster.max_failures`
+            times.
     """
     if cluster.mode == "inline":
-        finished = 0
+        done = 0
         worker = EmbedWorker(
             EmbedConfig(params, teacher, cluster.use_gpu, cluster.embed_batch, None)
         )
         for task in tasks:
-            before = finished
-            yield task, worker.make(task, lambda _, done: on_progress(before + done))  # noqa: B023
-            finished += task.shard.samples
+            before = done
+            yield task, worker.run(task, lambda _, images: on_progress(before + images))  # noqa: B023
+            done += task.shard.samples
         return
     with ray_session(cluster.max_workers), one_line_errors_of_ray():
-        yield from _make_on_ray(tasks, params, cluster, teacher, on_progress)
+        yield from _embed_on_ray(tasks, params, cluster, teacher, on_progress)
 
 
-def _make_on_ray(
+def _embed_on_ray(
     tasks: list[ShardTask],
     params: EmbedParams,
     cluster: ClusterParams,
@@ -184,7 +208,7 @@ def _make_on_ray(
 
     gpus = gpus_of_ray(cluster.use_gpu)
     workers, cpus = share_machines(min(len(tasks), gpus or cluster.max_workers), bool(gpus))
-    if gpus and on_cluster():  # those that wait for room make the cluster grow, where it can
+    if gpus and on_cluster():  # workers that wait for a GPU make the cluster grow, where it can
         workers = min(len(tasks), max(gpus, cluster.max_workers))
     logger.info("embedding on Ray, %s: %d", "one worker a GPU" if gpus else "workers", workers)
     config = EmbedConfig(params, teacher, bool(gpus), cluster.embed_batch, cpus)

@@ -1,4 +1,4 @@
-"""Image samples into teacher samples: one decode an image, all its views through the teacher."""
+"""Image samples to teacher samples: each image is decoded once and all its views are embedded."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import torch
 from PIL import Image
 
 from kdeov.data.views import View, ViewPlan, render
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from kdeov.teachers.base import TowerTeacher
 from kdeov.teachers.unit_embeddings import unit_image_embeddings, unit_text_embeddings
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import Shard, sample_json
 from pipeline.artifacts.teacher_shards import teacher_members
 
-CPU_BATCH = 64  # a CPU gains nothing from more
+CPU_BATCH = 64  # larger batches are no faster on a CPU
 MEMORY_SHARE = 0.5  # of a GPU's memory, for the activations of one batch
 
 
-class _Shown(NamedTuple):
-    """An image under its views: pixels are uint8 [views, size, size, 3]."""
+class _RenderedImage(NamedTuple):
+    """The views of an image; pixels are uint8 [views, size, size, 3]."""
 
     sample: dict[str, Any]
     views: list[View]
@@ -34,15 +34,16 @@ class _Shown(NamedTuple):
 
 
 class ShardEmbedder:
-    """Embeds shards with a teacher.
+    """Embeds image shards with both towers of a teacher.
 
-    On a GPU, the next batch is decoded meanwhile. On a CPU a decoding thread would take a core from
-    the teacher's, which wait for each other; there, all cores decode between two batches.
+    On a GPU the next batch is decoded during the forward pass. On a CPU a decoding thread would
+    take a core from the teacher's threads, which wait for each other: there, all cores decode
+    between two forward passes.
 
     Args:
         teacher: Frozen.
         plan: How views are drawn.
-        precision: What the teacher computes in (see `kdeov.teachers.precision`).
+        precision: `float32`, or the dtype of `torch.autocast` during the forward pass.
         batch_size: Views a forward pass.
         decoders: Threads that decode images.
     """
@@ -67,8 +68,14 @@ class ShardEmbedder:
 
         Args:
             images: Folder of the image shards of the split.
-            shard: One of them, whose bytes are compared with its manifest.
-            advance: Hears how many more images are done.
+            shard: The image shard; its bytes are compared with its manifest.
+            advance: Called with the number of images of each finished batch.
+
+        Yields:
+            The members of a sample (see `pipeline.artifacts.teacher_shards`).
+
+        Raises:
+            DataError: The shard is damaged, or an embedding is not finite.
         """
         raw = images.read_verified(shard)
         with ThreadPoolExecutor(self.decoders) as pool:
@@ -85,42 +92,44 @@ class ShardEmbedder:
 
     def _decode(
         self, pool: ThreadPoolExecutor, raw: Iterator[dict[str, Any]]
-    ) -> list[Future[_Shown]]:
-        return [pool.submit(self._show, sample) for sample in islice(raw, self.num_images)]
+    ) -> list[Future[_RenderedImage]]:
+        return [pool.submit(self._render, sample) for sample in islice(raw, self.num_images)]
 
-    def _show(self, sample: dict[str, Any]) -> _Shown:
+    def _render(self, sample: dict[str, Any]) -> _RenderedImage:
         image = Image.open(io.BytesIO(sample["jpg"])).convert("RGB")
         transform = self.teacher.transform
         views = self.plan.draw_all(sample["__key__"], image.size)
         pixels = [render(image, view, transform.size, transform.resampling) for view in views]
-        return _Shown(sample, views, np.stack(pixels), sample_json(sample)["captions"])
+        return _RenderedImage(sample, views, np.stack(pixels), sample_json(sample)["captions"])
 
-    def _encode(self, batch: list[_Shown], where: str) -> Iterator[dict[str, Any]]:
-        pixels = np.concatenate([shown.pixels for shown in batch])
-        images = unit_image_embeddings(self.teacher, pixels, self.precision)
-        captions = [caption for shown in batch for caption in shown.captions]
-        texts = unit_text_embeddings(self.teacher, captions, self.precision)
-        image_rows = images.split(self.plan.count)
-        text_rows = texts.split([len(shown.captions) for shown in batch])
-        for shown, ours, theirs in zip(batch, image_rows, text_rows, strict=True):
-            block = torch.cat([ours, theirs]).numpy()
+    def _encode(self, batch: list[_RenderedImage], where: str) -> Iterator[dict[str, Any]]:
+        pixels = np.concatenate([rendered.pixels for rendered in batch])
+        view_embeddings = unit_image_embeddings(self.teacher, pixels, self.precision)
+        captions = [caption for rendered in batch for caption in rendered.captions]
+        text_embeddings = unit_text_embeddings(self.teacher, captions, self.precision)
+        view_rows = view_embeddings.split(self.plan.count)
+        text_rows = text_embeddings.split([len(rendered.captions) for rendered in batch])
+        for rendered, views, texts in zip(batch, view_rows, text_rows, strict=True):
+            block = torch.cat([views, texts]).numpy()
             if not np.isfinite(block).all():
-                raise KdeovError(
-                    f"{where}: the teacher's vectors of {shown.sample['__key__']} are not finite; "
-                    "check its weights"
+                raise DataError(
+                    f"{where}: the teacher's embeddings of {rendered.sample['__key__']} are not "
+                    "finite; check the weights of the teacher"
                 )
-            yield teacher_members(shown.sample, block, shown.views)
+            yield teacher_members(rendered.sample, block, rendered.views)
 
 
 def fitting_batch(teacher: TowerTeacher, precision: str) -> int:
-    """Views that the teacher's device embeds well at once: the same for equal devices."""
+    """Batch size in views: `CPU_BATCH`, or on a GPU a power of two from 8 to 1024 whose activations
+    fill at most `MEMORY_SHARE` of the memory. Equal devices give equal sizes.
+    """
     device = next(teacher.parameters()).device
     if device.type != "cuda":
         return CPU_BATCH
-    probe, size = 8, teacher.transform.size
+    num_probes, size = 8, teacher.transform.size
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    unit_image_embeddings(teacher, np.zeros((probe, size, size, 3), np.uint8), precision)
-    each = (torch.cuda.max_memory_allocated(device) - before) / probe
-    room = MEMORY_SHARE * torch.cuda.get_device_properties(device).total_memory
-    return 2 ** int(np.log2(min(max(room / each, 8), 1024)))
+    unit_image_embeddings(teacher, np.zeros((num_probes, size, size, 3), np.uint8), precision)
+    bytes_per_view = (torch.cuda.max_memory_allocated(device) - before) / num_probes
+    budget = MEMORY_SHARE * torch.cuda.get_device_properties(device).total_memory
+    return 2 ** int(np.log2(min(max(budget / bytes_per_view, 8), 1024)))

@@ -1,8 +1,8 @@
-"""What says of a finished teacher shard what it was made from: a note, beside the shard or in the
-storage.
+"""Shard records: what each finished teacher shard was computed from.
 
-In a storage a note is found by what it says, so that whoever embeds the same images in the same
-way, in any checkout, finds the shard.
+With records, runs resume and checkouts share shards. The record of a shard lies beside it, or with
+a storage under `teacher/DIGEST OF IDENTITY/SHA256 OF IMAGE SHARD.json`: any checkout that embeds
+equal images in the same way finds it there.
 """
 
 from __future__ import annotations
@@ -20,80 +20,104 @@ from pipeline.storage.files import digest, json_text, read_json, sha256_file, wr
 from pipeline.storage.storage import open_storage
 
 
-def record_path(out: Path, image: Shard) -> Path:
-    """The note of a teacher shard that lies in a folder."""
-    return out / f"{Path(image.name).stem}.json"
+def record_path(out: Path, image_shard: Shard) -> Path:
+    """Path of the record of a teacher shard that lies in a folder."""
+    return out / f"{Path(image_shard.name).stem}.json"
 
 
-def note_name(identity: dict[str, Any], image: Shard) -> str:
-    """The note of a teacher shard in a storage."""
-    return f"teacher/{digest(identity)}/{image.sha256}.json"
+def record_name(identity: dict[str, Any], image_shard: Shard) -> str:
+    """Name of the record of a teacher shard in a storage."""
+    return f"teacher/{digest(identity)}/{image_shard.sha256}.json"
 
 
-def write_record(out: ShardFolder, image: Shard, identity: dict[str, Any], made: Shard) -> None:
-    """Notes a finished teacher shard.
+def write_record(
+    out: ShardFolder, image_shard: Shard, identity: dict[str, Any], teacher_shard: Shard
+) -> None:
+    """Writes the record of a finished teacher shard.
 
     Args:
         out: Folder of the teacher shards of a split.
-        image: The image shard.
-        identity: What the teacher shard was made from, besides (see `pipeline.artifacts.identity`).
-        made: The teacher shard.
+        image_shard: The image shard that was embedded.
+        identity: The identity of the cache (see `pipeline.artifacts.identity`).
+        teacher_shard: The teacher shard.
+
+    Raises:
+        StorageError: The record cannot be written.
     """
-    note = {"identity": identity, "images_sha256": image.sha256, "shard": asdict(made)}
+    record = {
+        "identity": identity,
+        "images_sha256": image_shard.sha256,
+        "shard": asdict(teacher_shard),
+    }
     if out.storage is None:
-        write_json(record_path(out.path, image), note)
+        write_json(record_path(out.path, image_shard), record)
     else:
-        open_storage(out.storage).write(note_name(identity, image), json_text(note).encode())
+        name = record_name(identity, image_shard)
+        open_storage(out.storage).write(name, json_text(record).encode())
 
 
-def finished(out: ShardFolder, image: Shard, identity: dict[str, Any]) -> Shard | str | None:
-    """A finished teacher shard, or why the one that is there does not fit; None where none is.
+def find_finished(
+    out: ShardFolder, image_shard: Shard, identity: dict[str, Any]
+) -> Shard | str | None:
+    """Looks for the finished teacher shard of an image shard.
 
-    What lies in a folder is compared byte by byte, and brought to the storage where there is one.
-    What lies in the storage is compared by its size: its name vouches for its bytes.
+    The bytes of a shard in the folder are compared with its record; with a storage, a valid shard
+    is then uploaded. Of a shard in the storage, whose name is its sha256, only the size is
+    compared.
+
+    Args:
+        out: Folder of the teacher shards of a split.
+        image_shard: The image shard.
+        identity: The identity that the cache must have.
+
+    Returns:
+        The teacher shard, the reason why the one that exists is invalid, or None without a record.
     """
     if out.storage is None:
-        return _finished_here(out.path, image, identity)
-    if (there := _finished_there(out, image, identity)) is not None:
-        return there
-    made = _finished_here(out.path, image, identity)
-    if isinstance(made, Shard):
-        out.upload(made)
-        write_record(out, image, identity, made)
-    return made
+        return _find_in_folder(out.path, image_shard, identity)
+    if (stored := _find_in_storage(out, image_shard, identity)) is not None:
+        return stored
+    found = _find_in_folder(out.path, image_shard, identity)
+    if isinstance(found, Shard):
+        out.upload(found)
+        write_record(out, image_shard, identity, found)
+    return found
 
 
-def _finished_there(out: ShardFolder, image: Shard, identity: dict[str, Any]) -> Shard | None:
+def _find_in_storage(
+    out: ShardFolder, image_shard: Shard, identity: dict[str, Any]
+) -> Shard | None:
     assert out.storage is not None
     try:
-        note = json.loads(open_storage(out.storage).read(note_name(identity, image)))
+        record = json.loads(open_storage(out.storage).read(record_name(identity, image_shard)))
         # an equal image shard of another data set may have another number there
-        made = replace(Shard(**note["shard"]), name=image.name)
-        fits = note["images_sha256"] == image.sha256 and note["identity"] == identity
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, KdeovError):
-            raise
+        shard = replace(Shard(**record["shard"]), name=image_shard.name)
+        valid = record["images_sha256"] == image_shard.sha256 and record["identity"] == identity
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # no record, or a damaged one
         return None
-    return made if fits and made.samples == image.samples and out.is_stored(made) else None
+    valid = valid and shard.samples == image_shard.samples and out.is_stored(shard)
+    return shard if valid else None
 
 
-def _finished_here(out: Path, image: Shard, identity: dict[str, Any]) -> Shard | str | None:
-    note, path = record_path(out, image), out / image.name
-    if not note.is_file():
+def _find_in_folder(out: Path, image_shard: Shard, identity: dict[str, Any]) -> Shard | str | None:
+    record, path = record_path(out, image_shard), out / image_shard.name
+    if not record.is_file():
         return None
     try:
-        found = read_json(note, "embed")
-        made = Shard(**found["shard"])
-        why = differences(identity, found["identity"])
-        if not why and found["images_sha256"] != image.sha256:
-            why = ["its images changed"]
-        if not why and not path.is_file():
-            why = ["it is missing"]
-        if not why and (path.stat().st_size != made.bytes or sha256_file(path) != made.sha256):
-            why = ["its bytes changed"]
+        found = read_json(record, "embed")
+        shard = Shard(**found["shard"])
+        reasons = differences(identity, found["identity"])
+        if not reasons and found["images_sha256"] != image_shard.sha256:
+            reasons = ["its images changed"]
+        if not reasons and not path.is_file():
+            reasons = ["it is missing"]
+        if not reasons and (
+            path.stat().st_size != shard.bytes or sha256_file(path) != shard.sha256
+        ):
+            reasons = ["its bytes changed"]
     except (KdeovError, KeyError, TypeError):
-        why = ["its note is damaged"]
-    if why:
-        note.unlink()
-        return "; ".join(why)
-    return made
+        reasons = ["its record is damaged"]
+    if reasons:
+        record.unlink()
+        return "; ".join(reasons)
+    return shard

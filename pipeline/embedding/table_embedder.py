@@ -1,4 +1,4 @@
-"""Image samples into teacher samples, where the teacher's vectors are looked up."""
+"""Image samples to teacher samples, where the teacher is a table of precomputed embeddings."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pipeline.artifacts.shards import Shard, sample_json
 from pipeline.artifacts.teacher_shards import teacher_members
 from pipeline.teachers.precomputed import PrecomputedTeacher
 
-LOOKED_UP = 256  # images at once
+LOOKUP_BATCH = 256  # images
 
 
 class TableEmbedder:
-    """Makes shards from a teacher's tables.
+    """Embeds image shards from the tables of a teacher.
 
     Args:
-        teacher: The tables.
-        plan: Of one view, or of none where images of this split have no vectors.
+        teacher: Tables of image and caption embeddings.
+        plan: Of one view, or of none in splits whose images have no embeddings.
     """
 
     def __init__(self, teacher: PrecomputedTeacher, plan: ViewPlan) -> None:
@@ -35,7 +35,7 @@ class TableEmbedder:
     ) -> Iterator[dict[str, Any]]:
         """Teacher samples of an image shard, in its order (see `ShardEmbedder.samples`)."""
         raw = images.read_verified(shard)
-        while batch := list(islice(raw, LOOKED_UP)):
+        while batch := list(islice(raw, LOOKUP_BATCH)):
             described = [{"key": s["__key__"], **sample_json(s)} for s in batch]
             image_embeddings = self.teacher.image_embeddings(described) if self.plan.count else None
             for number, (sample, description) in enumerate(zip(batch, described, strict=True)):

@@ -1,4 +1,4 @@
-"""A process with a teacher, which makes teacher shards."""
+"""The worker process of `embed`: loads the teacher once and computes teacher shards."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pipeline.teachers.precomputed import PrecomputedTeacher
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A teacher shard to make.
+    """A teacher shard to compute.
 
     Attributes:
         split: Of the data.
@@ -45,24 +45,24 @@ class ShardTask:
 
     @property
     def name(self) -> str:
-        """For progress."""
+        """Names the shard in progress and error messages."""
         return f"{self.split}/{self.shard.name}"
 
     @property
     def size(self) -> int:
-        """Images of the shard."""
+        """Number of images of the shard."""
         return self.shard.samples
 
 
 @dataclass(frozen=True)
 class EmbedConfig:
-    """What every worker needs; plain values, so that it can be sent.
+    """Configuration of every worker; picklable.
 
     Attributes:
         params: Views and precision.
         teacher: Folder of the teacher.
         use_gpu: See `pick_device`.
-        batch: Views at once, or `auto`.
+        batch: Views a forward pass, or `auto` (see `fitting_batch`).
         threads: CPU threads of each worker; None leaves torch as it is.
     """
 
@@ -74,10 +74,10 @@ class EmbedConfig:
 
 
 class EmbedWorker:
-    """One process with a teacher.
+    """Computes teacher shards in this process.
 
     Args:
-        config: What it needs.
+        config: The same for all workers of a run.
     """
 
     def __init__(self, config: EmbedConfig) -> None:
@@ -87,12 +87,12 @@ class EmbedWorker:
 
     @cached_property
     def teacher(self) -> Teacher:
-        """Loaded with the first shard."""
+        """Loaded when the first shard is computed."""
         return load_teacher(self.config.teacher, pick_device(self.config.use_gpu))
 
     @cached_property
     def batch(self) -> int:
-        """Views at once, for a teacher with towers."""
+        """Views a forward pass, for a teacher with towers."""
         if self.config.batch == "auto":
             assert isinstance(self.teacher, TowerTeacher)
             return fitting_batch(self.teacher, self.config.params.precision)
@@ -100,36 +100,38 @@ class EmbedWorker:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """The teacher's."""
+        """The identity of the teacher, JSON types only."""
         return self.teacher.identity().to_dict()
 
     def embedder(self, plan: ViewPlan) -> ShardEmbedder | TableEmbedder:
-        """What turns image samples into teacher samples."""
+        """The embedder for the teacher's kind."""
         if isinstance(self.teacher, PrecomputedTeacher):
             return TableEmbedder(self.teacher, plan)
         precision, threads = self.config.params.precision, torch.get_num_threads()
         return ShardEmbedder(self.teacher, plan, precision, self.batch, threads)
 
-    def make(self, task: ShardTask, on_progress: Callable[[str, int], object]) -> Shard:
-        """Makes a shard, then its note. Killed before the note, the shard is made again.
+    def run(self, task: ShardTask, on_progress: Callable[[str, int], object]) -> Shard:
+        """Computes a shard, then writes its record. A run killed in between computes it again.
 
         Args:
             task: The shard.
-            told: Hears the task's name and how many of its images are done.
+            on_progress: Called with the name of the task and the number of its images embedded so
+                far.
 
         Raises:
-            KdeovError: The image shard is damaged, or the shard cannot be written.
+            DataError: The image shard is damaged.
+            StorageError: The shard cannot be written.
         """
-        with contextlib.ExitStack() as fault:
-            # where images are damaged, that comes first, and not what a library says of it
-            fault.callback(task.images.verify, task.shard)
-            made = self._make(task, on_progress)
-            fault.pop_all()
+        with contextlib.ExitStack() as on_error:
+            # report a damaged image shard rather than the decoding error that follows from it
+            on_error.callback(task.images.verify, task.shard)
+            shard = self._write_shard(task, on_progress)
+            on_error.pop_all()
         identity = cache_identity(self.identity, self.config.params, task.split)
-        write_record(task.out, task.shard, identity, made)
-        return made
+        write_record(task.out, task.shard, identity, shard)
+        return shard
 
-    def _make(self, task: ShardTask, on_progress: Callable[[str, int], object]) -> Shard:
+    def _write_shard(self, task: ShardTask, on_progress: Callable[[str, int], object]) -> Shard:
         embedder = self.embedder(view_plan(self.identity, self.config.params, task.split))
         done = 0
 
@@ -150,11 +152,11 @@ class RayEmbedWorker(EmbedWorker):
         super().__init__(config)
 
     def place(self) -> tuple[str, str]:
-        """Name and Ray's id of the machine that it is on; answered when it has started."""
+        """Host name and Ray node id of its machine."""
         import ray
 
         return socket.gethostname(), ray.get_runtime_context().get_node_id()
 
-    def make(self, task: ShardTask, progress: Any) -> Shard:
-        """Makes a shard and tells the `Progress` actor of it."""
-        return super().make(task, progress.set.remote)
+    def run(self, task: ShardTask, progress: Any) -> Shard:
+        """Computes a shard and reports to the `Progress` actor."""
+        return super().run(task, progress.set.remote)

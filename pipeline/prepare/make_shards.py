@@ -1,5 +1,7 @@
-"""Inputs into shards, one process a core. A shard is one task: images cross no process boundary,
-and no more than a few shards' worth of inputs and results are held, however large the data set.
+"""Image shards from the inputs of a source, in several processes.
+
+A shard is one task, so images cross no process boundary, and memory holds the inputs and results of
+a few shards only.
 """
 
 from __future__ import annotations
@@ -28,19 +30,19 @@ from pipeline.prepare.near_duplicates import difference_hashes
 from pipeline.prepare.readers.base import Inputs, Rejected, Sample
 
 POLL_S = 0.5
-START_S = 0.5  # until a process that has started makes its first sample
+PROCESS_START_S = 0.5  # from its start to the first sample of a process
 DESCRIPTION = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
-PROBES = 9  # inputs that tell how long one takes
+NUM_PROBES = 9  # inputs that are timed
 
 
 @dataclass
 class ShardResult:
-    """What became of the inputs of one shard.
+    """The result of one shard's inputs.
 
     Attributes:
-        shard: What was written, or None where no input can be used.
-        rejected: Inputs that were left out.
-        hashes: Of the images that are compared between splits, uint64.
+        shard: The shard, or None where no input is usable.
+        rejected: Inputs that cannot be used.
+        hashes: Difference hashes of the images, uint64; empty where images are not compared.
     """
 
     shard: Shard | None = None
@@ -55,32 +57,40 @@ def make_shard(
     make: Callable[[Any], Sample | Rejected],
     advance: Callable[[], None],
 ) -> ShardResult:
-    """Makes samples of inputs and writes them into a shard."""
-    made, grids = ShardResult(), bytearray()
+    """Writes a shard of inputs in this process.
+
+    Args:
+        folder: Receives the shard.
+        name: File name of the shard.
+        inputs: The inputs; those that are `Rejected` already are passed on.
+        make: Makes a sample of an input.
+        advance: Called after each input.
+    """
+    result, grids = ShardResult(), bytearray()
 
     def samples() -> Iterator[dict[str, Any]]:
         for item in inputs:
-            result = item if isinstance(item, Rejected) else make(item)
+            sample = item if isinstance(item, Rejected) else make(item)
             advance()
-            if isinstance(result, Rejected):
-                made.rejected.append(result)
+            if isinstance(sample, Rejected):
+                result.rejected.append(sample)
             else:
-                if result.grid is not None:
-                    grids.extend(result.grid)
-                yield _members(result)
+                if sample.grid is not None:
+                    grids.extend(sample.grid)
+                yield _members(sample)
 
     usable = samples()
     with _quiet():
         first = next(usable, None)
         if first is not None:
-            made.shard = folder.write(name, chain([first], usable))
-    made.hashes = difference_hashes(grids)
-    return made
+            result.shard = folder.write(name, chain([first], usable))
+    result.hashes = difference_hashes(grids)
+    return result
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without warnings of libraries, which say at length what they pass over."""
+    """Suppresses warnings of image libraries: unusable images are rejected with a reason."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -89,47 +99,47 @@ def _quiet() -> Iterator[None]:
 def choose_num_processes(
     make: Callable[[Any], Sample | Rejected], splits: Mapping[str, Inputs], size: int
 ) -> int:
-    """How many processes save time: each has as much to do as its start takes, and one a shard.
+    """Number of processes: at most one a core, one a shard, and one per `PROCESS_START_S` of work.
 
     Args:
         make: Makes a sample of an input.
-        splits: Inputs of each.
+        splits: The inputs of each split.
         size: Inputs a shard.
     """
     total = sum(map(len, splits.values()))
     shards = sum(-(-len(inputs) // size) for inputs in splits.values())
     seconds = []
-    for item in islice(chain.from_iterable(splits.values()), PROBES):
+    for item in islice(chain.from_iterable(splits.values()), NUM_PROBES):
         start = time.perf_counter()
         if not isinstance(item, Rejected):
             with _quiet():
                 make(item)
         seconds.append(time.perf_counter() - start)
     work = total * statistics.median(seconds)
-    return max(1, min(os.cpu_count() or 1, shards, int(work / START_S)))
+    return max(1, min(os.cpu_count() or 1, shards, int(work / PROCESS_START_S)))
 
 
 class ShardMaker:
-    """Makes shards in several processes, which live as long as the `with` block.
+    """Writes shards in several processes, which live as long as the `with` block.
 
     Args:
         make: Makes a sample of an input.
-        processes: How many; one makes them in this process.
+        processes: Number of processes; 1 works in this process.
     """
 
     def __init__(self, make: Callable[[Any], Sample | Rejected], processes: int) -> None:
         self._make = make
-        self._limit = processes + 2  # a few are ready when a process becomes free
+        self._limit = processes + 2  # so that a free process finds a task
         self._pool: ProcessPoolExecutor | None = None
         if processes > 1:
-            # not forked from this one, which may have threads, but from one that has just imported
-            # what they need: that is done once, however many there are
+            # this process may have threads and must not be forked; the fork server imports what the
+            # processes need once for all of them
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload(
                 ["pipeline.prepare.make_shards", "pipeline.prepare.sources"]
             )
             self._done = context.Value("Q", 0)
-            self._pool = ProcessPoolExecutor(processes, context, _begin, (make, self._done))
+            self._pool = ProcessPoolExecutor(processes, context, _initialize, (make, self._done))
 
     def __enter__(self) -> ShardMaker:
         return self
@@ -145,24 +155,24 @@ class ShardMaker:
         size: int,
         advance: Callable[[int], None],
     ) -> Iterator[tuple[str, ShardResult]]:
-        """Makes the shards of all splits, in order, each split in a folder of its name.
+        """Writes the shards of all splits, in order, each split in a folder of its name.
 
         Args:
-            out: Where to.
-            splits: Inputs of each.
+            out: The parent of those folders.
+            splits: The inputs of each split.
             size: Inputs a shard.
-            advance: Is told of inputs that are done, now and then.
+            advance: Called with the number of inputs processed since the last call.
 
         Yields:
-            The split, and what became of the inputs of a shard.
+            The split and the result of each shard.
 
         Raises:
             KdeovError: A process was killed, or the disk is full.
         """
         if self._pool is None:
             for folder, name, chunk in _chunks(out, splits, size):
-                made = make_shard(folder, name, chunk, self._make, lambda: advance(1))
-                yield folder.path.name, made
+                result = make_shard(folder, name, chunk, self._make, lambda: advance(1))
+                yield folder.path.name, result
             return
         pending: deque[tuple[str, Future[ShardResult]]] = deque()
         for folder, name, chunk in _chunks(out, splits, size):
@@ -180,14 +190,14 @@ class ShardMaker:
             while True:
                 finished = wait([future], timeout=POLL_S).done
                 with self._done.get_lock():
-                    ready, self._done.value = self._done.value, 0
-                advance(ready)
+                    count, self._done.value = self._done.value, 0
+                advance(count)
                 if finished:
                     return future.result()
         except BrokenProcessPool as error:
             raise KdeovError(
-                "a process that reads images was killed; free memory (dmesg tells whether it ran "
-                "out), then run the stage again"
+                "a process that reads images was killed; free memory if `dmesg` shows that it ran "
+                "out, then run the stage again"
             ) from error
 
 
@@ -203,12 +213,12 @@ def _chunks(
             yield out / split, shard_name(index), chunk
 
 
-# What a worker process got when it began.
+# set by `_initialize` in each worker process
 _make: Callable[[Any], Sample | Rejected]
 _done: Any
 
 
-def _begin(make: Callable[[Any], Sample | Rejected], done: Any) -> None:
+def _initialize(make: Callable[[Any], Sample | Rejected], done: Any) -> None:
     global _make, _done
     _make, _done = make, done
 

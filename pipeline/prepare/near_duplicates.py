@@ -1,7 +1,7 @@
-"""Images of one split that nearly occur in another, by their difference hashes.
+"""Near duplicates between splits, by difference hashes (dHash).
 
-Eight bytes an image are held and a table of at most 64 MB, and the time is linear in the images
-of the second split, whatever the images look like.
+Memory is eight bytes an image and a table of at most 64 MB; time is linear in the number of images,
+whatever they show.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import numpy as np
 from pipeline.prepare.images import GRID
 
 BITS = 64
-DISTANCE = 2  # bits in which the hashes of near duplicates differ at most
-FOLDED_BITS = 26
-AT_ONCE = 256  # images
+MAX_DISTANCE = 2  # bits in which the hashes of near duplicates differ
+MAX_FOLDED_BITS = 26  # a table of 64 MB
+BATCH = 256  # images
 
 
 def difference_hashes(grids: bytes | bytearray) -> np.ndarray:
-    """64 bits for each image that compression and scaling hardly change: whether it gets brighter
-    from each cell to the one on its right.
+    """Difference hashes of 64 bits, each set where a cell is darker than the one on its right.
+
+    Compression and scaling change few bits.
 
     Args:
-        grids: Of N images (see `pipeline.prepare.images.grey_grid`).
+        grids: Grids of N images, one after the other (see `pipeline.prepare.images.gray_grid`).
 
     Returns:
         uint64 [N].
@@ -33,29 +34,28 @@ def difference_hashes(grids: bytes | bytearray) -> np.ndarray:
 
 
 def near_duplicates(hashes: np.ndarray, others: np.ndarray) -> list[tuple[int, int]]:
-    """Images that are among others but for compression and size.
+    """Pairs of images whose hashes differ in at most `MAX_DISTANCE` bits.
 
     Args:
-        hashes: Of the images, uint64 [N] (see `difference_hashes`).
-        others: Of the others, uint64 [M].
+        hashes: Hashes of N images, uint64 (see `difference_hashes`).
+        others: Hashes of M other images, uint64.
 
     Returns:
-        Number of each such image, in order, and of one of the others that it resembles.
+        (number of an image, number of the most similar of the others), in the order of the images.
     """
     if not len(others):
         return []
     order = np.argsort(others, kind="stable")
     known, flips = others[order], _flips()
-    # a table of folded hashes dismisses nearly all of what would be searched for; it is as large as
-    # keeps it nearly empty
-    bits = min(FOLDED_BITS, len(known).bit_length() + 6)
+    # a table of folded hashes, large enough to be nearly empty, rules out most candidates
+    bits = min(MAX_FOLDED_BITS, len(known).bit_length() + 6)
     table = np.zeros(1 << bits, bool)
     table[_folded(known, bits)] = True
     folded_flips = _folded(flips, bits)
     found: list[tuple[int, int]] = []
-    for start in range(0, len(hashes), AT_ONCE):
-        some = hashes[start : start + AT_ONCE]
-        # what is folded by exclusive or may be flipped afterwards
+    for start in range(0, len(hashes), BATCH):
+        some = hashes[start : start + BATCH]
+        # folding is linear (exclusive or), so bits may be flipped after it
         maybe = table[_folded(some, bits)[:, None] ^ folded_flips]
         numbers, which = np.nonzero(maybe)  # of each image, the nearest first
         wanted = some[numbers] ^ flips[which]
@@ -68,7 +68,7 @@ def near_duplicates(hashes: np.ndarray, others: np.ndarray) -> list[tuple[int, i
 
 
 def _folded(hashes: np.ndarray, bits: int) -> np.ndarray:
-    """So many bits of each hash, int64, to which all of its bits contribute."""
+    """Folds all bits of each hash into `bits` bits by exclusive or, int64."""
     folded = hashes.copy()
     for shift in range(bits, BITS, bits):
         folded ^= hashes >> np.uint64(shift)
@@ -76,10 +76,10 @@ def _folded(hashes: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _flips() -> np.ndarray:
-    """All words of at most DISTANCE set bits, the nearest first, uint64."""
+    """All words of at most MAX_DISTANCE set bits, fewest first, uint64."""
     single = np.uint64(1) << np.arange(BITS, dtype=np.uint64)
     words = [np.zeros(1, np.uint64)]
-    for _ in range(DISTANCE):
+    for _ in range(MAX_DISTANCE):
         words.append(np.unique((words[-1][:, None] ^ single).ravel()))
     flat = np.concatenate(words)
     _, first = np.unique(flat, return_index=True)

@@ -1,4 +1,4 @@
-"""Stage `prepare`: a source into image shards, with manifests that also name what was rejected."""
+"""Stage `prepare`: a source to image shards, with manifests that also list rejected inputs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError, DataError
 from pipeline.artifacts.dataset import SPLITS, Dataset
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import Manifest
+from pipeline.config.params import Params
+from pipeline.config.paths import Layout
 from pipeline.config.stage_params import PrepareParams
 from pipeline.console import printable, progress
 from pipeline.prepare.make_shards import ShardMaker, ShardResult, choose_num_processes
@@ -25,36 +27,43 @@ from pipeline.storage.storage import open_storage
 
 logger = logging.getLogger(__name__)
 
-EXAMPLES = 3
+NUM_EXAMPLES = 3
 
 
-def prepare(
+def prepare(params: Params, paths: Layout) -> None:
+    """Writes the image shards of a checkout (see `write_image_shards`)."""
+    write_image_shards(params.prepare, paths.images, storage=params.data.storage)
+
+
+def write_image_shards(
     params: PrepareParams, out: Path, processes: int | None = None, storage: str | None = None
 ) -> None:
     """Writes shards, a manifest for each split, and `dataset.json`.
 
     Args:
-        params: The section of the stage.
-        out: The folder of image shards.
-        processes: How many read images; by default as many as save time, one a core at most.
-            Nothing else depends on it.
-        storage: Where shards go (see `ShardFolder`); None leaves them beside their manifests.
+        params: The section `prepare`.
+        out: Receives the folder of image shards, with a folder a split.
+        processes: Number of processes that read images; None chooses (see
+            `choose_num_processes`). The shards do not depend on it.
+        storage: Receives the shards (see `ShardFolder`); None leaves them beside their manifests.
 
     Raises:
-        KdeovError: The source cannot be used, a split is empty, or too many inputs were rejected.
+        ConfigError: The data set or a split is empty.
+        DataError: The source cannot be read, or more inputs than `prepare.max_rejected` were
+            rejected.
     """
     source = open_source(params)
     total = sum(len(source.inputs[split]) for split in SPLITS)
     if not total:
-        raise KdeovError(f"{params.path}: the data set is empty; check prepare.path")
+        raise ConfigError(f"{params.path}: the data set is empty; check prepare.path")
     for split in SPLITS:
         if not len(source.inputs[split]):
-            raise KdeovError(
+            raise ConfigError(
                 f"{params.path}: the {split} split is empty; give it a larger share in prepare"
             )
     size = params.samples_per_shard
     processes = processes or choose_num_processes(source.make, source.inputs, size)
-    made: dict[str, list[ShardResult]] = {split: [] for split in SPLITS}
+    results: dict[str, list[ShardResult]] = {split: [] for split in SPLITS}
     if storage is not None:
         open_storage(storage).require_writable()
     with writing_folder(out) as path:
@@ -63,17 +72,17 @@ def prepare(
             ShardMaker(source.make, processes) as maker,
             progress("prepare", total) as bar,
         ):
-            for split, part in maker.make(folder, source.inputs, size, bar.update):
-                made[split].append(part)
-        manifests = {split: _manifest(path, made[split], split, params) for split in SPLITS}
-        hashes = {split: np.concatenate([part.hashes for part in made[split]]) for split in SPLITS}
+            for split, result in maker.make(folder, source.inputs, size, bar.update):
+                results[split].append(result)
+        manifests = {split: _manifest(path, results[split], split, params) for split in SPLITS}
+        hashes = {split: np.concatenate([r.hashes for r in results[split]]) for split in SPLITS}
         _check_rejected(manifests, params.max_rejected)
         if source.held_out:
             logger.info(
                 "%d of %d classes do not occur in training: %s%s",
                 len(source.held_out), len(source.classes),
-                ", ".join(map(printable, source.held_out[:EXAMPLES])),
-                ", ..." if len(source.held_out) > EXAMPLES else "",
+                ", ".join(map(printable, source.held_out[:NUM_EXAMPLES])),
+                ", ..." if len(source.held_out) > NUM_EXAMPLES else "",
             )  # fmt: skip
         Dataset(
             name=params.dataset,
@@ -85,13 +94,17 @@ def prepare(
         ).write(path)
 
 
-def _manifest(folder: Path, made: list[ShardResult], split: str, params: PrepareParams) -> Manifest:
+def _manifest(
+    folder: Path, results: list[ShardResult], split: str, params: PrepareParams
+) -> Manifest:
     manifest = Manifest(
         kind="images",
         split=split,
-        shards=[part.shard for part in made if part.shard is not None],
+        shards=[result.shard for result in results if result.shard is not None],
         identity={"dataset": params.dataset, "source": params.source},
-        rejected=[{"name": r.name, "reason": r.reason} for part in made for r in part.rejected],
+        rejected=[
+            {"name": r.name, "reason": r.reason} for result in results for r in result.rejected
+        ],
     )
     manifest.write(folder / split)
     logger.info(
@@ -112,21 +125,23 @@ def _check_rejected(manifests: dict[str, Manifest], limit: float) -> None:
             "rejected %d of %d inputs; the manifests list all of them", len(rejected), total
         )
     if len(rejected) > limit * total:
-        named = "; ".join(f"{printable(r['name'])}: {r['reason']}" for r in rejected[:3])
-        raise KdeovError(
-            f"{len(rejected)} of {total} inputs cannot be used, more than "
-            f"prepare.max_rejected = {limit:g} "
-            f"allows ({named}{'; ...' if len(rejected) > 3 else ''}); mend them or raise the limit"
+        examples = "; ".join(
+            f"{printable(r['name'])}: {r['reason']}" for r in rejected[:NUM_EXAMPLES]
+        )
+        more = "; ..." if len(rejected) > NUM_EXAMPLES else ""
+        raise DataError(
+            f"{len(rejected)} of {total} inputs cannot be used, more than prepare.max_rejected = "
+            f"{limit:g} allows ({examples}{more}); fix them or raise prepare.max_rejected"
         )
     for split, manifest in manifests.items():
         if not manifest.samples:
-            raise KdeovError(f"no image of the {split} split can be used; mend the data set")
+            raise DataError(f"no image of the {split} split can be used; fix the data set")
 
 
 def _near_duplicates(
     folder: ShardFolder, manifests: dict[str, Manifest], hashes: dict[str, np.ndarray]
 ) -> dict[str, Any]:
-    """What `Dataset.near_duplicates` says; it is logged, and nothing is removed."""
+    """The value of `Dataset.near_duplicates`, which is also logged. Nothing is removed."""
     found: dict[str, Any] = {}
     for other, split in combinations(SPLITS, 2):
         if not (pairs := near_duplicates(hashes[split], hashes[other])):
@@ -136,7 +151,7 @@ def _near_duplicates(
                 _source_name(folder / split, manifests[split], number),
                 _source_name(folder / other, manifests[other], other_number),
             ]
-            for number, other_number in pairs[:EXAMPLES]
+            for number, other_number in pairs[:NUM_EXAMPLES]
         ]
         found[f"{split} in {other}"] = {"images": len(pairs), "examples": examples}
         logger.warning(
@@ -148,7 +163,7 @@ def _near_duplicates(
 
 
 def _source_name(folder: ShardFolder, manifest: Manifest, number: int) -> str:
-    """What the source calls a sample, by its number in the split."""
+    """The name of a sample in its source, by its number in the split."""
     for shard in manifest.shards:
         if number < shard.samples:
             break
@@ -156,7 +171,7 @@ def _source_name(folder: ShardFolder, manifest: Manifest, number: int) -> str:
     # not by `ShardFolder.read`, which imports torch
     with folder.open(shard) as file:
         members = members_of(file, folder.where(shard))
-        descriptions = (place for name, *place in members if name.endswith(".json"))
+        descriptions = (span for name, *span in members if name.endswith(".json"))
         offset, size = next(islice(descriptions, number, None))
         file.seek(offset)
         return json.loads(file.read(size))["source"]

@@ -130,7 +130,7 @@ class Pool(Generic[T]):
         self._waiting[worker.place.remote()] = (worker, None)
 
     def _give(self, worker: Any, task: T) -> None:
-        self._waiting[worker.make.remote(task, self.progress)] = (worker, task)
+        self._waiting[worker.run.remote(task, self.progress)] = (worker, task)
 
     def _died(self, worker: Any, task: T | None, error: Exception) -> None:
         place, node = self._places.pop(worker, ("a machine that is not known", ""))

@@ -14,6 +14,8 @@ from kdeov.weights.clip import load_clip_state_dict
 from kdeov.weights.state_dict import write_tensors
 from pipeline.artifacts.identity import IDENTITY
 from pipeline.artifacts.shard_folder import ShardFolder
+from pipeline.config.params import Params
+from pipeline.config.paths import Layout
 from pipeline.config.teacher_params import (
     ClipParams,
     EmbeddingsParams,
@@ -30,7 +32,12 @@ from pipeline.teachers.tiny import train_tiny_teacher
 logger = logging.getLogger(__name__)
 
 
-def make_teacher(
+def make_teacher(params: Params, paths: Layout) -> None:
+    """Writes the teacher of a checkout (see `write_teacher`)."""
+    write_teacher(params.teacher, paths.images, paths.teacher, params.data.storage)
+
+
+def write_teacher(
     params: TeacherParams, images: Path, out: Path, storage: str | None = None
 ) -> None:
     """Writes the teacher's weights, or its embeddings, and `identity.json`.

@@ -27,7 +27,7 @@ from pipeline.cluster.local import LocalCluster, add_node
 from pipeline.config.execution_params import ClusterParams
 from pipeline.config.params import load_params
 from pipeline.config.paths import Layout
-from pipeline.embedding.embed import embed
+from pipeline.embedding.embed import write_teacher_shards
 from pipeline.runtime.ray_session import set_ray_environment
 from pipeline.storage.storage import open_storage
 from pipeline.tracking.mlflow_run import LiveTracker
@@ -181,8 +181,8 @@ def test_an_embedding_worker_that_is_killed_costs_its_shard_alone(
     def murder() -> None:
         wait_for(lambda: any((tmp_path / "train").glob("*.json")))
         finished.update({p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.json")})
-        wait_for(lambda: processes("RayEmbedWorker.make"))  # it may be between two shards
-        os.kill(processes("RayEmbedWorker.make")[0].pid, signal.SIGKILL)
+        wait_for(lambda: processes("RayEmbedWorker.run"))  # it may be between two shards
+        os.kill(processes("RayEmbedWorker.run")[0].pid, signal.SIGKILL)
         killed.set()
 
     finished: dict[Path, int] = {}
@@ -207,7 +207,7 @@ def test_a_damaged_image_on_a_worker_is_told_in_one_line(
     params = load_params(reproduced.path / "params.yaml")
     teacher = reproduced.path / "out" / "teacher"
     with complains(path, "its bytes differ from the manifest", "dvc repro -f prepare"):
-        embed(params.embed, CLUSTER, tmp_path / "images", teacher, tmp_path / "out")
+        write_teacher_shards(params.embed, CLUSTER, tmp_path / "images", teacher, tmp_path / "out")
 
 
 def embed_on_ray(
@@ -217,7 +217,7 @@ def embed_on_ray(
     params = load_params(layout.params).embed
     params = params.model_copy(update={"views": views or params.views})
     cluster = CLUSTER.model_copy(update={"num_workers": workers, "mode": mode})
-    embed(params, cluster, layout.images, layout.teacher, out)
+    write_teacher_shards(params, cluster, layout.images, layout.teacher, out)
 
 
 def tars(folder: Path) -> dict[str, bytes]:

@@ -116,10 +116,10 @@ def built(
     shutil.copy(ROOT / "dvc.yaml", layout.root)
     for package in ("kdeov", "pipeline", "stages"):
         (layout.root / package).symlink_to(ROOT / package)
-    prepare(params.prepare, layout.images)
+    prepare(params, layout)
     named = make_params(teacher=clip_file(weights))
-    make_teacher(named.teacher, layout.images, layout.teacher)
-    embed(params.embed, params.cluster, layout.images, layout.teacher, layout.embeddings)
+    make_teacher(named, layout)
+    embed(params, layout)
     return layout
 
 

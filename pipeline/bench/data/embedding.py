@@ -46,8 +46,8 @@ def embedding_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Fi
     times = interleaved(
         {
             "bare": bare,
-            "one": lambda: worker.make(one, _unheard),
-            "many": lambda: worker.make(many, _unheard),
+            "one": lambda: worker.run(one, _unheard),
+            "many": lambda: worker.run(many, _unheard),
         },
         sizes.repeats,
     )

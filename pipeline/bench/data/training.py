@@ -17,7 +17,7 @@ from pipeline.bench.sizes import BenchSizes, distill_params, embed_params
 from pipeline.config.execution_params import ClusterParams
 from pipeline.data.loader import Batch, EpochStream, caption_of_epoch, epoch_loader
 from pipeline.data.paired_shards import PairedShards
-from pipeline.embedding.embed import embed
+from pipeline.embedding.embed import write_teacher_shards
 from pipeline.evaluation.shared.timing import interleaved, median_ratio
 from pipeline.storage.storage import open_storage
 from pipeline.teachers.load import load_towers
@@ -43,7 +43,7 @@ def step_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Figure]
         write_images(images / split, photographs(), count, captions=1)
     params = embed_params(views=1)
     cluster = ClusterParams(mode="inline", use_gpu=False, embed_batch=sizes.embed_batch)
-    embed(params, cluster, images, teacher, embeddings)
+    write_teacher_shards(params, cluster, images, teacher, embeddings)
     found = read_teacher_identity(teacher)
     identities = {split: cache_identity(found, params, split) for split in SPLITS}
     live = load_towers(teacher)

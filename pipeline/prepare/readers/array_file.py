@@ -1,4 +1,4 @@
-"""Arrays in an `.npz` file or a folder of `.npy` files: small ones whole, images by row."""
+"""Arrays of an `.npz` file or a folder of `.npy` files, read whole or row by row."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 
 
 class ArrayFile:
-    """Named arrays; nothing in them is run, as pickled objects are refused.
+    """Named arrays. Pickled objects are refused, so reading runs no code.
 
     Args:
         path: An `.npz` file, or a folder of `.npy` files.
@@ -27,10 +27,10 @@ class ArrayFile:
         self.path = path
 
     def load(self, name: str) -> np.ndarray:
-        """All of an array.
+        """Reads a whole array.
 
         Raises:
-            KdeovError: It is missing, damaged or holds objects.
+            DataError: It is missing, damaged or holds objects.
         """
         with self._reading(name) as file:
             return np.lib.format.read_array(file, allow_pickle=False)
@@ -39,21 +39,21 @@ class ArrayFile:
         """The shape of an array of uint8.
 
         Raises:
-            KdeovError: It is missing, damaged, of another type, or not stored row by row.
+            DataError: It is missing, damaged, of another type, or not stored row by row.
         """
         with self._reading(name) as file:
             return self._header(file, name)
 
     def rows(self, name: str, start: int, stop: int) -> Iterator[np.ndarray]:
-        """Some rows of an array of uint8, one after the other.
+        """Reads rows of an array of uint8, one at a time.
 
         Args:
-            name: Of the array.
-            start: The first.
-            stop: The one behind the last.
+            name: Name of the array.
+            start: First row.
+            stop: Row before which reading ends.
 
         Raises:
-            KdeovError: See `shape`; or the array is truncated.
+            DataError: See `shape`; or the array is truncated.
         """
         with self._reading(name) as file:
             count, *shape = self._header(file, name)
@@ -62,7 +62,7 @@ class ArrayFile:
             for number in range(start, stop):
                 data = file.read(size)
                 if len(data) != size:
-                    raise KdeovError(
+                    raise DataError(
                         f"{self.path}: {name} is truncated at row {number} of {count}; get it again"
                     )
                 yield np.frombuffer(data, np.uint8).reshape(shape)
@@ -76,10 +76,10 @@ class ArrayFile:
         )
         shape, by_column, dtype = read(file)
         if dtype != np.uint8 or by_column or not shape:
-            order = ", stored by column" if by_column else ""
-            raise KdeovError(
-                f"{self.path}: {name} is {dtype} {list(shape)}{order}; save "
-                f"np.ascontiguousarray of it as uint8"
+            order = ", stored column by column" if by_column else ""
+            raise DataError(
+                f"{self.path}: {name} is {dtype} {list(shape)}{order}; save it as uint8 with "
+                "np.ascontiguousarray"
             )
         return shape
 
@@ -93,23 +93,21 @@ class ArrayFile:
                     archive = stack.enter_context(zipfile.ZipFile(self.path))
                     if f"{name}.npy" not in archive.namelist():
                         known = ", ".join(n.removesuffix(".npy") for n in archive.namelist())
-                        raise KdeovError(
+                        raise DataError(
                             f"{self.path}: no array {name!r}, its arrays are {known or 'none'}; "
-                            "name them in prepare.arrays"
+                            "correct the names in prepare.arrays"
                         )
                     file = stack.enter_context(archive.open(f"{name}.npy"))
                 yield file
             except OSError as error:
                 archives = ", ".join(sorted(path.name for path in self.path.glob("*.npz")))
                 inside = f" (name the archive, {archives}, itself)" if archives else ""
-                raise KdeovError(
+                raise DataError(
                     f"{error.filename or self.path}: {error.strerror or error}; check prepare.path"
                     f"{inside} and the names in prepare.arrays"
                 ) from error
             except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-                if isinstance(error, KdeovError):
-                    raise
-                raise KdeovError(
+                raise DataError(
                     f"{self.path}: {name} cannot be read ({' '.join(str(error).split())}); save "
                     "plain arrays with np.savez"
                 ) from error

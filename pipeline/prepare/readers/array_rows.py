@@ -1,8 +1,8 @@
-"""What sources share whose images are rows of pixels in one file, each with the number of its
-class or without.
+"""Images that are rows of an array, with or without class numbers: the common part of the sources
+`arrays`, `cifar10` and `cifar100`.
 
-Such images are small and lossless, and a shard holds JPEGs: they are stored at quality 100 with
-full colour resolution, which changes the pixels of CIFAR-10 by 0.4 of 255 on average and 4 at most.
+Such images are small and lossless, but a shard holds JPEGs: they are stored at quality 100 without
+chroma subsampling, which changes the pixels of CIFAR-10 by 0.4 of 255 on average and 4 at most.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from kdeov.prompts import templates
 from pipeline.artifacts.dataset import SPLITS
 from pipeline.prepare.images import UnusableImage, encode_pixels
@@ -25,10 +25,10 @@ class Table:
     """Images of an official split.
 
     Attributes:
-        name: What its rows are called after.
-        count: How many there are, N.
-        labels: Numbers of the classes, [N], or None where the split has none.
-        rows: Reads the images in order: uint8 [height, width, 3], or [height, width] in grey.
+        name: Prefix of the names of its rows.
+        count: Number of rows, N.
+        labels: Class numbers [N], or None where the split has none.
+        rows: Reads the images in order: uint8 [height, width, 3], or [height, width] in gray.
         first: Number of the first row.
     """
 
@@ -51,11 +51,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a table that belong to a split, read as they go.
+    """The rows of a table that belong to a split, read one at a time.
 
     Attributes:
         table: All rows.
-        chosen: Which of them, boolean [N].
+        chosen: Rows of the split, boolean [N].
     """
 
     table: Table
@@ -77,10 +77,10 @@ class RowReader:
     """Makes samples of rows.
 
     Attributes:
-        keys: What the keys of each table begin with.
-        classes: Their names.
+        keys: Prefix of the keys of each table.
+        classes: Class names by number.
         prompts: Templates of captions.
-        max_image_side: Longest side.
+        max_image_side: See `pipeline.prepare.images.encode_pixels`.
     """
 
     keys: dict[str, str]
@@ -93,17 +93,19 @@ class RowReader:
         captions: list[str] = []
         if row.label is not None:
             if not 0 <= row.label < len(self.classes):
-                return Rejected(name, f"label {row.label} of {len(self.classes)} classes")
+                return Rejected(
+                    name, f"label {row.label}, but there are {len(self.classes)} classes"
+                )
             captions = [prompt.format(self.classes[row.label]) for prompt in self.prompts]
         try:
             image = encode_pixels(row.pixels, self.max_image_side)
-        except UnusableImage as why:
-            return Rejected(name, str(why))
+        except UnusableImage as error:
+            return Rejected(name, str(error))
         key = f"{self.keys[row.table]}-{row.number:07d}"
         return Sample(key, image.jpeg, captions, name, row.label, grid=image.grid)
 
 
-def pixel_rows(
+def array_rows(
     tables: Mapping[str, Table],
     classes: list[str],
     template_set: str | None,
@@ -111,23 +113,24 @@ def pixel_rows(
     seed: int,
     max_image_side: int | None,
 ) -> Source:
-    """The source of some tables.
+    """The source of the rows of tables.
 
     Args:
-        tables: Of the official splits, `train` among them.
-        classes: Names by number.
-        template_set: Set of `kdeov.prompts` that makes captions of class names; None makes none.
-        shares: Of the training table, for splits that have no table of their own.
-        seed: Picks their rows.
+        tables: A table for `train`, and for each other official split.
+        classes: Class names by number.
+        template_set: Set of `kdeov.prompts` that turns class names into captions; None gives none.
+        shares: Share of the training table of each split without a table.
+        seed: Seed of the choice of their rows.
         max_image_side: See `pipeline.prepare.images.encode_pixels`.
 
     Raises:
-        KdeovError: Unknown templates, or two classes of one name.
+        ConfigError: The template set is unknown.
+        DataError: Two classes have one name.
     """
     names = [" ".join(name.replace("_", " ").split()) for name in classes]
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise KdeovError(f"two classes are called {twice!r}; rename one")
+        name = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"two classes are called {name!r}; rename one")
     val, test = (0.0 if split in tables else shares[split] for split in ("val", "test"))
     train = tables["train"]
     numbers = range(train.first, train.first + train.count)

@@ -1,4 +1,4 @@
-"""What a data source is: the inputs of each split, and a function that makes a sample of one."""
+"""Interface of data sources: the inputs of each split, and a function from input to sample."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Sample:
         key: Name in the shard; letters, digits, - and _ alone, unique in its split.
         jpeg: The encoded image.
         captions: At least one, or none in all images of the data set.
-        source: What a person would look for, such as a file name.
+        source: Its name in the source, such as a file name.
         label: Index into the data set's classes, or None where the source has none.
-        extra: Whatever else the source knows (boxes, say); JSON types only.
-        grid: See `pipeline.prepare.images.grey_grid`. A source gives it for all of its images, or
-            None for all to keep them from being compared between splits.
+        extra: Other metadata, such as boxes; JSON types only.
+        grid: See `pipeline.prepare.images.gray_grid`. A source sets it for all of its images, or
+            None for all, and they are not compared between splits.
     """
 
     key: str
@@ -33,14 +33,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Rejected:
-    """One input that cannot be used, and why."""
+    """An input that cannot be used, and the reason."""
 
     name: str
     reason: str
 
 
 class Inputs(Protocol):
-    """The inputs of a split, in an order that never changes: a list, or what is read as it goes."""
+    """The inputs of a split, in a fixed order: a list, or a lazy reader."""
 
     def __len__(self) -> int: ...
 
@@ -49,14 +49,14 @@ class Inputs(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that has been listed and not yet read.
+    """A data set that is listed but not yet read.
 
     Attributes:
-        inputs: Of each split. What the listing already refused is a `Rejected` among them.
-        make: A sample of one input; the same whenever and wherever it is called. It is pickled
-            into worker processes, so it holds no list of inputs.
+        inputs: The inputs of each split. Those that listing rejects are `Rejected`.
+        make: Makes a sample of one input, deterministically. It is pickled into worker processes,
+            so it holds no list of inputs.
         classes: Names of the labels; empty where images have none.
-        held_out: Those of the classes that never occur in training.
+        held_out: Classes that do not occur in training.
     """
 
     inputs: Mapping[str, Inputs]

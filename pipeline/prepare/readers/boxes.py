@@ -1,4 +1,4 @@
-"""Objects that somebody marked in an image, on their way to the image that is stored."""
+"""Annotated objects of an image, scaled to the stored image."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pipeline.prepare.images import UnusableImage
 
 @dataclass(frozen=True)
 class Boxes:
-    """The marked objects of one image.
+    """The annotated objects of one image.
 
     Attributes:
-        width: Of the image in which they were marked, in pixels.
-        height: Likewise.
-        objects: Name, left, top, width and height of each, and whether it is a crowd.
+        width: Width of the annotated image, pixels.
+        height: Height of the annotated image, pixels.
+        objects: Name, left, top, width, height (pixels) and crowd flag of each.
     """
 
     width: int
@@ -31,20 +31,20 @@ class Boxes:
             size: Width and height of the stored image.
 
         Raises:
-            UnusableImage: The image has another shape, or a box is none.
+            UnusableImage: The image has another aspect ratio, or a box is invalid.
         """
         width, height = size
-        # an image that was reduced keeps its shape but for the rounding of a side
+        # scaling keeps the aspect ratio but for the rounding of a side
         distortion = abs(width * self.height - height * self.width)
         if min(self.width, self.height) < 1 or distortion > max(self.width, self.height):
             raise UnusableImage(
-                f"{width} x {height} pixels, its boxes were drawn on {self.width} x {self.height}"
+                f"{width} x {height} pixels, but its boxes are of {self.width} x {self.height}"
             )
         x_scale, y_scale = width / self.width, height / self.height
         found = []
         for name, left, top, wide, high, crowd in self.objects:
             if not all(map(math.isfinite, (left, top, wide, high))) or wide < 0 or high < 0:
-                raise UnusableImage(f"the box of a {name} is none ({left, top, wide, high})")
+                raise UnusableImage(f"a box of {name} is invalid ({left, top, wide, high})")
             box = [
                 _clip(left * x_scale, width), _clip(top * y_scale, height),
                 _clip((left + wide) * x_scale, width), _clip((top + high) * y_scale, height),

@@ -1,4 +1,4 @@
-"""Captions as people write them into captions as shards store them."""
+"""Cleans captions."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 from pipeline.prepare.images import UnusableImage
 
-REPLACEMENT = "\ufffd"  # what a program writes for bytes that it could not decode
+REPLACEMENT = "\ufffd"  # the replacement character, for bytes that could not be decoded
 
 
 def clean_captions(texts: Iterable[str]) -> list[str]:
-    """Captions with single spaces, without empty ones.
+    """Joins words by single spaces and drops empty captions.
 
     Raises:
-        UnusableImage: There is none, or one was decoded wrongly before.
+        UnusableImage: No caption is left, or one was decoded with the wrong encoding.
     """
     captions = [text for raw in texts if (text := " ".join(raw.split()))]
     if not captions:
@@ -25,20 +25,20 @@ def clean_captions(texts: Iterable[str]) -> list[str]:
 
 
 def caption_text(value: object) -> str:
-    """A caption as JSON has it; null is the empty one.
+    """The caption of a JSON value; null is an empty caption.
 
     Raises:
-        TypeError: It is no text.
+        TypeError: The value is not a string.
     """
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise TypeError(f"the caption {value!r} is no text")
+        raise TypeError(f"the caption {value!r} is not a string")
     return value
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be written as UTF-8: lone surrogates cannot."""
+    """Whether a text can be encoded as UTF-8: lone surrogates cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,5 +1,5 @@
-"""Files within a folder, each read in as few system calls as there can be: they take a notable part
-of the time of a thumbnail.
+"""Reads files within a folder, each in few system calls: for thumbnails they take a notable part of
+the time.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from pathlib import Path
 from pipeline.prepare.images import UnusableImage
 from pipeline.prepare.readers.captions import is_unicode
 
-LARGEST = 1 << 30  # bytes; images of as many pixels as Pillow admits are smaller
+MAX_BYTES = 1 << 30  # more than an image of `pipeline.prepare.images.MAX_PIXELS` needs
 
 
 def read_within(root: Path, name: str) -> bytes:
-    """All of a file.
+    """Reads a file.
 
     Args:
         root: The folder, without links in its path.
-        name: Path of the file from there. Links are followed as long as they stay in the folder.
+        name: Path of the file within the folder. Links are followed within the folder.
 
     Raises:
-        UnusableImage: Missing, unreadable, or anything but a plain file within the folder.
+        UnusableImage: It is missing, unreadable, or no regular file within the folder.
     """
     if not name:
         raise UnusableImage("has no name")
@@ -32,8 +32,8 @@ def read_within(root: Path, name: str) -> bytes:
         raise UnusableImage("its name holds a null")
     if not is_unicode(name):
         raise UnusableImage("its name is not UTF-8")
-    outside = "lies outside the folder of images (by .. or a link); name the real one in prepare"
-    # one look at a folder is enough for all of its files
+    outside = "lies outside the folder of images (by .. or a link); give the real folder in prepare"
+    # one check of a folder is enough for all of its files (`_lies_in` is cached)
     if not _lies_in(root, name[: name.rfind("/") + 1]):
         raise UnusableImage(outside)
     path = f"{root}/{name}"
@@ -54,19 +54,19 @@ def read_within(root: Path, name: str) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _lies_in(root: Path, name: str) -> bool:
-    # unlike Path.resolve, this takes links that go round in circles
+    # unlike Path.resolve, realpath accepts cycles of links
     return Path(os.path.realpath(root / name)).is_relative_to(root)
 
 
 def _read(path: str, flags: int = 0) -> bytes:
-    # a pipe would keep a reader waiting for ever
+    # non-blocking: opening a pipe would wait for ever
     number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | flags)
     try:
         status = os.fstat(number)
         if not stat.S_ISREG(status.st_mode):
-            raise UnusableImage("unreadable (no plain file)")
-        if status.st_size > LARGEST:
-            raise UnusableImage(f"larger than {LARGEST:,} bytes")
+            raise UnusableImage("unreadable (not a regular file)")
+        if status.st_size > MAX_BYTES:
+            raise UnusableImage(f"larger than {MAX_BYTES:,} bytes")
         data = os.read(number, status.st_size)
         while len(data) < status.st_size and (more := os.read(number, status.st_size)):
             data += more

@@ -1,5 +1,5 @@
-"""What sources share whose images are files in a folder: they list files, and this makes samples
-of them.
+"""Images that are files in a folder: the common part of the sources `captions_csv`, `coco`,
+`flickr` and `image_folder`, which list the files.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from pipeline.artifacts.dataset import SPLITS
 from pipeline.prepare.images import UnusableImage, decode_image
 from pipeline.prepare.readers.base import Rejected, Sample, Source
@@ -20,13 +20,13 @@ from pipeline.prepare.readers.naming import unique_keys
 
 @dataclass(frozen=True, slots=True)  # there may be millions
 class ImageFile:
-    """One image as a source lists it.
+    """An image file as a source lists it.
 
     Attributes:
         name: Path within the folder of images.
-        captions: As they were found, or None where the source has none.
+        captions: Captions before cleaning, or None where the source has none.
         label: Class name, or None where the source has no classes.
-        boxes: Marked objects, or None where the source has none.
+        boxes: Annotated objects, or None where the source has none.
     """
 
     name: str
@@ -37,12 +37,12 @@ class ImageFile:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One image on its way to a worker process.
+    """An image file with its key and class number: the input of `FileReader`.
 
     Attributes:
-        key: Of its sample.
-        file: As listed.
-        label: Number of its class.
+        key: Key of its sample.
+        file: The file.
+        label: Class number, or None.
     """
 
     key: str
@@ -56,19 +56,19 @@ def image_files(
     max_image_side: int | None,
     option: str,
 ) -> Source:
-    """The source of files in a folder.
+    """The source of image files in a folder.
 
     Args:
-        folder: What the names start at.
-        splits: Files of each split, each file once, and what the listing refused.
+        folder: The folder of images.
+        splits: Files of each split, each file once, and those that listing rejects.
         max_image_side: See `pipeline.prepare.images.decode_image`.
-        option: The keys of `params.yaml` that name the folder.
+        option: The keys of `params.yaml` that name the folder, for messages.
 
     Raises:
-        KdeovError: There is no such folder.
+        DataError: The folder does not exist, or two names give one key.
     """
     if not folder.is_dir():
-        raise KdeovError(f"{folder}: no such folder of images; check {option}")
+        raise DataError(f"{folder}: no such folder of images; check {option}")
     listed = {split: list(splits.get(split, ())) for split in SPLITS}
     files = [f for part in listed.values() for f in part if isinstance(f, ImageFile)]
     keys = unique_keys(file.name for file in files)
@@ -112,6 +112,6 @@ class FileReader:
             image = decode_image(read_within(self.root, name), self.max_image_side)
             boxes = item.file.boxes
             extra = {} if boxes is None else {"objects": boxes.within(image.size)}
-        except UnusableImage as why:
-            return Rejected(name, str(why))
+        except UnusableImage as error:
+            return Rejected(name, str(error))
         return Sample(item.key, image.jpeg, captions, name, item.label, extra, image.grid)

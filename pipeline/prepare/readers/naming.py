@@ -1,4 +1,4 @@
-"""What follows from the name of an input: its split, and its key in the shards."""
+"""The split and the key of an input, both from its name."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from pipeline.console import printable
 
 
 def hash_split(name: str, seed: int, val: float, test: float) -> str:
-    """The split of a name, by a hash of name and seed: adding others moves none.
+    """The split of an input, by a hash of name and seed: adding inputs moves no other.
 
     Args:
-        name: Of the input.
-        seed: Picks the splits.
+        name: Name of the input.
+        seed: Seed of the hash.
         val: Share of validation.
         test: Share of test.
     """
@@ -28,26 +28,27 @@ def hash_split(name: str, seed: int, val: float, test: float) -> str:
 
 
 def unique_keys(names: Iterable[str]) -> dict[str, str]:
-    """Names of files to keys of letters, digits, - and _: the name without its suffix, and a hash
-    of the whole name behind it where names would share a key.
+    """Maps names of files to keys of letters, digits, - and _.
+
+    The key is the name without its suffix, followed by a hash of the whole name where several names
+    have one key.
 
     Raises:
-        KdeovError: A name is another's key with its hash.
+        DataError: Two names still have one key.
     """
     keys = {name: re.sub(r"[^A-Za-z0-9_-]", "_", name.rsplit(".", 1)[0]) for name in names}
     shared = Counter(keys.values())
-    made: dict[str, str] = {}  # to their names
+    owners: dict[str, str] = {}  # key to name
     for name, key in keys.items():
         if not key or shared[key] > 1:
             keys[name] = key = f"{key}-{_short_hash(name)}"
-        if (other := made.setdefault(key, name)) != name:
-            raise KdeovError(
-                f"{printable(other)} and {printable(name)} would both have the key {key}; "
-                "rename one"
+        if (other := owners.setdefault(key, name)) != name:
+            raise DataError(
+                f"{printable(other)} and {printable(name)} have the same key {key}; rename one"
             )
     return keys
 
 
 def _short_hash(name: str) -> str:
-    # names that are not in Latin script share their keys in great numbers
+    # long: names in other scripts than Latin often have one key
     return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Data sources: what `prepare.source` names."""
+"""Data sources by the name that `prepare.source` gives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.prepare.sources.image_folder import image_folder
 from pipeline.prepare.sources.scenes import scenes
 from pipeline.prepare.sources.shards import shards
 
-# each is called with path, options, seed and the longest side of an image
+# arguments: path, options, seed, max_image_side
 OPENERS: dict[str, Callable[..., Source]] = {
     "scenes": scenes,
     "captions_csv": captions_csv,
@@ -30,10 +30,10 @@ OPENERS: dict[str, Callable[..., Source]] = {
 
 
 def open_source(params: PrepareParams) -> Source:
-    """Lists the source that params name.
+    """Lists the inputs of the source that params name.
 
     Raises:
-        KdeovError: What the source reads is missing or malformed.
+        KdeovError: Its files are missing or malformed, or do not fit the params.
     """
     options = getattr(params, params.source)
     return OPENERS[params.source](params.path, options, params.seed, params.max_image_side)

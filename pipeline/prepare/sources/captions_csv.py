@@ -1,4 +1,4 @@
-"""The `captions_csv` source: a folder of images, and a table (CSV, TSV or Parquet) with one row a
+"""The source `captions_csv`: a folder of images, and a table (CSV, TSV or Parquet) with one row a
 caption.
 """
 
@@ -19,17 +19,17 @@ def captions_csv(
 ) -> Source:
     """Lists images with captions from a table.
 
-    Every image falls into a split by a hash of its name and the seed, so adding images moves no
-    other one.
+    The split of an image follows from a hash of its name and the seed, so adding images moves no
+    other.
 
     Args:
         path: Folder that holds table and images.
         options: Names of folder, table and columns, and the shares of validation and test.
-        seed: Picks the splits.
+        seed: Seed of the splits.
         max_image_side: See `pipeline.prepare.images.decode_image`.
 
     Raises:
-        KdeovError: Folder, table or columns are missing, or the table is no UTF-8.
+        KdeovError: Folder, table or columns are missing, or the table is not UTF-8.
     """
     captions: dict[str, list[str]] = {}
     labels: dict[str, set[str]] = {}

@@ -1,7 +1,7 @@
-"""The `coco` source: folders of images, with captions and boxes in COCO's JSON files.
+"""The source `coco`: folders of images, with captions and boxes in COCO's JSON files.
 
-Images have no class: most show objects of several. Their boxes, where instances are given, are
-stored as `objects`.
+Images have no label, as most show objects of several classes. Boxes, where an instances file is
+given, are stored as `objects`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from pipeline.artifacts.tables import read_json_table
 from pipeline.config.source_params import CocoParams, CocoPart
 from pipeline.prepare.readers.base import Rejected, Source
@@ -25,16 +25,16 @@ def coco(path: Path, options: CocoParams, seed: int, max_image_side: int | None)
     Args:
         path: Folder that holds images and annotations.
         options: Names of folders and files, and the share of validation.
-        seed: Picks the images of validation.
+        seed: Seed of the choice of validation images.
         max_image_side: See `pipeline.prepare.images.decode_image`.
 
     Raises:
-        KdeovError: A folder or file is missing or malformed.
+        DataError: A folder or file is missing or malformed.
     """
     splits: dict[str, list[ImageFile | Rejected]] = {"train": [], "val": [], "test": []}
     for split, part in (("train", options.train), ("test", options.test)):
         if not (path / part.images).is_dir():
-            raise KdeovError(
+            raise DataError(
                 f"{path / part.images}: no such folder of images; check prepare.path and "
                 f"prepare.coco.{split}.images"
             )
@@ -75,7 +75,7 @@ def _read_part(path: Path, part: CocoPart, option: str) -> Iterator[ImageFile | 
 
 def _read_boxes(table: Path, option: str) -> dict[int, Boxes]:
     """The objects of each image, by its id."""
-    # outlines are most of the file, and nothing here needs them
+    # outlines are most of the file and are not used
     values = read_json_table(table, option, without="segmentation")
     try:
         classes = {category["id"]: str(category["name"]) for category in values["categories"]}
@@ -89,6 +89,6 @@ def _read_boxes(table: Path, option: str) -> dict[int, Boxes]:
     return boxes
 
 
-def _malformed(table: Path, kind: str, error: Exception, option: str) -> KdeovError:
-    what = f"no {error}" if isinstance(error, KeyError) else str(error)
-    return KdeovError(f"{table}: no {kind} as COCO writes them ({what}); check {option}")
+def _malformed(table: Path, kind: str, error: Exception, option: str) -> DataError:
+    problem = f"no {error}" if isinstance(error, KeyError) else str(error)
+    return DataError(f"{table}: not COCO's format of {kind} ({problem}); check {option}")

@@ -1,6 +1,6 @@
-"""The `flickr` source: a folder of images, and captions as Flickr8k and Flickr30k come with them.
+"""The source `flickr`: a folder of images with the captions of Flickr8k or Flickr30k.
 
-They come as a token file (`dog.jpg#0<tab>A dog .`), or as Karpathy's JSON, which has splits.
+The captions are a token file (`dog.jpg#0<tab>A dog .`), or Karpathy's JSON, which names splits.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError, DataError
 from pipeline.artifacts.dataset import SPLITS
 from pipeline.artifacts.tables import read_json_table, reading
 from pipeline.config.source_params import FlickrParams
@@ -28,13 +28,14 @@ def flickr(path: Path, options: FlickrParams, seed: int, max_image_side: int | N
 
     Args:
         path: Folder that holds images and captions.
-        options: Names of folder and file, and the shares of validation and test where the splits of
-            the file are not wanted.
-        seed: Picks the splits where the file has none.
+        options: Names of folder and file, and the shares of validation and test, which replace
+            the splits of the file.
+        seed: Seed of the splits by shares.
         max_image_side: See `pipeline.prepare.images.decode_image`.
 
     Raises:
-        KdeovError: A folder or file is missing or malformed.
+        ConfigError: The file names no splits and params give no shares.
+        DataError: A folder or file is missing or malformed.
     """
     table = path / options.captions
     read = _karpathy if table.suffix == ".json" else _tokens
@@ -43,7 +44,7 @@ def flickr(path: Path, options: FlickrParams, seed: int, max_image_side: int | N
         if options.shares is not None:
             split = hash_split(file.name, seed, options.shares.val, options.shares.test)
         elif split is None:
-            raise KdeovError(
+            raise ConfigError(
                 f"{table}: names no splits; set prepare.flickr.shares, say {{val: 0.1, test: 0.1}}"
             )
         splits[split].append(file)
@@ -59,8 +60,8 @@ def _tokens(table: Path) -> Iterator[tuple[ImageFile | Rejected, str | None]]:
                 continue
             match = TOKEN.fullmatch(line.rstrip("\n"))
             if match is None:
-                raise KdeovError(
-                    f"{table}: line {number} is no `name#number<tab>caption`; check {OPTION}"
+                raise DataError(
+                    f"{table}: line {number} is not `name#number<tab>caption`; check {OPTION}"
                 )
             captions_by_name.setdefault(match["name"], []).append(match["caption"])
     for name, captions in captions_by_name.items():
@@ -80,5 +81,5 @@ def _karpathy(table: Path) -> Iterator[tuple[ImageFile | Rejected, str | None]]:
                 yield ImageFile(name, captions), split
             names.add(name)
     except (KeyError, TypeError, AttributeError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise KdeovError(f"{table}: not as Karpathy writes it ({what}); check {OPTION}") from error
+        problem = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise DataError(f"{table}: not Karpathy's format ({problem}); check {OPTION}") from error

@@ -1,4 +1,4 @@
-"""The `image_folder` source: a folder of images a class, captions from prompt templates."""
+"""The source `image_folder`: one folder of images a class, with captions from prompt templates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from kdeov.prompts import templates
 from pipeline.artifacts.dataset import SPLITS
 from pipeline.artifacts.tables import read_json_table
@@ -24,26 +24,27 @@ logger = logging.getLogger(__name__)
 def image_folder(
     path: Path, options: ImageFolderParams, seed: int, max_image_side: int | None
 ) -> Source:
-    """Lists class folders, which lie in `path` itself or in its folders `train`, `val` and `test`.
+    """Lists the images of class folders in `path`, or in its folders `train`, `val` and `test`.
 
     A split that has no folder of its own takes its share of `train`, or of the whole, by a hash of
-    names. Files and folders that begin with a dot are passed over.
+    names. Files and folders whose name begins with a dot are ignored.
 
     Args:
         path: The folder.
         options: Templates, names of classes, and the shares of validation and test.
-        seed: Picks the splits.
+        seed: Seed of the splits.
         max_image_side: See `pipeline.prepare.images.decode_image`.
 
     Raises:
-        KdeovError: The folder or the file of class names is missing, or two folders make one class.
+        DataError: The folder or the file of class names is missing, or two folders have one class
+            name.
     """
     if not path.is_dir():
-        raise KdeovError(f"{path}: no such folder of images; check prepare.path")
+        raise DataError(f"{path}: no such folder of images; check prepare.path")
     # without a folder of training images, `val` and `test` are classes like others
     official = [s for s in SPLITS if (path / s).is_dir()] if (path / "train").is_dir() else []
     if official and (others := sorted(set(_folders(path)) - set(official))):
-        logger.warning("%s: left out, as they are no splits: %s", path, ", ".join(others))
+        logger.warning("%s: ignoring folders that are no splits: %s", path, ", ".join(others))
     names = _class_names(path, official, options.class_names)
     captions: dict[str, list[str] | None] = dict.fromkeys(names.values())
     if options.templates is not None:
@@ -71,14 +72,14 @@ def image_folder(
 
 
 def _walk(path: Path, part: str) -> Iterator[tuple[str, str, str | None]]:
-    """Class folder, name from `path`, and what is wrong with its place, of each file in order."""
+    """Class folder, relative path and problem (or None) of each file, in order."""
     for folder, folders, files in os.walk(path / part, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(folder)
         inside = here.relative_to(path / part).parts
         where = "" if here == path else f"{here.relative_to(path)}/"
         for name in folders:
-            if (here / name).is_symlink():  # is not followed, and must not vanish either
+            if (here / name).is_symlink():  # not followed, but reported
                 yield "", where + name, "a link to a folder"
         problem = None if inside else "lies in no class folder"
         for name in sorted(files):
@@ -87,10 +88,10 @@ def _walk(path: Path, part: str) -> Iterator[tuple[str, str, str | None]]:
 
 
 def _class_names(path: Path, official: list[str], table: str | None) -> dict[str, str]:
-    """Folders to the names of their classes.
+    """Maps folders to class names.
 
     Raises:
-        KdeovError: A folder has no name, or two have the same.
+        DataError: A folder has no class name, or two have the same.
     """
     folders = sorted({folder for part in official or ["."] for folder in _folders(path / part)})
     if table is None:
@@ -98,14 +99,14 @@ def _class_names(path: Path, official: list[str], table: str | None) -> dict[str
     else:
         given = read_json_table(path / table, "prepare.image_folder.class_names")
         if unnamed := [folder for folder in folders if not isinstance(given.get(folder), str)]:
-            raise KdeovError(f"{path / table}: no name of class folder {unnamed[0]!r}; add it")
+            raise DataError(f"{path / table}: no class name for the folder {unnamed[0]!r}; add it")
         names = {folder: given[folder] for folder in folders}
-    first: dict[str, str] = {}
+    owners: dict[str, str] = {}  # class name to folder
     for folder, name in names.items():
-        if first.setdefault(name, folder) != folder:
-            raise KdeovError(
-                f"{path}: class folders {first[name]!r} and {folder!r} are both called {name!r}; "
-                "rename or join them"
+        if owners.setdefault(name, folder) != folder:
+            raise DataError(
+                f"{path}: class folders {owners[name]!r} and {folder!r} are both called {name!r}; "
+                "rename or merge them"
             )
     return names
 
@@ -115,4 +116,4 @@ def _folders(path: Path) -> list[str]:
 
 
 def _refuse(error: OSError) -> NoReturn:
-    raise KdeovError(f"{error.filename}: {error.strerror}; mend the folder") from error
+    raise DataError(f"{error.filename}: {error.strerror}; make the folder readable") from error

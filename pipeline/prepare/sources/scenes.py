@@ -1,4 +1,4 @@
-"""The embedded data set: coloured, textured shapes on noisy backgrounds, drawn from a seed.
+"""The source `scenes`: coloured, textured shapes on noisy backgrounds, drawn from a seed.
 
 An image has one main object, which is its class, and up to two smaller ones. Each image follows
 from (seed, split, index) alone, so any process can draw any of them.
@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 from PIL import Image, ImageDraw, ImageFilter
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from pipeline.artifacts.dataset import SPLITS
 from pipeline.config.source_params import ScenesParams
 from pipeline.prepare.readers.base import Sample, Source
@@ -30,19 +30,19 @@ OVERSAMPLING = 2  # shapes are drawn larger and reduced, which smooths their edg
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One shape: its words, and its box as (left, top, right, bottom) in pixels."""
+    """A shape with its words and its box: left, top, right, bottom in pixels."""
 
-    colour: str
+    color: str
     shape: str
     texture: str
     box: tuple[int, int, int, int]
 
 
 def scenes(path: Path, options: ScenesParams, seed: int, max_image_side: int | None) -> Source:
-    """The generated data set; its images have the size that its description says.
+    """Lists generated scenes, whose size the description sets.
 
     Raises:
-        KdeovError: The description is missing or malformed.
+        DataError: The description is missing or malformed.
     """
     drawing = Scenes(path, seed, {split: getattr(options, split) for split in SPLITS})
     inputs = {split: drawing.inputs(split) for split in SPLITS}
@@ -54,7 +54,7 @@ class Scenes:
 
     Args:
         path: The YAML file that names colours, shapes, textures and backgrounds.
-        seed: Picks the images.
+        seed: Seed of the images.
         counts: Number of images of each split.
     """
 
@@ -62,7 +62,7 @@ class Scenes:
         try:
             self.world: dict[str, Any] = yaml.safe_load(path.read_text())
         except (OSError, yaml.YAMLError) as error:
-            raise KdeovError(
+            raise DataError(
                 f"{path}: no description of scenes ({' '.join(str(error).split())}); check "
                 "prepare.path"
             ) from error
@@ -72,7 +72,7 @@ class Scenes:
         self.pairs = [(c, s) for c in self.world["colours"] for s in self.world["shapes"]]
         self.held_out_pairs = {(c, s) for c, s in self.world["held_out"]}
         self.training_pairs = [pair for pair in self.pairs if pair not in self.held_out_pairs]
-        self.classes = [f"{colour} {shape}" for colour, shape in self.pairs]
+        self.classes = [f"{color} {shape}" for color, shape in self.pairs]
         self.held_out = [f"{c} {s}" for c, s in self.pairs if (c, s) in self.held_out_pairs]
 
     def inputs(self, split: str) -> Sequence[tuple[str, int]]:
@@ -88,7 +88,7 @@ class Scenes:
         background = str(rng.choice(list(self.world["backgrounds"])))
         canvas = self._background(rng, background, size)
         objects = self._place(rng, main, pairs, size)
-        for thing in reversed(objects):  # the main object is painted last: nothing hides it
+        for thing in reversed(objects):  # the main object is painted last, so nothing hides it
             self._paint(rng, canvas, thing)
         canvas = _add_noise(rng, canvas)
         buffer = io.BytesIO()
@@ -105,14 +105,14 @@ class Scenes:
             extra={
                 "background": background,
                 "objects": [
-                    {"name": f"{o.colour} {o.shape}", "texture": o.texture, "box": list(o.box)}
+                    {"name": f"{o.color} {o.shape}", "texture": o.texture, "box": list(o.box)}
                     for o in objects
                 ],
             },
         )
 
     def _background(self, rng: np.random.Generator, name: str, size: int) -> Image.Image:
-        """A base colour, a slow gradient and blotches: no two images share their pixels."""
+        """A base colour with random blotches, so that no two images share their pixels."""
         base = np.array(self.world["backgrounds"][name], dtype=np.float32)
         blotches = rng.normal(0, 13, (6, 6, 3)).astype(np.float32) + rng.normal(0, 10, 3)
         smooth = np.stack(
@@ -138,7 +138,7 @@ class Scenes:
         left, top = (int(v) for v in rng.integers(0, size - side, 2))
         objects = [self._object(rng, main, (left, top, left + side, top + side))]
         for _ in range(int(rng.choice([0, 1, 2], p=[0.45, 0.35, 0.2]))):
-            for _ in range(20):  # a crowded image simply has fewer objects
+            for _ in range(20):  # where no place is free, the image has fewer objects
                 side = int(rng.uniform(0.2, 0.28) * size)
                 left, top = (int(v) for v in rng.integers(0, size - side, 2))
                 box = (left, top, left + side, top + side)
@@ -159,30 +159,33 @@ class Scenes:
         mask = Image.new("L", (large, large), 0)
         OUTLINES[item.shape](ImageDraw.Draw(mask), large)
         mask = mask.rotate(float(rng.uniform(-12, 12)), Image.Resampling.BICUBIC)
-        rgb = np.array(self.world["colours"][item.colour], dtype=np.float32)
+        rgb = np.array(self.world["colours"][item.color], dtype=np.float32)
         rgb = np.clip(rgb * rng.uniform(0.85, 1.1) + rng.normal(0, 6, 3), 0, 255)
         fill = np.broadcast_to(rgb, (large, large, 3)).copy()
         fill[_texture(item.texture, large)] *= 0.7
-        colour = Image.fromarray(fill.astype(np.uint8)).resize((side, side), Image.Resampling.BOX)
-        canvas.paste(colour, item.box[:2], mask.resize((side, side), Image.Resampling.BOX))
+        paint = Image.fromarray(fill.astype(np.uint8)).resize((side, side), Image.Resampling.BOX)
+        canvas.paste(paint, item.box[:2], mask.resize((side, side), Image.Resampling.BOX))
 
     def _caption(
         self, rng: np.random.Generator, objects: list[SceneObject], background: str, brief: bool
     ) -> str:
-        """One paraphrase. A brief one names the main object alone, as class prompts do."""
+        """A caption. A brief one names only the main object, as class prompts do.
+
+        The templates are data: another word changes every caption, and so all shards.
+        """
 
         def phrase(item: SceneObject) -> str:
             texture = (
                 "" if brief or (item.texture == "plain" and rng.random() < 0.7) else item.texture
             )
             shape = str(rng.choice(self.world["shapes"][item.shape]))
-            words = " ".join(w for w in (texture, item.colour, shape) if w)
+            words = " ".join(w for w in (texture, item.color, shape) if w)
             return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
         names = [phrase(o) for o in objects]
         if brief:
             return str(
-                rng.choice(["a photo of {}.", "{}", "an image of {}.", "there is {}."])
+                rng.choice(["a photo of {}.", "{}", "a picture of {}.", "there is {}."])
             ).format(names[0])
         if len(names) == 1:
             scene = names[0]
@@ -191,18 +194,22 @@ class Scenes:
             scene = f"{names[0]} {link} {names[1]}"
         else:
             scene = f"{names[0]}, {names[1]} and {names[2]}"
-        form = ["{} on a {} background", "a photo of {}, {} background", "a {1} image with {0}"]
+        form = ["{} on a {} background", "a photo of {}, {} background", "a {1} picture with {0}"]
         return str(rng.choice(form)).format(scene, background)
 
 
 def _check(path: Path, world: Any) -> None:
-    """Refuses a description that lacks something or names what cannot be drawn."""
+    """Checks that a description is complete and names known shapes only.
+
+    Raises:
+        DataError: It is not.
+    """
     if not isinstance(world, dict):
-        raise KdeovError(f"{path}: no description of scenes; check prepare.path")
+        raise DataError(f"{path}: no description of scenes; check prepare.path")
     if missing := [key for key in KEYS if key not in world]:
-        raise KdeovError(f"{path}: {', '.join(missing)} missing; give each")
+        raise DataError(f"{path}: {', '.join(missing)} missing; add them")
     if unknown := [shape for shape in world["shapes"] if shape not in OUTLINES]:
-        raise KdeovError(
+        raise DataError(
             f"{path}: shape {unknown[0]!r} is unknown; choose from {', '.join(OUTLINES)}"
         )
 
@@ -226,7 +233,7 @@ def _add_noise(rng: np.random.Generator, image: Image.Image) -> Image.Image:
 
 
 def _texture(name: str, size: int) -> np.ndarray:
-    """Where the paint is darkened: a boolean [size, size]."""
+    """Mask of the darker paint, boolean [size, size]."""
     y, x = np.mgrid[:size, :size]
     period = max(size // 6, 4)
     if name == "striped":

@@ -1,7 +1,7 @@
-"""The `shards` source: webdataset tars as img2dataset writes them.
+"""The source `shards`: webdataset tars in the format of img2dataset.
 
 A sample is `KEY.jpg` (or .jpeg, .png, .webp) with its caption in `KEY.txt`, or in `KEY.json` under
-`caption` or `captions`. The tars are indexed once, and workers read the members in place.
+`caption` or `captions`. The tars are indexed once; workers read members by offset.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from pipeline.artifacts.dataset import SPLITS
 from pipeline.artifacts.shards import KEY
 from pipeline.config.source_params import ShardsParams
@@ -23,8 +23,8 @@ from pipeline.prepare.readers.captions import clean_captions
 from pipeline.prepare.readers.naming import hash_split
 from pipeline.prepare.readers.tar_members import plain_members, refused
 
-KINDS = {"jpg": 0, "jpeg": 0, "png": 0, "webp": 0, "txt": 1, "json": 2}
-NOWHERE = (-1, -1) * 3  # offset and size of image, text and description
+MEMBER_KINDS = {"jpg": 0, "jpeg": 0, "png": 0, "webp": 0, "txt": 1, "json": 2}
+NO_SPANS = (-1, -1) * 3  # offset and size of image, text and description
 
 
 def shards(path: Path, options: ShardsParams, seed: int, max_image_side: int | None) -> Source:
@@ -36,11 +36,11 @@ def shards(path: Path, options: ShardsParams, seed: int, max_image_side: int | N
     Args:
         path: The folder.
         options: The shares of validation and test.
-        seed: Picks the splits.
+        seed: Seed of the splits.
         max_image_side: See `pipeline.prepare.images.decode_image`.
 
     Raises:
-        KdeovError: There are no tars, or one holds something other than plain files.
+        DataError: There are no tars, or one is damaged or holds other than regular files.
     """
     official = [s for s in SPLITS if (path / s).is_dir()] if (path / "train").is_dir() else []
     val, test = (0.0 if s in official else getattr(options, s) for s in ("val", "test"))
@@ -48,13 +48,13 @@ def shards(path: Path, options: ShardsParams, seed: int, max_image_side: int | N
     for part in official or [""]:
         tars = sorted((path / part).glob("*.tar"))
         if not tars:
-            raise KdeovError(f"{path / part}: no .tar in this folder; check prepare.path")
+            raise DataError(f"{path / part}: no .tar in this folder; check prepare.path")
         keys: set[str] = set()
         for tar in tars:
             name = str(tar.relative_to(path))
             for key, places in _index(tar, name):
                 split = part if part in ("val", "test") else hash_split(key, seed, val, test)
-                problem = "its key occurs before" if key in keys else _problem(places)
+                problem = "its key occurs twice" if key in keys else _problem(places)
                 if problem:
                     inputs[split].rejected.append(Rejected(f"{name}/{key}", problem))
                 else:
@@ -65,11 +65,11 @@ def shards(path: Path, options: ShardsParams, seed: int, max_image_side: int | N
 
 @dataclass(frozen=True)
 class Member:
-    """One sample where it lies.
+    """A sample by its position in a tar.
 
     Attributes:
-        tar: Within the folder.
-        key: Of the sample.
+        tar: Path of the tar within the folder.
+        key: Key of the sample.
         places: Offset and size of image, text and description; -1 for what is missing.
     """
 
@@ -79,10 +79,10 @@ class Member:
 
 
 class Members:
-    """The samples of a split: a key and a few numbers each, however large the tars.
+    """The samples of a split: memory is a key and six integers each.
 
     Attributes:
-        rejected: What the index already refused.
+        rejected: Samples that indexing rejected.
     """
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class Members:
         self._places = array("q")
 
     def append(self, tar: str, key: str, places: Sequence[int]) -> None:
-        """Adds a sample; those of a tar follow each other."""
+        """Adds a sample; samples of a tar must follow each other."""
         self._tars.setdefault(tar, len(self._keys))
         self._keys.append(key)
         self._places.extend(places)
@@ -101,7 +101,7 @@ class Members:
         return len(self._keys) + len(self.rejected)
 
     def __iter__(self) -> Iterator[Member | Rejected]:
-        width = len(NOWHERE)
+        width = len(NO_SPANS)
         starts = [*self._tars.values(), len(self._keys)]
         for tar, start, stop in zip(self._tars, starts, starts[1:], strict=False):
             for number in range(start, stop):
@@ -112,7 +112,7 @@ class Members:
 
 @dataclass(frozen=True)
 class MemberReader:
-    """Makes samples of what lies in tars.
+    """Makes samples of members of tars.
 
     Attributes:
         root: The folder of the tars.
@@ -128,18 +128,18 @@ class MemberReader:
             data, text, description = _read(f"{self.root}/{member.tar}", member.places)
             captions = clean_captions(_captions(text, description))
             image = decode_image(data, self.max_image_side)
-        except UnusableImage as why:
-            return Rejected(name, str(why))
+        except UnusableImage as error:
+            return Rejected(name, str(error))
         return Sample(member.key, image.jpeg, captions, name, grid=image.grid)
 
 
 def _index(path: Path, name: str) -> Iterator[tuple[str, list[int]]]:
-    """Keys and places of a tar in order; a second file of a kind has size -2.
+    """Keys and member positions of a tar, in order; a second file of a kind gets size -2.
 
     Raises:
-        KdeovError: The tar is damaged, or a member is no plain file beside the others.
+        DataError: The tar is damaged, or a member is no regular file beside the others.
     """
-    key, places = "", list(NOWHERE)
+    key, places = "", list(NO_SPANS)
     for member, offset, size in plain_members(path):
         stem, _, suffix = member.partition(".")
         if not KEY.match(stem):
@@ -147,8 +147,8 @@ def _index(path: Path, name: str) -> Iterator[tuple[str, list[int]]]:
         if stem != key:
             if key:
                 yield key, places
-            key, places = stem, list(NOWHERE)
-        kind = KINDS.get(suffix.lower())
+            key, places = stem, list(NO_SPANS)
+        kind = MEMBER_KINDS.get(suffix.lower())
         if kind is not None:
             again = places[2 * kind] >= 0
             places[2 * kind : 2 * kind + 2] = offset, -2 if again else size
@@ -166,7 +166,7 @@ def _problem(places: list[int]) -> str | None:
 
 
 def _read(path: str, places: Sequence[int]) -> list[bytes]:
-    """Image, text and description, which lie side by side, in one system call."""
+    """Reads image, text and description, which are adjacent, in one system call."""
     spans = [(at, at + size) for at, size in zip(places[::2], places[1::2], strict=True)]
     start = min(at for at, _ in spans if at >= 0)
     number = os.open(path, os.O_RDONLY)
@@ -186,8 +186,8 @@ def _captions(text: bytes, description: bytes) -> list[str]:
     except UnicodeDecodeError:
         raise UnusableImage("a caption that is not UTF-8") from None
     except (ValueError, AttributeError, RecursionError) as error:
-        raise UnusableImage(f"a description that is no JSON mapping ({error})") from error
+        raise UnusableImage(f"a description that is not a JSON mapping ({error})") from error
     captions = [found] if isinstance(found, str) else found
     if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
-        raise UnusableImage("a caption that is no text")
+        raise UnusableImage("a caption that is not a string")
     return captions

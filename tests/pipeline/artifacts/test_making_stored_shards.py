@@ -19,8 +19,8 @@ from pipeline.artifacts.shards import Manifest
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.embedding.embed import embed
-from pipeline.embedding.shard_records import note_name
-from pipeline.prepare.prepare import prepare
+from pipeline.embedding.shard_records import record_name
+from pipeline.prepare.prepare import write_image_shards
 from pipeline.storage.files import sha256_file
 from pipeline.storage.storage import Storage
 from tests.helpers.s3_server import S3Server
@@ -40,10 +40,10 @@ def test_prepare_leaves_manifests_and_they_are_those_of_local_shards(
     values.write_text(params.prepare.model_dump_json())
     script = f"""
 from pathlib import Path
-from pipeline.config.params import PrepareParams
-from pipeline.prepare.prepare import prepare
+from pipeline.config.stage_params import PrepareParams
+from pipeline.prepare.prepare import write_image_shards
 params = PrepareParams.model_validate_json(Path({str(values)!r}).read_text())
-prepare(params, Path({str(out)!r}), {processes}, {storage.address!r})
+write_image_shards(params, Path({str(out)!r}), {processes}, {storage.address!r})
 """
     done = run_python("-c", script)
     assert done.returncode == 0, done.stderr
@@ -62,10 +62,10 @@ def test_what_the_storage_has_is_not_uploaded_again(
         listed = s3_server.client().list_objects_v2(Bucket=bucket.removeprefix("s3://"))
         return {entry["Key"]: entry["LastModified"] for entry in listed["Contents"]}
 
-    prepare(params.prepare, tmp_path / "one", 1, bucket)
+    write_image_shards(params.prepare, tmp_path / "one", 1, bucket)
     before = written()
     time.sleep(1.1)  # the server tells seconds
-    prepare(params.prepare, tmp_path / "two", 1, bucket)
+    write_image_shards(params.prepare, tmp_path / "two", 1, bucket)
     assert written() == before and len(before) == 7
 
 
@@ -73,9 +73,9 @@ def test_a_killed_prepare_leaves_nothing_half_done_under_a_final_name(tmp_path: 
     script = f"""
 from pathlib import Path
 from pipeline.config.params import load_params
-from pipeline.prepare.prepare import prepare
+from pipeline.prepare.prepare import write_image_shards
 params = load_params({str(Path(__file__).parents[3] / "params.yaml")!r})
-prepare(params.prepare, Path({str(tmp_path / "images")!r}), 1, {str(tmp_path / "storage")!r})
+write_image_shards(params.prepare, Path({str(tmp_path / "images")!r}), 1, {str(tmp_path / "storage")!r})
 """
     process = subprocess.Popen([sys.executable, "-c", script])
     stored = tmp_path / "storage" / "shards"
@@ -128,7 +128,7 @@ def test_another_checkout_embeds_nothing_that_is_in_the_storage(
     for name in ("one", "two"):
         layout = Layout(tmp_path / name)
         shutil.copytree(built.teacher, layout.teacher)
-        prepare(params.prepare, layout.images, 1, storage.address)
+        write_image_shards(params.prepare, layout.images, 1, storage.address)
         log.clear()
         embed_stored(params, layout)
         assert ("keeping 3 of 3 finished shards" in log.text) == (name == "two")
@@ -139,12 +139,12 @@ def test_another_checkout_embeds_nothing_that_is_in_the_storage(
     notes = storage.names(f"teacher/{identity}")
     manifest = Manifest.read(layout.embeddings / "train")
     images = Manifest.read(layout.images / "train").shards
-    assert sorted(note_name(manifest.identity, s) for s in images) == [
+    assert sorted(record_name(manifest.identity, s) for s in images) == [
         f"teacher/{identity}/{note}" for note in notes
     ]
     # what a note names and the storage has not is made again, and so is what has no right note
     storage.delete(object_name(manifest.shards[0]))
-    storage.write(note_name(manifest.identity, images[1]), b"{")
+    storage.write(record_name(manifest.identity, images[1]), b"{")
     log.clear()
     embed_stored(params, layout)
     assert "keeping 1 of 3 finished shards" in log.text
@@ -170,5 +170,5 @@ def test_a_storage_that_cannot_be_written_is_told_before_work_begins(
     (tmp_path / "file").write_text("no folder")
     start = time.monotonic()
     with complains(tmp_path / "file", "cannot be written"):
-        prepare(params.prepare, tmp_path / "images", 1, str(tmp_path / "file"))
+        write_image_shards(params.prepare, tmp_path / "images", 1, str(tmp_path / "file"))
     assert time.monotonic() - start < 5 and everything(tmp_path) == {"file"}

@@ -59,7 +59,7 @@ def keys_of(plan: EpochPlan) -> list[list[str]]:
     epoch=st.integers(0, 6),
     data=st.data(),
 )
-def test_joined_batches_of_all_ranks_are_the_plan_from_any_step_on(
+def test_the_ranks_batches_together_are_the_plan_from_any_step_on(
     shards: PairedShards,
     num_streams: int,
     share: int,
@@ -89,7 +89,7 @@ def test_loader_processes_change_no_batch(shards: PairedShards, workers: int) ->
             assert all(torch.equal(a, b) for a, b in zip(one[1:], two[1:], strict=True))
 
 
-def test_more_loader_processes_than_lanes_are_not_started(shards: PairedShards) -> None:
+def test_more_loader_processes_than_streams_are_not_started(shards: PairedShards) -> None:
     plan = plan_of(shards, 0, batch=8, num_streams=2)
     batches = epoch_loader(EpochStream(shards, plan, TRANSFORM), workers=5)
     assert batches.num_workers == 2
@@ -127,9 +127,9 @@ def test_all_views_and_captions_take_turns(
             for key, teacher, text in zip(batch.keys, batch.teacher, batch.texts, strict=True):
                 seen[key] |= {teacher.numpy().tobytes(), b"text" + text.numpy().tobytes()}
     for sample in samples:
-        vectors = {v.astype(np.float32).tobytes() for v in sample.view_embeddings}
+        embeddings = {v.astype(np.float32).tobytes() for v in sample.view_embeddings}
         texts = {b"text" + t.astype(np.float32).tobytes() for t in sample.text_embeddings}
-        assert seen[sample.key] == vectors | texts
+        assert seen[sample.key] == embeddings | texts
 
 
 @pytest.mark.parametrize("world", range(1, 6))
@@ -165,7 +165,7 @@ def test_more_ranks_than_images_leave_some_ranks_idle(built: Layout, params: Par
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_damaged_shard_is_told_in_one_line_by_loader_processes_too(
+def test_a_damaged_shard_is_reported_in_one_line_by_loader_processes_too(
     checkout: Layout, params: Params, complains: Any, workers: int
 ) -> None:
     shards = open_cache(params, checkout, "train")

@@ -17,7 +17,7 @@ from pipeline.artifacts.teacher_shards import teacher_members
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.data.paired_shards import open_cache
-from pipeline.data.verify import LOWEST_COSINE, verify_cache
+from pipeline.data.verify import MIN_COSINE, verify_cache
 from pipeline.teachers.load import load_teacher
 
 DIM = 32
@@ -40,8 +40,8 @@ def verify(
 
 
 def forge(layout: Layout, edit: Callable[[np.ndarray, np.ndarray], None]) -> None:
-    """Changes vectors and views of every training sample, with checksums and a manifest that vouch
-    for the result.
+    """Changes embeddings and views of every training sample, with checksums and a manifest that
+    vouch for the result.
     """
     images, folder = layout.images / "train", layout.embeddings / "train"
     manifest, shards = Manifest.read(folder), []
@@ -52,10 +52,10 @@ def forge(layout: Layout, edit: Callable[[np.ndarray, np.ndarray], None]) -> Non
         )
         samples = []
         for (_, image), (_, sample) in zip(image_samples, cached, strict=True):
-            vectors = np.frombuffer(sample["fp16"], "<f2").reshape(-1, DIM).copy()
+            embeddings = np.frombuffer(sample["fp16"], "<f2").reshape(-1, DIM).copy()
             views = np.frombuffer(sample["views"], "<u2").reshape(-1, VIEW_FIELDS).copy()
-            edit(vectors, views)
-            samples.append(teacher_members(image, vectors, views_from_ints(views)))
+            edit(embeddings, views)
+            samples.append(teacher_members(image, embeddings, views_from_ints(views)))
         shards.append(write_shard(folder / shard.name, samples))
     replace(manifest, shards=shards).write(folder)
 
@@ -64,37 +64,37 @@ def forge(layout: Layout, edit: Callable[[np.ndarray, np.ndarray], None]) -> Non
 def test_an_honest_cache_passes(
     built: Layout, params: Params, teacher: ClipTeacher, split: str
 ) -> None:
-    assert LOWEST_COSINE <= verify(built, params, teacher, split) <= 1 + 1e-5
+    assert MIN_COSINE <= verify(built, params, teacher, split) <= 1 + 1e-5
 
 
-def flip(vectors: np.ndarray, views: np.ndarray) -> None:
+def flip(embeddings: np.ndarray, views: np.ndarray) -> None:
     views[:, 4] ^= 1
 
 
-def shift(vectors: np.ndarray, views: np.ndarray) -> None:
-    vectors[:3] = np.roll(vectors[:3], 1, axis=0)
+def shift(embeddings: np.ndarray, views: np.ndarray) -> None:
+    embeddings[:3] = np.roll(embeddings[:3], 1, axis=0)
 
 
-def swap_captions(vectors: np.ndarray, views: np.ndarray) -> None:
-    vectors[3:] = vectors[:3]
+def swap_captions(embeddings: np.ndarray, views: np.ndarray) -> None:
+    embeddings[3:] = embeddings[:3]
 
 
-def double(vectors: np.ndarray, views: np.ndarray) -> None:
-    vectors *= 2
+def double(embeddings: np.ndarray, views: np.ndarray) -> None:
+    embeddings *= 2
 
 
-def spoil(vectors: np.ndarray, views: np.ndarray) -> None:
-    vectors[:3, 5] = np.nan
+def spoil(embeddings: np.ndarray, views: np.ndarray) -> None:
+    embeddings[:3, 5] = np.nan
 
 
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (flip, "not the view that params draw"),
-        (shift, "with the live teacher"),
-        (swap_captions, "with the live teacher"),
-        (double, "has a vector of length 2, not 1"),
-        (spoil, "has a vector of length nan, not 1"),
+        (flip, "which params do not draw"),
+        (shift, "cosine"),
+        (swap_captions, "cosine"),
+        (double, "of length 2, not 1"),
+        (spoil, "of length nan, not 1"),
     ],
 )
 def test_a_wrong_entry_is_named_by_shard_key_and_view(
@@ -113,7 +113,7 @@ def test_a_wrong_entry_is_named_by_shard_key_and_view(
 
 
 def test_forging_nothing_changes_no_byte(checkout: Layout, built: Layout) -> None:
-    forge(checkout, lambda vectors, views: None)
+    forge(checkout, lambda embeddings, views: None)
     before, after = (Manifest.read(layout.embeddings / "train") for layout in (built, checkout))
     assert before == after
 
@@ -135,7 +135,7 @@ def test_the_whole_cache_is_read_even_where_no_entry_is(
     checkout: Layout, params: Params, teacher: ClipTeacher, complains: Any, edit: Any
 ) -> None:
     forge(checkout, edit)
-    with complains("000000.tar", "key train-0000000, view 0 has a vector of length"):
+    with complains("000000.tar", "key train-0000000, view 0 "):
         verify(checkout, params, teacher, entries=0, whole=True)
 
 

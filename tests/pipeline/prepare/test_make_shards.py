@@ -52,7 +52,7 @@ def test_only_a_few_shards_are_held_however_many_inputs_there_are(tmp_path: Path
     assert inputs.taken == 1000
 
 
-def test_every_input_is_told_and_a_shard_of_nothing_is_not_written(tmp_path: Path) -> None:
+def test_every_input_is_counted_and_a_shard_of_nothing_is_not_written(tmp_path: Path) -> None:
     for processes in (1, 2):
         on_progress: list[int] = []
         folder = tmp_path / str(processes)
@@ -86,7 +86,7 @@ def test_processes_are_started_only_where_they_save_time() -> None:
     assert choose_num_processes(slowly, {"train": Numbers(10)}, 1) == 1
 
 
-def test_a_process_that_was_killed_is_told_in_one_line(tmp_path: Path, complains: Any) -> None:
+def test_a_process_that_was_killed_is_reported_in_one_line(tmp_path: Path, complains: Any) -> None:
     with complains("was killed; free memory"), ShardMaker(die, 2) as maker:
         list(maker.make(ShardFolder(tmp_path), {"train": Numbers(20)}, 10, lambda _: None))
 

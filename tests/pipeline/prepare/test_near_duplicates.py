@@ -17,9 +17,9 @@ from PIL import Image
 
 from pipeline.artifacts.dataset import SPLITS, Dataset
 from pipeline.config.params import Params
-from pipeline.prepare.images import decode_image, grey_grid
-from pipeline.prepare.near_duplicates import DISTANCE, difference_hashes, near_duplicates
-from pipeline.prepare.prepare import prepare
+from pipeline.prepare.images import decode_image, gray_grid
+from pipeline.prepare.near_duplicates import MAX_DISTANCE, difference_hashes, near_duplicates
+from pipeline.prepare.prepare import write_image_shards
 
 WORDS = st.integers(0, 2**64 - 1)
 
@@ -34,13 +34,13 @@ def hash_of(grid: bytes) -> int:
 
 @settings(max_examples=60, deadline=None)
 @given(base=WORDS, bits=st.sets(st.integers(0, 63), max_size=6), others=st.lists(WORDS, max_size=9))
-def test_a_image_is_found_up_to_the_distance_and_not_beyond(
+def test_an_image_is_found_up_to_the_distance_and_not_beyond(
     base: int, bits: set[int], others: list[int]
 ) -> None:
     near = base ^ sum(1 << bit for bit in bits)
     known = [*others, base]
     found = near_duplicates(hashes(near), hashes(*known))
-    within = [n for n, other in enumerate(known) if (near ^ other).bit_count() <= DISTANCE]
+    within = [n for n, other in enumerate(known) if (near ^ other).bit_count() <= MAX_DISTANCE]
     assert bool(found) == bool(within)
     assert all(number == 0 and other in within for number, other in found)
 
@@ -75,16 +75,16 @@ def test_photographs_resemble_their_copies_and_no_others(shared_data: Path, scal
     assert len(found) >= 95
 
 
-def test_the_hash_tells_where_a_image_gets_brighter() -> None:
+def test_the_hash_marks_where_an_image_gets_brighter() -> None:
     ramp = Image.fromarray(np.tile(np.arange(90, dtype=np.uint8), (80, 1))).convert("RGB")
-    assert hash_of(grey_grid(ramp)) == 2**64 - 1
-    assert hash_of(grey_grid(ramp.transpose(Image.Transpose.FLIP_LEFT_RIGHT))) == 0
+    assert hash_of(gray_grid(ramp)) == 2**64 - 1
+    assert hash_of(gray_grid(ramp.transpose(Image.Transpose.FLIP_LEFT_RIGHT))) == 0
     ramp.paste("black", (80, 0, 90, 10))  # the last cell of the first row, whose bit is the eighth
-    assert hash_of(grey_grid(ramp)) == 2**64 - 1 - 2**56
+    assert hash_of(gray_grid(ramp)) == 2**64 - 1 - 2**56
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_prepare_tells_what_lies_in_two_splits_and_keeps_it(
+def test_prepare_reports_images_of_two_splits_and_keeps_them(
     tmp_path: Path, make_params: Callable[..., Params], log: Any, processes: int
 ) -> None:
     noise = np.random.default_rng(0)
@@ -99,7 +99,7 @@ def test_prepare_tells_what_lies_in_two_splits_and_keeps_it(
     section = {"templates": "plain", "class_names": None, "val": 0, "test": 0}
     changes = {"source": "image_folder", "image_folder": section, "samples_per_shard": 4}
     params = make_params(prepare=changes | {"path": str(tmp_path / "own")})
-    prepare(params.prepare, tmp_path / "out", processes)
+    write_image_shards(params.prepare, tmp_path / "out", processes)
     pair = ["test/cat/copy.jpg", "train/cat/25.jpg"]
     dataset = Dataset.read(tmp_path / "out")
     assert dataset.near_duplicates == {"test in train": {"images": 1, "examples": [pair]}}

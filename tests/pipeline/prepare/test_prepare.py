@@ -15,7 +15,7 @@ from PIL import Image
 from pipeline.artifacts.dataset import SPLITS, Dataset
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
-from pipeline.prepare.prepare import prepare
+from pipeline.prepare.prepare import write_image_shards
 
 MakeParams = Callable[..., Params]
 
@@ -69,7 +69,7 @@ def test_manifests_count_and_vouch_for_what_the_tars_hold(built: Layout) -> None
                 assert len(tar.getnames()) == 2 * shard["samples"]
 
 
-def test_a_sample_is_a_image_and_its_description(built: Layout) -> None:
+def test_a_sample_is_an_image_and_its_description(built: Layout) -> None:
     with tarfile.open(built.images / "test" / "000000.tar") as tar:
         assert tar.getnames()[:2] == ["test-0000000.jpg", "test-0000000.json"]
         image, description = (tar.extractfile(name) for name in tar.getnames()[:2])
@@ -89,7 +89,7 @@ def test_the_data_set_is_described_beside_its_splits(built: Layout) -> None:
 
 
 def test_the_same_inputs_give_the_same_bytes(built: Layout, params: Params, tmp_path: Path) -> None:
-    prepare(params.prepare, tmp_path / "again")
+    write_image_shards(params.prepare, tmp_path / "again")
     assert bytes_of(tmp_path / "again") == bytes_of(built.images)
 
 
@@ -98,14 +98,14 @@ def test_the_number_of_processes_does_not_matter(
 ) -> None:
     params = own(broken=3, max_rejected=0.2, samples_per_shard=3)
     for processes in (1, 2):
-        prepare(params.prepare, tmp_path / str(processes), processes)
+        write_image_shards(params.prepare, tmp_path / str(processes), processes)
     assert bytes_of(tmp_path / "1") == bytes_of(tmp_path / "2")
 
 
 def test_rejected_inputs_are_listed_with_their_reasons(
     tmp_path: Path, own: Callable[..., Params], log: Any
 ) -> None:
-    prepare(own(broken=3, max_rejected=0.1).prepare, tmp_path / "out")
+    write_image_shards(own(broken=3, max_rejected=0.1).prepare, tmp_path / "out")
     manifests = [json.loads((tmp_path / "out" / s / "manifest.json").read_text()) for s in SPLITS]
     rejected = sorted(
         (entry["name"], entry["reason"]) for m in manifests for entry in m["rejected"]
@@ -121,21 +121,21 @@ def test_too_many_rejected_inputs_fail_the_stage_and_leave_no_folder(
     params = own(broken=5, max_rejected=0.1)
     words = "5 of 40 inputs cannot be used", "max_rejected = 0.1", "not an image", "; ..."
     with complains(*words):
-        prepare(params.prepare, tmp_path / "out")
+        write_image_shards(params.prepare, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["own"]
 
 
-def test_names_that_break_lines_are_told_in_one(
+def test_names_that_break_lines_are_reported_in_one(
     tmp_path: Path, own: Callable[..., Params], complains: Any
 ) -> None:
     params = own(max_rejected=0)
     with open(params.prepare.path / "captions.csv", "a") as file:
         file.write('"two\nlines.png",a dog\n')
     with complains("1 of 41 inputs cannot be used", r"'two\nlines.png': no such file"):
-        prepare(params.prepare, tmp_path / "out")
+        write_image_shards(params.prepare, tmp_path / "out")
 
 
-def test_classes_that_do_not_occur_in_training_are_told(
+def test_classes_that_do_not_occur_in_training_are_reported(
     tmp_path: Path, make_params: MakeParams, log: Any
 ) -> None:
     for name in ("train/cat", "val/cat", "test/cat", "test/dog"):
@@ -144,17 +144,17 @@ def test_classes_that_do_not_occur_in_training_are_told(
     section = {"templates": "plain", "class_names": None, "val": 0, "test": 0}
     changes = {"source": "image_folder", "image_folder": section}
     params = make_params(prepare=changes | {"path": str(tmp_path / "own")})
-    prepare(params.prepare, tmp_path / "out")
+    write_image_shards(params.prepare, tmp_path / "out")
     assert "1 of 2 classes do not occur in training: dog" in log.text
 
 
 def test_a_failed_stage_keeps_the_shards_that_were_there(
     tmp_path: Path, own: Callable[..., Params], complains: Any
 ) -> None:
-    prepare(own().prepare, tmp_path / "out")
+    write_image_shards(own().prepare, tmp_path / "out")
     before = bytes_of(tmp_path / "out")
     with complains("cannot be used"):
-        prepare(own(broken=40).prepare, tmp_path / "out")
+        write_image_shards(own(broken=40).prepare, tmp_path / "out")
     assert bytes_of(tmp_path / "out") == before
 
 
@@ -163,7 +163,7 @@ def test_a_split_without_images_is_named(
 ) -> None:
     params = own(captions_csv={"val": 0.0, "test": 0.5})
     with complains("the val split is empty", "larger share"):
-        prepare(params.prepare, tmp_path / "out")
+        write_image_shards(params.prepare, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -173,5 +173,5 @@ def test_a_table_without_rows_is_an_empty_data_set(
     params = own()
     (params.prepare.path / "captions.csv").write_text("image,caption\n")
     with complains(params.prepare.path, "the data set is empty"):
-        prepare(params.prepare, tmp_path / "out")
+        write_image_shards(params.prepare, tmp_path / "out")
     assert not (tmp_path / "out").exists()

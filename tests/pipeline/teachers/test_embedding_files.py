@@ -12,12 +12,12 @@ import torch
 
 from pipeline.config.params import Params
 from pipeline.teachers.embedding_files import numbered_files, read_embeddings
-from pipeline.teachers.make_teacher import make_teacher
+from pipeline.teachers.make_teacher import write_teacher
 from tests.helpers.teachers import DIM, of_layout, of_rows
 
 
 def refused(make_params: Callable[..., Params], folder: Path, teacher: dict[str, Any]) -> None:
-    make_teacher(make_params(teacher=teacher).teacher, folder, folder / "teacher")
+    write_teacher(make_params(teacher=teacher).teacher, folder, folder / "teacher")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from pipeline.data.verify import verify_cache
 from pipeline.embedding.embed import embed
 from pipeline.prepare.prepare import prepare
 from pipeline.teachers.load import load_teacher, load_towers
-from pipeline.teachers.make_teacher import make_teacher
+from pipeline.teachers.make_teacher import write_teacher
 from pipeline.teachers.precomputed import PrecomputedTeacher
 from tests.helpers.teachers import DIM, NUM_IMAGES, of_layout, of_rows
 
@@ -45,9 +45,9 @@ def embedded(
             embed={"views": views},
         )  # fmt: skip
         layout = Layout(tmp_path / "checkout")
-        prepare(params.prepare, layout.images, processes=1)
-        make_teacher(params.teacher, layout.images, layout.teacher)
-        embed(params.embed, params.cluster, layout.images, layout.teacher, layout.embeddings)
+        prepare(params, layout)
+        write_teacher(params.teacher, layout.images, layout.teacher)
+        embed(params, layout)
         return layout, params
 
     return run
@@ -116,7 +116,7 @@ def test_one_file_of_any_format_gives_the_same_teacher(
     else:
         save_file({"vectors": rows}, path)
     params = make_params(teacher=of_rows(tmp_path, images=path.name))
-    make_teacher(params.teacher, tmp_path, tmp_path / "teacher")
+    write_teacher(params.teacher, tmp_path, tmp_path / "teacher")
     teacher = load_teacher(tmp_path / "teacher")
     assert isinstance(teacher, PrecomputedTeacher) and teacher.embed_dim == DIM
     found = teacher.image_embeddings([{"key": "x", "source": f"test_x/{n}"} for n in (3, 0)])
@@ -134,7 +134,7 @@ def test_class_names_are_known_by_the_prompt_that_was_embedded(
     (tmp_path / "names.json").write_text(json.dumps(categories))
     texts = [{"vectors": "names.npy", "names": "names.json", "template": "a {}"}]
     params = make_params(teacher=of_rows(tmp_path, images="images.npy", texts=texts))
-    make_teacher(params.teacher, tmp_path, tmp_path / "teacher")
+    write_teacher(params.teacher, tmp_path, tmp_path / "teacher")
     text = load_teacher(tmp_path / "teacher").text
     found = text.class_embeddings(["car (automobile)", "cat"], ["a {}"])
     assert torch.equal(found, torch.eye(2, DIM)[[1, 0]])
@@ -174,7 +174,7 @@ def test_a_row_of_another_array_gets_no_embedding(
 ) -> None:
     np.save(tmp_path / "images.npy", np.eye(4, DIM, dtype=np.float32))
     params = make_params(teacher=of_rows(tmp_path, images="images.npy"))
-    make_teacher(params.teacher, tmp_path, tmp_path / "teacher")
+    write_teacher(params.teacher, tmp_path, tmp_path / "teacher")
     teacher = load_teacher(tmp_path / "teacher")
     assert isinstance(teacher, PrecomputedTeacher)
     with complains("'test_x/'", "train_x/0"):
@@ -204,7 +204,7 @@ def test_genuine_clip_embeddings_name_the_images_that_they_are_of(
     folder = shared_data / "clip_vitb32"
     teacher = of_rows(folder, images="cifar10_500/image_embeddings.pt", texts=texts)
     params = make_params(teacher={**teacher, "path": str(folder)})
-    make_teacher(params.teacher, tmp_path, tmp_path / "teacher")
+    write_teacher(params.teacher, tmp_path, tmp_path / "teacher")
     loaded = load_teacher(tmp_path / "teacher")
     assert isinstance(loaded, PrecomputedTeacher)
     names = ["airplane", "car (automobile)", "bird", "cat", "deer", "dog", "frog", "horse", "truck"]
@@ -222,7 +222,7 @@ def test_a_damaged_teacher_is_refused_in_one_line(
 ) -> None:
     np.save(tmp_path / "images.npy", np.eye(4, DIM, dtype=np.float32))
     params = make_params(teacher=of_rows(tmp_path, images="images.npy"))
-    make_teacher(params.teacher, tmp_path, tmp_path / "teacher")
+    write_teacher(params.teacher, tmp_path, tmp_path / "teacher")
     (tmp_path / "teacher" / name).write_bytes(b"[]")
     with complains(tmp_path / "teacher", "dvc repro -f teacher"):
         load_teacher(tmp_path / "teacher")

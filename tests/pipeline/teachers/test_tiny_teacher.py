@@ -12,7 +12,7 @@ import torch
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.teachers.load import load_teacher
-from pipeline.teachers.make_teacher import make_teacher
+from pipeline.teachers.make_teacher import write_teacher
 
 MakeParams = Callable[..., Params]
 
@@ -27,7 +27,7 @@ def make_tiny(
         out = tmp_path_factory.mktemp("tiny") / "teacher"
         values = {"epochs": 1, "batch_size": 8, "embed_dim": 16, **tiny}
         params = make_params(teacher={"source": "tiny", "tiny": values})
-        make_teacher(params.teacher, built.images, out)
+        write_teacher(params.teacher, built.images, out)
         return out
 
     return make

@@ -51,9 +51,9 @@ def test_nothing_outside_the_folder_is_read(root: Path, name: str) -> None:
     [
         ("none.jpg", "no such file"),
         ("a.jpg/b.jpg", "unreadable .Not a directory"),
-        ("deep", "no plain file"),
+        ("deep", "regular file"),
         ("", "has no name"),
-        ("pipe.jpg", "no plain file"),
+        ("pipe.jpg", "regular file"),
         ("round.jpg", "unreadable .Too many levels"),
         ("round.jpg/b.jpg", "unreadable .Too many levels"),
         ("broken.jpg", "no such file"),
@@ -86,6 +86,6 @@ def test_a_file_that_may_not_be_read_is_refused(root: Path) -> None:
 def test_a_file_too_large_for_any_image_is_not_read(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder_files, "LARGEST", 4)
+    monkeypatch.setattr(folder_files, "MAX_BYTES", 4)
     with pytest.raises(UnusableImage, match="larger than 4 bytes"):
         read_within(root, "a.jpg")

@@ -1,85 +1,22 @@
-"""A folder of images with a table of captions: what is wrong in it, and what stays put."""
+"""A table of captions and a folder of images become samples, or are refused with a reason."""
 
 from __future__ import annotations
 
-import csv
-import io
-import re
-import tempfile
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
 from pyarrow import parquet
 
-from pipeline.config.source_params import CaptionsCsvParams
 from pipeline.prepare.images import UnusableImage
-from pipeline.prepare.readers.base import Rejected, Sample, Source
+from pipeline.prepare.readers.base import Rejected, Sample
 from pipeline.prepare.readers.captions import clean_captions
-from pipeline.prepare.readers.naming import unique_keys
-from pipeline.prepare.sources.captions_csv import captions_csv
-
-SPLITS = ("train", "val", "test")
-buffer = io.BytesIO()
-Image.new("RGB", (16, 16), "red").save(buffer, "JPEG")
-JPEG = buffer.getvalue()
-
-STEMS = st.text(st.sampled_from("ab-_. äß漢'é"), min_size=1, max_size=6)
-FILES = st.builds("{}{}".format, STEMS, st.sampled_from([".jpg", ".png", ".JPG", ""])).filter(
-    lambda name: name == name.strip() and name not in (".", "..")
-)
+from tests.helpers.captions_csv import JPEG, SPLITS, made, put, source, split_of
 
 
-def source(folder: Path, rows: Iterable[tuple[str, ...]] | bytes, **options: Any) -> Source:
-    """The source of a folder with this table: `image, caption, label` rows, or its very bytes."""
-    (folder / "images").mkdir(exist_ok=True)
-    if isinstance(rows, bytes):
-        (folder / "captions.csv").write_bytes(rows)
-    else:
-        with open(folder / "captions.csv", "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("image", "caption", "label"), *rows])
-    values = {
-        "images": "images", "table": "captions.csv", "image_column": "image",
-        "caption_column": "caption", "label_column": None, "val": 0.1, "test": 0.1,
-    }  # fmt: skip
-    return captions_csv(folder, CaptionsCsvParams(**values | options), 0, 64)
-
-
-def put(folder: Path, *names: str, data: bytes = JPEG) -> None:
-    for name in names:
-        path = folder / "images" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-
-
-def listed(source: Source) -> dict[str, tuple[str, Any]]:
-    """Split and input of each image."""
-    return {
-        item.name if isinstance(item, Rejected) else item.file.name: (split, item)
-        for split in SPLITS
-        for item in source.inputs[split]
-    }
-
-
-def made(source: Source) -> dict[str, Sample | Rejected]:
-    """What becomes of each image."""
-    return {
-        name: item if isinstance(item, Rejected) else source.make(item)
-        for name, (_, item) in listed(source).items()
-    }
-
-
-def split_of(source: Source) -> dict[str, str]:
-    return {name: split for name, (split, _) in listed(source).items()}
-
-
-def test_a_image_has_all_of_its_captions_in_their_order(tmp_path: Path) -> None:
+def test_an_image_has_all_of_its_captions_in_their_order(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "sub/b.jpg")
     rows = [("a.jpg", "one"), ("sub/b.jpg", "a  spacious\ttext "), ("a.jpg", ""), ("a.jpg", "two")]
     samples = made(source(tmp_path, rows))
@@ -143,7 +80,7 @@ def test_nulls_of_a_parquet_table_are_empty_texts(tmp_path: Path) -> None:
     assert results[""] == Rejected("", "has no name")
 
 
-def test_a_parquet_table_that_cannot_be_read_is_told_in_one_line(
+def test_a_parquet_table_that_cannot_be_read_is_reported_in_one_line(
     tmp_path: Path, complains: Any
 ) -> None:
     path = tmp_path / "t.parquet"
@@ -181,7 +118,7 @@ def test_a_parquet_table_that_cannot_be_read_is_told_in_one_line(
         (b'image,caption\na.jpg,"x" y\n', ["line 2", "quotes"]),
     ],
 )
-def test_a_table_that_cannot_be_read_is_told_in_one_line(
+def test_a_table_that_cannot_be_read_is_reported_in_one_line(
     tmp_path: Path, complains: Any, table: bytes, words: list[str]
 ) -> None:
     with complains(tmp_path / "captions.csv", *words):
@@ -243,7 +180,7 @@ def test_a_label_column_gives_classes(tmp_path: Path) -> None:
     assert source(tmp_path, rows).classes == []
 
 
-def test_a_image_without_a_class_is_rejected_where_the_others_have_one(tmp_path: Path) -> None:
+def test_an_image_without_a_class_is_rejected_where_the_others_have_one(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "b.jpg")
     rows = [("a.jpg", "x", "dog"), ("b.jpg", "y", "")]
     results = made(source(tmp_path, rows, label_column="label"))
@@ -251,7 +188,7 @@ def test_a_image_without_a_class_is_rejected_where_the_others_have_one(tmp_path:
     assert isinstance(results["b.jpg"], Rejected) and "label" in results["b.jpg"].reason
 
 
-def test_a_image_of_two_classes_is_rejected(tmp_path: Path) -> None:
+def test_an_image_of_two_classes_is_rejected(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg")
     rows = [("a.jpg", "x", "dog"), ("a.jpg", "y", "cat")]
     result = made(source(tmp_path, rows, label_column="label"))["a.jpg"]
@@ -264,68 +201,7 @@ def test_space_around_a_class_name_makes_no_other_class(tmp_path: Path) -> None:
     assert source(tmp_path, rows, label_column="label").classes == ["dog"]
 
 
-@settings(max_examples=40, deadline=None)
-@given(names=st.lists(FILES, min_size=1, max_size=12, unique=True))
-def test_keys_are_unique_and_safe_whatever_files_are_called(names: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        put(Path(folder), *names)
-        samples = made(source(Path(folder), [(name, "a dog") for name in names]))
-    keys = [sample.key for sample in samples.values() if isinstance(sample, Sample)]
-    assert len(keys) == len(names)
-    assert len(set(keys)) == len(names)
-    assert all(re.fullmatch(r"[A-Za-z0-9_-]+", key) for key in keys)
-
-
-def test_a_plain_name_is_its_own_key(tmp_path: Path) -> None:
-    put(tmp_path, "IMG_0001.jpg", "twin.jpg", "twin.png")
-    samples = made(source(tmp_path, [(n, "x") for n in ("IMG_0001.jpg", "twin.jpg", "twin.png")]))
-    keys = {name: sample.key for name, sample in samples.items()}  # type: ignore[union-attr]
-    assert keys["IMG_0001.jpg"] == "IMG_0001"
-    assert keys["twin.jpg"] != keys["twin.png"]
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    names=st.lists(FILES, min_size=1, max_size=30, unique=True),
-    more=st.lists(FILES, min_size=1, max_size=5),
-)
-def test_adding_images_moves_no_other_one_to_another_split(
-    names: list[str], more: list[str]
-) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        before = split_of(source(folder, [(n, "x") for n in names], val=0.3, test=0.3))
-        after = split_of(source(folder, [(n, "x") for n in more + names], val=0.3, test=0.3))
-    assert set(before) == set(names)
-    assert before.items() <= after.items()
-
-
-def test_splits_have_the_shares_that_were_asked_for(tmp_path: Path) -> None:
-    splits = split_of(source(tmp_path, [(f"{n}.jpg", "x") for n in range(2000)], val=0.2, test=0.1))
-    counts = {split: list(splits.values()).count(split) for split in SPLITS}
-    assert counts["val"] == pytest.approx(400, abs=60)
-    assert counts["test"] == pytest.approx(200, abs=50)
-
-
 @pytest.mark.parametrize("caption", ["a caf\ufffd", "a \udcff"])
 def test_a_caption_in_the_wrong_encoding_is_rejected(caption: str) -> None:
     with pytest.raises(UnusableImage, match="wrong encoding"):
         clean_captions(["a dog", caption])
-
-
-def test_a_name_that_is_the_key_of_another_is_told(complains: Any) -> None:
-    key = unique_keys(["a.jpg", "a.png"])["a.jpg"]
-    with complains(f"a.jpg and {key}.jpg would both have the key {key}"):
-        unique_keys(["a.jpg", "a.png", f"{key}.jpg"])
-
-
-def test_keys_of_many_names_in_another_script_differ() -> None:
-    names = [f"{chr(0x4E00 + n // 500)}{chr(0x4E00 + n % 500)}.jpg" for n in range(200_000)]
-    assert len(set(unique_keys(names).values())) == len(names)
-
-
-def test_keys_of_many_images_that_share_their_stems_are_made_in_time() -> None:
-    names = [f"{number}.{suffix}" for number in range(50_000) for suffix in ("jpg", "png")]
-    start = time.monotonic()
-    assert len(set(unique_keys(names).values())) == len(names)
-    assert time.monotonic() - start < 10

