@@ -172,7 +172,7 @@ def ui(port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 5000) -> None:
     """Serves the MLflow page of this checkout, on this machine alone."""
     from pipeline.config.params import load_params
     from pipeline.config.paths import Layout
-    from pipeline.report.publish import VIEW
+    from pipeline.tracking.compat import VIEW
     from pipeline.tracking.server import serve
     from pipeline.tracking.target import TrackingTarget
 

@@ -16,7 +16,7 @@ from pipeline.config.execution_params import TrackingParams
 from pipeline.config.params import Params, flatten
 from pipeline.config.paths import Layout
 from pipeline.tracking.mlflow_run import (
-    FINGERPRINT,
+    FINGERPRINT_TAG,
     LiveTracker,
     epoch_metrics,
     find_or_create_run,
@@ -44,7 +44,7 @@ def row(epoch: int, **more: float) -> EpochMetrics:
 def runs(target: TrackingTarget, fingerprint: str) -> list[Run]:
     client = target.client()
     experiment = target.experiment_id(client)
-    return client.search_runs([experiment], f"tags.`{FINGERPRINT}` = '{fingerprint}'")
+    return client.search_runs([experiment], f"tags.`{FINGERPRINT_TAG}` = '{fingerprint}'")
 
 
 def steps(client: MlflowClient, run: Run, name: str = "train/total") -> list[int]:
