@@ -76,7 +76,7 @@ def linear_probe(params: Params, paths: Layout) -> None:
     """
     dataset = Dataset.read(paths.images)
     cached = {split: read_split(params, paths, split) for split in SPLITS}
-    data = _probe_data(dataset, cached)
+    data = probe_data(dataset, cached)
     if isinstance(data, str):
         write_absent(paths.metrics / "linear_probe.json", dataset.name, "linear probe", data)
         return
@@ -90,7 +90,7 @@ def linear_probe(params: Params, paths: Layout) -> None:
     train, val, test = (data.splits[split] for split in SPLITS)
     scores, chosen = {}, {}
     for name, by_split in embeddings.items():
-        chosen[name], logits = _probe(by_split, data.splits, grid, len(names))
+        chosen[name], logits = fit_probe(by_split, data.splits, grid, len(names))
         scores[name] = classification(logits, test.labels)
     result = {
         **compare(
@@ -119,7 +119,7 @@ def linear_probe(params: Params, paths: Layout) -> None:
     )
 
 
-def _probe_data(dataset: Dataset, cached: Mapping[str, CachedSplit]) -> ProbeData | str:
+def probe_data(dataset: Dataset, cached: Mapping[str, CachedSplit]) -> ProbeData | str:
     """The labels of each split, or the reason why there is no probe."""
     if not dataset.classes:
         return f"{dataset.name} has no labels"
@@ -138,7 +138,7 @@ def _probe_data(dataset: Dataset, cached: Mapping[str, CachedSplit]) -> ProbeDat
     return ProbeData(classes.tolist(), data)
 
 
-def _probe(
+def fit_probe(
     embeddings: Mapping[str, Tensor],
     data: Mapping[str, ProbeImages],
     grid: list[float],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.console import stdout
@@ -36,7 +37,7 @@ def _comparison(results: Results) -> Table:
     for column in results.columns:
         table.add_column(column, justify="right")
     for row in results.table():
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     table.add_section()
     for label, key, template in (
         ("parameters", "parameters", "{:,}"),
@@ -68,9 +69,9 @@ def _reranking(results: Results) -> Table | None:
         change = MetricValue.of(scores, f"gain_{key}")
         table.add_row(
             label,
-            format_score(MetricValue.of(results.retrieval["student"], key)),
-            format_score(MetricValue.of(scores, key)),
-            format_gain(change),
+            escape(format_score(MetricValue.of(results.retrieval["student"], key))),
+            escape(format_score(MetricValue.of(scores, key))),
+            escape(format_gain(change)),
             gain_verdict(change.bounds) if change and change.bounds else "",
         )
     return table
