@@ -83,7 +83,7 @@ def results_figure(metrics: Path) -> bytes:
 def _towers(metrics: Path) -> tuple[list[_Tower], list[_Tower]]:
     """Student and teacher with their accuracy; the towers at the reference size without."""
     path = metrics / "zero_shot.json"
-    scores = next(iter(read_json(path, "zero_shot").values()), {})
+    scores: dict[str, Any] = next(iter(read_json(path, "zero_shot").values()), {})
     efficiency = read_json(metrics / "efficiency.json", "efficiency")
     top1 = MetricValue.of(scores.get("retained"), "top1")
     student, teacher, reference = (efficiency[k] for k in ("student", "teacher", "reference"))
