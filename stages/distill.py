@@ -1,4 +1,4 @@
-"""A student trained on the cached vectors."""
+"""Stage `distill`: trains a student on the cached teacher embeddings."""
 
 from pipeline.stage import run_stage
 from pipeline.training.distill import distill

@@ -1,4 +1,4 @@
-"""Size and speed, teacher against student."""
+"""Stage `efficiency`: size and speed, teacher against student."""
 
 from pipeline.evaluation.efficiency import efficiency
 from pipeline.stage import run_stage

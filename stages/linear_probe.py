@@ -1,4 +1,4 @@
-"""A linear classifier on frozen embeddings, teacher against student."""
+"""Stage `linear_probe`: a linear classifier on frozen embeddings, teacher against student."""
 
 from pipeline.evaluation.linear_probe import linear_probe
 from pipeline.stage import run_stage

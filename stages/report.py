@@ -1,4 +1,4 @@
-"""The page and the MLflow run that show everything."""
+"""Stage `report`: the HTML page and the MLflow run."""
 
 from pipeline.report.report import report
 from pipeline.stage import run_stage

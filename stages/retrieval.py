@@ -1,4 +1,4 @@
-"""Retrieval in both directions, teacher against student."""
+"""Stage `retrieval`: retrieval in both directions, teacher against student."""
 
 from pipeline.evaluation.retrieval import retrieval
 from pipeline.stage import run_stage

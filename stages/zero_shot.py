@@ -1,4 +1,4 @@
-"""Zero-shot classification, teacher against student."""
+"""Stage `zero_shot`: classification by class names, teacher against student."""
 
 from pipeline.evaluation.zero_shot import zero_shot
 from pipeline.stage import run_stage

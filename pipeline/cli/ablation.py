@@ -24,7 +24,7 @@ from kdeov.errors import ConfigError, DataError
 from pipeline.config.params import load_params
 from pipeline.config.paths import Layout
 from pipeline.storage.files import writing_folder
-from pipeline.tracking.target import ADDRESS, TrackingTarget
+from pipeline.tracking.target import URI_VARIABLE, TrackingTarget
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ def _environment(layout: Layout) -> dict[str, str]:
     target = TrackingTarget.of(load_params(layout.params).tracking, layout)
     if target.is_file:
         target.experiment_id(target.client())  # made here, or its files would lie in a clone
-    return {**_path(), ADDRESS: target.uri}
+    return {**_path(), URI_VARIABLE: target.uri}
 
 
 def _experiment(layout: Layout, name: str, params: dict[str, str]) -> dict[str, Any] | None:

@@ -141,6 +141,21 @@ def recipes() -> None:
 
 
 @app.command()
+def figure(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The SVG file to write.")] = Path(
+        "docs/results.svg"
+    ),
+) -> None:
+    """Draw the README's figure from metrics/."""
+    from pipeline.config.paths import Layout
+    from pipeline.report.results_figure import results_figure
+    from pipeline.storage.files import writing
+
+    with writing(output) as file:
+        file.write(results_figure(Layout.here().metrics))
+
+
+@app.command()
 def use(
     name: Annotated[str, typer.Argument(help="See `kdeov recipes`.")],
     data: Annotated[
@@ -190,7 +205,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> 
     from kdeov.errors import DataError
     from pipeline.config.params import load_params
     from pipeline.config.paths import Layout
-    from pipeline.report.publish import VIEW
+    from pipeline.tracking.compat import VIEW
     from pipeline.tracking.server import serve
     from pipeline.tracking.target import TrackingTarget
 

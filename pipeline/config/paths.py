@@ -69,9 +69,9 @@ class Layout:
         return self.root / "work" / "cluster"
 
     @property
-    def heads(self) -> Path:
-        """Text heads of zero-shot classification, by their content."""
-        return self.root / "work" / "heads"
+    def zero_shot_weights(self) -> Path:
+        """Cache of zero-shot classifier weights."""
+        return self.root / "work" / "zero_shot_weights"
 
     @property
     def tracking_database(self) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.doctor.check import Check, complaints, ok, warning
-from pipeline.tracking.target import TrackingTarget, one_line, patience, tracking_errors
+from pipeline.tracking.target import TrackingTarget, one_line, request_limits, tracking_errors
 
 TAG = "kdeov.doctor"
 CURE = "training goes on without it; `kdeov publish` brings it up to date later"
@@ -57,7 +57,7 @@ def _file(path: Path) -> str:
 def _server(target: TrackingTarget) -> str:
     """What keeps a server from being written, if anything: a tag comes and goes."""
     try:
-        with patience(seconds=10, retries=1):
+        with request_limits(timeout_s=10, max_retries=1):
             client = target.client()
             found = client.get_experiment_by_name(target.experiment)
             for experiment in [found] if found else client.search_experiments(max_results=1):

@@ -1,5 +1,5 @@
-"""Stage `efficiency`: parameters, multiply-accumulates, bytes and latency of student and teacher on
-this machine.
+"""Stage `efficiency`: parameters, multiply-accumulates (MACs), bytes and latency of the image
+towers of student, teacher and CLIP ViT-B/32, on this machine.
 """
 
 from __future__ import annotations
@@ -28,37 +28,41 @@ from pipeline.teachers.load import Teacher, load_teacher
 logger = logging.getLogger(__name__)
 
 
-def efficiency(params: Params, layout: Layout) -> None:
-    """Writes `metrics/efficiency.json`. Latencies belong to this machine; the rest does not change.
+def efficiency(params: Params, paths: Layout) -> None:
+    """Writes `metrics/efficiency.json`.
 
-    All is measured on the CPU in float32, image towers only, the student with its batch norm
-    folded; medians of interleaved runs.
+    Everything is measured on the CPU in float32, image towers only, the student's batch norm
+    folded into its convolutions. Latencies are medians of interleaved runs on this machine; the
+    other numbers are the same on every machine.
+
+    Raises:
+        KdeovError: Student or teacher cannot be loaded.
     """
-    student = KDEOVModel.load(layout.student, "cpu")
-    teacher = load_teacher(layout.teacher)
+    student = KDEOVModel.load(paths.student, "cpu")
+    teacher = load_teacher(paths.teacher)
     threads = torch.get_num_threads()
     torch.set_num_threads(params.efficiency.threads)
     try:
         result = {
-            **_own_sizes(student, teacher, params.efficiency, layout),
-            "reference": _against_vit_b32(student, params.efficiency),
+            **_at_own_size(student, teacher, params.efficiency, paths),
+            "reference": _against_reference(student, params.efficiency),
             "threads": params.efficiency.threads,
         }
     finally:
         torch.set_num_threads(threads)
-    write_json(layout.metrics / "efficiency.json", result)
+    write_json(paths.metrics / "efficiency.json", result)
     logger.info(
-        "student %.1f ms an image; at %d px ViT-B/32 takes %.1f times as long",
+        "student: %.1f ms an image; at %d px, ViT-B/32 takes %.1f times as long",
         result["student"]["latency_ms"],
         params.efficiency.reference_size,
         result["reference"]["speedup"],
     )
 
 
-def _own_sizes(
-    student: KDEOVModel, teacher: Teacher, params: EfficiencyParams, layout: Layout
+def _at_own_size(
+    student: KDEOVModel, teacher: Teacher, params: EfficiencyParams, paths: Layout
 ) -> dict[str, Any]:
-    """Student and teacher, each at its own resolution."""
+    """Student and teacher, each at its own input size; a teacher without a tower is None."""
     towers: dict[str, tuple[nn.Module, int]] = {
         "student": (ImageTower(student.student), student.transform.size)
     }
@@ -69,7 +73,7 @@ def _own_sizes(
         {n: _call(m, s, params.batch_size) for n, (m, s) in towers.items()},
         max(3, params.repeats // 5),
     )
-    rows: dict[str, Any] = {
+    measured: dict[str, Any] = {
         name: {
             "parameters": count_parameters(module),
             "macs": count_macs(module, size),
@@ -80,14 +84,15 @@ def _own_sizes(
         }
         for name, (module, size) in towers.items()
     }
-    rows.setdefault("teacher", None)  # one whose vectors were computed elsewhere has no tower
-    rows["student"]["file_bytes"] = (layout.student / "student.safetensors").stat().st_size
-    return rows
+    # a teacher of precomputed embeddings has no tower
+    measured.setdefault("teacher", None)
+    measured["student"]["file_bytes"] = (paths.student / "student.safetensors").stat().st_size
+    return measured
 
 
-def _against_vit_b32(student: KDEOVModel, params: EfficiencyParams) -> dict[str, Any]:
-    """The student against CLIP's ViT-B/32 image tower at one resolution. Speed needs no trained
-    weights.
+def _against_reference(student: KDEOVModel, params: EfficiencyParams) -> dict[str, Any]:
+    """The student against CLIP's ViT-B/32 image tower, both at `reference_size` pixels. The
+    reference has random weights, which do not change its speed.
     """
     size = params.reference_size
     clip = import_clip()
@@ -115,20 +120,22 @@ def _call(module: nn.Module, size: int, batch: int) -> Callable[[], Tensor]:
 
 @torch.inference_mode()
 def latencies(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median wall time of each call in milliseconds, of interleaved runs."""
+    """Median wall time of each call, in milliseconds, over interleaved runs."""
     times = interleaved(calls, repeats)
     return {name: 1000 * statistics.median(values) for name, values in times.items()}
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Weights and biases."""
+    """Number of weights and biases."""
     return sum(p.numel() for p in module.parameters())
 
 
 def count_macs(module: nn.Module, size: int) -> int:
-    """Multiply-accumulates of one image of `size` x `size` pixels."""
+    """Multiply-accumulates for one image [3, size, size]: half the FLOPs that PyTorch counts in
+    convolutions and matrix products.
+    """
     fast = torch.backends.mha.get_fastpath_enabled()
-    # the counter sees into no fused attention
+    # FlopCounterMode does not count fused attention
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with (

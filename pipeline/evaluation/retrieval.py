@@ -1,4 +1,8 @@
-"""Stage `retrieval`: images by caption and captions by image, teacher against student."""
+"""Stage `retrieval`: images by caption and captions by image, teacher against student.
+
+Recall at 1, 5 and 10 as CLIP_benchmark counts it: a query is a hit if any of its matches is among
+the first k.
+"""
 
 from __future__ import annotations
 
@@ -27,75 +31,80 @@ from pipeline.storage.files import write_json
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 5  # hits that the report may show
+NUM_HITS_SHOWN = 5  # per query, in the report
 
 
-def retrieval(params: Params, layout: Layout) -> None:
-    """Writes `metrics/retrieval.json`, and hits for the report.
+def retrieval(params: Params, paths: Layout) -> None:
+    """Writes `metrics/retrieval.json`, and the first hits of every caption for the report.
 
-    A data set without captions has nothing to retrieve by; metrics and log say so.
+    A data set without captions has no metrics; the file and the log give the reason.
 
     Raises:
         KdeovError: Inputs do not fit together.
     """
-    dataset = Dataset.read(layout.images)
+    dataset = Dataset.read(paths.images)
     options = params.retrieval
-    cached = read_split(params, layout, "test", captions=True)
+    cached = read_split(params, paths, "test", captions=True)
     if not cached.captions:
         reason = f"{dataset.name} has no captions"
-        write_absent(layout.metrics / "retrieval.json", dataset.name, "retrieval", reason)
-        _write_hits(layout, torch.empty(0, SHOWN), cached.image_of_text)
+        write_absent(paths.metrics / "retrieval.json", dataset.name, "retrieval", reason)
+        _write_hits(paths, torch.empty(0, NUM_HITS_SHOWN), cached.image_of_text)
         return
-    trained = RunRecord.read(layout.student).fusion_is_trained
-    count = min(options.rerank, cached.size) if trained else 0
-    if options.rerank and not trained:
-        logger.info("the student's fusion was not trained: nothing is re-ranked")
-    model = load_student(params, layout)
-    student = run_student(params, layout, model, "test", dense=count > 0)
-    theirs = None
-    if cached.teacher is not None:  # first, as only the student's similarities are needed later
-        theirs = retrieval_metrics(_similarity(cached.teacher, cached.texts), cached.image_of_text)
-    similarity = _similarity(student.embedding, cached.texts)
-    own = retrieval_metrics(similarity, cached.image_of_text)
+    fusion_is_trained = RunRecord.read(paths.student).fusion_is_trained
+    count = min(options.rerank, cached.size) if fusion_is_trained else 0
+    if options.rerank and not fusion_is_trained:
+        logger.info("no re-ranking: the student's fusion was not trained")
+    model = load_student(params, paths)
+    output = run_student(params, paths, model, "test", dense=count > 0)
+    teacher = None
+    if cached.teacher is not None:  # first: only the student's similarities are needed later
+        teacher = retrieval_metrics(_similarity(cached.teacher, cached.texts), cached.image_of_text)
+    similarity = _similarity(output.embedding, cached.texts)
+    student = retrieval_metrics(similarity, cached.image_of_text)
     result: dict[str, Any] = {
         **compare(
-            theirs, own, cached.size, options.bootstrap_samples,
+            teacher,
+            student,
+            cached.size,
+            options.bootstrap_samples,
             counts={"images": cached.size, "texts": len(cached.captions)},
         ),
         **protocol(
-            "retrieval", images_part(dataset, layout.images, len(cached.captions)),
+            "retrieval",
+            images_part(dataset, paths.images, len(cached.captions)),
             "R@k with any match among the first k",
-            transform=model.transform, bootstrap_samples=options.bootstrap_samples,
+            transform=model.transform,
+            bootstrap_samples=options.bootstrap_samples,
         ),
-    }  # fmt: skip
-    if count:
-        assert student.dense is not None
-        fused = rerank(
-            model.student.fusion, student.dense, cached.texts, similarity, cached.image_of_text,
-            count, model.device,
-        )  # fmt: skip
-        result["reranked"] = gains(own, fused, cached.size, options.bootstrap_samples) | {
-            "count": count
-        }
-    write_json(layout.metrics / "retrieval.json", {dataset.name: result})
-    _write_hits(layout, first_hits(similarity.T, SHOWN), cached.image_of_text)
-    for way, words in (("i2t", "image to text"), ("t2i", "text to image")):
-        on_progress = [
-            f"{who} {result[who][f'{way}_r5']:.3f}"
-            for who in ("student", "teacher")
-            if who in result
-        ]
-        logger.info("R@5 %s: %s", words, ", ".join(on_progress))
+    }
+    if output.dense is not None:
+        reranked = rerank(
+            model.student.fusion,
+            output.dense,
+            cached.texts,
+            similarity,
+            cached.image_of_text,
+            count,
+            model.device,
+        )
+        result["reranked"] = gains(student, reranked, cached.size, options.bootstrap_samples)
+        result["reranked"]["count"] = count
+    write_json(paths.metrics / "retrieval.json", {dataset.name: result})
+    _write_hits(paths, first_hits(similarity.T, NUM_HITS_SHOWN), cached.image_of_text)
+    for key, direction in (("i2t_r5", "image to text"), ("t2i_r5", "text to image")):
+        models = [name for name in ("student", "teacher") if name in result]
+        values = [f"{name} {result[name][key]:.3f}" for name in models]
+        logger.info("R@5 %s: %s", direction, ", ".join(values))
 
 
 def _similarity(images: Tensor, texts: Tensor) -> Tensor:
-    """Images against texts, [N, M]."""
+    """Cosines [N, M] of unit image embeddings [N, D] and unit text embeddings [M, D]."""
     return (texts @ images.T).T
 
 
-def _write_hits(layout: Layout, hits: Tensor, image_of_text: Tensor) -> None:
+def _write_hits(paths: Layout, hits: Tensor, image_of_text: Tensor) -> None:
     write_arrays(
-        layout.evaluation / "retrieval" / "hits.npz",
+        paths.evaluation / "retrieval" / "hits.npz",
         hits=hits.to(torch.int32),
         image_of_text=image_of_text,
     )

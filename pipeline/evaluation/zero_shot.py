@@ -1,5 +1,7 @@
-"""Stage `zero_shot`: classification by class names that neither teacher nor student was trained to
-tell apart.
+"""Stage `zero_shot`: classification by class names, teacher against student.
+
+Protocol of CLIP (Radford et al., 2021, arXiv:2103.00020, section 3.1): the weights of a class are
+the mean of its prompts' text embeddings; an image belongs to the class of the largest cosine.
 """
 
 from __future__ import annotations
@@ -27,85 +29,103 @@ from pipeline.evaluation.shared.embeddings import (
     write_arrays,
 )
 from pipeline.evaluation.shared.protocol import classes_part, images_part, protocol
-from pipeline.evaluation.shared.zero_shot_weights import class_embeddings
+from pipeline.evaluation.shared.zero_shot_weights import zero_shot_weights
 from pipeline.storage.files import write_json, write_text
 
 logger = logging.getLogger(__name__)
 
 
-def zero_shot(params: Params, layout: Layout) -> None:
-    """Writes `metrics/zero_shot.json`, and predictions for the report and `dvc plots`.
+def zero_shot(params: Params, paths: Layout) -> None:
+    """Writes `metrics/zero_shot.json`, and predictions for the report and for `dvc plots`.
 
-    A data set without labels has nothing to classify; metrics and log say so.
+    A data set without labels has no metrics; the file and the log give the reason.
 
     Raises:
-        KdeovError: Unknown templates or classes, or inputs that do not fit together.
+        KdeovError: Templates or classes are unknown, or inputs do not fit together.
     """
     options = params.zero_shot
     prompts = templates(options.templates)
-    dataset = Dataset.read(layout.images)
+    dataset = Dataset.read(paths.images)
     classes = prompt_classes(dataset.classes, options.class_names) if dataset.classes else None
-    cached = read_split(params, layout, "test")
+    cached = read_split(params, paths, "test")
     if classes is None or cached.labels is None:
-        who = f"some test image of {dataset.name}" if dataset.classes else dataset.name
-        _write_nothing(layout, dataset.name, f"{who} has no labels")
+        owner = f"a test image of {dataset.name}" if dataset.classes else dataset.name
+        _write_absent(paths, dataset.name, f"{owner} has no labels")
         return
-    labels, rows = _relabel(cached.labels, classes)
-    if not len(rows):
+    labels, images = _relabel(cached.labels, classes)
+    if not len(images):
         reason = "zero_shot.class_names leaves out the classes of all test images"
-        _write_nothing(layout, dataset.name, reason)
+        _write_absent(paths, dataset.name, reason)
         return
-    model = load_student(params, layout)
-    vectors = class_embeddings(model.text_encoder, classes.names, prompts, layout.heads)
-    embeddings = {"student": run_student(params, layout, model, "test").embedding}
+    model = load_student(params, paths)
+    weights = zero_shot_weights(model.text_encoder, classes.names, prompts, paths.zero_shot_weights)
+    embeddings = {"student": run_student(params, paths, model, "test").embedding}
     if cached.teacher is not None:
         embeddings["teacher"] = cached.teacher
-    logits = {who: images[rows] @ vectors.T for who, images in embeddings.items()}
+    logits = {name: embedding[images] @ weights.T for name, embedding in embeddings.items()}
     held_out = [n for n, label in enumerate(classes.labels) if label in dataset.held_out_labels]
-    scores = {who: classification(values, labels, held_out) for who, values in logits.items()}
+    scores = {name: classification(values, labels, held_out) for name, values in logits.items()}
     result = {
         **compare(
-            scores.get("teacher"), scores["student"], len(rows), options.bootstrap_samples,
-            counts={"count": len(rows)},
+            scores.get("teacher"),
+            scores["student"],
+            len(images),
+            options.bootstrap_samples,
+            counts={"count": len(images)},
         ),
         "classes": len(classes.names),
         "held_out_classes": len(held_out),
-        "left_out": cached.size - len(rows),
+        "left_out": cached.size - len(images),
         "class_names": classes.digest,
         **protocol(
-            "zero-shot", images_part(dataset, layout.images),
-            *_parts(classes, held_out, options.templates, prompts),
-            transform=model.transform, bootstrap_samples=options.bootstrap_samples,
+            "zero-shot",
+            images_part(dataset, paths.images),
+            *_protocol_parts(classes, held_out, options.templates, prompts),
+            transform=model.transform,
+            bootstrap_samples=options.bootstrap_samples,
         ),
-    }  # fmt: skip
+    }
     if cached.teacher is None:
-        result |= _teacher_elsewhere(params, layout, classes, vectors)
-    write_json(layout.metrics / "zero_shot.json", {dataset.name: result})
-    predicted = {who: values.argmax(dim=1) for who, values in logits.items()}
+        result |= _teacher_on_other_split(params, paths, classes, weights)
+    write_json(paths.metrics / "zero_shot.json", {dataset.name: result})
+    predicted = {name: values.argmax(dim=1) for name, values in logits.items()}
     write_arrays(
-        layout.evaluation / "zero_shot" / "predictions.npz",
-        images=rows, labels=labels, names=classes.names, vectors=vectors, **predicted,
-    )  # fmt: skip
+        paths.evaluation / "zero_shot" / "predictions.npz",
+        images=images,
+        labels=labels,
+        names=classes.names,
+        weights=weights,
+        **predicted,
+    )
     write_text(
-        layout.evaluation / "zero_shot" / "confusion.csv",
+        paths.evaluation / "zero_shot" / "confusion.csv",
         _confusion(classes.names, labels, predicted["student"]),
     )
     logger.info(
-        "top-1: %s", ", ".join(f"{who} {result[who]['top1']:.3f}" for who in sorted(embeddings))
+        "zero-shot top-1: %s",
+        ", ".join(f"{name} {result[name]['top1']:.3f}" for name in sorted(embeddings)),
     )
 
 
 def _relabel(labels: Tensor, classes: PromptClasses) -> tuple[Tensor, Tensor]:
-    """The numbers of the images whose class is kept, and their labels among the kept classes."""
-    place = torch.full((int(labels.max()) + 1,), -1)
+    """Selects the images whose class stands in prompts.
+
+    Args:
+        labels: [N] class numbers of the data set.
+        classes: K classes.
+
+    Returns:
+        [n] labels from 0 to K - 1, and [n] image numbers.
+    """
+    new_labels = torch.full((int(labels.max()) + 1,), -1)
     for new, old in enumerate(classes.labels):
-        if old < len(place):
-            place[old] = new
-    rows = torch.nonzero(place[labels] >= 0).flatten()
-    return place[labels][rows], rows
+        if old < len(new_labels):
+            new_labels[old] = new
+    images = torch.nonzero(new_labels[labels] >= 0).flatten()
+    return new_labels[labels][images], images
 
 
-def _parts(
+def _protocol_parts(
     classes: PromptClasses, held_out: list[int], set_name: str, prompts: tuple[str, ...]
 ) -> list[str]:
     parts = [classes_part(classes.names)]
@@ -115,30 +135,33 @@ def _parts(
     return [*parts, f"class names {classes.digest[:8]}"] if classes.digest else parts
 
 
-def _teacher_elsewhere(
-    params: Params, layout: Layout, classes: PromptClasses, vectors: Tensor
+def _teacher_on_other_split(
+    params: Params, paths: Layout, classes: PromptClasses, weights: Tensor
 ) -> dict[str, Any]:
-    """The teacher's own accuracy on a split that it has seen, where there is one with labels."""
+    """The teacher's metrics on the first split, `val` or `train`, that has labels and teacher
+    embeddings; empty if neither has.
+    """
     for split in ("val", "train"):
-        cached: CachedSplit = read_split(params, layout, split)
+        cached: CachedSplit = read_split(params, paths, split)
         if cached.teacher is None or cached.labels is None:
             continue
-        labels, rows = _relabel(cached.labels, classes)
-        if len(rows):
-            scores = classification(cached.teacher[rows] @ vectors.T, labels)
-            own = compare(None, scores, len(rows), params.zero_shot.bootstrap_samples)["student"]
-            return {"teacher_on": {"split": split, **own, "count": len(rows)}}
+        labels, images = _relabel(cached.labels, classes)
+        if len(images):
+            scores = classification(cached.teacher[images] @ weights.T, labels)
+            samples = params.zero_shot.bootstrap_samples
+            # `compare` with one model; the key of that model is `student`
+            values = compare(None, scores, len(images), samples)["student"]
+            return {"teacher_on": {"split": split, **values, "count": len(images)}}
     return {}
 
 
-def _write_nothing(layout: Layout, dataset: str, reason: str) -> None:
-    write_absent(layout.metrics / "zero_shot.json", dataset, "zero-shot classification", reason)
-    out = layout.evaluation / "zero_shot"
-    write_text(out / "confusion.csv", "actual,predicted\n")
+def _write_absent(paths: Layout, dataset: str, reason: str) -> None:
+    write_absent(paths.metrics / "zero_shot.json", dataset, "zero-shot classification", reason)
+    write_text(paths.evaluation / "zero_shot" / "confusion.csv", "actual,predicted\n")
 
 
-def _confusion(classes: list[str], labels: torch.Tensor, predicted: torch.Tensor) -> str:
-    """One row an image, as `dvc plots` counts them."""
+def _confusion(classes: list[str], labels: Tensor, predicted: Tensor) -> str:
+    """CSV with a line an image; `dvc plots` counts them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["actual", "predicted"])

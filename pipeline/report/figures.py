@@ -1,4 +1,4 @@
-"""The report's figures as PNG bytes, the same for the same numbers."""
+"""Figures of the report, as PNG or JPEG bytes; equal numbers give equal bytes."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-STUDENT, TEACHER, GREY = "#0f766e", "#b45309", "#64748b"
-POINTS: dict[str, Any] = {"marker": "o", "markersize": 3}  # one epoch makes no line
+STUDENT_COLOR, TEACHER_COLOR, GRAY = "#0f766e", "#b45309", "#64748b"
+POINTS: dict[str, Any] = {"marker": "o", "markersize": 3}  # a single epoch is visible too
 
 
 def training_curves(history: list[dict[str, float]]) -> bytes:
-    """Loss, validation cosine and learning rate by epoch."""
+    """Loss, validation cosine and learning rate by epoch, as PNG.
+
+    Args:
+        history: The rows of `metrics/history.csv`.
+    """
     figure = Figure(figsize=(10.5, 3), layout="constrained")
     loss, cosine, rate = figure.subplots(1, 3)
     epochs = [row["epoch"] for row in history]
-    totals, losses = ([row[key] for row in history] for key in ("train_total", "val_loss"))
-    loss.plot(epochs, totals, label="training", color=GREY, **POINTS)
-    loss.plot(epochs, losses, label="validation (feature)", color=STUDENT, **POINTS)
+    train_loss, val_loss = ([row[key] for row in history] for key in ("train_total", "val_loss"))
+    loss.plot(epochs, train_loss, label="training, all terms", color=GRAY, **POINTS)
+    loss.plot(epochs, val_loss, label="validation, feature term", color=STUDENT_COLOR, **POINTS)
     loss.set_title("loss")
     loss.legend(frameon=False)
-    cosine.plot(epochs, [row["val_cosine"] for row in history], color=STUDENT, **POINTS)
+    cosine.plot(epochs, [row["val_cosine"] for row in history], color=STUDENT_COLOR, **POINTS)
     cosine.set_title("cosine with the teacher, validation")
-    rate.plot(epochs, [row["learning_rate"] for row in history], color=GREY, **POINTS)
+    rate.plot(epochs, [row["learning_rate"] for row in history], color=GRAY, **POINTS)
     rate.set_title("learning rate")
     for axes in (loss, cosine, rate):
         axes.set_xlabel("epoch")
@@ -38,7 +42,13 @@ def training_curves(history: list[dict[str, float]]) -> bytes:
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> bytes:
-    """Rows are true classes, columns what the student says; shares of each row."""
+    """The confusion matrix as PNG: row i, column j is the share of class i classified as j.
+
+    Args:
+        labels: [N] class numbers.
+        predicted: [N] predicted class numbers.
+        classes: Class names.
+    """
     count = len(classes)
     matrix = np.zeros((count, count))
     np.add.at(matrix, (labels, predicted), 1)
@@ -48,8 +58,8 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: Sequenc
     axes = figure.subplots()
     image = axes.imshow(matrix, cmap="BuGn", vmin=0, vmax=1)
     figure.colorbar(image, shrink=0.5, label="share of the class")
-    axes.set_xlabel("student says")
-    axes.set_ylabel("class")
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
     if count <= 80:
         axes.set_xticks(range(count), classes, rotation=90, fontsize=6)
         axes.set_yticks(range(count), classes, fontsize=6)
@@ -57,11 +67,17 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: Sequenc
 
 
 def heat_overlay(image: Image.Image, heat: np.ndarray, side: int) -> bytes:
-    """An image with its heat map over it; the map [h, w] is scaled to its own range."""
+    """An image blended with its heat map, as PNG of `side` x `side` pixels.
+
+    Args:
+        image: A square image.
+        heat: [h, w] heat map; its minimum and maximum become the ends of the color scale.
+        side: Pixels.
+    """
     low, high = float(heat.min()), float(heat.max())
     scaled = (heat - low) / max(high - low, 1e-6)
-    colours = np.asarray(mpl.colormaps["inferno"](scaled))[..., :3]
-    layer = Image.fromarray((colours * 255).astype(np.uint8)).resize(
+    colors = np.asarray(mpl.colormaps["inferno"](scaled))[..., :3]
+    layer = Image.fromarray((colors * 255).astype(np.uint8)).resize(
         (side, side), Image.Resampling.BICUBIC
     )
     base = image.resize((side, side), Image.Resampling.BICUBIC)
@@ -69,14 +85,14 @@ def heat_overlay(image: Image.Image, heat: np.ndarray, side: int) -> bytes:
 
 
 def image_png(image: Image.Image) -> bytes:
-    """An image as PNG."""
+    """Encodes an image as PNG."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
 def image_jpeg(image: Image.Image, side: int) -> bytes:
-    """A square thumbnail as JPEG."""
+    """Encodes a thumbnail of `side` x `side` pixels as JPEG."""
     buffer = io.BytesIO()
     image.resize((side, side), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()

@@ -1,12 +1,12 @@
-"""The images of the report: what the student looks at, and what texts find."""
+"""Images of the report: heat maps of the student, and the first hits of captions."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,26 +20,60 @@ from pipeline.config.paths import Layout
 from pipeline.data.paired_shards import open_cache
 from pipeline.report.figures import heat_overlay, image_jpeg, image_png
 
-SIDE = 160  # pixels of the images on the page
-THUMBNAIL = 96
+IMAGE_SIDE, THUMBNAIL_SIDE = 160, 96  # pixels
+
+
+@dataclass
+class Example:
+    """An image with the student's heat map of a text.
+
+    Attributes:
+        text: Class name or caption of the image.
+        image: PNG.
+        heat: PNG of the image with its heat map.
+        predictions: Predicted class name by model; empty for captions.
+    """
+
+    text: str
+    image: bytes
+    heat: bytes
+    predictions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Query:
+    """A caption with its first hits.
+
+    Attributes:
+        caption: The caption.
+        is_found: Whether its own image is the first hit.
+        hits: JPEG thumbnails, each with whether it is the caption's own image.
+    """
+
+    caption: str
+    is_found: bool
+    hits: list[tuple[bytes, bool]]
 
 
 class Gallery:
-    """The test split: all captions, and those images that are kept, with the teacher's vectors of
-    their captions.
+    """The test split: all captions, and the images that were loaded by number.
+
+    Args:
+        params: Params of the run.
+        paths: Paths of the checkout.
     """
 
-    def __init__(self, params: Params, layout: Layout) -> None:
-        self._shards = open_cache(params, layout, "test")
+    def __init__(self, params: Params, paths: Layout) -> None:
+        self._shards = open_cache(params, paths, "test")
         self._samples: dict[int, PairedSample] = {}
 
     @cached_property
     def captions(self) -> list[str]:
-        """Of all images, in order."""
+        """The captions of all images, in order."""
         return [caption for sample in self._shards for caption in sample.captions]
 
-    def keep(self, numbers: Iterable[int]) -> None:
-        """Reads the images of these numbers, which then can be asked for."""
+    def load(self, numbers: Iterable[int]) -> None:
+        """Reads the images of these numbers from their shards; others stay on disk."""
         missing = np.array(sorted(set(numbers) - self._samples.keys()), dtype=int)
         bounds = self._shards.offsets
         for shard, (first, last) in enumerate(pairwise(bounds.tolist())):
@@ -47,8 +81,13 @@ class Gallery:
             if within:
                 self._samples |= self._shards.read(shard, within.__contains__)
 
+    @property
+    def loaded(self) -> list[int]:
+        """Numbers of the images in memory, sorted."""
+        return sorted(self._samples)
+
     def __getitem__(self, number: int) -> Image.Image:
-        """The centred square that both models see."""
+        """The central square of a loaded image, which both models see."""
         image = Image.open(io.BytesIO(self._samples[number].jpeg)).convert("RGB")
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -58,98 +97,111 @@ class Gallery:
         return len(self._shards)
 
     def first_caption(self, number: int) -> tuple[str, Tensor]:
-        """An image's first caption and its vector [D]."""
+        """The first caption of a loaded image, and the teacher's embedding [D] of it."""
         sample = self._samples[number]
         return sample.captions[0], torch.from_numpy(sample.text_embeddings[0].astype(np.float32))
 
 
+@dataclass
+class _Choice:
+    """The image of an example, its text, and the text's embedding [D]."""
+
+    number: int
+    text: str
+    embedding: Tensor
+    predictions: dict[str, str] = field(default_factory=dict)
+
+
 def examples(
     count: int, predictions: dict[str, np.ndarray] | None, gallery: Gallery, model: KDEOVModel
-) -> list[dict[str, Any]]:
-    """Images with the heat map of their class or caption: half of them right, half wrong where
-    there are such; none where images have neither.
+) -> list[Example]:
+    """Images with the heat map of their class name or first caption.
 
     Args:
-        count: How many at most.
-        predictions: What `zero_shot` wrote, where it did.
+        count: Largest number of examples. With predictions, up to half of them are images that
+            the student classified wrongly.
+        predictions: The arrays that `zero_shot` wrote; None if the data set has no labels.
         gallery: The test split.
         model: The student.
+
+    Returns:
+        The examples; none if the images have neither labels nor captions.
     """
-    shown = []
-    chosen = _chosen(count, predictions, gallery)
-    gallery.keep(number for number, _ in chosen)
-    for number, about in chosen:
-        image = gallery[number]
-        heat = model.heatmap(image, about.pop("vector")[None])[0, 0].cpu().numpy()
-        about["image"] = image_png(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-        about["heat"] = heat_overlay(image, heat, SIDE)
-        shown.append(about)
-    return shown
+    choices = (
+        _labelled(count, predictions)
+        if predictions is not None
+        else _captioned(min(count, len(gallery)), gallery)
+    )
+    gallery.load(choice.number for choice in choices)
+    found = []
+    for choice in choices:
+        image = gallery[choice.number]
+        heat = model.heatmap(image, choice.embedding[None])[0, 0].cpu().numpy()
+        found.append(
+            Example(
+                text=choice.text,
+                image=image_png(image.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BICUBIC)),
+                heat=heat_overlay(image, heat, IMAGE_SIDE),
+                predictions=choice.predictions,
+            )
+        )
+    return found
 
 
-def _chosen(
-    count: int, predictions: dict[str, np.ndarray] | None, gallery: Gallery
-) -> list[tuple[int, dict[str, Any]]]:
-    """Numbers of images, and for each its text, the text's vector and what the models say."""
-    if predictions is None:
-        if not gallery.captions:
-            return []
-        chosen = []
-        numbers = spread(np.arange(len(gallery)), min(count, len(gallery)))
-        gallery.keep(numbers)
-        for number in numbers:
-            text, vector = gallery.first_caption(number)
-            chosen.append((number, {"text": text, "vector": vector}))
-        return chosen
+def _captioned(count: int, gallery: Gallery) -> list[_Choice]:
+    if not gallery.captions:
+        return []
+    numbers = evenly_spaced(np.arange(len(gallery)), count)
+    gallery.load(numbers)
+    return [_Choice(number, *gallery.first_caption(number)) for number in numbers]
+
+
+def _labelled(count: int, predictions: dict[str, np.ndarray]) -> list[_Choice]:
     labels, names = predictions["labels"], predictions["names"]
     right = np.flatnonzero(predictions["student"] == labels)
     wrong = np.flatnonzero(predictions["student"] != labels)
-    rows = spread(wrong, min(len(wrong), count // 2))
-    rows = spread(right, min(len(right), count - len(rows))) + rows
+    rows = evenly_spaced(wrong, min(len(wrong), count // 2))
+    rows = evenly_spaced(right, min(len(right), count - len(rows))) + rows
+    models = [model for model in ("teacher", "student") if model in predictions]
     return [
-        (
+        _Choice(
             int(predictions["images"][row]),
-            {
-                "text": str(names[labels[row]]),
-                "vector": torch.from_numpy(predictions["vectors"][labels[row]]),
-                "said": {
-                    who: str(names[predictions[who][row]])
-                    for who in ("teacher", "student")
-                    if who in predictions
-                },
-            },
+            str(names[labels[row]]),
+            torch.from_numpy(predictions["weights"][labels[row]]),
+            {model: str(names[predictions[model][row]]) for model in models},
         )
         for row in rows
     ]
 
 
-def queries(count: int, hits: dict[str, np.ndarray], gallery: Gallery) -> list[dict[str, Any]]:
-    """Captions with their first hits: some found at the first place, some not among the shown.
+def queries(count: int, hits: dict[str, np.ndarray], gallery: Gallery) -> list[Query]:
+    """Captions with their first hits.
 
     Args:
-        count: How many of each kind at most.
-        hits: What `retrieval` wrote.
+        count: Largest number of captions whose own image is the first hit, and of captions whose
+            own image is not among the hits.
+        hits: The arrays that `retrieval` wrote.
         gallery: The test split.
     """
     own, found = hits["image_of_text"], hits["hits"]
     first = np.flatnonzero(found[:, 0] == own)
     missed = np.flatnonzero((found != own[:, None]).all(axis=1))
-    texts = spread(first, min(len(first), count)) + spread(missed, min(len(missed), count))
-    gallery.keep(found[texts].flatten().tolist())
+    texts = evenly_spaced(first, min(len(first), count))
+    texts += evenly_spaced(missed, min(len(missed), count))
+    gallery.load(found[texts].flatten().tolist())
     return [
-        {
-            "caption": gallery.captions[t],
-            "hit": bool(found[t, 0] == own[t]),
-            "hits": [
-                {"image": image_jpeg(gallery[int(n)], THUMBNAIL), "right": bool(n == own[t])}
-                for n in found[t]
+        Query(
+            caption=gallery.captions[t],
+            is_found=bool(found[t, 0] == own[t]),
+            hits=[
+                (image_jpeg(gallery[int(n)], THUMBNAIL_SIDE), bool(n == own[t])) for n in found[t]
             ],
-        }
+        )
         for t in texts
     ]
 
 
-def spread(numbers: np.ndarray, count: int) -> list[int]:
-    """Some of the numbers, evenly spread."""
-    places = np.linspace(0, len(numbers) - 1, count).astype(int)
-    return [int(numbers[place]) for place in places]
+def evenly_spaced(numbers: np.ndarray, count: int) -> list[int]:
+    """Picks `count` of the numbers at even distances, the first and the last among them."""
+    positions = np.linspace(0, len(numbers) - 1, count).astype(int)
+    return [int(numbers[position]) for position in positions]

@@ -1,4 +1,4 @@
-"""Stage `report`: one page that needs nothing but itself, and the same in MLflow."""
+"""Stage `report`: a self-contained HTML page, and the MLflow run."""
 
 from __future__ import annotations
 
@@ -16,53 +16,65 @@ from pipeline.config.teacher_params import TeacherParams
 from pipeline.evaluation.shared.embeddings import load_student, read_arrays
 from pipeline.evaluation.shared.reranking import gain_verdict, rerank_verdict
 from pipeline.report.figures import confusion_matrix, training_curves
-from pipeline.report.gallery import Gallery, examples, queries
+from pipeline.report.gallery import Example, Gallery, Query, examples, queries
 from pipeline.report.publish import publish_or_warn
-from pipeline.report.results import RERANKED, Results, Value, gain, pace, percent, score
+from pipeline.report.results import (
+    RERANK_METRICS,
+    MetricValue,
+    Results,
+    format_gain,
+    format_percent,
+    format_score,
+    format_speedup,
+)
 from pipeline.storage.files import write_text, writing, writing_folder
+from pipeline.tracking.target import TrackingTarget
 
 TEACHERS = set(get_args(TeacherParams.model_fields["source"].annotation))
 
 
-def report(params: Params, layout: Layout) -> None:
+def report(params: Params, paths: Layout) -> None:
     """Writes `out/report/index.html` and its figures, then publishes the run to MLflow.
 
+    If MLflow cannot be written, the log has a warning and `kdeov publish` does it later.
+
     Raises:
-        KdeovError: A result is missing.
+        KdeovError: A result is missing, or `tracking.uri` is wrong.
     """
-    results = Results.read(params, layout)
+    TrackingTarget.of(params.tracking, paths)  # a wrong address fails before any work
+    results = Results.read(params, paths)
     predictions = (
-        read_arrays(layout.evaluation / "zero_shot" / "predictions.npz")
+        read_arrays(paths.evaluation / "zero_shot" / "predictions.npz")
         if results.zero_shot
         else None
     )
-    gallery = Gallery(params, layout)
+    gallery = Gallery(params, paths)
     figures = {"training_curves": training_curves(results.history)}
     if predictions is not None:
         figures["confusion_matrix"] = confusion_matrix(
             predictions["labels"], predictions["student"], predictions["names"].tolist()
         )
     count = params.report.examples
-    seen = examples(count, predictions, gallery, load_student(params, layout))
-    figures |= {f"heat_map_{n}": example["heat"] for n, example in enumerate(seen)}
-    found = []
+    heat_maps = examples(count, predictions, gallery, load_student(params, paths))
+    figures |= {f"heat_map_{n}": example.heat for n, example in enumerate(heat_maps)}
+    captions: list[Query] = []
     if results.retrieval:
-        hits = read_arrays(layout.evaluation / "retrieval" / "hits.npz")
-        found = queries(max(2, count // 2), hits, gallery)
-    page = _page(results, figures, seen, found)
-    with writing_folder(layout.report.parent) as folder:
-        write_text(folder / layout.report.name, page)
+        hits = read_arrays(paths.evaluation / "retrieval" / "hits.npz")
+        captions = queries(max(2, count // 2), hits, gallery)
+    page = _page(results, figures, heat_maps, captions)
+    with writing_folder(paths.report.parent) as folder:
+        write_text(folder / paths.report.name, page)
         for name, png in figures.items():
             with writing(folder / "figures" / f"{name}.png") as file:
                 file.write(png)
-    publish_or_warn(params, layout)
+    publish_or_warn(params, paths)
 
 
 def _page(
     results: Results,
     figures: dict[str, bytes],
-    seen: list[dict[str, Any]],
-    found: list[dict[str, Any]],
+    heat_maps: list[Example],
+    captions: list[Query],
 ) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -70,7 +82,12 @@ def _page(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters |= {"score": score, "gain": gain}
+    environment.filters |= {
+        "score": format_score,
+        "gain": format_gain,
+        "png": _inline,
+        "jpeg": _inline_jpeg,
+    }
     return environment.get_template("report.html.j2").render(
         run=results.run,
         dataset=results.dataset,
@@ -88,23 +105,17 @@ def _page(
         efficiency=_towers(results),
         threads=results.efficiency["threads"],
         file_bytes=results.efficiency["student"]["file_bytes"],
-        curves=_inline(figures["training_curves"]),
-        confusion=_inline(figures["confusion_matrix"]) if "confusion_matrix" in figures else None,
-        examples=[
-            {"said": {}, **e, "image": _inline(e["image"]), "heat": _inline(e["heat"])}
-            for e in seen
-        ],
-        queries=[
-            {**q, "hits": [{**h, "image": _inline(h["image"], "jpeg")} for h in q["hits"]]}
-            for q in found
-        ],
+        curves=figures["training_curves"],
+        confusion=figures.get("confusion_matrix"),
+        examples=heat_maps,
+        queries=captions,
         params=yaml.safe_dump(used_params(results.run.params), sort_keys=False),
     )
 
 
 def used_params(params: dict[str, Any]) -> dict[str, Any]:
-    """The params of a run in the order of the schema, without sections of other sources and parts
-    of other kinds of teachers.
+    """The params of a run in the order of the schema, without the parts of `prepare` and `teacher`
+    that belong to another source.
     """
     used = {}
     for name in (name for name in Params.model_fields if name in params):
@@ -120,15 +131,15 @@ def used_params(params: dict[str, Any]) -> dict[str, Any]:
 def _reranked(results: Results) -> list[dict[str, Any]]:
     scores = results.reranked
     rows = []
-    for key, label in RERANKED.items():
-        if (change := Value.of(scores, f"gain_{key}")) is not None:
-            before = Value.of(results.retrieval["student"], key)
+    for key, label in RERANK_METRICS.items():
+        if (change := MetricValue.of(scores, f"gain_{key}")) is not None:
+            before = MetricValue.of(results.retrieval["student"], key)
             verdict = gain_verdict(change.bounds) if change.bounds else ""
             rows.append(
                 {
                     "label": label,
                     "before": before,
-                    "after": Value.of(scores, key),
+                    "after": MetricValue.of(scores, key),
                     "gain": change,
                     "verdict": verdict,
                 }
@@ -176,24 +187,31 @@ def _cards(results: Results) -> list[dict[str, str]]:
         (results.retrieval, "i2t_r5", "image to text R@5"),
         (results.retrieval, "t2i_r5", "text to image R@5"),
     ):
-        if (own := Value.of(scores.get("student"), key)) is None:
+        if (own := MetricValue.of(scores.get("student"), key)) is None:
             continue
-        value, _, bounds = score(own).partition(" ")
-        teacher, share = (Value.of(scores.get(who), key) for who in ("teacher", "retained"))
+        value, _, bounds = format_score(own).partition(" ")
+        teacher, share = (
+            MetricValue.of(scores.get(column), key) for column in ("teacher", "retained")
+        )
         notes = [f"teacher {teacher.value:.3f}"] if teacher else []
-        notes += [f"retained {percent(share)}"] if share else []
+        notes += [f"retained {format_percent(share)}"] if share else []
         cards.append({"value": value, "bounds": bounds, "label": label, "note": ", ".join(notes)})
     reference = results.efficiency["reference"]
     millions = results.efficiency["student"]["parameters"] / 1e6
-    times, way = pace(reference["speedup"]).replace("x", "×", 1).split()
-    speed = f"one image of {reference['image_size']} px, this CPU"
+    ratio, direction = format_speedup(reference["speedup"]).replace("x", "×", 1).split()
+    speed = f"one image of {reference['image_size']} px on this CPU"
     for value, label, note in (
-        (f"{millions:.2f} M", "parameters", "of the image tower"),
-        (times, f"{way} than {reference['name']}", speed),
+        (f"{millions:.2f} M", "parameters", "in the image tower"),
+        (ratio, f"{direction} than {reference['name']}", speed),
     ):
         cards.append({"value": value, "bounds": "", "label": label, "note": note})
     return cards
 
 
+def _inline_jpeg(data: bytes) -> str:
+    return _inline(data, "jpeg")
+
+
 def _inline(data: bytes, kind: str = "png") -> str:
+    """A `data:` URL."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

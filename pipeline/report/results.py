@@ -1,4 +1,6 @@
-"""The published files of a run, read together: for the report, for MLflow and for the console."""
+"""The results of a run, read from the files of its stages: for the report, MLflow and `kdeov
+summary`.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,13 @@ import csv
 from dataclasses import dataclass
 from typing import Any
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from pipeline.artifacts.dataset import Dataset
 from pipeline.artifacts.run import RunRecord
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.evaluation.shared.class_names import require_same_names
-from pipeline.evaluation.shared.embeddings import ABSENT
+from pipeline.evaluation.shared.embeddings import ABSENT_KEY
 from pipeline.storage.files import read_json
 
 TASKS = {
@@ -20,8 +22,7 @@ TASKS = {
     "linear_probe": "linear probe",
     "retrieval": "retrieval",
 }
-EVALUATIONS = tuple(TASKS)
-ROWS = {
+METRIC_LABELS = {
     "zero_shot": {
         "top1": "zero-shot top-1",
         "top5": "zero-shot top-5",
@@ -34,8 +35,8 @@ ROWS = {
         "mean_per_class": "linear probe mean per class",
     },
     "retrieval": {
-        f"{way}_{name}": f"{text}, {label}"
-        for way, text in (("i2t", "image to text"), ("t2i", "text to image"))
+        f"{direction}_{name}": f"{text}, {label}"
+        for direction, text in (("i2t", "image to text"), ("t2i", "text to image"))
         for name, label in (
             ("r1", "R@1"),
             ("r5", "R@5"),
@@ -44,28 +45,34 @@ ROWS = {
         )
     },
 }
-RERANKED = {"t2i_r1": "R@1", "t2i_r5": "R@5", "t2i_r10": "R@10"}
-# What MLflow compares runs by: the teacher, shares and intervals of these, and all of the student.
-HEADLINES = {
+RERANK_METRICS = {"t2i_r1": "R@1", "t2i_r5": "R@5", "t2i_r10": "R@10"}
+# MLflow gets every metric of the student; of these, also the teacher's, the share and intervals.
+HEADLINE_METRICS = {
     "zero_shot": ("top1",),
     "linear_probe": ("top1",),
     "retrieval": ("i2t_r1", "i2t_r5", "t2i_r1", "t2i_r5"),
 }
 COLUMNS = ("teacher", "student", "retained")
-GROUPS = {"zero_shot": "zeroshot"}  # names of groups in MLflow that differ from the file's
+MLFLOW_GROUPS = {"zero_shot": "zeroshot"}  # where the group's name differs from the file's
 
 
 @dataclass(frozen=True)
-class Value:
-    """A number with its 95% interval, where it has one: a share, or else a rank."""
+class MetricValue:
+    """A metric with its 95% bootstrap interval.
+
+    Attributes:
+        value: A share (a recall, an accuracy, a ratio or a difference of them), or a rank.
+        bounds: The interval, (low, high), in the unit of the value; None if there is none.
+        is_rank: Whether the value is a rank.
+    """
 
     value: float
     bounds: tuple[float, float] | None
-    rank: bool = False
+    is_rank: bool = False
 
     @classmethod
-    def of(cls, scores: dict[str, Any] | None, key: str) -> Value | None:
-        """A metric of a model, or None where it has none."""
+    def of(cls, scores: dict[str, Any] | None, key: str) -> MetricValue | None:
+        """A metric by its key; None if it is missing or has no value."""
         if not scores or scores.get(key) is None:
             return None
         bounds = scores.get("interval", {}).get(key)
@@ -73,29 +80,36 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A line of the table of teacher against student; what is None is blank."""
+class ComparisonRow:
+    """A row of the table of teacher against student.
+
+    Attributes:
+        label: Name of the metric.
+        teacher: The teacher's value; None if there is none.
+        student: The student's value.
+        retained: The student's share of the teacher's value; None if there is none.
+    """
 
     label: str
-    teacher: Value | None
-    student: Value | None
-    retained: Value | None
+    teacher: MetricValue | None
+    student: MetricValue | None
+    retained: MetricValue | None
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that a run has to show.
+    """The results of all stages.
 
     Attributes:
         run: The student's record.
-        dataset: What it was tested on.
-        zero_shot: Of this data set, empty where there is nothing to classify.
-        linear_probe: Of this data set, empty where there is nothing to learn.
-        retrieval: Of this data set, empty where it has no captions.
-        absent: By evaluation, why it is empty.
+        dataset: The data set of training and test.
+        zero_shot: Metrics of this data set; empty if it has no labels.
+        linear_probe: Metrics of this data set; empty if there is no probe.
+        retrieval: Metrics of this data set; empty if it has no captions.
+        absent: By evaluation, the reason why its metrics are empty.
         efficiency: Sizes and latencies.
-        distill: The end of training.
-        history: One row an epoch.
+        distill: Metrics of the end of training.
+        history: The rows of `metrics/history.csv`, one an epoch.
     """
 
     run: RunRecord
@@ -109,159 +123,161 @@ class Results:
     history: list[dict[str, float]]
 
     @classmethod
-    def read(cls, params: Params, layout: Layout) -> Results:
-        """Reads what the stages wrote.
+    def read(cls, params: Params, paths: Layout) -> Results:
+        """Reads the results of the current student.
 
         Raises:
-            KdeovError: A file is missing, or shows another data set or other class names; names
-                the stage that makes it.
+            DataError: A file is missing, or holds metrics of another data set or of other class
+                names. The message names the stage to run.
         """
-        dataset = Dataset.read(layout.images)
-        scores = {name: _of(dataset, layout, name) for name in EVALUATIONS}
-        absent = {name: found.pop(ABSENT) for name, found in scores.items() if ABSENT in found}
+        dataset = Dataset.read(paths.images)
+        scores = {name: _read_metrics(dataset, paths, name) for name in TASKS}
+        absent = {
+            name: found.pop(ABSENT_KEY) for name, found in scores.items() if ABSENT_KEY in found
+        }
         if scores["zero_shot"]:
             require_same_names(params.zero_shot.class_names, scores["zero_shot"].get("class_names"))
-        curve = layout.metrics / "history.csv"
+        curve = paths.metrics / "history.csv"
         try:
             with open(curve, newline="") as file:
                 history = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
         except OSError as error:
-            raise KdeovError(f"{curve}: {error.strerror}; run `dvc repro distill`") from error
+            raise DataError(f"{curve}: {error.strerror}; run `dvc repro distill`") from error
         return cls(
-            run=RunRecord.read(layout.student),
+            run=RunRecord.read(paths.student),
             dataset=dataset,
             **scores,
             absent=absent,
-            efficiency=read_json(layout.metrics / "efficiency.json", "efficiency"),
-            distill=read_json(layout.metrics / "distill.json", "distill"),
+            efficiency=read_json(paths.metrics / "efficiency.json", "efficiency"),
+            distill=read_json(paths.metrics / "distill.json", "distill"),
             history=history,
         )
 
     @property
     def evaluations(self) -> dict[str, dict[str, Any]]:
-        """The metrics of each evaluation that this data set has."""
-        found = {name: getattr(self, name) for name in EVALUATIONS}
+        """The metrics by evaluation, without empty ones."""
+        found = {name: getattr(self, name) for name in TASKS}
         return {name: scores for name, scores in found.items() if scores}
 
     @property
     def reranked(self) -> dict[str, Any]:
-        """Of retrieval, empty where nothing was re-ranked."""
+        """Metrics after re-ranking; empty if nothing was re-ranked."""
         return self.retrieval.get("reranked", {})
 
-    def comparison(self) -> list[Row]:
-        """The table of teacher against student."""
+    def comparison(self) -> list[ComparisonRow]:
+        """The rows of the table of teacher against student."""
         return [
-            Row(label, *(Value.of(scores.get(who), key) for who in COLUMNS))
+            ComparisonRow(label, *(MetricValue.of(scores.get(column), key) for column in COLUMNS))
             for name, scores in self.evaluations.items()
-            for key, label in ROWS[name].items()
+            for key, label in METRIC_LABELS[name].items()
             if key in scores["student"]
         ]
 
     @property
     def has_teacher(self) -> bool:
-        """Whether the teacher has vectors of the test images, so that there are numbers of it."""
+        """Whether the cache holds teacher embeddings of the test images, and so metrics of it."""
         return any("teacher" in scores for scores in self.evaluations.values())
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Of the table of teacher against student; the student alone where there is no other."""
+        """Columns of that table; the student alone if the teacher has no metrics."""
         return COLUMNS if self.has_teacher else ("student",)
 
     def table(self) -> list[list[str]]:
-        """The rows of that table as people read them: a label, and a cell for each column."""
+        """The table as text: each row is a label and one cell a column."""
+        formats = {"teacher": format_score, "student": format_score, "retained": format_percent}
         return [
-            [
-                row.label,
-                *(
-                    (percent if who == "retained" else score)(getattr(row, who))
-                    for who in self.columns
-                ),
-            ]
+            [row.label, *(formats[column](getattr(row, column)) for column in self.columns)]
             for row in self.comparison()
         ]
 
     def remarks(self) -> list[str]:
-        """What is not in that table, and why."""
+        """Sentences on metrics that the table lacks, and on images left out."""
         lines = [f"No {TASKS[name]}: {reason}." for name, reason in self.absent.items()]
         if self.evaluations and not self.has_teacher:
             lines.append(
-                "Without the teacher: it has no vectors of the test images to compare with."
+                "No metrics of the teacher: there are no teacher embeddings of the test images."
             )
         if elsewhere := self.zero_shot.get("teacher_on"):
-            top1 = score(Value.of(elsewhere, "top1"))
-            lines.append(f"Zero-shot top-1 of the teacher on {elsewhere['split']}: {top1}.")
+            top1 = format_score(MetricValue.of(elsewhere, "top1"))
+            lines.append(
+                f"Zero-shot top-1 of the teacher on the {elsewhere['split']} split: {top1}."
+            )
         if left_out := self.zero_shot.get("left_out"):
-            lines.append(f"Images of classes that zero_shot.class_names leaves out: {left_out}.")
+            lines.append(
+                f"Zero-shot classification leaves out {left_out} images, of classes that "
+                "zero_shot.class_names maps to null."
+            )
         return lines
 
     def protocols(self) -> list[str]:
-        """What the numbers were measured with, a line an evaluation."""
+        """Protocol id and protocol of each evaluation, one a line."""
         return [f"{s['protocol_id']}  {s['protocol']}" for s in self.evaluations.values()]
 
     def metrics(self) -> dict[str, float]:
-        """Numbers under names that MLflow allows and groups.
+        """Metrics under names that MLflow groups.
 
-        `zeroshot/top1` is the student's, `zeroshot/teacher_top1` the teacher's; of the teacher,
-        shares and intervals there are the headlines alone.
+        `zeroshot/top1` is the student's value, `zeroshot/teacher_top1` the teacher's. The
+        teacher's values, shares and intervals are limited to `HEADLINE_METRICS`.
         """
         values: dict[str, float] = {}
         for name, scores in self.evaluations.items():
-            group = GROUPS.get(name, name)
-            for key in ROWS[name]:
-                if (own := Value.of(scores["student"], key)) is None:
+            group = MLFLOW_GROUPS.get(name, name)
+            for key in METRIC_LABELS[name]:
+                if (own := MetricValue.of(scores["student"], key)) is None:
                     continue
                 values[f"{group}/{key}"] = own.value
-                if key not in HEADLINES[name]:
+                if key not in HEADLINE_METRICS[name]:
                     continue
                 if own.bounds:
                     values[f"{group}/{key}_low"], values[f"{group}/{key}_high"] = own.bounds
-                for who in ("teacher", "retained"):
-                    if (other := Value.of(scores.get(who), key)) is not None:
-                        values[f"{group}/{who}_{key}"] = other.value
-        for key in RERANKED:
+                for column in ("teacher", "retained"):
+                    if (other := MetricValue.of(scores.get(column), key)) is not None:
+                        values[f"{group}/{column}_{key}"] = other.value
+        for key in RERANK_METRICS:
             if self.reranked:
                 values[f"retrieval/reranked_{key}"] = self.reranked[key]
                 values[f"retrieval/reranked_gain_{key}"] = self.reranked[f"gain_{key}"]
-        for who in ("student", "teacher", "reference"):
-            for key, value in (self.efficiency[who] or {}).items():
+        for tower in ("student", "teacher", "reference"):
+            for key, value in (self.efficiency[tower] or {}).items():
                 if not isinstance(value, str):
-                    values[f"efficiency/{who}_{key}"] = value
+                    values[f"efficiency/{tower}_{key}"] = value
         return values
 
 
-def score(value: Value | None) -> str:
-    """A share or a rank as people read it, `0.802 [0.778, 0.826]`; blank where there is none."""
-    return _shown(value, "{:,.0f}" if value and value.rank else "{:.3f}")
+def format_score(value: MetricValue | None) -> str:
+    """A share as `0.802 [0.778, 0.826]`, a rank as `4 [3, 5]`; empty for None."""
+    return _format(value, "{:,.0f}" if value and value.is_rank else "{:.3f}")
 
 
-def percent(value: Value | None) -> str:
-    """A share of the teacher's score as people read it, `98.2% [95.1, 101.0]`."""
-    text = _shown(value, "{:.1%}").replace("%,", ",").replace("%]", "]")
-    # a teacher that scores 0 in some bootstrap_samples leaves a share without bounds, not one that is sure
+def format_percent(value: MetricValue | None) -> str:
+    """A share of the teacher's value as `98.2% [95.1, 101.0]`; empty for None."""
+    text = _format(value, "{:.1%}").replace("%,", ",").replace("%]", "]")
+    # a teacher that scores 0 in a bootstrap sample leaves no interval; none is not a narrow one
     return f"{text} [no interval]" if value and not value.bounds else text
 
 
-def gain(value: Value | None) -> str:
-    """A difference of two shares as people read it, `+0.012 [-0.004, +0.028]`."""
-    return _shown(value, "{:+.3f}")
+def format_gain(value: MetricValue | None) -> str:
+    """A difference of two shares as `+0.012 [-0.004, +0.028]`; empty for None."""
+    return _format(value, "{:+.3f}")
 
 
-def pace(speedup: float) -> str:
-    """How many times faster one is than another, as people read it."""
+def format_speedup(speedup: float) -> str:
+    """A ratio of latencies as `16.5x faster` or `1.2x slower`."""
     return f"{speedup:.1f}x faster" if speedup >= 1 else f"{1 / speedup:.1f}x slower"
 
 
-def _shown(value: Value | None, form: str) -> str:
+def _format(value: MetricValue | None, form: str) -> str:
     if value is None:
         return ""
     bounds = f" [{', '.join(map(form.format, value.bounds))}]" if value.bounds else ""
     return form.format(value.value) + bounds
 
 
-def _of(dataset: Dataset, layout: Layout, name: str) -> dict[str, Any]:
-    """The metrics of a data set; empty where it has none, and there are none of another."""
-    path = layout.metrics / f"{name}.json"
+def _read_metrics(dataset: Dataset, paths: Layout, name: str) -> dict[str, Any]:
+    """Metrics of a data set in the file of a stage; empty if the file is."""
+    path = paths.metrics / f"{name}.json"
     found = read_json(path, name)
     if found and dataset.name not in found:
-        raise KdeovError(f"{path}: nothing of {dataset.name}; run `dvc repro {name}`")
+        raise DataError(f"{path}: no metrics of {dataset.name}; run `dvc repro {name}`")
     return found.get(dataset.name, {})

@@ -5,17 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.console import stdout
 from pipeline.evaluation.shared.reranking import gain_verdict, rerank_verdict
-from pipeline.report.results import RERANKED, Results, Value, gain, pace, score
+from pipeline.report.results import (
+    RERANK_METRICS,
+    MetricValue,
+    Results,
+    format_gain,
+    format_score,
+    format_speedup,
+)
 
-WIDTH = 110  # columns where there is no terminal to ask
+WIDTH = 110  # columns, if standard output is no terminal
 
 
 def print_summary(results: Results) -> None:
-    """Teacher against student, what re-ranking changes, and what the numbers were measured with."""
+    """Prints teacher against student, the gains of re-ranking, remarks, and protocols."""
     console = stdout if stdout.is_terminal else Console(width=WIDTH)
     for table in (_comparison(results), _reranking(results)):
         if table is not None:
@@ -29,15 +37,14 @@ def _comparison(results: Results) -> Table:
     for column in results.columns:
         table.add_column(column, justify="right")
     for row in results.table():
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     table.add_section()
-    for label, key, form in (
+    for label, key, template in (
         ("parameters", "parameters", "{:,}"),
-        ("one image", "latency_ms", "{:.1f} ms"),
+        ("latency of one image", "latency_ms", "{:.1f} ms"),
     ):
-        towers = {who: results.efficiency.get(who) for who in results.columns}
-        cells = [form.format(tower[key]) if tower else "" for tower in towers.values()]
-        table.add_row(label, *cells)
+        towers = [results.efficiency.get(column) for column in results.columns]
+        table.add_row(label, *(template.format(tower[key]) if tower else "" for tower in towers))
     return table
 
 
@@ -46,7 +53,7 @@ def _speed(results: Results) -> str:
     return (
         f"One image of {reference['image_size']} px: {reference['student_latency_ms']:.1f} ms, "
         f"{reference['name']} {reference['latency_ms']:.1f} ms; the student is "
-        f"{pace(reference['speedup'])}."
+        f"{format_speedup(reference['speedup'])}."
     )
 
 
@@ -58,23 +65,23 @@ def _reranking(results: Results) -> Table | None:
     table = _table(title, "text to image")
     for column in ("index", "re-ranked", "gain", "verdict"):
         table.add_column(column, justify="right")
-    for key, label in RERANKED.items():
-        change = Value.of(scores, f"gain_{key}")
+    for key, label in RERANK_METRICS.items():
+        change = MetricValue.of(scores, f"gain_{key}")
         table.add_row(
             label,
-            score(Value.of(results.retrieval["student"], key)),
-            score(Value.of(scores, key)),
-            gain(change),
+            escape(format_score(MetricValue.of(results.retrieval["student"], key))),
+            escape(format_score(MetricValue.of(scores, key))),
+            escape(format_gain(change)),
             gain_verdict(change.bounds) if change and change.bounds else "",
         )
     return table
 
 
 def _remarks(results: Results) -> list[str]:
-    """What is not in the tables, and why."""
+    """Speed, and why parts of the tables are missing."""
     remarks = [_speed(results), *results.remarks()]
     if results.retrieval and not results.run.fusion_is_trained:
-        remarks.append("Nothing is re-ranked: fusion was not trained (distill.losses.fusion is 0).")
+        remarks.append("No re-ranking: fusion was not trained (distill.losses.fusion is 0).")
     return remarks
 
 

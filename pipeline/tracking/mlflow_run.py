@@ -1,7 +1,7 @@
-"""The one MLflow run that belongs to a fingerprint, and epochs reported while they happen.
+"""The MLflow run of a fingerprint, and epochs logged to it while training runs.
 
-Files are the truth; MLflow shows them. Where it cannot be reached, training goes on; what it missed
-is told with a later epoch, or by `kdeov publish`. Only the process that drives training talks to
+There is one run a fingerprint. MLflow shows copies of files: if it cannot be reached, training goes
+on, and a later epoch or `kdeov publish` logs the rest. Only the process that drives training uses
 MLflow, never a worker.
 """
 
@@ -17,7 +17,8 @@ from pipeline.artifacts.run import RunRecord
 from pipeline.config.params import flatten
 from pipeline.config.paths import Layout
 from pipeline.config.provenance import git_state
-from pipeline.tracking.target import TrackingTarget, one_line, patience, tracking_errors
+from pipeline.tracking.compat import SOURCE_NAME_TAG
+from pipeline.tracking.target import TrackingTarget, one_line, request_limits, tracking_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,24 +27,33 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EpochMetrics = dict[str, float]
+"""Metrics of one epoch by column of `history.csv`; `epoch` counts from 1."""
 
-FINGERPRINT = "kdeov.fingerprint"
-AT_ONCE = 1000  # metrics that MLflow takes in one call
-ANSWER_S, RETRIES = 5, 1  # how long training waits for a server
-PAUSE = 20  # after a failure, times what it took: waiting costs training at most a twentieth
+FINGERPRINT_TAG = "kdeov.fingerprint"
+MAX_METRICS_PER_BATCH = 1000  # MLflow's limit for a call
+MAX_PARAMS_PER_BATCH = 100  # MLflow's limit for a call
+REQUEST_TIMEOUT_S, MAX_RETRIES = 5, 1  # of a request during training
+BACKOFF_FACTOR = 20  # pause after a failure, relative to its duration: costs at most 5% of the time
 
 
 def find_or_create_run(
     client: MlflowClient, experiment: str, fingerprint: str, name: str, tags: dict[str, str]
 ) -> Run:
-    """The one run of a fingerprint.
+    """Returns the run of a fingerprint; creates it if it is missing.
 
-    Where two drivers made one at the same moment, both find the older from then on, and the other
-    goes to MLflow's bin.
+    If two drivers created one at the same moment, both use the older; the other one is moved to
+    MLflow's trash.
+
+    Args:
+        client: MLflow's client.
+        experiment: Id of the experiment.
+        fingerprint: Fingerprint of the run.
+        name: Name of a new run.
+        tags: Tags of a new run.
     """
     runs = _runs(client, experiment, fingerprint)
     if not runs:
-        client.create_run(experiment, run_name=name, tags={FINGERPRINT: fingerprint, **tags})
+        client.create_run(experiment, run_name=name, tags={FINGERPRINT_TAG: fingerprint, **tags})
         runs = _runs(client, experiment, fingerprint)
     for double in runs[1:]:
         if not double.data.metrics:
@@ -52,46 +62,47 @@ def find_or_create_run(
 
 
 def _runs(client: MlflowClient, experiment: str, fingerprint: str) -> list[Run]:
-    """The oldest first."""
-    runs = client.search_runs([experiment], f"tags.`{FINGERPRINT}` = '{fingerprint}'")
+    """The runs of a fingerprint, oldest first."""
+    runs = client.search_runs([experiment], f"tags.`{FINGERPRINT_TAG}` = '{fingerprint}'")
     return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
 
 
 def log_history(
     client: MlflowClient,
     run_id: str,
-    rows: Collection[EpochMetrics],
-    ended: Mapping[int, int] | None = None,
+    history: Collection[EpochMetrics],
+    end_times: Mapping[int, int] | None = None,
 ) -> None:
-    """Logs rows that are not there yet: one point an epoch, however often this is called.
+    """Logs the epochs that the run lacks: one point an epoch, however often this is called.
 
     Args:
-        client: Of MLflow.
-        run_id: Where to.
-        rows: Of history.
-        ended: When epochs ended, in milliseconds; where that is not known, they end now. MLflow
-            takes the same point at the same time for the same one, should an answer get lost.
+        client: MLflow's client.
+        run_id: Id of the run.
+        history: Epochs.
+        end_times: End of each epoch in milliseconds since 1970; now where it is missing. MLflow
+            drops a point that repeats step, time and value, so a retry after a lost answer adds
+            none.
     """
     from mlflow.entities import Metric
 
-    seen = {point.step for point in client.get_metric_history(run_id, "train/total")}
+    logged = {point.step for point in client.get_metric_history(run_id, "train/total")}
     now = time.time_ns() // 1_000_000
     batch: list[Metric] = []
-    for row in rows:
-        if (step := int(row["epoch"])) in seen:
+    for epoch in history:
+        if (step := int(epoch["epoch"])) in logged:
             continue
-        at = (ended or {}).get(step, now)
-        points = [Metric(name, value, at, step) for name, value in epoch_metrics(row).items()]
-        if len(batch) + len(points) > AT_ONCE:
+        at = (end_times or {}).get(step, now)
+        points = [Metric(name, value, at, step) for name, value in epoch_metrics(epoch).items()]
+        if len(batch) + len(points) > MAX_METRICS_PER_BATCH:
             client.log_batch(run_id, metrics=batch)
             batch = []
-        batch += points  # an epoch goes as a whole, so that it is there with all its points
+        batch += points  # all points of an epoch go into one call: an epoch is logged or not
     if batch:
         client.log_batch(run_id, metrics=batch)
 
 
 def log_metrics(client: MlflowClient, run: Run, values: dict[str, float]) -> None:
-    """Logs numbers that belong to a run as a whole, where it shows others or none."""
+    """Logs metrics of the run as a whole, if the run has other values or none."""
     from mlflow.entities import Metric
 
     now = time.time_ns() // 1_000_000
@@ -100,23 +111,23 @@ def log_metrics(client: MlflowClient, run: Run, values: dict[str, float]) -> Non
         for name, value in values.items()
         if run.data.metrics.get(name) != float(value)
     ]
-    for first in range(0, len(metrics), AT_ONCE):
-        client.log_batch(run.info.run_id, metrics=metrics[first : first + AT_ONCE])
+    for first in range(0, len(metrics), MAX_METRICS_PER_BATCH):
+        client.log_batch(run.info.run_id, metrics=metrics[first : first + MAX_METRICS_PER_BATCH])
 
 
 def log_params(client: MlflowClient, run: Run, params: dict[str, Any]) -> None:
-    """Logs params that the run does not have yet."""
+    """Logs params that the run lacks, nested ones under dotted names."""
     from mlflow.entities import Param
 
     missing = [Param(k, str(v)) for k, v in flatten(params).items() if k not in run.data.params]
-    for first in range(0, len(missing), 100):  # MLflow's limit for one call
-        client.log_batch(run.info.run_id, params=missing[first : first + 100])
+    for first in range(0, len(missing), MAX_PARAMS_PER_BATCH):
+        client.log_batch(run.info.run_id, params=missing[first : first + MAX_PARAMS_PER_BATCH])
 
 
-def epoch_metrics(row: EpochMetrics) -> dict[str, float]:
-    """A row of history under names that MLflow's page groups: `train/total`, `val/cosine`."""
+def epoch_metrics(epoch: EpochMetrics) -> dict[str, float]:
+    """An epoch's metrics under names that MLflow's page groups: `train/total`, `val/cosine`."""
     named = {}
-    for key, value in row.items():
+    for key, value in epoch.items():
         group, _, name = key.partition("_")
         if group in ("train", "val"):
             named[f"{group}/{name}"] = float(value)
@@ -126,16 +137,18 @@ def epoch_metrics(row: EpochMetrics) -> dict[str, float]:
 
 
 class LiveTracker:
-    """Reports epochs to the run of a fingerprint, each once. Where MLflow is away, it says so once,
-    keeps epochs, and tries again at later ones. As a context it starts the run, and shows one that
-    an error has left as failed, or as killed after Ctrl-C.
+    """Logs epochs to the run of a fingerprint, each once.
+
+    While MLflow cannot be reached, the tracker warns once, keeps epochs, and retries at later ones.
+    As a context manager it starts the run; an exception leaves the run FAILED, Ctrl-C leaves it
+    KILLED.
 
     Args:
-        target: Where runs go; None where nobody listens.
-        fingerprint: Of the run.
-        name: People read it.
-        params: Logged once, flattened.
-        tags: Of the run.
+        target: Tracking target; None to log nothing.
+        fingerprint: Fingerprint of the run.
+        name: Name of the run.
+        params: Params of the run, logged once.
+        tags: Tags of the run.
     """
 
     def __init__(
@@ -148,87 +161,88 @@ class LiveTracker:
     ) -> None:
         self.target, self.fingerprint, self.name = target, fingerprint, name
         self.params, self.tags = params, tags
-        self._untold: dict[int, EpochMetrics] = {}  # by epoch
-        self._ended: dict[int, int] = {}  # when they ended, in milliseconds
-        self._lost = False
-        self._not_before = 0.0  # by the clock on the wall: the tracker may move to another machine
+        self._pending: dict[int, EpochMetrics] = {}  # by epoch
+        self._end_times: dict[int, int] = {}  # by epoch, in milliseconds since 1970
+        self._unreachable = False
+        self._retry_at = 0.0  # wall-clock time: the tracker may be moved to another machine
 
     def __enter__(self) -> LiveTracker:
         self.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and time.time() >= self._not_before:
-            self._tell("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
+        if kind is not None and time.time() >= self._retry_at:
+            self._sync("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
 
     def start(self) -> None:
-        """Finds or makes the run."""
-        self._tell()
+        """Finds or creates the run, and sets it to RUNNING."""
+        self._sync()
 
-    def log_epoch(self, row: EpochMetrics) -> None:
-        """Logs one row of history; does not try every time while MLflow is away."""
-        self._keep([row])
-        if time.time() >= self._not_before:
-            self._tell()
+    def log_epoch(self, epoch: EpochMetrics) -> None:
+        """Logs one epoch; after a failure, only once the pause is over."""
+        self._add([epoch])
+        if time.time() >= self._retry_at:
+            self._sync()
 
-    def log_epochs(self, rows: Collection[EpochMetrics]) -> None:
-        """Logs those rows of history that are not there yet."""
-        self._keep(rows)
-        self._tell()
+    def log_epochs(self, history: Collection[EpochMetrics]) -> None:
+        """Logs the epochs that the run lacks, at once."""
+        self._add(history)
+        self._sync()
 
-    def _keep(self, rows: Collection[EpochMetrics]) -> None:
+    def _add(self, history: Collection[EpochMetrics]) -> None:
         now = time.time_ns() // 1_000_000
-        for row in rows:
-            epoch = int(row["epoch"])
-            self._untold[epoch] = row
-            self._ended.setdefault(epoch, now)
+        for metrics in history:
+            epoch = int(metrics["epoch"])
+            self._pending[epoch] = metrics
+            self._end_times.setdefault(epoch, now)
 
-    def _tell(self, status: str = "RUNNING") -> None:
+    def _sync(self, status: str = "RUNNING") -> None:
         if self.target is None:
             return
         start = time.time()
         try:
-            with patience(ANSWER_S, RETRIES):
-                self._bring_up_to_date(self.target, status)
+            with request_limits(REQUEST_TIMEOUT_S, MAX_RETRIES):
+                self._write(self.target, status)
         except tracking_errors() as error:
-            self._not_before = time.time() + PAUSE * (time.time() - start)
-            if not self._lost:
+            self._retry_at = time.time() + BACKOFF_FACTOR * (time.time() - start)
+            if not self._unreachable:
                 logger.warning(
-                    "MLflow at %s cannot be written (%s); training goes on, later epochs try "
-                    "again, and `kdeov publish` brings MLflow up to date",
-                    self.target.address, one_line(error),
-                )  # fmt: skip
-            self._lost = True
+                    "MLflow at %s cannot be written (%s); training continues, later epochs "
+                    "retry, and `kdeov publish` logs the rest",
+                    self.target.address,
+                    one_line(error),
+                )
+            self._unreachable = True
         else:
-            if self._lost:
+            if self._unreachable:
                 logger.info("MLflow at %s can be written again", self.target.address)
-            self._lost = False
-            self._untold.clear()
+            self._unreachable = False
+            self._pending.clear()
 
-    def _bring_up_to_date(self, target: TrackingTarget, status: str) -> None:
+    def _write(self, target: TrackingTarget, status: str) -> None:
         # looked up each time: a server that comes back may have lost or gained runs
         client = target.client()
         experiment = target.experiment_id(client)
         run = find_or_create_run(client, experiment, self.fingerprint, self.name, self.tags)
         log_params(client, run, self.params)
-        if self._untold:
-            log_history(client, run.info.run_id, self._untold.values(), self._ended)
+        if self._pending:
+            log_history(client, run.info.run_id, self._pending.values(), self._end_times)
         if status != "RUNNING":
             client.set_terminated(run.info.run_id, status)
         elif run.info.status != status:
             client.update_run(run.info.run_id, status)
 
 
-def run_tags(layout: Layout, record: RunRecord) -> dict[str, str]:
-    """Where a run came from, as MLflow tags."""
+def run_tags(paths: Layout, record: RunRecord) -> dict[str, str]:
+    """MLflow tags with a run's origin: data set, teacher, git commit and DVC experiment."""
     variables = ("STAGE", "EXP_NAME", "EXP_BASELINE_REV")
     dvc = {
         f"dvc.{v.lower()}": os.environ[f"DVC_{v}"] for v in variables if f"DVC_{v}" in os.environ
     }
     return {
-        "mlflow.source.name": "stages/distill.py",
+        SOURCE_NAME_TAG: "stages/distill.py",
         "dataset": record.dataset,
         "teacher": record.teacher,
-        **git_state(layout.root),
+        **git_state(paths.root),
         **dvc,
     }

@@ -1,4 +1,4 @@
-"""Serves the MLflow page of a checkout, on this machine alone."""
+"""The MLflow server of `kdeov ui`: serves the runs of a database on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -11,72 +11,74 @@ import time
 import urllib.request
 from collections.abc import Callable
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError
+from pipeline.tracking.compat import JOB_EXECUTION_VARIABLE
 from pipeline.tracking.target import TrackingTarget
 
 HOST = "127.0.0.1"
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def serve(target: TrackingTarget, port: int, ready: Callable[[str], None]) -> int:
-    """Serves a database until a signal ends it.
+def serve(target: TrackingTarget, port: int, on_ready: Callable[[str], None]) -> int:
+    """Serves a database until the process receives a signal.
 
     Args:
-        target: Where the runs are.
-        port: On this machine.
-        ready: Called with the address once it answers.
+        target: The database.
+        port: Port on 127.0.0.1.
+        on_ready: Called with the server's address when the server answers.
 
     Returns:
-        The exit status: 128 and the signal's number where one has ended it.
+        The exit status: 128 plus the number of the signal, or that of the server if it ended by
+        itself.
 
     Raises:
-        KdeovError: The port is taken.
+        ConfigError: The port is in use.
     """
     _require_free(port)
-    stopped: list[int] = []
+    received: list[int] = []
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
     server = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port),
-         "--workers", "1"],
+        [*command, "--workers", "1"],
         env={
             **os.environ,
-            # not among the arguments, which everybody on the machine can read
+            # not an argument: those can be read by all users of the machine
             "MLFLOW_BACKEND_STORE_URI": target.uri,
-            # one worker and no job runner: half the memory, and a start in half the time
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            # no job processes: half the memory, and half the time to start
+            JOB_EXECUTION_VARIABLE: "false",
         },
         stdout=sys.stderr,  # standard output holds the address alone
-        start_new_session=True,  # Ctrl-C reaches this process alone, which ends all of the server
-    )  # fmt: skip
+        start_new_session=True,  # Ctrl-C reaches this process alone, which stops the server
+    )
 
     def stop(number: int, _: object) -> None:
-        stopped.append(number)
+        received.append(number)
         server.terminate()
 
-    for number in STOPS:
+    for number in STOP_SIGNALS:
         signal.signal(number, stop)
     address = f"http://{HOST}:{port}"
     while server.poll() is None and not _answers(address):
         time.sleep(0.2)
-    if server.poll() is None and not stopped:
-        ready(address)
+    if server.poll() is None and not received:
+        on_ready(address)
     status = server.wait()
-    return 128 + stopped[0] if stopped else status
+    return 128 + received[0] if received else status
 
 
 def _require_free(port: int) -> None:
-    """Another server there would answer in our place."""
+    """Refuses a port in use; otherwise `_answers` would reach the other server there."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise KdeovError(
+            raise ConfigError(
                 f"port {port} cannot be used ({error.strerror}); give another one with --port"
             ) from error
 
 
 def _answers(address: str) -> bool:
-    # a proxy of the environment is for other hosts
+    # proxies of the environment do not apply to this machine
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"{address}/health", timeout=5) as answer:

@@ -1,4 +1,4 @@
-"""Where MLflow is: its address, how long it may keep anybody waiting, and what it raises."""
+"""The MLflow tracking target: its address, the time it may take, and the errors it raises."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError
 from pipeline.config.execution_params import TrackingParams
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ADDRESS = "MLFLOW_TRACKING_URI"
-SERVERS = ("http", "https", "databricks")
-PACKAGES = {
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
+SERVER_SCHEMES = ("http", "https", "databricks")
+DRIVER_PACKAGES = {  # of modules whose package has another name
     "psycopg": "psycopg[binary]",
     "psycopg2": "psycopg2-binary",
     "MySQLdb": "mysqlclient",
-}  # named otherwise than their module
-CONNECT_S = "10"  # after which a database does not answer
+}
+DATABASE_TIMEOUT_S = "10"
 
 
 @dataclass(frozen=True)
 class TrackingTarget:
-    """Where runs go; plain strings, so that it can be sent to Ray's controller.
+    """A tracking server or database. Holds strings only, so that it can be pickled for Ray.
 
     Attributes:
-        uri: MLflow's tracking address; may hold a password, so it is never shown: see `address`.
+        uri: MLflow's tracking URI. It may hold a password; logs and files get `address` instead.
         experiment: Name of the experiment.
-        artifacts: Where a new experiment in a database keeps its files; None leaves it to the
-            server.
+        artifacts: Artifact folder of a new experiment in a database, as a `file:` URI; None for
+            the server's default.
     """
 
     uri: str
@@ -48,20 +48,20 @@ class TrackingTarget:
     artifacts: str | None
 
     @classmethod
-    def of(cls, params: TrackingParams, layout: Layout) -> TrackingTarget:
-        """`MLFLOW_TRACKING_URI`, else `tracking.uri`, else a database under `work/`.
+    def of(cls, params: TrackingParams, paths: Layout) -> TrackingTarget:
+        """The target of a checkout: `MLFLOW_TRACKING_URI`, else `tracking.uri`, else a SQLite
+        database below `work/`.
 
         Raises:
-            KdeovError: A folder of files, which MLflow no longer takes, or a database that nothing
-                here can speak to.
+            ConfigError: The URI is a folder, which MLflow no longer supports, or a database
+                without an installed driver.
         """
-        default = f"sqlite:///{layout.tracking_database}"
-        uri = os.environ.get(ADDRESS) or params.uri or default
+        default = f"sqlite:///{paths.tracking_database}"
+        uri = os.environ.get(URI_VARIABLE) or params.uri or default
         if "://" not in uri or uri.startswith("file:"):
-            raise KdeovError(
-                f"tracking.uri {uri!r} is a folder, which MLflow no longer takes; "
-                "give sqlite:///... or http://..., and move old runs with `mlflow "
-                "migrate-filestore`"
+            raise ConfigError(
+                f"tracking.uri {uri!r} is a folder, which MLflow no longer supports; give "
+                "sqlite:///... or http://..., and move old runs with `mlflow migrate-filestore`"
             )
         target = cls(uri, params.experiment, None)
         if target.is_server:
@@ -69,89 +69,95 @@ class TrackingTarget:
         if uri != default:
             uri = _with_driver(uri)
             _check_database(uri)
-        # a database keeps no files; MLflow's own default is a folder where one happens to be
-        artifacts = (layout.tracking_database.parent / "artifacts").as_uri()
+        # MLflow's own default is a folder below the current one
+        artifacts = (paths.tracking_database.parent / "artifacts").as_uri()
         return cls(uri, params.experiment, artifacts)
 
     @property
     def is_server(self) -> bool:
-        """Whether a server of MLflow is there, which keeps files and shows pages too."""
-        return self.uri.partition(":")[0] in SERVERS
+        """Whether the URI is that of an MLflow server, which stores artifacts and has a page."""
+        return self.uri.partition(":")[0] in SERVER_SCHEMES
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a file of this machine, which no other one can write."""
+        """Whether the URI is a database file, which other machines cannot write."""
         return self.uri.startswith("sqlite:")
 
     @property
     def address(self) -> str:
-        """For people and files: without user and password."""
+        """The URI without user and password, for logs and files."""
         return without_login(self.uri)
 
     def client(self) -> MlflowClient:
-        """A client; makes the folder of a local database."""
+        """Returns a client; creates the folder of a local database."""
         from mlflow import MlflowClient
 
         if self.is_file:
             Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         elif not self.is_server:
-            _knock(self.uri)
-        _quiet()
+            _check_connection(self.uri)
+        _silence_loggers()
         return MlflowClient(self.uri)
 
     def experiment_id(self, client: MlflowClient) -> str:
-        """The experiment, made where it is missing."""
+        """Returns the id of the experiment; creates it if it is missing."""
         from mlflow.exceptions import MlflowException
 
-        found = client.get_experiment_by_name(self.experiment)
-        if found is not None:
-            return found.experiment_id
+        experiment = client.get_experiment_by_name(self.experiment)
+        if experiment is not None:
+            return experiment.experiment_id
         try:
             return client.create_experiment(self.experiment, artifact_location=self.artifacts)
         except MlflowException as error:
-            # another driver may have made it just now
-            found = client.get_experiment_by_name(self.experiment)
-            if found is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
+            # another driver may have created it in the meantime
+            experiment = client.get_experiment_by_name(self.experiment)
+            if experiment is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            return found.experiment_id
+            return experiment.experiment_id
 
 
-def live_target(params: Params, layout: Layout) -> TrackingTarget | None:
-    """Where epochs are told while they happen; nowhere from a cluster to a file of the checkout."""
-    target = TrackingTarget.of(params.tracking, layout)
+def live_target(params: Params, paths: Layout) -> TrackingTarget | None:
+    """The target for epochs while training runs; None for a cluster and a database file, which
+    the cluster cannot write.
+
+    Raises:
+        ConfigError: See `TrackingTarget.of`.
+    """
+    target = TrackingTarget.of(params.tracking, paths)
     if params.cluster.mode == "cluster" and target.is_file:
         logger.info(
-            "MLflow is a file of the checkout, which a cluster cannot write: its curves come with "
-            "the report; to watch epochs, give tracking.uri a server"
+            "MLflow is a file of this checkout, which a cluster cannot write: the report stage "
+            "publishes the curves; set tracking.uri to a server to watch epochs"
         )
         return None
     return target
 
 
 @contextmanager
-def patience(seconds: int, retries: int) -> Iterator[None]:
-    """Bounds how long MLflow's client waits for its server, unless the environment says; left
-    alone, it would try a dead one for minutes.
+def request_limits(timeout_s: int, max_retries: int) -> Iterator[None]:
+    """Limits how long MLflow's client waits for its server. Its default is minutes.
+
+    Environment variables that are set already take precedence.
 
     Args:
-        seconds: For an answer.
-        retries: How often it then asks again.
+        timeout_s: Timeout of a request, seconds.
+        max_retries: Number of retries of a request.
     """
-    wanted = {
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds),
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
+    limits = {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(max_retries),
     }
-    ours = {name: value for name, value in wanted.items() if name not in os.environ}
-    os.environ.update(ours)
+    added = {name: value for name, value in limits.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
-        for name in ours:
+        for name in added:
             os.environ.pop(name, None)
 
 
 def tracking_errors() -> tuple[type[Exception], ...]:
-    """What MLflow raises when its server or database cannot be used."""
+    """The errors that MLflow raises if its server or database cannot be used."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -159,20 +165,22 @@ def tracking_errors() -> tuple[type[Exception], ...]:
 
 
 def one_line(error: Exception) -> str:
-    """The first line of what an error says, or its kind where it says nothing; no password."""
+    """The first line of an error's text, at most 200 characters, without a password; the name of
+    its class if it has no text.
+    """
     text = without_login(next(iter(str(error).splitlines()), type(error).__name__))[:200]
     if getattr(error, "error_code", "") in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
-        text += "; are MLFLOW_TRACKING_USERNAME and _PASSWORD, or MLFLOW_TRACKING_TOKEN, right?"
+        text += "; check MLFLOW_TRACKING_USERNAME and _PASSWORD, or MLFLOW_TRACKING_TOKEN"
     return text
 
 
 def without_login(text: str) -> str:
-    """A text whose addresses name no user and no password."""
+    """Removes users and passwords from the addresses in a text."""
     return re.sub(r"(?<=://)[^/\s]*@|(?<=[?&])password=[^&\s]*", "", text)
 
 
 def _with_driver(uri: str) -> str:
-    """Names the driver of PostgreSQL that is there: left alone, SQLAlchemy asks for one of them."""
+    """Names the installed PostgreSQL driver in a URI; SQLAlchemy's default is psycopg2 alone."""
     plain = "postgresql://"
     for driver in ("psycopg", "psycopg2"):
         if uri.startswith(plain) and find_spec(driver):
@@ -181,7 +189,7 @@ def _with_driver(uri: str) -> str:
 
 
 def _check_database(uri: str) -> None:
-    """Refuses before any work a database that lacks its driver."""
+    """Refuses a database whose driver is not installed, before any work."""
     from sqlalchemy import create_engine
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -189,29 +197,29 @@ def _check_database(uri: str) -> None:
     try:
         create_engine(uri)
     except ImportError as error:
-        package = PACKAGES.get(str(error.name), error.name)
-        raise KdeovError(
+        package = DRIVER_PACKAGES.get(str(error.name), error.name)
+        raise ConfigError(
             f"tracking.uri {address}: this kind of database needs the package {package}; install "
             "it, or give the http:// address of an MLflow server"
         ) from error
     except SQLAlchemyError as error:
-        raise KdeovError(
+        raise ConfigError(
             f"tracking.uri {address}: neither a server nor a database ({one_line(error)}); give "
             "http://HOST:5000, sqlite:///FILE or postgresql://HOST/NAME"
         ) from error
 
 
-def _knock(uri: str) -> None:
-    """Fails at once where a database is away: MLflow would try again for two minutes."""
+def _check_connection(uri: str) -> None:
+    """Raises at once if a database cannot be reached; MLflow would retry for two minutes."""
     from sqlalchemy import create_engine
 
-    os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_S)
+    os.environ.setdefault("PGCONNECT_TIMEOUT", DATABASE_TIMEOUT_S)
     engine = create_engine(uri)
     engine.connect().close()
     engine.dispose()
 
 
-def _quiet() -> None:
-    """Database migrations and retries are of no interest to the person at the console."""
+def _silence_loggers() -> None:
+    """Hides database migrations and retries from the console."""
     for name in ("alembic", "mlflow", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -32,7 +32,7 @@ from pipeline.config.execution_params import TrackingParams
 from pipeline.config.params import load_params
 from pipeline.config.paths import Layout
 from pipeline.report.publish import publish, run_address
-from pipeline.tracking.mlflow_run import FINGERPRINT, LiveTracker
+from pipeline.tracking.mlflow_run import FINGERPRINT_TAG, LiveTracker
 from pipeline.tracking.target import TrackingTarget
 from tests.helpers.checkouts import Checkout, environment
 from tests.helpers.mlflow_servers import MlflowServer, free_port, wait_for
@@ -57,7 +57,7 @@ def runs(uri: str, fingerprint: str, experiment: str = "kdeov") -> list[Run]:
     client = MlflowClient(uri)
     found = client.get_experiment_by_name(experiment)
     assert found is not None
-    return client.search_runs([found.experiment_id], f"tags.`{FINGERPRINT}` = '{fingerprint}'")
+    return client.search_runs([found.experiment_id], f"tags.`{FINGERPRINT_TAG}` = '{fingerprint}'")
 
 
 def points(uri: str, run: Run, name: str = "train/total") -> dict[int, float]:

@@ -1,4 +1,4 @@
-"""What prompts call the classes of a data set: `zero_shot.class_names`."""
+"""Class names as prompts use them: `zero_shot.class_names` renames classes or leaves them out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError, DataError
 from pipeline.storage.files import digest
 
 Renaming = dict[str, str | None]
@@ -15,12 +15,12 @@ Renaming = dict[str, str | None]
 
 @dataclass(frozen=True)
 class PromptClasses:
-    """The classes that zero-shot classification tells apart.
+    """The classes of a zero-shot classifier.
 
     Attributes:
-        names: K names for prompts.
-        labels: The data set's numbers of these classes, in order.
-        digest: Of the renaming, or None where there is none.
+        names: K class names, as they stand in prompts.
+        labels: K class numbers of the data set, in increasing order.
+        digest: Digest of the renaming; None if classes keep the data set's names.
     """
 
     names: list[str]
@@ -29,16 +29,16 @@ class PromptClasses:
 
 
 def prompt_classes(classes: list[str], class_names: Renaming | Path | None) -> PromptClasses:
-    """The classes of a data set under the names that prompts use.
+    """Applies `zero_shot.class_names` to the classes of a data set.
 
     Args:
-        classes: The data set's.
-        class_names: Name in prompts by class, None for classes that are left out; a mapping, or a
-            JSON file with one. Other classes keep their names.
+        classes: Class names of the data set.
+        class_names: Maps a class to its name in prompts, or to None to leave it out; a mapping or
+            the path of a JSON file with one. Classes that it does not mention keep their names.
 
     Raises:
-        KdeovError: The file cannot be read, a name is no class or blank, two classes have one
-            name, or no class is left.
+        ConfigError: The file cannot be read, names an unknown class or a blank name, gives two
+            classes one name, or leaves out every class.
     """
     if class_names is None:
         return PromptClasses(list(classes), list(range(len(classes))), None)
@@ -46,71 +46,79 @@ def prompt_classes(classes: list[str], class_names: Renaming | Path | None) -> P
     renaming = read_renaming(class_names)
     if unknown := [name for name in renaming if name not in classes]:
         known = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
-        raise KdeovError(f"{where}: {unknown[0]!r} is no class of the data set; its are {known}")
-    called = [renaming.get(name, name) for name in classes]
-    called = [name if name is None else name.strip() for name in called]
-    if "" in called:
-        raise KdeovError(
-            f"{where}: {classes[called.index('')]!r} is called ''; give a name, or null to leave "
-            "it out"
+        raise ConfigError(
+            f"{where}: {unknown[0]!r} is no class of the data set; its classes are {known}"
         )
-    kept = [label for label, name in enumerate(called) if name is not None]
-    if not kept:
-        raise KdeovError(f"{where}: every class is left out; keep some")
-    names = [name for name in called if name is not None]
-    owners: dict[str, str] = {}
-    for label, name in zip(kept, names, strict=True):
-        if (other := owners.setdefault(name, classes[label])) != classes[label]:
-            raise KdeovError(
-                f"{where}: {other!r} and {classes[label]!r} are both called {name!r}; prompts "
-                "cannot tell them apart: give two names, or null to leave one out"
+    names: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(renaming.get(name, name) for name in classes):
+        if name is None:
+            continue
+        if not (name := name.strip()):
+            raise ConfigError(
+                f"{where}: {classes[label]!r} has a blank name; give a name, or null to leave it "
+                "out"
             )
-    return PromptClasses(names, kept, renaming_digest(renaming))
+        other = classes[labels[names.index(name)]] if name in names else classes[label]
+        if other != classes[label]:  # data sets may have two classes of one name (ImageNet: crane)
+            raise ConfigError(
+                f"{where}: {other!r} and {classes[label]!r} have the same name {name!r}; give two "
+                "names, or null to leave one out"
+            )
+        names.append(name)
+        labels.append(label)
+    if not names:
+        raise ConfigError(f"{where}: every class is left out; keep at least one")
+    return PromptClasses(names, labels, renaming_digest(renaming))
 
 
 def read_renaming(class_names: Renaming | Path) -> Renaming:
-    """A renaming from params or from the JSON file that they name.
+    """Returns a renaming: the mapping itself, or the one in a JSON file.
 
     Raises:
-        KdeovError: The file is missing, or holds no mapping of texts to texts or null.
+        ConfigError: The file cannot be read, or does not map strings to strings or null.
     """
     if not isinstance(class_names, Path):
         return class_names
     try:
         values: Any = json.loads(class_names.read_text())
     except OSError as error:
-        raise KdeovError(f"{class_names}: {error.strerror}; check zero_shot.class_names") from error
+        raise ConfigError(
+            f"{class_names}: {error.strerror}; check zero_shot.class_names"
+        ) from error
     except ValueError as error:
-        raise KdeovError(f"{class_names}: not JSON ({error}); mend the file") from error
+        raise ConfigError(f"{class_names}: not JSON ({error}); fix the file") from error
     if not isinstance(values, dict) or not all(
         value is None or isinstance(value, str) for value in values.values()
     ):
-        raise KdeovError(
+        raise ConfigError(
             f'{class_names}: not a mapping of classes to names, such as {{"automobile": "car", '
-            '"ship": null}; mend the file'
+            '"ship": null}; fix the file'
         )
     return values
 
 
 def renaming_digest(renaming: Renaming) -> str:
-    """The digest of a renaming, wherever it stands."""
+    """Digest of a renaming; the same for a mapping in params and one in a file."""
     return digest(renaming)
 
 
 def require_same_names(class_names: Renaming | Path | None, recorded: str | None) -> None:
-    """Refuses zero-shot numbers that were made with other class names: DVC watches a mapping in
-    params, and of a file just the path.
+    """Refuses zero-shot metrics that were computed with other class names.
+
+    DVC tracks a mapping in params.yaml, but of a file only its path; an edit of the file leaves
+    old metrics in place.
 
     Args:
         class_names: `zero_shot.class_names`.
-        recorded: The digest that the metrics state.
+        recorded: Digest of the renaming in `metrics/zero_shot.json`.
 
     Raises:
-        KdeovError: They differ.
+        DataError: The digests differ.
     """
     current = None if class_names is None else renaming_digest(read_renaming(class_names))
     if current != recorded:
-        raise KdeovError(
-            "metrics/zero_shot.json: zero_shot.class_names has changed since; run `dvc repro -f "
+        raise DataError(
+            "metrics/zero_shot.json: computed with other zero_shot.class_names; run `dvc repro -f "
             "zero_shot`"
         )

@@ -1,4 +1,6 @@
-"""What evaluation stages share: a split under both models, and files for the report."""
+"""A split as the evaluations read it: cached teacher embeddings, labels, captions, and the
+student's embeddings of the same images.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from kdeov.models.model import KDEOVModel
 from pipeline.artifacts.teacher_shards import PairedSample
 from pipeline.config.params import Params
@@ -25,23 +27,23 @@ from pipeline.data.paired_shards import open_cache
 from pipeline.runtime.device import pick_device
 from pipeline.storage.files import write_json, writing
 
-BATCH = 64
-ABSENT = "absent"
+BATCH_SIZE = 64
+ABSENT_KEY = "absent"
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class CachedSplit:
-    """What shards know of a split: N images and M captions, in the order of the shards.
+    """The cached data of a split: N images and M captions, in the order of the shards.
 
     Attributes:
-        labels: [N] class numbers, or None where an image has none.
-        teacher: [N, D] unit vectors of the images' plain views, or None where the teacher has
-            not seen this split.
+        labels: [N] class numbers; None if an image has none.
+        teacher: [N, D] unit teacher embeddings of the plain views; None if the cache has none for
+            this split.
         captions: M captions.
-        texts: [M, D] unit vectors of the captions.
-        image_of_text: [M] the image of each caption.
+        texts: [M, D] unit teacher embeddings of the captions.
+        image_of_text: [M] number of the image that each caption describes.
         size: N.
     """
 
@@ -54,104 +56,120 @@ class CachedSplit:
 
     @classmethod
     def of(cls, samples: Iterable[PairedSample], dim: int, captions: bool) -> CachedSplit:
-        """What is known of samples, whose images do not stay in memory.
+        """Collects samples; their image bytes are not kept in memory.
 
         Args:
-            samples: N of them.
-            dim: Width of the vectors, D.
-            captions: Whether captions and their vectors are wanted; else M is 0.
+            samples: N samples.
+            dim: Width of the embeddings, D.
+            captions: Whether to collect captions and their embeddings; otherwise M is 0.
         """
         labels: list[int | None] = []
-        teacher: list[np.ndarray] = []
-        texts: list[np.ndarray] = []
-        words: list[str] = []
-        owners: list[int] = []
+        image_blocks: list[np.ndarray] = []
+        text_blocks: list[np.ndarray] = []
+        texts: list[str] = []
+        image_numbers: list[int] = []
         for number, sample in enumerate(samples):
             labels.append(sample.label)
-            teacher.append(sample.view_embeddings[:1].copy())  # a view keeps all others in memory
+            # a slice without copy would keep the embeddings of all views in memory
+            image_blocks.append(sample.view_embeddings[:1].copy())
             if captions:
-                words += sample.captions
-                owners += [number] * len(sample.captions)
-                texts.append(sample.text_embeddings)
-        vectors = _unit(teacher, dim)
+                texts += sample.captions
+                image_numbers += [number] * len(sample.captions)
+                text_blocks.append(sample.text_embeddings)
+        teacher = _unit_rows(image_blocks, dim)
         return cls(
             labels=None if None in labels else torch.tensor(labels),
-            teacher=vectors if len(vectors) == len(labels) else None,
-            captions=words,
-            texts=_unit(texts, dim),
-            image_of_text=torch.tensor(owners, dtype=torch.long),
+            teacher=teacher if len(teacher) == len(labels) else None,
+            captions=texts,
+            texts=_unit_rows(text_blocks, dim),
+            image_of_text=torch.tensor(image_numbers, dtype=torch.long),
             size=len(labels),
         )
 
 
 @dataclass(frozen=True)
-class StudentVectors:
-    """What the student makes of N images.
+class StudentEmbeddings:
+    """The student's output for N images.
 
     Attributes:
-        embedding: [N, D] unit vectors.
-        dense: [N, D, h, w] half-precision dense maps on the grid of P5; None unless asked for.
+        embedding: [N, D] float32 unit embeddings, on the CPU.
+        dense: [N, D, h, w] float16 dense maps on the grid of P5 (stride 32); None unless asked for.
     """
 
     embedding: Tensor
     dense: Tensor | None
 
 
-def read_split(params: Params, layout: Layout, split: str, captions: bool = False) -> CachedSplit:
-    """What the shards of a split know of it.
+def read_split(params: Params, paths: Layout, split: str, captions: bool = False) -> CachedSplit:
+    """Reads the cached data of a split, with captions if asked for.
 
     Raises:
         KdeovError: Shards are missing, damaged, or made from another teacher.
     """
-    shards = open_cache(params, layout, split)
+    shards = open_cache(params, paths, split)
     return CachedSplit.of(shards, shards.dim, captions)
 
 
 @torch.no_grad()
 def run_student(
-    params: Params, layout: Layout, model: KDEOVModel, split: str, dense: bool = False
-) -> StudentVectors:
-    """Runs the student over a split.
+    params: Params, paths: Layout, model: KDEOVModel, split: str, dense: bool = False
+) -> StudentEmbeddings:
+    """Embeds the images of a split with the student.
+
+    Args:
+        params: Params of the run.
+        paths: Paths of the checkout.
+        model: The student.
+        split: Name of the split.
+        dense: Whether to keep the dense maps too.
 
     Raises:
-        KdeovError: Shards are missing, damaged, or made from another teacher.
+        KdeovError: Shards are missing, damaged, or made from another teacher; or the student's
+            embeddings are not as wide as the teacher's.
     """
-    shards = open_cache(params, layout, split)
+    shards = open_cache(params, paths, split)
     if model.embed_dim != shards.dim:
-        raise KdeovError(
-            f"{layout.student}: the student's vectors have {model.embed_dim} dimensions, "
+        raise DataError(
+            f"{paths.student}: the student's embeddings have {model.embed_dim} dimensions, "
             f"the teacher's have {shards.dim}; run `dvc repro distill`"
         )
-    vectors, maps = [], []
+    embeddings, maps = [], []
     with progress(f"embed {split} with the student", len(shards)) as bar:
-        for batch in EvaluationStream(shards, model.transform, BATCH):
+        for batch in EvaluationStream(shards, model.transform, BATCH_SIZE):
             pixels = model.transform.normalize(batch.pixels.to(model.device))
             if dense:
                 output = model.student.with_dense(pixels)
-                vectors.append(output.embedding)
+                embeddings.append(output.embedding)
                 maps.append(output.dense.half().cpu())
             else:
-                vectors.append(model.student(pixels))
+                embeddings.append(model.student(pixels))
             bar.update(len(batch.keys))
-    return StudentVectors(
-        embedding=F.normalize(torch.cat(vectors).float().cpu(), dim=-1),
+    return StudentEmbeddings(
+        embedding=F.normalize(torch.cat(embeddings).float().cpu(), dim=-1),
         dense=torch.cat(maps) if dense else None,
     )
 
 
-def load_student(params: Params, layout: Layout) -> KDEOVModel:
-    """The trained student, where params let it run."""
-    return KDEOVModel.load(layout.student, pick_device(params.cluster.use_gpu))
+def load_student(params: Params, paths: Layout) -> KDEOVModel:
+    """Loads the trained student on the device that `cluster.use_gpu` allows."""
+    return KDEOVModel.load(paths.student, pick_device(params.cluster.use_gpu))
 
 
 def write_absent(path: Path, dataset: str, task: str, reason: str) -> None:
-    """Metrics of an evaluation that has nothing to measure: they and the log say why."""
+    """Writes the metrics file of an evaluation that cannot run on this data set, and logs why.
+
+    Args:
+        path: The metrics file.
+        dataset: Name of the data set.
+        task: Name of the evaluation, for the log.
+        reason: Why it cannot run, such as `scenes has no labels`.
+    """
     logger.warning("%s: no %s", reason, task)
-    write_json(path, {dataset: {ABSENT: reason}})
+    write_json(path, {dataset: {ABSENT_KEY: reason}})
 
 
 def write_arrays(path: Path, **arrays: npt.ArrayLike) -> None:
-    """Arrays for the report, byte-identical for equal contents and readable without pickle."""
+    """Writes an `.npz` file: no pickles, and equal arrays give equal bytes."""
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **{k: np.asarray(v) for k, v in arrays.items()})
     with writing(path) as file:
@@ -159,12 +177,12 @@ def write_arrays(path: Path, **arrays: npt.ArrayLike) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The inverse of `write_arrays`."""
+    """Reads what `write_arrays` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)
 
 
-def _unit(blocks: list[np.ndarray], dim: int) -> Tensor:
-    """Blocks of rows [n, dim] as one of float32 unit rows."""
+def _unit_rows(blocks: list[np.ndarray], dim: int) -> Tensor:
+    """Concatenates blocks [n, dim] and scales each row to unit length, in float32."""
     rows = np.concatenate([np.empty((0, dim), np.float32), *blocks])
     return F.normalize(torch.from_numpy(rows.astype(np.float32)), dim=-1)

@@ -1,6 +1,4 @@
-"""What re-ranking by fusion changes: the first images that the index finds for a text, in an
-order of the fusion module's own.
-"""
+"""Re-ranking by fusion: the fusion module reorders the first images that the index finds."""
 
 from __future__ import annotations
 
@@ -15,8 +13,8 @@ from kdeov.evaluation.metrics import INTERVAL, RECALLS, first_hits, intervals
 from kdeov.models.fusion import CrossModalFusionModule, fusion_scores
 from pipeline.console import progress
 
-BATCH = 64  # texts
-HELPS, DOES_NOT = "helps", "does not help"
+TEXT_BATCH_SIZE = 64
+HELPS, HURTS, NO_EFFECT, DOES_NOT_HELP = "helps", "hurts", "no effect", "does not help"
 
 
 @torch.no_grad()
@@ -29,33 +27,38 @@ def rerank(
     count: int,
     device: torch.device,
 ) -> dict[str, Statistic]:
-    """Text-to-image recalls after fusion has put the first `count` hits of each text into its own
-    order.
+    """Text-to-image recalls after re-ranking.
+
+    For each text, the first `count` images by `similarity` are sorted by the cosine of their fused
+    embedding with the text; later ones keep their places.
 
     Args:
-        fusion: The module.
+        fusion: The fusion module.
         dense: [N, D, h, w] dense maps of the images.
-        texts: [M, D] unit vectors.
-        similarity: [N, M] images against texts, which the index sorts by.
-        image_of_text: [M] the image of each text.
-        count: Hits that are put in order, N at most.
-        device: Of the module.
+        texts: [M, D] unit text embeddings.
+        similarity: [N, M] cosines of images and texts, the order of the index.
+        image_of_text: [M] number of the image that each text describes.
+        count: Number of images to reorder, at most N.
+        device: Device of the fusion module.
+
+    Returns:
+        `t2i_r1`, `t2i_r5`, `t2i_r10`, each over N images.
     """
-    shown = min(max(count, *RECALLS), len(dense))
-    top, rest = first_hits(similarity.T, shown).split([count, shown - count], dim=1)
-    found = []
+    depth = min(max(count, *RECALLS), len(dense))
+    top, rest = first_hits(similarity.T, depth).split([count, depth - count], dim=1)
+    blocks = []
     with progress("re-rank", len(top), "texts") as bar:
-        for rows in torch.arange(len(top)).split(BATCH):
+        for rows in torch.arange(len(top)).split(TEXT_BATCH_SIZE):
             maps = dense[top[rows].flatten()].float().to(device)
             queries = texts[rows].repeat_interleave(count, dim=0)[:, None].to(device)
             scores = fusion_scores(fusion, maps, queries).view(len(rows), count).cpu()
             order = top[rows].gather(1, scores.argsort(dim=1, descending=True, stable=True))
             right = torch.cat([order, rest[rows]], dim=1) == image_of_text[rows, None]
-            found.append(torch.stack([right[:, :k].any(dim=1) for k in RECALLS], dim=1))
+            blocks.append(torch.stack([right[:, :k].any(dim=1) for k in RECALLS], dim=1))
             bar.update(len(rows))
-    hits, owners = torch.cat(found).numpy(), image_of_text.numpy()
+    hits, image_numbers = torch.cat(blocks).numpy(), image_of_text.numpy()
     return {
-        f"t2i_r{k}": Mean.of(hits[:, column], owners, size=len(dense))
+        f"t2i_r{k}": Mean.of(hits[:, column], image_numbers, size=len(dense))
         for column, k in enumerate(RECALLS)
     }
 
@@ -66,22 +69,26 @@ def gains(
     size: int,
     bootstrap_samples: int,
 ) -> dict[str, Any]:
-    """Metrics after re-ranking, and `gain_...` over the index, with intervals of the paired
-    differences.
+    """Metrics after re-ranking, and their gains over the index.
+
+    Args:
+        before: Metrics by the order of the index.
+        after: Metrics after re-ranking; a subset of the keys of `before`.
+        size: Number of images, N.
+        bootstrap_samples: Number of bootstrap samples; both orders share them (paired bootstrap).
 
     Returns:
-        The metrics, `interval`, and `verdict`: it helps where the interval of a gain lies above 0
-        and none lies below.
+        Each metric of `after`, its difference as `gain_...`, `interval` with 95% bootstrap
+        intervals of both, and `verdict`: `helps` if a gain's interval lies above 0 and none lies
+        below, else `does not help`.
     """
     old, new = values_of(before, size), values_of(after, size)
-    draws = {
-        "old": distributions(before, size, bootstrap_samples),
-        "new": distributions(after, size, bootstrap_samples),
-    }
+    old_draws = distributions(before, size, bootstrap_samples)
+    new_draws = distributions(after, size, bootstrap_samples)
     bounds = intervals(
         {
-            **draws["new"],
-            **{f"gain_{name}": draws["new"][name] - draws["old"][name] for name in after},
+            **new_draws,
+            **{f"gain_{name}": new_draws[name] - old_draws[name] for name in after},
         }
     )
     verdicts = [gain_verdict(bounds[f"gain_{name}"]) for name in after]
@@ -89,16 +96,16 @@ def gains(
         **new,
         **{f"gain_{name}": new[name] - old[name] for name in after},
         INTERVAL: bounds,
-        "verdict": HELPS if HELPS in verdicts and "hurts" not in verdicts else DOES_NOT,
+        "verdict": HELPS if HELPS in verdicts and HURTS not in verdicts else DOES_NOT_HELP,
     }
 
 
 def rerank_verdict(verdict: str) -> str:
-    """The verdict of `gains` with what it was judged by."""
-    return f"{verdict}, judged at R@{', R@'.join(map(str, RECALLS))}"
+    """The verdict of `gains`, with the metrics that it rests on."""
+    return f"{verdict}, judged by R@{', R@'.join(map(str, RECALLS))}"
 
 
 def gain_verdict(bounds: Sequence[float]) -> str:
-    """What the interval of a gain says: `helps`, `hurts`, or `no effect` where it contains 0."""
+    """`helps`, `hurts`, or `no effect` if the interval [low, high] of a gain contains 0."""
     low, high = bounds
-    return HELPS if low > 0 else "hurts" if high < 0 else "no effect"
+    return HELPS if low > 0 else HURTS if high < 0 else NO_EFFECT

@@ -8,11 +8,14 @@ from collections.abc import Callable, Sequence
 
 
 def interleaved(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each call in each round; the calls take turns, so that a busy moment hits all.
+    """Times calls in turn, round by round, so that load from other processes affects all alike.
 
     Args:
-        calls: What is timed, by name; each is called once more before, to warm up.
-        repeats: Rounds.
+        calls: Functions by name. Each runs once more beforehand, to warm up.
+        repeats: Number of rounds.
+
+    Returns:
+        Seconds of each call, one number a round.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
@@ -25,6 +28,6 @@ def interleaved(calls: dict[str, Callable[[], object]], repeats: int) -> dict[st
     return times
 
 
-def median_ratio(over: Sequence[float], under: Sequence[float]) -> float:
-    """The median over rounds of one call's seconds by another's."""
-    return statistics.median(a / b for a, b in zip(over, under, strict=True))
+def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
+    """Median over rounds of the ratio of two calls' times."""
+    return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))

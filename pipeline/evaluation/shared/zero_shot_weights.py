@@ -1,5 +1,6 @@
-"""Text heads, the class vectors of zero-shot classification, kept by what they follow from: a
-thousand classes in eighty prompts take a text tower of CLIP hours on a CPU.
+"""Zero-shot classifier weights, cached in files named after all that they are computed from.
+
+The text tower of CLIP takes hours on a CPU for a thousand classes in eighty prompts.
 """
 
 from __future__ import annotations
@@ -19,50 +20,53 @@ from pipeline.storage.files import digest, writing
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-VECTORS, HEAD = "vectors", "head"
+FORMAT = 2
+TENSOR_KEY, METADATA_KEY = "weights", "identity"
 
 
-def class_embeddings(
+def zero_shot_weights(
     encoder: TextEncoder, names: Sequence[str], prompts: Sequence[str], folder: Path
 ) -> Tensor:
-    """Class vectors [K, D] on the CPU, from an earlier run where there was one.
+    """Computes classifier weights by prompt ensembling (CLIP, arXiv:2103.00020, section 3.1.4), or
+    reads them from the cache.
 
     Args:
-        encoder: Of texts; one that looks its texts up is asked each time.
+        encoder: Text encoder. The cache serves text towers alone; a table of precomputed
+            embeddings is fast enough.
         names: K class names.
-        prompts: Templates.
-        folder: Where heads are kept; a file that is damaged or no such head is made again.
+        prompts: Templates with `{}` for the class name.
+        folder: The cache. A damaged or foreign file is computed again.
+
+    Returns:
+        [K, D] unit weights on the CPU, one row a class.
 
     Raises:
-        KdeovError: The encoder does not know a text.
+        KdeovError: The encoder cannot embed one of the texts.
     """
     if not isinstance(encoder, TextTower):
         return encoder.class_embeddings(names, prompts).cpu()
     identity = _identity(encoder, names, prompts)
     path = folder / f"{identity[:16]}.safetensors"
-    what = f"text head of {len(names)} classes x {len(prompts)} prompts"
-    kept = _read(path, identity, (len(names), encoder.embed_dim))
-    if kept is not None:
-        logger.info("%s: found in %s", what, path)
-        return kept
-    vectors = encoder.class_embeddings(names, prompts).cpu().contiguous()
+    label = f"zero-shot weights of {len(names)} classes x {len(prompts)} prompts"
+    cached = _read(path, identity, (len(names), encoder.embed_dim))
+    if cached is not None:
+        logger.info("%s: read from %s", label, path)
+        return cached
+    weights = encoder.class_embeddings(names, prompts).cpu().contiguous()
     with writing(path) as file:
-        file.write(save({VECTORS: vectors}, metadata={HEAD: _mark(identity, vectors)}))
-    logger.info("%s: kept in %s", what, path)
-    return vectors
+        file.write(save({TENSOR_KEY: weights}, metadata={METADATA_KEY: _mark(identity, weights)}))
+    logger.info("%s: written to %s", label, path)
+    return weights
 
 
 def _identity(encoder: TextTower, names: Sequence[str], prompts: Sequence[str]) -> str:
-    """A digest of the encoder's tensors, of names and prompts, and of what its tokenizer makes of
-    them.
-    """
+    """Digest of the encoder's tensors, the names, the prompts and their tokens."""
     tokens = encoder.tokenize([*names, *prompts]).cpu().numpy()
     return digest(
         {
             "format": FORMAT,
             "encoder": type(encoder).__name__,
-            # the same tensors mean something else with another activation
+            # equal tensors give other embeddings with another activation function
             "architecture": encoder.architecture,
             "tensors": state_dict_sha256(encoder.state_dict()),
             "tokens": hashlib.sha256(tokens.tobytes()).hexdigest(),
@@ -73,22 +77,22 @@ def _identity(encoder: TextTower, names: Sequence[str], prompts: Sequence[str]) 
 
 
 def _read(path: Path, identity: str, shape: tuple[int, int]) -> Tensor | None:
-    """A kept head, or None where the file is not what was kept under its name."""
+    """Cached weights; None if the file is missing, damaged or belongs to another identity."""
     if not path.is_file():
         return None
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            vectors = file.get_tensor(VECTORS)
+            weights = file.get_tensor(TENSOR_KEY)
     except (SafetensorError, OSError) as error:
-        logger.warning("%s: not a text head (%s); it is made again", path, error)
+        logger.warning("%s: not zero-shot weights (%s); computing them again", path, error)
         return None
-    if vectors.shape != shape or metadata.get(HEAD) != _mark(identity, vectors):
-        logger.warning("%s: damaged, or another text head; it is made again", path)
+    if weights.shape != shape or metadata.get(METADATA_KEY) != _mark(identity, weights):
+        logger.warning("%s: damaged, or weights of other classes; computing them again", path)
         return None
-    return vectors
+    return weights
 
 
-def _mark(identity: str, vectors: Tensor) -> str:
-    """What a file says of itself; one entry, since safetensors orders several at random."""
-    return f"{identity} {state_dict_sha256({VECTORS: vectors})}"
+def _mark(identity: str, weights: Tensor) -> str:
+    """The file's metadata: a single entry, since safetensors orders several at random."""
+    return f"{identity} {state_dict_sha256({TENSOR_KEY: weights})}"

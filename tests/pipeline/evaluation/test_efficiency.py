@@ -1,4 +1,4 @@
-"""What a student costs, whatever its backbone."""
+"""Parameters and multiply-accumulates of a student, for every kind of backbone."""
 
 from __future__ import annotations
 

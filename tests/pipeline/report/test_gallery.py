@@ -1,4 +1,4 @@
-"""The report's gallery holds the images that a page shows, and no others."""
+"""The gallery holds the images that the page shows, and no others."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from pipeline.data.paired_shards import open_cache
 from pipeline.report.gallery import Gallery
 
 
-def test_images_that_are_kept_are_those_of_their_numbers(built: Layout, params: Params) -> None:
+def test_loaded_images_are_those_of_their_numbers_and_no_others(
+    built: Layout, params: Params
+) -> None:
     samples = list(open_cache(params, built, "test"))
     gallery = Gallery(params, built)
-    gallery.keep([11, 3])
-    gallery.keep([3, 9])  # shards hold ten images each
-    assert sorted(gallery._samples) == [3, 9, 11]
+    gallery.load([11, 3])
+    gallery.load([3, 9])  # shards hold ten images each
+    assert gallery.loaded == [3, 9, 11]
     for number in (3, 9, 11):
         whole = Image.open(io.BytesIO(samples[number].jpeg)).convert("RGB")
         side = min(whole.size)
@@ -26,8 +28,10 @@ def test_images_that_are_kept_are_those_of_their_numbers(built: Layout, params: 
         left, top = (whole.width - side) // 2, (whole.height - side) // 2
         square = whole.crop((left, top, left + side, top + side))
         assert np.array_equal(np.asarray(gallery[number]), np.asarray(square))
-        caption, vector = gallery.first_caption(number)
+        caption, embedding = gallery.first_caption(number)
         assert caption == samples[number].captions[0]
-        assert np.array_equal(vector.numpy(), samples[number].text_embeddings[0].astype(np.float32))
+        assert np.array_equal(
+            embedding.numpy(), samples[number].text_embeddings[0].astype(np.float32)
+        )
     assert len(gallery) == len(samples)
     assert gallery.captions == [text for sample in samples for text in sample.captions]

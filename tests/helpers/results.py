@@ -1,0 +1,34 @@
+"""Files that the evaluations wrote, as tests read and change them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.paths import Layout
+
+
+def read_metrics(paths: Layout, name: str) -> dict[str, Any]:
+    """The metrics of a stage on the data set `scenes`."""
+    return json.loads((paths.metrics / f"{name}.json").read_text())["scenes"]
+
+
+def edit_json(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Changes a JSON file in place."""
+    values = json.loads(path.read_text())
+    edit(values)
+    path.write_text(json.dumps(values))
+
+
+def remove_labels(paths: Layout) -> None:
+    """Makes the data set one without labels."""
+    edit_json(paths.images / "dataset.json", lambda v: v.update(classes=[], held_out=[]))
+
+
+def untrain_fusion(paths: Layout) -> None:
+    """Makes the student one whose fusion was not trained."""
+    edit_json(
+        paths.student / "run.json", lambda v: v["params"]["distill"]["losses"].update(fusion=0.0)
+    )

@@ -1,0 +1,55 @@
+"""Publishing: MLflow that is away costs a warning, a wrong address fails before any work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kdeov.errors import ConfigError, KdeovError, StorageError
+from pipeline.config.params import Params
+from pipeline.config.paths import Layout
+from pipeline.report.publish import publish, publish_or_warn
+from pipeline.report.report import report
+
+pytestmark = pytest.mark.slow  # the first of these tests trains
+
+Trained = tuple[Layout, Params]
+
+
+def away(params: Params) -> Params:
+    """Params with an MLflow server that does not answer."""
+    tracking = params.tracking.model_copy(update={"uri": "http://127.0.0.1:9"})
+    return params.model_copy(update={"tracking": tracking})
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+
+def test_mlflow_that_is_away_is_a_warning_for_the_stage_and_an_error_for_the_command(
+    copied: Trained, log: Any
+) -> None:
+    paths, params = copied
+    report(away(params), paths)
+    (warning,) = [record for record in log.records if record.levelname == "WARNING"]
+    assert "kdeov publish" in warning.getMessage() and paths.report.is_file()
+    with pytest.raises(StorageError, match="kdeov publish"):
+        publish(away(params), paths)
+
+
+def test_a_missing_result_is_an_error_and_no_warning(copied: Trained) -> None:
+    paths, params = copied
+    (paths.metrics / "retrieval.json").unlink()
+    with pytest.raises(KdeovError, match="dvc repro retrieval"):
+        publish_or_warn(params, paths)
+
+
+def test_a_wrong_address_fails_before_any_work(copied: Trained) -> None:
+    paths, params = copied
+    tracking = params.tracking.model_copy(update={"uri": "mlruns"})
+    with pytest.raises(ConfigError, match="mlruns"):
+        report(params.model_copy(update={"tracking": tracking}), paths)
+    assert not paths.report.exists()

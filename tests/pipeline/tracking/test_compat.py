@@ -1,0 +1,26 @@
+"""Names that MLflow does not document are those of the installed MLflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlflow
+from mlflow import environment_variables
+from mlflow.utils import mlflow_tags
+
+from pipeline.tracking import compat
+
+
+def test_names_are_those_of_the_installed_mlflow() -> None:
+    assert mlflow_tags.MLFLOW_DATASET_CONTEXT == compat.DATASET_CONTEXT_TAG
+    assert mlflow_tags.MLFLOW_RUN_NOTE == compat.DESCRIPTION_TAG
+    assert mlflow_tags.MLFLOW_SOURCE_NAME == compat.SOURCE_NAME_TAG
+    variable = environment_variables.MLFLOW_SERVER_ENABLE_JOB_EXECUTION
+    assert variable.name == compat.JOB_EXECUTION_VARIABLE
+
+
+def test_the_page_knows_the_query_that_opens_it() -> None:
+    key, _, value = compat.VIEW.partition("=")
+    scripts = (Path(mlflow.__file__).parent / "server" / "js" / "build").rglob("*.js")
+    texts = [path.read_text(errors="replace") for path in scripts]
+    assert any(key in text and value in text for text in texts)
