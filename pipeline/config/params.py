@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 from pydantic_core import PydanticCustomError
 
 from kdeov.errors import KdeovError
+from pipeline.config.batch_sharing import sharing_problem
 from pipeline.config.execution_params import ClusterParams, DataParams, TrackingParams
 from pipeline.config.renamed import RENAMED
 from pipeline.config.schema import Count, NonNegative, Section, Seed, Share
@@ -123,13 +124,10 @@ class DistillParams(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> DistillParams:
         """What would otherwise be told after hours of embedding."""
-        for key in ("num_streams", "micro_batch_size"):
-            if self.global_batch_size % getattr(self, key):
-                raise PydanticCustomError(
-                    "part",
-                    "global_batch_size = {batch} is no multiple of distill.{key} = {value}",
-                    {"batch": self.global_batch_size, "key": key, "value": getattr(self, key)},
-                )
+        if problem := sharing_problem(
+            self.global_batch_size, self.num_streams, self.micro_batch_size
+        ):
+            raise PydanticCustomError("part", "{problem}", {"problem": problem})
         if self.backbone_weights is None and (
             self.freeze_batch_norm or self.backbone_learning_rate == 0
         ):

@@ -78,7 +78,7 @@ class EpochStream(IterableDataset):
         from_step: int = 0,
     ) -> None:
         self.shards, self.plan, self.transform = shards, plan, transform
-        self.num_streams = plan.lanes_of(rank, world)
+        self.num_streams = plan.streams_of(rank, world)
         self.from_step = from_step
 
     def __iter__(self) -> Iterator[Batch]:
@@ -89,7 +89,7 @@ class EpochStream(IterableDataset):
 
     def _lane(self, lane: int) -> Iterator[list[PairedSample]]:
         """Samples of a lane, a step at a time."""
-        size = self.plan.lane_batch
+        size = self.plan.stream_batch
         blocks = self.plan.blocks(lane, self.from_step)
         block = next(blocks, None)
         samples = self._read(lane, block.first if block else self.plan.steps)
@@ -103,7 +103,7 @@ class EpochStream(IterableDataset):
             block = next(blocks, None)
 
     def _read(self, lane: int, from_step: int) -> Iterator[PairedSample]:
-        for segment in self.plan.segments(lane, from_step):
+        for segment in self.plan.ranges(lane, from_step):
             wanted = range(segment.start, segment.stop).__contains__
             for _, sample in self.shards.read(segment.shard, wanted, segment.stop):
                 yield sample

@@ -51,7 +51,7 @@ def step_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Figure]
     def config(contrastive: float) -> TrainConfig:
         distill = distill_params(sizes, contrastive)
         return TrainConfig(
-            distill, images, embeddings, identities, Storage(str(folder / "run")), use_gpu=False
+            distill, images, embeddings, identities, Storage(str(folder / "run")), cluster
         )
 
     alone, both = config(contrastive=0), config(contrastive=1)
@@ -162,4 +162,4 @@ class _Run:
             batch = self.live(batch)
         self.losses.append(self.trainer.train_step(batch))
         if self.hands_to is not None:
-            self.hands_to.trainer.trained.load_state_dict(self.trainer.trained.state_dict())
+            self.hands_to.trainer.state.model.load_state_dict(self.trainer.state.model.state_dict())

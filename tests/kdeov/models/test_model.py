@@ -39,7 +39,7 @@ def test_mean_of_the_dense_map_is_the_embedding(model_of, apart, backbone, size)
     model, pixels = copy.deepcopy(model_of(backbone)).double(), torch.randn(2, 3, *size).double()
     with torch.no_grad():
         dense = model.dense_features(pixels)
-        embedding = model.encode_image(pixels, normalise=False)
+        embedding = model.encode_image(pixels, normalize=False)
     strides = model.student.backbone.strides
     fine, coarse = strides[0], strides[-1]
     assert dense.shape == (2, 32, *(-(-side // coarse) * (coarse // fine) for side in size))
@@ -107,7 +107,7 @@ def test_heat_map_of_a_pil_image_has_the_size_of_the_transform(model_of, image):
 
 def test_heat_map_takes_vectors_of_any_length_for_texts(model_of):
     model, pixels = model_of(), torch.randn(1, 3, 64, 64)
-    vectors = model.encode_text(NAMES, normalise=False)
+    vectors = model.encode_text(NAMES, normalize=False)
     torch.testing.assert_close(model.heatmap(pixels, 3 * vectors), model.heatmap(pixels, NAMES))
 
 
