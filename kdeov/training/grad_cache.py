@@ -206,14 +206,14 @@ class GradCacheStep:
         teacher = torch.cat([part[1] for part in group])
         if not self.coupled:
             return self.loss(leaf, teacher), None
-        joined, targets = gather(leaf, sizes), gather(teacher, sizes)
+        embeddings, targets = gather(leaf, sizes), gather(teacher, sizes)
         # where the matrix fits, each rank computes the loss of the whole batch, whose gradient is
         # rounded alike for any number of ranks; otherwise the loss of its local rows
-        if len(joined) <= self.max_full_matrix:
-            return self.loss(joined, targets, all_text_embeddings, ALL_ROWS), 1.0
+        if len(embeddings) <= self.max_full_matrix:
+            return self.loss(embeddings, targets, all_text_embeddings, ALL_ROWS), 1.0
         first = sum(sizes[: get_rank()])
         return self.loss(
-            joined, targets, all_text_embeddings, slice(first, first + len(leaf))
+            embeddings, targets, all_text_embeddings, slice(first, first + len(leaf))
         ), None
 
     def _forward(self, pixels: Tensor, first_pass: bool = False) -> StudentOutput:

@@ -1,6 +1,4 @@
-"""Stage `distill`: names the run, trains the student where params say, and writes the student and
-its history.
-"""
+"""Stage `distill`: names the run, trains the student, and writes the student and its history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the training loop where `cluster.mode` says: in this process, or in Ray workers."""
+"""Runs the training loop as `cluster.mode` asks: in this process, or in Ray workers."""
 
 from __future__ import annotations
 

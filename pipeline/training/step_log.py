@@ -71,10 +71,10 @@ class StepLog:
         losses = torch.tensor(self._losses, dtype=torch.float64, device=self.device)
         digests = torch.tensor(self._digests, dtype=torch.int64, device=self.device)
         means = mean_over_ranks(losses).tolist()
-        joined = sum_over_ranks(digests).tolist()
+        totals = sum_over_ranks(digests).tolist()
         if get_rank() == 0:
             text = io.StringIO()
-            rows = zip(self._steps, means, joined, strict=True)
+            rows = zip(self._steps, means, totals, strict=True)
             csv.writer(text, lineterminator="\n").writerows(
                 (*step, repr(loss), f"{digest % 2**64:016x}", workers)
                 for step, loss, digest in rows

@@ -82,7 +82,7 @@ def plain(case: dict[str, Any]) -> Found:
     return gradients(student, loss, terms) | means
 
 
-def joined(case: dict[str, Any]) -> Found:
+def cached(case: dict[str, Any]) -> Found:
     """This rank's share of the same step; terms are averaged over the ranks, as training does."""
     rank, size = get_rank(), get_world_size()
     student, loss = parts(case)
@@ -98,7 +98,7 @@ def joined(case: dict[str, Any]) -> Found:
 
 
 def largest_difference(case: dict[str, Any]) -> float:
-    expected, found = plain(case), joined(case)
+    expected, found = plain(case), cached(case)
     assert found.keys() == expected.keys()
     return max(
         ((found[name] - value).abs().max() / value.abs().max().clamp(min=1e-3)).item()
@@ -134,7 +134,7 @@ def test_ranks_and_micro_batches_have_the_gradient_of_one_process(
 
 def test_a_look_at_the_batch_leaves_no_trace_in_its_statistics() -> None:
     """Contrastive terms pass every micro-batch twice; its statistics count once."""
-    one, two = joined(CASES["feature"]), joined(CASES["interactive"])
+    one, two = cached(CASES["feature"]), cached(CASES["interactive"])
     names = [name for name in one if "running" in name]
     assert names and all(torch.equal(one[name], two[name]) for name in names)
 
