@@ -1,7 +1,6 @@
 """KDEOV: CLIP distilled into a YOLO backbone, with a frozen text tower as open vocabulary.
 
-The public names are imported when they are first used, so that a part that needs no torch does not
-wait for it.
+Public names are imported at first use, so that parts without torch import fast.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "ClipTeacher": "teachers.clip",
     "CrossModalAlignmentLoss": "training.losses",
     "CrossModalFusionModule": "models.fusion",
@@ -59,6 +58,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'kdeov' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"kdeov.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"kdeov.{_MODULES[name]}"), name)

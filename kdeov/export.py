@@ -1,4 +1,4 @@
-"""A student as it is deployed: image tower alone, batch norm folded into the convolutions."""
+"""The deployed student: the image tower alone, with batch norm folded into the convolutions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from kdeov.models.student import VisualStudent
 
 
 class ImageTower(nn.Module):
-    """Image in, unit index vector out, for inference; the student itself stays as it is.
+    """From images to unit index embeddings, for inference.
 
     Args:
-        student: Its backbone and projection are copied; its fusion is no part of the index vector.
+        student: Its backbone and projection are copied; the index embedding needs no fusion.
     """
 
     def __init__(self, student: VisualStudent):
@@ -26,7 +26,7 @@ class ImageTower(nn.Module):
         self.eval()
         self.backbone.trunk.simplify()
         like, side = self.backbone.pixel_scale, self.backbone.strides[-1]
-        self.to(like.device, like.dtype)  # layers that were merged may be new ones
+        self.to(like.device, like.dtype)  # merged layers may be new modules
         fold_batch_norm(self, like.new_zeros(1, 3, side, side))
         for module in self.projection.modules():
             if isinstance(module, nn.SiLU):
@@ -35,7 +35,7 @@ class ImageTower(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised pixels [B, 3, H, W] to unit vectors [B, D]."""
+        """Normalised pixels [B, 3, H, W] to unit embeddings [B, D]."""
         return nn.functional.normalize(self.projection(self.backbone(images)), dim=-1)
 
 
@@ -44,22 +44,22 @@ def fold_batch_norm(module: nn.Module, images: Tensor) -> None:
     """Folds each batch norm into the convolution before it, in place.
 
     In evaluation mode a batch norm is an affine map of each channel, which the convolution can do
-    itself: the outputs stay the same up to rounding. Before means in what is computed: a pair is
-    folded where the norm was seen to take the very tensor that the convolution gave, as the order
-    of a module's layers does not tell (pre-activation, parallel branches).
+    itself: the outputs stay the same up to rounding. A pair is folded where the norm's input was
+    the very tensor that the convolution returned in a forward pass, because the order of a module's
+    layers is not the order of computation (pre-activation, parallel branches).
 
     Args:
         module: In evaluation mode.
-        images: What the module takes, to watch it at work.
+        images: An input of the module, for that forward pass.
     """
-    given: dict[nn.Module, list[Tensor]] = {}
-    taken: dict[nn.Module, list[Tensor]] = {}
+    outputs_of: dict[nn.Module, list[Tensor]] = {}
+    inputs_of: dict[nn.Module, list[Tensor]] = {}
 
     def after(conv: nn.Module, _: object, output: Tensor) -> None:
-        given.setdefault(conv, []).append(output)
+        outputs_of.setdefault(conv, []).append(output)
 
     def before(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        taken.setdefault(norm, []).append(inputs[0])
+        inputs_of.setdefault(norm, []).append(inputs[0])
 
     handles = [m.register_forward_hook(after) for m in module.modules() if _is_plain(m)]
     handles += [
@@ -72,7 +72,7 @@ def fold_batch_norm(module: nn.Module, images: Tensor) -> None:
         handle.remove()
     for parent in list(module.modules()):
         for (conv_name, conv), (name, norm) in pairwise(list(parent.named_children())):
-            outputs, inputs = given.get(conv, []), taken.get(norm, [])
+            outputs, inputs = outputs_of.get(conv, []), inputs_of.get(norm, [])
             if len(outputs) == len(inputs) == 1 and outputs[0] is inputs[0]:
                 fused = fuse_conv_bn_eval(conv, norm)  # type: ignore[type-var, arg-type]
                 setattr(parent, conv_name, fused)
@@ -82,5 +82,5 @@ def fold_batch_norm(module: nn.Module, images: Tensor) -> None:
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    """Whether a convolution uses its weights as they are; some standardise them first."""
+    """Whether a convolution uses its weights unchanged; subclasses may standardise them first."""
     return type(layer) is nn.Conv2d

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError
 from kdeov.models.model import KDEOVModel
 from kdeov.teachers.clip import ClipTeacher
 from kdeov.training.grad_cache import GradCacheStep
@@ -34,19 +34,20 @@ def train_feature_alignment(
         model: Trained in place.
         dataloader: A sized iterable of `(images, texts)` or `(images, texts, teacher_embeddings)`:
             images as `KDEOVModel` takes them, a list of strings (or tokens), and [B, D] teacher
-            vectors of the images. Without the third, the image tower of `model.clip_model_name`
+            embeddings of the images. Without the third, the image tower of `model.clip_model_name`
             is loaded and run on every batch.
         num_epochs: Passes over the dataloader.
         learning_rate: Peak of AdamW's cosine schedule, with 5% warm-up.
-        device: Where to train; where the model is, by default.
-        weights: Weights of `FeatureAlignmentLoss` and of `fusion`; feature 1, contrastive 0.1 and
-            fusion 0.1 by default.
+        device: Device to train on; the model's, by default.
+        weights: Weights of the terms of `FeatureAlignmentLoss` and of `fusion`;
+            feature 1, contrastive 0.1 and fusion 0.1 by default.
 
     Returns:
         The mean of every loss term, one mapping an epoch.
 
     Raises:
-        KdeovError: An empty dataloader, or teacher weights that cannot be had.
+        ConfigError: The dataloader is empty, or `num_epochs` is 0.
+        KdeovError: The teacher's weights cannot be read or downloaded.
     """
     weights = {"feature": 1.0, "contrastive": 0.1, "fusion": 0.1, **(weights or {})}
     fusion_weight = weights.pop("fusion")
@@ -56,7 +57,7 @@ def train_feature_alignment(
     loss = FeatureAlignmentLoss(weights).to(device)
     steps = len(dataloader) * num_epochs  # type: ignore[arg-type]
     if not steps:
-        raise KdeovError("train_feature_alignment: the dataloader is empty, or num_epochs is 0")
+        raise ConfigError("train_feature_alignment: the dataloader is empty, or num_epochs is 0")
     step = GradCacheStep(model.student, loss, fusion_weight)
     optimizer = build_optimizer(torch.nn.ModuleList([model.student, loss]), learning_rate, 0.05)
     schedule = build_schedule(optimizer, steps, warmup=max(1, steps // 20))
@@ -69,7 +70,7 @@ def train_feature_alignment(
             if not rest and teacher is None:
                 teacher = ClipTeacher.load(model.clip_model_name, device)
             pixels = model.preprocess(images)
-            target = rest[0].to(device) if rest else _teach(teacher, pixels)
+            target = rest[0].to(device) if rest else _teacher_embeddings(teacher, pixels)
             text = model.encode_text(texts)
             optimizer.zero_grad()
             terms = step.backward(pixels, target, text)
@@ -84,9 +85,9 @@ def train_feature_alignment(
     return history
 
 
-def _teach(teacher: ClipTeacher | None, pixels: Tensor) -> Tensor:
-    """The teacher's vectors of pixels that are normalised for the student (both use CLIP's
-    statistics).
+def _teacher_embeddings(teacher: ClipTeacher | None, pixels: Tensor) -> Tensor:
+    """The teacher's embeddings of pixels that are normalised for the student; both use CLIP's
+    statistics.
     """
     assert teacher is not None
     size = teacher.transform.size

@@ -2,9 +2,9 @@
 percentile interval is that of Efron and Tibshirani, 1993, chapter 13).
 
 A metric is a function of how often each of N images is counted: once each gives its value, and
-the counts of a resample give one draw of its distribution. What is asked about an image, such as
-its captions, is drawn with it, as answers about one image do not vary independently. Metrics of
-two models that are given the same counts are paired.
+the counts of a bootstrap sample give one draw of its distribution. All answers about an image, such
+as those of its captions, are drawn with it, because they do not vary independently. The metrics of
+two models with the same counts are paired.
 """
 
 from __future__ import annotations
@@ -17,25 +17,23 @@ import numpy as np
 import numpy.typing as npt
 
 LEVEL = 0.95
-CHUNK = 1_000_000  # counts that are held at once
+CHUNK = 1_000_000  # counts in memory at a time
 
 
 class Statistic(Protocol):
     """A metric, as a function of counts."""
 
     def __call__(self, counts: np.ndarray) -> np.ndarray:
-        """Counts [R, N] of the images to R values; NaN where nothing that it asks about is
-        counted.
-        """
+        """Counts [R, N] of the images to R values; NaN where no image with an answer is counted."""
 
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of the answers to some questions about images.
+    """The mean of answers about images.
 
     Attributes:
         totals: [N], sum of the answers about each image.
-        sizes: [N], number of them.
+        sizes: [N], number of answers about each image.
     """
 
     totals: np.ndarray
@@ -90,7 +88,7 @@ class MeanPerClass:
 
 @dataclass(frozen=True)
 class Median:
-    """The lower median of the answers to some questions about images.
+    """The lower median of answers about images.
 
     Attributes:
         answers: [Q] numbers.
@@ -116,7 +114,7 @@ def values_of(statistics: Mapping[str, Statistic], size: int) -> dict[str, float
 def distributions(
     statistics: Mapping[str, Statistic], size: int, bootstrap_samples: int, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Values [R] of statistics of N images, each in the same R bootstrap_samples."""
+    """Values [R] of statistics of N images, each in the same R bootstrap samples."""
     parts = [
         {name: statistic(counts) for name, statistic in statistics.items()}
         for counts in _counts(size, bootstrap_samples, seed)
@@ -125,8 +123,8 @@ def distributions(
 
 
 def interval(values: np.ndarray) -> list[float] | None:
-    """The percentile interval, [low, high], of a distribution [R]; bootstrap_samples without a value are
-    passed over, and None is what remains of nothing.
+    """The percentile interval [low, high] of a distribution [R]. Draws without a value are left
+    out; None where no draw has one.
     """
     known = values[~np.isnan(values)]
     if not len(known):

@@ -1,4 +1,4 @@
-"""Zero-shot and retrieval metrics on embeddings, as CLIP_benchmark counts them, with intervals."""
+"""Zero-shot and retrieval metrics on embeddings, defined as in CLIP_benchmark, with intervals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from kdeov.evaluation.bootstrap import (
     Mean,
     MeanPerClass,
@@ -21,20 +21,20 @@ from kdeov.evaluation.bootstrap import (
 )
 
 RECALLS = (1, 5, 10)
-BLOCK = 256  # queries whose similarities are looked at together; copies of all would not fit
+BLOCK = 256  # queries per block; a copy of all similarities would not fit in memory
 INTERVAL = "interval"
 
 
 def classification(
     logits: Tensor, labels: Tensor, held_out: Sequence[int] = ()
 ) -> dict[str, Statistic]:
-    """Classification metrics over all classes, with seen and held-out labels apart where some are
-    held out.
+    """Classification metrics over all classes, and separately for seen and held-out labels where
+    classes are held out.
 
     Args:
         logits: [N, K] similarities to all K classes.
         labels: [N] class numbers.
-        held_out: Classes that training never saw. They compete with all others.
+        held_out: Classes that were not in the training data. They compete with all others.
 
     Returns:
         `top1`, `top5` (of five classes or more), `mean_per_class` (the mean of the recalls of the
@@ -42,7 +42,7 @@ def classification(
         N images.
 
     Raises:
-        KdeovError: A logit is not finite.
+        DataError: A logit is not finite.
     """
     _require_finite(logits)
     best = logits.topk(5 if logits.shape[1] >= 5 else 1, dim=1).indices
@@ -67,8 +67,8 @@ def classification(
 def retrieval(similarity: Tensor, image_of_text: Tensor) -> dict[str, Statistic]:
     """Retrieval metrics in both directions.
 
-    R@k counts a query as a hit when at least one of its matches is among the k that `topk` puts
-    first. A rank is one plus the number of other candidates that are at least as similar as the
+    R@k counts a query as a hit when at least one of its matches is among the first k of
+    `topk`. A rank is one plus the number of other candidates that are at least as similar as the
     best match.
 
     Args:
@@ -80,7 +80,7 @@ def retrieval(similarity: Tensor, image_of_text: Tensor) -> dict[str, Statistic]
         images.
 
     Raises:
-        KdeovError: A similarity is not finite.
+        DataError: A similarity is not finite.
     """
     _require_finite(similarity)
     images = torch.arange(len(similarity))
@@ -98,11 +98,11 @@ def retrieval(similarity: Tensor, image_of_text: Tensor) -> dict[str, Statistic]
 
 
 def first_hits(scores: Tensor, count: int) -> Tensor:
-    """What `topk` puts first for each query.
+    """The first candidates of `topk` for each query.
 
     Args:
         scores: [Q, C] similarities of queries and candidates.
-        count: Hits, k; all candidates where there are fewer.
+        count: Number of hits, k; all candidates where there are fewer.
 
     Returns:
         [Q, min(k, C)] numbers of candidates.
@@ -126,7 +126,7 @@ def retrieval_ranks(similarity: Tensor, image_of_text: Tensor) -> tuple[Tensor, 
 
 
 def _at_least(scores: Tensor, bars: Tensor) -> Tensor:
-    """How many of each query's scores [Q, C] reach its bar [Q]."""
+    """The number of each query's scores [Q, C] that reach its bar [Q]."""
     blocks = zip(scores.split(BLOCK), bars.split(BLOCK), strict=True)
     return torch.cat([(block >= bar[:, None]).sum(dim=1) for block, bar in blocks])
 
@@ -139,27 +139,28 @@ def compare(
     counts: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Values and 95% bootstrap intervals of teacher, student and the share that the student
-    retains; both models meet the same bootstrap_samples.
+    retains, in the same bootstrap samples.
 
     Args:
         teacher: Metrics of the teacher, or None where there is nothing to compare with.
         student: The same metrics of the student.
         size: Number of images, N.
-        bootstrap_samples: Of the bootstrap.
-        counts: What was counted, to be told beside the metrics.
+        bootstrap_samples: Number of bootstrap samples.
+        counts: Numbers of images, classes and the like, to report beside the metrics.
 
     Returns:
         `teacher`, `student` and `retained`, or the student's alone: each has its metrics by name,
-        and `interval` has [low, high] of each that has one. A share is None where the teacher has
-        nothing to share, and has no interval where that is so in a resample.
+        and `interval` has [low, high] of each that has one. A share is None where the teacher's
+        value is 0, and has no interval where that happens in a bootstrap sample.
     """
     models = {"student": student} if teacher is None else {"teacher": teacher, "student": student}
-    values = {who: values_of(metrics, size) for who, metrics in models.items()}
+    values = {name: values_of(metrics, size) for name, metrics in models.items()}
     draws = {
-        who: distributions(metrics, size, bootstrap_samples) for who, metrics in models.items()
+        name: distributions(metrics, size, bootstrap_samples) for name, metrics in models.items()
     }
     result: dict[str, Any] = {
-        who: {**values[who], **(counts or {}), INTERVAL: intervals(draws[who])} for who in models
+        name: {**values[name], **(counts or {}), INTERVAL: intervals(draws[name])}
+        for name in models
     }
     if teacher is not None:
         shares = {
@@ -180,8 +181,8 @@ def intervals(draws: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
 
 
 def retained(teacher: Mapping[str, float], student: Mapping[str, float]) -> dict[str, float | None]:
-    """The student's share of each of the teacher's metrics; None where the teacher has nothing to
-    share.
+    """The student's share of each of the teacher's metrics; None where the teacher's value
+    is 0.
 
     Ranks, for which less is better, are divided the other way round.
     """
@@ -193,7 +194,7 @@ def retained(teacher: Mapping[str, float], student: Mapping[str, float]) -> dict
 
 
 def _share(name: str, teacher: np.ndarray, student: np.ndarray) -> np.ndarray:
-    """The student's share; infinite where the teacher has nothing, NaN where one is unknown."""
+    """The student's share; infinite where the teacher's value is 0, NaN where one is NaN."""
     over, under = (teacher, student) if name.endswith("rank") else (student, teacher)
     known = ~(np.isnan(over) | np.isnan(under))
     share = np.divide(over, under, out=np.full(over.shape, np.inf), where=under != 0)
@@ -203,4 +204,4 @@ def _share(name: str, teacher: np.ndarray, student: np.ndarray) -> np.ndarray:
 def _require_finite(values: Tensor) -> None:
     # a NaN compares as no better than anything
     if not all(block.isfinite().all() for block in values.split(BLOCK)):
-        raise KdeovError("similarities are not finite; look at the embeddings they come from")
+        raise DataError("similarities are not finite; check the embeddings they come from")

@@ -1,4 +1,4 @@
-"""The student's backbone: a YOLO's or one of timm's, giving up to three levels of features."""
+"""The student's backbone: of a YOLO or from timm, with up to three feature levels."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdeov.data.transform import CLIP_MEAN, CLIP_STD
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError
 from kdeov.models.timm_trunk import PREFIX, TimmTrunk
 from kdeov.models.trunk import Trunk
 from kdeov.models.yolo import YOLOS, YoloTrunk
 
 
 class LightweightVisualBackbone(nn.Module):
-    """A network that gives feature levels of images of any size.
+    """A network from images of any size to feature levels.
 
-    It is fed pixels that are normalised with CLIP's statistics. Pretrained weights expect others;
-    the backbone then converts, exactly, so that the network sees what it was trained on.
+    Its input is normalised with CLIP's statistics. Where pretrained weights expect others, the
+    backbone converts the pixels exactly.
 
     Args:
         backbone_type: `yolov5`, `yolov8` or `yolo11` with a size n, s, m, l or x; or `timm:` and a
@@ -28,16 +28,17 @@ class LightweightVisualBackbone(nn.Module):
             an ultralytics `.pt`; random weights where None.
 
     Attributes:
-        channels: Of the feature levels, finest first.
-        strides: Of the feature levels; each is twice the one before. (8, 16, 32) for most.
+        channels: Channels of the feature levels, finest first.
+        strides: Strides of the feature levels, each twice the one before; (8, 16, 32) for most.
         frozen: Whether `freeze` was called.
-        fixed: Whether `fix_statistics` was called.
+        fixed_statistics: Whether `fix_statistics` was called.
         folded: Whether the weights came with batch norm folded into the convolutions.
         pixel_scale: [3, 1, 1]; the network sees `pixel_scale * images + pixel_shift`.
         pixel_shift: [3, 1, 1].
 
     Raises:
-        KdeovError: Unknown name, or weights that do not fit.
+        ConfigError: Unknown name.
+        DataError: Weights that do not fit.
     """
 
     folded: Tensor
@@ -49,7 +50,7 @@ class LightweightVisualBackbone(nn.Module):
         self.backbone_type = backbone_type
         self.trunk = _build_trunk(backbone_type)
         self.channels, self.strides = self.trunk.channels, self.trunk.strides
-        self.frozen = self.fixed = False
+        self.frozen = self.fixed_statistics = False
         self.register_buffer("folded", torch.tensor(False))
         self.register_buffer("pixel_scale", torch.ones(3, 1, 1))
         self.register_buffer("pixel_shift", torch.zeros(3, 1, 1))
@@ -74,28 +75,30 @@ class LightweightVisualBackbone(nn.Module):
         return self.trunk(pad_to_stride(pixels, self.strides[-1]))
 
     def freeze(self) -> LightweightVisualBackbone:
-        """Fixes weights and statistics for good: `train` does not wake them."""
+        """Fixes weights and statistics for good, whatever `train` sets."""
         self.frozen = True
         self.requires_grad_(False)
         return self.eval()
 
     def fix_statistics(self) -> LightweightVisualBackbone:
-        """Fixes the statistics of batch norm for good; weights, scales and shifts still learn."""
-        self.fixed = True
+        """Fixes the statistics of batch norm for good; weights, scales and shifts train on."""
+        self.fixed_statistics = True
         return self.train(self.training)
 
     def train(self, mode: bool = True) -> LightweightVisualBackbone:
-        """What is frozen stays in evaluation mode, and so does batch norm that is fixed or was
-        folded: batch statistics would undo the pretraining.
+        """Sets the mode. A frozen backbone stays in evaluation mode, and so does batch norm that is
+        fixed or was folded: batch statistics would undo the pretraining.
         """
         super().train(mode and not self.frozen)
-        if self.folded or self.fixed:
+        if self.folded or self.fixed_statistics:
             for norm in _norms(self):
                 norm.eval()
         return self
 
     def _convert_pixels(self) -> None:
-        """From (p - CLIP's mean) / CLIP's std to (p - mean) / std of the weights."""
+        """Sets scale and shift from (p - CLIP's mean) / CLIP's std to the (p - mean) / std of the
+        weights.
+        """
         clip_mean, clip_std, mean, std = (
             torch.tensor(values, dtype=torch.float64).view(3, 1, 1)
             for values in (CLIP_MEAN, CLIP_STD, self.trunk.mean, self.trunk.std)
@@ -115,7 +118,7 @@ def _build_trunk(name: str) -> Trunk:
         return TimmTrunk(name)
     if name in YOLOS:
         return YoloTrunk(name)
-    raise KdeovError(
+    raise ConfigError(
         f"backbone {name!r} is unknown; choose one of {', '.join(YOLOS)}, or {PREFIX} and a name "
         "of timm.list_models()"
     )
@@ -126,8 +129,8 @@ def _norms(module: nn.Module) -> list[nn.BatchNorm2d]:
 
 
 def _is_folded(module: nn.Module) -> bool:
-    """Folding leaves batch norms with mean 0, variance 1 and scale sqrt(1 + eps), whose shifts are
-    the convolutions' biases. (Those of fresh ones are 0.)
+    """Whether batch norm was folded: mean 0, variance 1, scale sqrt(1 + eps), and shifts that are
+    the convolutions' biases. (The shifts of fresh batch norms are 0.)
     """
     norms = [norm for norm in _norms(module) if norm.affine and norm.track_running_stats]
     return any(norm.bias.any() for norm in norms) and all(
@@ -141,8 +144,8 @@ def _is_folded(module: nn.Module) -> bool:
 
 
 def _fix_folded(backbone: LightweightVisualBackbone, _: object = None) -> None:
-    """Folded batch norm is no longer a layer that learns: its scale and shift become buffers, which
-    no optimiser and no `requires_grad_` can reach. Names in the state dict stay.
+    """Turns scale and shift of folded batch norms into buffers, so that no optimizer and no
+    `requires_grad_` trains them. Names in the state dict stay.
     """
     if not backbone.folded:
         return

@@ -1,5 +1,5 @@
-"""Text-conditioned reading of the dense map, for re-ranking and localisation; never part of the
-index embedding.
+"""Fusion: the dense map conditioned on a text, for re-ranking and localisation. The index embedding
+never depends on it.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError
 
 FUSIONS = ("film", "cross_attention")
 
 
 class Fused(NamedTuple):
-    """What fusion makes of an image and a text.
+    """The output of fusion.
 
     Attributes:
-        embedding: [B, D], the image as the text reads it, not normalised.
-        relevance: [B, h, w], how much each location has to do with the text.
+        embedding: [B, D], the image conditioned on the text, not normalised.
+        relevance: [B, h, w], the relevance of each location to the text.
     """
 
     embedding: Tensor
@@ -37,16 +37,16 @@ class CrossModalFusionModule(nn.Module):
     Args:
         fusion_type: `film` or `cross_attention`.
         embed_dim: Width of features and texts, D.
-        heads: Attention heads.
+        heads: Number of attention heads.
 
     Raises:
-        KdeovError: Unknown fusion type.
+        ConfigError: Unknown fusion type.
     """
 
     def __init__(self, fusion_type: str = "film", embed_dim: int = 512, heads: int = 4):
         super().__init__()
         if fusion_type not in FUSIONS:
-            raise KdeovError(
+            raise ConfigError(
                 f"fusion {fusion_type!r} is unknown; choose one of {', '.join(FUSIONS)}"
             )
         self.fusion_type = fusion_type
@@ -56,15 +56,15 @@ class CrossModalFusionModule(nn.Module):
         else:
             self.attention = nn.MultiheadAttention(embed_dim, heads, batch_first=True)
         self.out = nn.Linear(embed_dim, embed_dim)
-        nn.init.zeros_(self.out.weight)  # fusion starts as the plain embedding
+        nn.init.zeros_(self.out.weight)  # fusion starts as the identity on the embedding
         nn.init.zeros_(self.out.bias)
 
     def forward(self, dense: Tensor, text: Tensor) -> Fused:
-        """Reads images under one text each.
+        """Conditions each image on one text.
 
         Args:
             dense: [B, D, h, w], the dense map in the embedding space.
-            text: [B, D], unit text vectors.
+            text: [B, D], unit text embeddings.
         """
         batch, _, height, width = dense.shape
         locations = dense.flatten(2).transpose(1, 2)
@@ -82,12 +82,12 @@ class CrossModalFusionModule(nn.Module):
 
 
 def fusion_scores(fusion: CrossModalFusionModule, dense: Tensor, texts: Tensor) -> Tensor:
-    """Cosines of every image, as each text reads it, with that text.
+    """Cosines of each image, conditioned on a text, with that text.
 
     Args:
-        fusion: The module.
-        dense: [B, D, h, w].
-        texts: [B, K, D], K unit texts for each image.
+        fusion: The fusion module.
+        dense: [B, D, h, w], dense maps.
+        texts: [B, K, D], K unit text embeddings for each image.
 
     Returns:
         [B, K].
@@ -107,16 +107,17 @@ def fusion_loss(
     negatives: int = 7,
     temperature: float = 0.05,
 ) -> Tensor:
-    """InfoNCE of an image's own text against its hardest other texts, after fusion.
+    """InfoNCE (van den Oord et al., 2018, arXiv:1807.03748) of an image's own text against its
+    hardest other texts, after fusion.
 
     Args:
-        fusion: The module.
-        dense: [B, D, h, w]; detached here, so that fusion never moves the index embedding.
-        texts: [B, D], each image's own unit text.
-        bank: [N, D], unit texts to draw negatives from (the joined batch of all ranks).
-        own: [B], the row of each image's own text in the bank.
-        negatives: Texts contrasted with the own one.
-        temperature: Of the softmax.
+        fusion: The fusion module.
+        dense: [B, D, h, w]; detached here, so that fusion never changes the index embedding.
+        texts: [B, D], each image's own unit text embedding.
+        all_text_embeddings: [N, D], those of the global batch, from which negatives are drawn.
+        own: [B], the row of each image's own text in `all_text_embeddings`.
+        negatives: Number of negatives per image.
+        temperature: Temperature of the softmax.
 
     Returns:
         Scalar mean over the images.

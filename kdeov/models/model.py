@@ -1,4 +1,4 @@
-"""KDEOVModel: a small image tower that shares an embedding space with CLIP's frozen text tower."""
+"""KDEOVModel: a small image tower in the embedding space of CLIP's frozen text tower."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import center_crop
 
 from kdeov.data.transform import ImageTransform
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError, DataError
 from kdeov.models.fusion import fusion_scores
 from kdeov.models.student import VisualStudent
 from kdeov.text.base import TextEncoder
@@ -40,12 +40,12 @@ class KDEOVModel(nn.Module):
             weight file.
         backbone_type: See `LightweightVisualBackbone`.
         fusion_type: `film` or `cross_attention`.
-        device: Where the model lives; CUDA where there is one, by default.
+        device: Device of the model; CUDA where there is one, by default.
         backbone_weights: Pretrained weights of the backbone, or None for random ones.
         image_size: Side to which images are resized, pixels.
 
     Raises:
-        KdeovError: Unknown names, or weights that cannot be had.
+        KdeovError: Unknown names, or weights that cannot be read or downloaded.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class KDEOVModel(nn.Module):
         transform: ImageTransform,
         clip_model_name: str,
     ) -> KDEOVModel:
-        """A model of parts that exist already.
+        """A model from existing parts.
 
         Raises:
-            KdeovError: The widths of image and text space differ.
+            ConfigError: The widths of image and text space differ.
         """
         model = cls.__new__(cls)
         model._assemble(student, text_encoder, transform, clip_model_name)
@@ -90,7 +90,7 @@ class KDEOVModel(nn.Module):
         clip_model_name: str,
     ) -> None:
         if student.embed_dim != text_encoder.embed_dim:
-            raise KdeovError(
+            raise ConfigError(
                 f"the student's embedding has {student.embed_dim} dimensions and "
                 f"{clip_model_name}'s texts have "
                 f"{text_encoder.embed_dim}; train the student on this teacher"
@@ -103,7 +103,7 @@ class KDEOVModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model lives."""
+        """The device of the student."""
         return next(self.student.parameters()).device
 
     @property
@@ -112,14 +112,18 @@ class KDEOVModel(nn.Module):
         return self.student.embed_dim
 
     def preprocess(self, images: Images) -> Tensor:
-        """Images to normalised pixels [B, 3, H, W] on the model's device."""
+        """Images to normalised pixels [B, 3, H, W] on the model's device.
+
+        Raises:
+            ConfigError: A tensor of another shape.
+        """
         if isinstance(images, Image.Image):
             images = [images]
         if not isinstance(images, Tensor):
             return torch.stack([self.transform(image) for image in images]).to(self.device)
         images = (images[None] if images.ndim == 3 else images).to(self.device)
         if images.ndim != 4 or images.shape[1] != 3:
-            raise KdeovError(
+            raise ConfigError(
                 f"images of shape {tuple(images.shape)}; give [B, 3, H, W] or [3, H, W]"
             )
         if images.dtype == torch.uint8:
@@ -129,35 +133,35 @@ class KDEOVModel(nn.Module):
             return self.transform.normalize(images.clamp(0, 255))
         return images
 
-    def encode_image(self, images: Images, normalise: bool = True) -> Tensor:
-        """Index embeddings [B, D]. They depend on the image alone."""
+    def encode_image(self, images: Images, normalize: bool = True) -> Tensor:
+        """Index embeddings [B, D], unit length if `normalize`; they depend on the images alone."""
         embedding = self.student(self.preprocess(images))
-        return F.normalize(embedding, dim=-1) if normalise else embedding
+        return F.normalize(embedding, dim=-1) if normalize else embedding
 
-    def encode_text(self, texts: Sequence[str] | Tensor, normalise: bool = True) -> Tensor:
-        """Text embeddings [N, D] of the frozen CLIP."""
+    def encode_text(self, texts: Sequence[str] | Tensor, normalize: bool = True) -> Tensor:
+        """Text embeddings [N, D] of the frozen CLIP, of unit length if `normalize`."""
         embedding = self.text_encoder([texts] if isinstance(texts, str) else texts)
-        return F.normalize(embedding, dim=-1) if normalise else embedding
+        return F.normalize(embedding, dim=-1) if normalize else embedding
 
     def dense_features(self, images: Images) -> Tensor:
         """Dense maps [B, D, H/8, W/8] (or what stride the backbone's finest level has), whose mean
-        over locations is `encode_image(normalise=False)`.
+        over locations is `encode_image(normalize=False)`.
         """
         return self.student.dense(self.preprocess(images))
 
     @torch.no_grad()
     def heatmap(self, images: Images, texts: Sequence[str] | Tensor) -> Tensor:
         """Cosine of every location with every text, [B, T, H, W], at the size of the (preprocessed)
-        images. Texts may be given as their vectors, float [T, D], such as class vectors.
+        images. Texts may be given as embeddings, float [T, D], such as classifier weights.
         """
         pixels = self.preprocess(images)
         dense = F.normalize(self.student.dense(pixels), dim=1)
         if isinstance(texts, Tensor) and texts.is_floating_point():
-            vectors = F.normalize(texts.to(dense), dim=-1)
+            embeddings = F.normalize(texts.to(dense), dim=-1)
         else:
-            vectors = self.encode_text(texts)
-        maps = torch.einsum("bdhw,td->bthw", dense, vectors)
-        # padding at the right and lower edges is cut off again
+            embeddings = self.encode_text(texts)
+        maps = torch.einsum("bdhw,td->bthw", dense, embeddings)
+        # cuts off the padding at the right and lower edges
         stride = self.student.backbone.strides[0]
         full = F.interpolate(maps, scale_factor=stride, mode="bilinear", align_corners=False)
         return full[..., : pixels.shape[-2], : pixels.shape[-1]]
@@ -180,12 +184,12 @@ class KDEOVModel(nn.Module):
 
     @torch.no_grad()
     def rank(self, images: Images, text: str, rerank: int = 0) -> tuple[Tensor, Tensor]:
-        """Orders images by how well they fit a text.
+        """Orders images by their similarity to a text.
 
         Args:
             images: The images to search, B of them.
             text: The query.
-            rerank: How many of the first hits the fusion module puts into a new order.
+            rerank: Number of first hits that the fusion module reorders.
 
         Returns:
             Indices of the images, best first, and their scores in that order: cosines of the
@@ -207,7 +211,7 @@ class KDEOVModel(nn.Module):
 
         Returns:
             `image_embeds` and `text_embeds` [B, D], unit length; `fused_embeds` [B, D], the
-            images as their texts read them; `logits` [B, B], scaled cosines of all images with
+            images conditioned on their texts; `logits` [B, B], scaled cosines of all images with
             all texts.
         """
         output = self.student.with_dense(self.preprocess(images))
@@ -221,7 +225,7 @@ class KDEOVModel(nn.Module):
         }
 
     def config(self) -> dict[str, Any]:
-        """What `load` needs besides the weights."""
+        """The content of `config.json`."""
         return {
             "format": FORMAT,
             "clip_model_name": self.clip_model_name,
@@ -232,9 +236,7 @@ class KDEOVModel(nn.Module):
         }
 
     def save(self, folder: str | Path) -> None:
-        """Writes `config.json`, `student.safetensors` and the text encoder: all that `load`
-        needs.
-        """
+        """Writes `config.json`, `student.safetensors` and the text encoder."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_tensors(folder / "student.safetensors", self.student.state_dict())
@@ -243,10 +245,10 @@ class KDEOVModel(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device | None = None) -> KDEOVModel:
-        """Reads what `save` wrote, in evaluation mode.
+        """Reads the files of `save`; the model is in evaluation mode.
 
         Raises:
-            KdeovError: The folder is not a saved model.
+            DataError: The folder is not a saved model.
         """
         folder = Path(folder)
         try:
@@ -256,11 +258,11 @@ class KDEOVModel(nn.Module):
             if not isinstance(config, dict):
                 raise ValueError("config.json holds no mapping")
         except (OSError, ValueError, LookupError, SafetensorError) as error:
-            raise KdeovError(
+            raise DataError(
                 f"{folder}: not a saved KDEOVModel ({error}); run `dvc repro distill`"
             ) from error
         if config.get("format") != FORMAT:
-            raise KdeovError(
+            raise DataError(
                 f"{folder}/config.json: format {config.get('format')}, expected {FORMAT}"
             )
         try:
@@ -275,7 +277,7 @@ class KDEOVModel(nn.Module):
                 config["clip_model_name"],
             )
         except (KeyError, TypeError, RuntimeError) as error:
-            raise KdeovError(
+            raise DataError(
                 f"{folder}: config and weights do not fit ({str(error).splitlines()[0]})"
             ) from error
         return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()

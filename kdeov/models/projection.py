@@ -40,7 +40,7 @@ class ProjectionNetwork(nn.Module):
         return self.linear(self.pooled(features))
 
     def pooled(self, features: Sequence[Tensor]) -> Tensor:
-        """What the linear map sees of images: hidden features [B, H], averaged over locations."""
+        """The input of the linear map: hidden features [B, H], averaged over locations."""
         return self._pool(self._hidden(features))
 
     def dense(self, features: Sequence[Tensor]) -> Tensor:

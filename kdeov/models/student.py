@@ -1,4 +1,4 @@
-"""The part of the model that is trained: image in, vector and dense map out."""
+"""The trained part of the model: from images to embeddings and dense maps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from kdeov.models.projection import ProjectionNetwork
 
 
 class StudentOutput(NamedTuple):
-    """Attributes: embedding [B, D], not normalised; dense [B, D, h, w], whose mean it is."""
+    """The embeddings and dense maps of a batch.
+
+    Attributes:
+        embedding: [B, D], not normalised; the mean of `dense` over locations.
+        dense: [B, D, h, w].
+    """
 
     embedding: Tensor
     dense: Tensor

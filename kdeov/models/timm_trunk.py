@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules.dropout import _DropoutNd
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError, DataError, KdeovError
+from kdeov.models.compat import disable_dropout
 from kdeov.models.trunk import Trunk
 from kdeov.weights.state_dict import StateDict, read_state_dict
 
 PREFIX = "timm:"
 LEVELS = 3
 ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
-"""How networks with position embeddings, and those with windows, are told to take any image."""
+"""Options with which networks with position embeddings, or with windows, take any image size."""
 
 
 class TimmTrunk(Trunk):
@@ -26,18 +26,21 @@ class TimmTrunk(Trunk):
 
     Args:
         name: `timm:` and a name of `timm.list_models()`, with or without the tag of pretrained
-            weights (`timm:resnet18.a1_in1k`), which says what pixels those expect.
+            weights (`timm:resnet18.a1_in1k`), which decides the normalisation.
 
     Raises:
-        KdeovError: timm does not know it, or it gives no feature maps of images of any size.
+        ConfigError: The name is unknown to timm, or the network has no feature maps of images of
+            any size.
     """
 
     def __init__(self, name: str) -> None:
-        import timm  # takes seconds, which students with other backbones need not wait
+        import timm  # takes seconds, and students with other backbones do without
 
         super().__init__()
         self.name, self.model_name = name, name.removeprefix(PREFIX)
-        if not timm.is_model(self.model_name):  # also what timm would fetch: hf-hub:...
+        if not timm.is_model(
+            self.model_name
+        ):  # also rejects names that timm would download: hf-hub:...
             raise _unknown(name)
         try:
             self._config = timm.get_pretrained_cfg(self.model_name)
@@ -53,9 +56,9 @@ class TimmTrunk(Trunk):
             self.strides = tuple(features.feature_info.reduction())
             self.mean, self.std = (tuple(features.pretrained_cfg[key]) for key in ("mean", "std"))
             self._probe()
-        # what networks raise that lack feature maps, or whose size is fixed
+        # raised by networks without feature maps, or of fixed size
         except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError) as error:
-            raise KdeovError(
+            raise ConfigError(
                 f"{name} cannot be a backbone: it has no feature maps of images of any size "
                 f"({' '.join(str(error).split()) or type(error).__name__}); choose another one, "
                 "for instance timm:resnet18"
@@ -71,24 +74,19 @@ class TimmTrunk(Trunk):
     def read(self, path: Path) -> StateDict:
         """A safetensors file or a state dict of the whole timm network."""
         if not path.is_file():
-            raise KdeovError(f"{path}: no such weight file; {self._source()}")
+            raise DataError(f"{path}: no such weight file; {self._source()}")
         return read_state_dict(path)
 
     def simplify(self) -> None:
-        """Merges the parallel branches of networks that are trained with more than they need."""
+        """See `Trunk`: merges the parallel branches of networks that are reparameterised."""
         from timm.utils import reparameterize_model
 
         reparameterize_model(self.network, inplace=True)
 
     def _features(self, levels: int) -> Any:
         network = self._create(levels)
-        # a micro-batch may be passed twice in a step (see `kdeov.training.grad_cache`) and must
-        # then give the same: nothing is dropped at random
-        for module in network.modules():
-            if isinstance(module, _DropoutNd):
-                module.p = 0.0
-            elif hasattr(module, "drop_prob"):  # of timm's DropPath and its kin
-                module.drop_prob = 0.0
+        # the two passes of a micro-batch (see `kdeov.training.grad_cache`) must be equal
+        disable_dropout(network)
         return network
 
     def _create(self, levels: int) -> Any:
@@ -110,8 +108,8 @@ class TimmTrunk(Trunk):
         raise refused
 
     def _probe(self) -> None:
-        """Checks the maps of the smallest image that is no square, and freezes what no map
-        depends on: DDP waits for the gradient of every parameter.
+        """Checks the maps of the smallest image that is no square, and freezes parameters that no
+        map depends on: DDP waits for the gradient of every parameter.
         """
         height, width = self.strides[-1], 2 * self.strides[-1]
         with torch.enable_grad():
@@ -125,9 +123,9 @@ class TimmTrunk(Trunk):
             if found != expected:
                 raise RuntimeError(f"maps of {found} where timm says {expected}")
             trained = [p for p in self.network.parameters() if p.requires_grad]
-            slopes = torch.autograd.grad(sum(x.sum() for x in maps), trained, allow_unused=True)
-        for parameter, slope in zip(trained, slopes, strict=True):
-            parameter.requires_grad_(slope is not None)
+            grads = torch.autograd.grad(sum(x.sum() for x in maps), trained, allow_unused=True)
+        for parameter, grad in zip(trained, grads, strict=True):
+            parameter.requires_grad_(grad is not None)
 
     def _source(self) -> str:
         if self._config is None or not self._config.hf_hub_id:
@@ -144,11 +142,11 @@ def _unknown(name: str) -> KdeovError:
     network = name.removeprefix(PREFIX).partition(".")[0]
     near = difflib.get_close_matches(network, timm.list_models(), n=1)
     hint = f"did you mean {PREFIX}{near[0]}?" if near else "see timm.list_models()"
-    return KdeovError(f"backbone {name!r} is unknown to timm {timm.__version__}; {hint}")
+    return ConfigError(f"backbone {name!r} is unknown to timm {timm.__version__}; {hint}")
 
 
 def _halving(strides: list[int]) -> int:
-    """How many of the last levels have half the sides of the one before them."""
+    """The number of last levels that each have half the sides of the level before."""
     count = 1
     while count < len(strides) and 2 * strides[-count - 1] == strides[-count]:
         count += 1

@@ -1,4 +1,4 @@
-"""What a family of networks brings to be a student's backbone."""
+"""The interface of a network family that can be a student's backbone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from kdeov.weights.state_dict import StateDict
 
 logger = logging.getLogger(__name__)
@@ -22,10 +22,10 @@ class Trunk(nn.Module, ABC):
     Attributes:
         name: The `backbone_type` that it was built for.
         network: Holds all tensors, under the names of the published weights.
-        channels: Of the feature levels, finest first.
-        strides: Of the feature levels; each is twice the one before.
-        mean: What published weights expect to be subtracted from pixels in [0, 1].
-        std: What they expect the rest to be divided by.
+        channels: Channels of the feature levels, finest first.
+        strides: Strides of the feature levels, each twice the one before.
+        mean: Mean by which published weights expect pixels in [0, 1] to be normalised.
+        std: Standard deviation of the same.
     """
 
     name: str
@@ -46,30 +46,30 @@ class Trunk(nn.Module, ABC):
         """The tensors of a weight file, under the names that they have in `network`.
 
         Raises:
-            KdeovError: The file cannot be read.
+            DataError: The file cannot be read.
         """
 
-    def recognise(self, state: StateDict) -> str | None:
-        """Whose weights these are, where that is easily told."""
+    def recognize(self, state: StateDict) -> str | None:
+        """The name of the network with tensors of these shapes, if it is of this family."""
         return None
 
     def simplify(self) -> None:
         """Makes `network`, in evaluation mode, faster without changing what it computes."""
 
     def load(self, path: Path) -> None:
-        """Takes all tensors of `network` from a file; what else the file holds is left.
+        """Loads all tensors of `network` from a file, whose other tensors are ignored.
 
         Raises:
-            KdeovError: A tensor is absent or has another shape; names the first one.
+            DataError: A tensor is absent or has another shape; names the first one.
         """
         own, state = self.network.state_dict(), self.read(path)
-        # how many batches made the statistics is told by few files, and read by no network here
+        # few files hold the counts of batches, and no network here reads them
         needed = [name for name in own if not name.endswith("num_batches_tracked")]
         for name in needed:
             found = tuple(state[name].shape) if name in state else "absent"
             if found != tuple(own[name].shape):
-                kin = self.recognise(state)
-                raise KdeovError(
+                kin = self.recognize(state)
+                raise DataError(
                     f"{path}: does not fit {self.name}: layer {name} should be "
                     f"{tuple(own[name].shape)} and is {found}; "
                     + (f"these look like weights of {kin}: " if kin else "")

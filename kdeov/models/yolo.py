@@ -68,8 +68,8 @@ class YoloTrunk(Trunk):
         """
         return _backbone_of(_read(path), len(self.network))
 
-    def recognise(self, state: StateDict) -> str | None:
-        """The first YOLO that has these shapes."""
+    def recognize(self, state: StateDict) -> str | None:
+        """See `Trunk`; the first YOLO whose shapes fit."""
         with torch.device("meta"):
             for name in YOLOS:
                 own = _layers(name).state_dict()
@@ -78,17 +78,17 @@ class YoloTrunk(Trunk):
         return None
 
     def simplify(self) -> None:
-        """Nothing else reads what an activation takes."""
+        """See `Trunk`: nothing else reads the input of an activation."""
         for module in self.modules():
             if isinstance(module, nn.SiLU):
                 module.inplace = True
 
 
 def _ultralytics() -> Any:
-    """`ultralytics.nn.tasks`, without what importing it does to others.
+    """`ultralytics.nn.tasks`, without the patches that importing it makes.
 
-    It replaces `Image.open`, which then wants another package for every unreadable image, and
-    `torch.save`, which then writes a second time into a file that is half-written.
+    It replaces `Image.open`, which then needs another package for every unreadable image, and
+    `torch.save`, which then writes a second time into a half-written file.
     """
     kept = Image.open, torch.save, torch.load
     from ultralytics.nn import tasks

@@ -5,17 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kdeov.training.compat import add_each, copy_each
 from kdeov.training.distributed import sum_over_ranks
 
 
 class RunningStatistics:
-    """Makes the running mean and variance of batch norms independent of how a batch is shared.
+    """Makes batch norms' running mean and variance independent of how a global batch is shared.
 
     Each micro-batch starts from the statistics before the step, and the step ends with the mean of
-    what each one made of them. Every micro-batch has the same weight, on whichever rank it was.
+    the statistics after each. Every micro-batch has the same weight, on whichever rank it was.
 
     Args:
-        module: Whose batch norms are looked after; its tensors stay where they are.
+        module: Holds the batch norms, whose buffers are changed in place.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -25,39 +26,37 @@ class RunningStatistics:
         self.reset()
 
     def reset(self) -> None:
-        """Before a step."""
-        # a mean over micro-batches would move what is frozen by rounding
+        """Starts a step."""
+        # frozen norms are left out: a mean over micro-batches would move them by rounding
         norms = [m for m in self._norms if m.training]
         named = [(m.running_mean, m.running_var) for m in norms]
         self._buffers = [buffer for pair in named for buffer in pair if buffer is not None]
         self._counters = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
         self._start: list[Tensor] = []
         self._sums: list[Tensor] = []
-        self._batches = 0
+        self._num_batches = 0
 
     def restore(self) -> None:
-        """Before the forward pass of a micro-batch: the statistics before the step."""
+        """Puts the statistics back to those before the step; call before each forward pass."""
         if not self._start:
             self._start = [buffer.clone() for buffer in self._buffers]
             self._sums = [torch.zeros_like(buffer) for buffer in self._buffers]
         else:
-            torch._foreach_copy_(self._buffers, self._start)
+            copy_each(self._buffers, self._start)
 
     def collect(self) -> None:
-        """After it: what it made of them."""
-        torch._foreach_add_(self._sums, self._buffers)
-        self._batches += 1
+        """Adds the statistics after a micro-batch to the sum; call after its forward pass."""
+        add_each(self._sums, self._buffers)
+        self._num_batches += 1
 
     def join(self) -> None:
-        """At the end of the step: the mean over micro-batches and ranks."""
+        """Ends the step with the mean over micro-batches and ranks; a collective call."""
         if not self._buffers:
             return
         sums = [value.flatten() for value in self._sums]
-        total = sum_over_ranks(torch.cat([*sums, sums[0].new_tensor([self._batches])]))
+        total = sum_over_ranks(torch.cat([*sums, sums[0].new_tensor([self._num_batches])]))
         parts = (total[:-1] / total[-1]).split([b.numel() for b in self._buffers])
-        torch._foreach_copy_(
-            self._buffers, [p.view_as(b) for p, b in zip(parts, self._buffers, strict=True)]
-        )
+        copy_each(self._buffers, [p.view_as(b) for p, b in zip(parts, self._buffers, strict=True)])
         for counter in self._counters:
             counter.fill_(0)  # only norms without momentum would read it
         self.reset()

@@ -1,4 +1,4 @@
-"""The joined batch: what makes the loss of N ranks the loss of one process."""
+"""Exchange of tensors between ranks: with it the loss of N ranks is the loss of one process."""
 
 from __future__ import annotations
 
@@ -13,18 +13,25 @@ from torch import Tensor
 T = TypeVar("T")
 
 
-def world() -> tuple[int, int]:
-    """(rank, world size); (0, 1) without a process group."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
+def get_rank() -> int:
+    """The number of this process; 0 without a process group."""
+    return dist.get_rank() if _is_initialized() else 0
+
+
+def get_world_size() -> int:
+    """The number of ranks; 1 without a process group."""
+    return dist.get_world_size() if _is_initialized() else 1
+
+
+def _is_initialized() -> bool:
+    return dist.is_available() and dist.is_initialized()
 
 
 def gather(local: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
     """Joins the batches of all ranks, in rank order.
 
     Gradients flow back to the rank that each row came from, summed over the ranks. DDP then
-    averages over the ranks, so a loss computed on the joined batch by every rank has exactly the
+    averages over the ranks, so a loss that every rank computes on the global batch has exactly the
     gradient of one process.
 
     Args:
@@ -34,16 +41,16 @@ def gather(local: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
     Returns:
         [sum of all B, ...].
     """
-    if world()[1] == 1:
+    if get_world_size() == 1:
         return local
-    sizes = tuple(sizes) if sizes is not None else (len(local),) * world()[1]
+    sizes = tuple(sizes) if sizes is not None else (len(local),) * get_world_size()
     if not (torch.is_grad_enabled() and local.requires_grad):
         return _gather(local, sizes)
     return _GatherWithGradient.apply(local, sizes)
 
 
 def _gather(local: Tensor, sizes: Sequence[int]) -> Tensor:
-    """All-gather takes equal tensors: shorter ones are filled up, and cut again."""
+    """All-gather takes tensors of one shape: shorter ones are padded, and cut afterwards."""
     missing = max(sizes) - len(local)
     rows = torch.cat([local, local.new_zeros(missing, *local.shape[1:])]) if missing else local
     rows = rows.contiguous()
@@ -53,7 +60,7 @@ def _gather(local: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 class _GatherWithGradient(torch.autograd.Function):
-    """All-gather whose backward pass sums what every rank says of this rank's rows."""
+    """All-gather whose backward pass sums all ranks' gradients of this rank's rows."""
 
     @staticmethod
     def forward(ctx: Any, local: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -64,13 +71,13 @@ class _GatherWithGradient(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         total = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
-        own, end = ctx.sizes[world()[0]], list(accumulate(ctx.sizes))[world()[0]]
+        own, end = ctx.sizes[get_rank()], list(accumulate(ctx.sizes))[get_rank()]
         return total[end - own : end], None
 
 
 def broadcast_object(value: T) -> T:
-    """What rank 0 says, on every rank; a plain value."""
-    if world()[1] == 1:
+    """The value of rank 0, on every rank; a plain value that can be pickled."""
+    if get_world_size() == 1:
         return value
     values = [value]
     dist.broadcast_object_list(values, 0)
@@ -78,7 +85,12 @@ def broadcast_object(value: T) -> T:
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
-    """The sum over all ranks, on every rank."""
-    if world()[1] > 1:
+    """The sum over all ranks, on every rank; in place."""
+    if get_world_size() > 1:
         dist.all_reduce(values)
     return values
+
+
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """The mean over all ranks, on every rank; a new tensor."""
+    return sum_over_ranks(values.clone()) / get_world_size()

@@ -1,9 +1,9 @@
-"""Losses of distillation. Each takes tensors and compares unit vectors; teacher tensors never
+"""Losses of distillation. Each takes tensors and compares unit embeddings; teacher tensors never
 receive gradients.
 
-On several ranks the inputs are the joined batch (see `kdeov.training.distributed.gather`), and each
-rank may answer for its own rows of it alone: the mean over the ranks is the value that one process
-would get, and no rank then holds more similarities than its rows against all.
+On several ranks the inputs are the global batch (see `kdeov.training.distributed.gather`), and each
+rank may compute the loss of its local rows alone. The mean over the ranks is then the value of one
+process, and no rank holds more similarities than its rows against the whole batch.
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError
 
 TERMS = ("feature", "affinity", "relation", "contrastive", "interactive")
 NEEDS_TEXT = ("affinity", "contrastive")
-ALL = slice(None)
+ALL_ROWS = slice(None)
 COUPLED = ("affinity", "relation", "contrastive", "interactive")  # compare with others of the batch
 
 
 class DistillationLoss(nn.Module):
-    """Feature matching: the student's vector against the teacher's of the same view.
+    """Feature matching: the student's embedding against the teacher's of the same view.
 
-    `cosine` is 1 - cos; `l2` is the squared distance of the unit vectors, FD in CLIP-KD (Yang et
+    `cosine` is 1 - cos; `l2` is the squared distance of the unit embeddings, FD in CLIP-KD (Yang et
     al., 2024, arXiv:2307.12732), which carries most of the gain there.
 
     Args:
         kind: `cosine` or `l2`.
 
     Raises:
-        KdeovError: Unknown kind.
+        ConfigError: Unknown kind.
     """
 
     def __init__(self, kind: str = "cosine"):
         super().__init__()
         if kind not in ("cosine", "l2"):
-            raise KdeovError(f"feature loss {kind!r} is unknown; choose cosine or l2")
+            raise ConfigError(f"feature loss {kind!r} is unknown; choose cosine or l2")
         self.kind = kind
 
-    def forward(self, student: Tensor, teacher: Tensor, rows: slice = ALL) -> Tensor:
-        """[B, D] and [B, D] to the scalar mean over the rows."""
-        student = F.normalize(student[rows], dim=-1)
-        teacher = F.normalize(teacher.detach()[rows], dim=-1)
+    def forward(self, student: Tensor, teacher: Tensor, local_rows: slice = ALL_ROWS) -> Tensor:
+        """Embeddings [B, D] of student and teacher to the scalar mean over the local rows."""
+        student = F.normalize(student[local_rows], dim=-1)
+        teacher = F.normalize(teacher.detach()[local_rows], dim=-1)
         if self.kind == "l2":
             return (student - teacher).square().sum(dim=-1).mean()
         return (1 - (student * teacher).sum(dim=-1)).mean()
@@ -63,15 +63,15 @@ class CrossModalAlignmentLoss(nn.Module):
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
 
-    def forward(self, images: Tensor, texts: Tensor, rows: slice = ALL) -> Tensor:
-        """[B, D] student images and [B, D] teacher vectors, row i of row i, to a scalar: the mean
-        over the rows, each against the whole batch in both directions.
+    def forward(self, images: Tensor, texts: Tensor, local_rows: slice = ALL_ROWS) -> Tensor:
+        """Student images [B, D] and the teacher's embeddings [B, D] of the same rows to a scalar:
+        the mean over the local rows, each against the whole batch in both directions.
         """
         images, texts = F.normalize(images, dim=-1), F.normalize(texts.detach(), dim=-1)
         scale = self.log_scale.exp().clamp(max=100)
-        target = torch.arange(len(images), device=images.device)[rows]
-        image_loss = F.cross_entropy(scale * images[rows] @ texts.T, target)
-        return (image_loss + F.cross_entropy(scale * texts[rows] @ images.T, target)) / 2
+        target = torch.arange(len(images), device=images.device)[local_rows]
+        image_loss = F.cross_entropy(scale * images[local_rows] @ texts.T, target)
+        return (image_loss + F.cross_entropy(scale * texts[local_rows] @ images.T, target)) / 2
 
 
 class AffinityDistillationLoss(nn.Module):
@@ -80,36 +80,38 @@ class AffinityDistillationLoss(nn.Module):
     images, as in SEED (Fang et al., 2021, arXiv:2101.04731).
 
     Args:
-        temperature: Of both softmaxes.
+        temperature: Temperature of both softmaxes.
     """
 
     def __init__(self, temperature: float = 0.02):
         super().__init__()
         self.temperature = temperature
 
-    def forward(self, student: Tensor, teacher: Tensor, texts: Tensor, rows: slice = ALL) -> Tensor:
+    def forward(
+        self, student: Tensor, teacher: Tensor, texts: Tensor, local_rows: slice = ALL_ROWS
+    ) -> Tensor:
         """Student images, teacher images and teacher texts, [B, D] each, to a scalar: the mean
-        over the rows, each against the whole batch in both directions.
+        over the local rows, each against the whole batch in both directions.
         """
         texts = F.normalize(texts.detach(), dim=-1) / self.temperature
         student, teacher = F.normalize(student, dim=-1), F.normalize(teacher.detach(), dim=-1)
-        image_loss = _kl(student[rows] @ texts.T, teacher[rows] @ texts.T)
-        return (image_loss + _kl(texts[rows] @ student.T, texts[rows] @ teacher.T)) / 2
+        image_loss = _kl(student[local_rows] @ texts.T, teacher[local_rows] @ texts.T)
+        return (image_loss + _kl(texts[local_rows] @ student.T, texts[local_rows] @ teacher.T)) / 2
 
 
 class FeatureAlignmentLoss(nn.Module):
-    """The weighted sum of the terms that are asked for.
+    """The weighted sum of the terms whose weight is positive.
 
     Args:
         weights: Weight of each term: `feature` (student to teacher image), `affinity` (KL of the
             similarities of images with texts), `relation` (the same with images),
-            `contrastive` (InfoNCE of student images with captions, whose vectors are the
-            teacher's: ICL of CLIP-KD from the side of images), `interactive` (InfoNCE of student
+            `contrastive` (InfoNCE of student images with the teacher's caption embeddings: ICL of
+            CLIP-KD from the side of images), `interactive` (InfoNCE of student
             images with teacher images). Terms of weight 0 are not computed.
         kind: Kind of the feature term, `cosine` or `l2`.
 
     Raises:
-        KdeovError: Unknown term, or no term left.
+        ConfigError: Unknown term, negative weight, or no positive one.
     """
 
     def __init__(self, weights: Mapping[str, float] | None = None, kind: str = "cosine"):
@@ -117,13 +119,15 @@ class FeatureAlignmentLoss(nn.Module):
         weights = {"feature": 1.0} if weights is None else dict(weights)
         unknown = [name for name in weights if name not in TERMS]
         if unknown:
-            raise KdeovError(f"loss term {unknown[0]!r} is unknown; choose from {', '.join(TERMS)}")
+            raise ConfigError(
+                f"loss term {unknown[0]!r} is unknown; choose from {', '.join(TERMS)}"
+            )
         negative = [name for name, weight in weights.items() if weight < 0]
         if negative:
-            raise KdeovError(f"the weight of loss {negative[0]!r} is negative; give 0 or more")
+            raise ConfigError(f"the weight of loss {negative[0]!r} is negative; give 0 or more")
         self.weights = {name: float(weight) for name, weight in weights.items() if weight > 0}
         if not self.weights:
-            raise KdeovError(
+            raise ConfigError(
                 f"every loss weight is 0; give one of {', '.join(TERMS)} a positive weight"
             )
         modules: dict[str, nn.Module] = {
@@ -133,11 +137,15 @@ class FeatureAlignmentLoss(nn.Module):
             "contrastive": CrossModalAlignmentLoss(),
             "interactive": CrossModalAlignmentLoss(),
         }
-        # Only what is used: a temperature is a parameter, and DDP wants each in every step.
+        # only used terms: a temperature is a parameter, and DDP needs a gradient of each parameter
         self.terms = nn.ModuleDict({name: modules[name] for name in self.weights})
 
     def forward(
-        self, student: Tensor, teacher: Tensor, texts: Tensor | None = None, rows: slice = ALL
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        texts: Tensor | None = None,
+        local_rows: slice = ALL_ROWS,
     ) -> dict[str, Tensor]:
         """The named terms, unweighted, and their weighted `total`.
 
@@ -145,19 +153,20 @@ class FeatureAlignmentLoss(nn.Module):
             student: [B, D] student images.
             teacher: [B, D] teacher images.
             texts: [B, D] teacher texts; may be None or [B, 0] where no term needs them.
-            rows: Which images of the joined batch to answer for; all of them by default.
+            local_rows: Rows of the global batch whose loss is computed; all by default.
 
         Raises:
-            KdeovError: A term needs texts and there are none, or the widths differ.
+            ConfigError: A term needs texts and there are none, or the widths differ.
         """
         if (texts is None or not texts.shape[1]) and any(n in self.weights for n in NEEDS_TEXT):
-            raise KdeovError(
+            raise ConfigError(
                 "the affinity and contrastive losses need captions; set their weights to 0"
             )
         if student.shape != teacher.shape:
-            raise KdeovError(
-                f"student vectors of shape {tuple(student.shape)} cannot be compared with teacher "
-                f"vectors of shape {tuple(teacher.shape)}; build the student for this teacher"
+            raise ConfigError(
+                f"student embeddings of shape {tuple(student.shape)} cannot be compared with "
+                f"teacher embeddings of shape {tuple(teacher.shape)}; build the student for this "
+                "teacher"
             )
         inputs = {
             "feature": (student, teacher),
@@ -166,7 +175,7 @@ class FeatureAlignmentLoss(nn.Module):
             "contrastive": (student, texts),
             "interactive": (student, teacher),
         }
-        terms = {name: term(*inputs[name], rows) for name, term in self.terms.items()}
+        terms = {name: term(*inputs[name], local_rows) for name, term in self.terms.items()}
         terms["total"] = sum(self.weights[name] * value for name, value in terms.items())
         return terms
 

@@ -1,9 +1,9 @@
-"""The last linear map in closed form, before training moves anything.
+"""The last linear map in closed form, before training.
 
-A random head sends large, aimless gradients into a pretrained backbone and spoils its features; a
-head that fits already does not (linear probing, then fine-tuning: Kumar et al., 2022,
-arXiv:2202.10054). The fit is ridge regression of the teacher's unit vectors on the pooled hidden
-features, from sums over the images: it streams, and ranks add up their sums.
+A random head sends large random gradients into a pretrained backbone and distorts its features; a
+fitted head does not (linear probing, then fine-tuning: Kumar et al., 2022, arXiv:2202.10054). The
+fit is ridge regression of the teacher's unit embeddings on the pooled hidden features. It needs
+sums over the images only, so it streams, and ranks add up their sums.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from kdeov.models.student import VisualStudent
-from kdeov.training.distributed import sum_over_ranks, world
+from kdeov.training.distributed import get_world_size, sum_over_ranks
 
 Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 
 
 @torch.no_grad()
 def fit_projection(student: VisualStudent, batches: Batches, strength: float) -> None:
-    """Gives the projection's batch norms the statistics of the images, and its linear map the
+    """Sets the projection's batch norms to the statistics of the images, and its linear map to the
     ridge solution.
 
     Args:
-        student: Changed in place, the same on all ranks; its backbone stays as it is.
+        student: Its projection is changed in place, equally on all ranks.
         batches: Starts a pass over this rank's share of the images: normalised pixels
-            [B, 3, H, W] and teacher vectors [B, D]. There are two passes.
-        strength: Of the ridge, relative to the mean squared length of the centred features;
+            [B, 3, H, W] and teacher embeddings [B, D]. There are two passes.
+        strength: Ridge penalty relative to the mean squared length of the centred features;
             positive.
 
     Raises:
-        KdeovError: The images' features are all alike, or not finite.
+        DataError: The images' features are all alike, or not finite.
     """
     training = student.training
     student.eval()
@@ -50,20 +50,20 @@ def fit_projection(student: VisualStudent, batches: Batches, strength: float) ->
         both = torch.cat([h, F.normalize(teacher, dim=-1).double().cpu()], dim=1)
         sums += torch.cat([h, torch.ones(len(h), 1, dtype=torch.float64)], dim=1).T @ both
         count += len(h)
-    count, sums = _over_ranks(count), _over_ranks(sums)
+    count, sums = _total(count), _total(sums)
     means = sums[-1] / count
     centred = sums[:-1] - count * torch.outer(means[:hidden], means)
     products, targets = centred.split([hidden, width], dim=1)
     ridge = strength * products.diagonal().sum() / count
     if not (ridge.isfinite() and ridge > 0):
-        raise KdeovError(
+        raise DataError(
             "the backbone's features of all images are alike or not finite, and no linear map "
             "can be fitted; check its weights, or set distill.ridge_init to null"
         )
     weight = torch.linalg.solve(products + ridge * torch.eye(hidden, dtype=torch.float64), targets)
     projection.linear.weight.copy_(weight.T)
     projection.linear.bias.copy_(means[hidden:] - means[:hidden] @ weight)
-    if world()[1] > 1:  # each has solved the same equations, perhaps on another kind of processor
+    if get_world_size() > 1:  # ranks solved the same equations, perhaps on unlike processors
         for parameter in projection.linear.parameters():
             dist.broadcast(parameter, 0)
     student.train(training)
@@ -76,7 +76,7 @@ def _set_statistics(student: VisualStudent, batches: Batches) -> None:
         for pixels, _ in batches():
             student.projection(student.backbone(pixels))
     for norm, values in zip(norms, sums, strict=True):
-        count, total, squares = _over_ranks(values)
+        count, total, squares = _total(values)
         assert norm.running_mean is not None and norm.running_var is not None
         mean = total / count
         norm.running_mean.copy_(mean)
@@ -105,9 +105,9 @@ def _summed(norms: list[nn.BatchNorm2d]) -> Iterator[list[Tensor]]:
             hook.remove()
 
 
-def _over_ranks(values: Tensor) -> Tensor:
-    """The sum over all ranks; NCCL sums on GPUs alone."""
-    if world()[1] == 1:
+def _total(values: Tensor) -> Tensor:
+    """The sum over all ranks; NCCL only sums on GPUs."""
+    if get_world_size() == 1:
         return values
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     return sum_over_ranks(values.to(device)).cpu()

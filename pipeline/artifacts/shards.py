@@ -9,6 +9,7 @@ import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,7 +61,7 @@ class Manifest:
         """Samples in all shards."""
         return sum(shard.samples for shard in self.shards)
 
-    @property
+    @cached_property
     def sizes(self) -> list[int]:
         """Samples of each shard."""
         return [shard.samples for shard in self.shards]

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from pipeline.config.batch_sharing import sharing_problem
 from pipeline.config.schema import Count, NonNegative, Section, Seed, Share
 from pipeline.config.source_params import SOURCES, SourceSections
 
@@ -133,14 +134,11 @@ class DistillParams(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> DistillParams:
-        """What would otherwise be told after hours of embedding."""
-        for key in ("num_streams", "micro_batch_size"):
-            if self.global_batch_size % getattr(self, key):
-                raise PydanticCustomError(
-                    "part",
-                    "global_batch_size = {batch} is no multiple of distill.{key} = {value}",
-                    {"batch": self.global_batch_size, "key": key, "value": getattr(self, key)},
-                )
+        """Refuses what would otherwise fail after hours of embedding."""
+        if problem := sharing_problem(
+            self.global_batch_size, self.num_streams, self.micro_batch_size
+        ):
+            raise PydanticCustomError("part", "{problem}", {"problem": problem})
         if self.backbone_weights is None and (
             self.freeze_batch_norm or self.backbone_learning_rate == 0
         ):

@@ -79,7 +79,7 @@ class EpochStream(IterableDataset):
         from_step: int = 0,
     ) -> None:
         self.shards, self.plan, self.transform = shards, plan, transform
-        self.streams = plan.lanes_of(rank, world)
+        self.streams = plan.streams_of(rank, world)
         self.from_step = from_step
 
     def __iter__(self) -> Iterator[Batch]:
@@ -90,7 +90,7 @@ class EpochStream(IterableDataset):
 
     def _stream(self, stream: int) -> Iterator[list[PairedSample]]:
         """Samples of a stream, a step at a time."""
-        size = self.plan.lane_batch
+        size = self.plan.stream_batch
         blocks = self.plan.blocks(stream, self.from_step)
         block = next(blocks, None)
         samples = self._read(stream, block.first if block else self.plan.steps)
@@ -104,7 +104,7 @@ class EpochStream(IterableDataset):
             block = next(blocks, None)
 
     def _read(self, stream: int, from_step: int) -> Iterator[PairedSample]:
-        for segment in self.plan.segments(stream, from_step):
+        for segment in self.plan.ranges(stream, from_step):
             wanted = range(segment.start, segment.stop).__contains__
             for _, sample in self.shards.read(segment.shard, wanted, segment.stop):
                 yield sample

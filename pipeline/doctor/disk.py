@@ -15,7 +15,7 @@ from pipeline.config.paths import Layout
 from pipeline.doctor.check import Check, fault, listed, ok, warning
 from pipeline.doctor.node import NodeFacts, temporary
 from pipeline.storage.storage import open_storage
-from pipeline.training.checkpoints import KEPT
+from pipeline.training.checkpoints import MAX_CHECKPOINTS
 
 FLOOR = 1 << 30  # bytes that any place should have: logs, packages, a student
 BYTES_A_DIMENSION = 2.4  # of a stored vector, tar and checksums included
@@ -74,7 +74,7 @@ def checkpoint_bytes(params: Params, dim: int) -> int:
 
     student = VisualStudent(params.distill.backbone, params.distill.fusion, dim)
     weights = sum(value.numel() * value.element_size() for value in student.state_dict().values())
-    return (KEPT + 1) * weights * (4 if params.distill.ema_decay else 3)
+    return (MAX_CHECKPOINTS + 1) * weights * (4 if params.distill.ema_decay else 3)
 
 
 def _vectors_to_come(

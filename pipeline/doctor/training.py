@@ -85,7 +85,7 @@ def data_rate(params: Params, layout: Layout, nodes: list[NodeFacts]) -> list[Ch
     trains.
     """
     gpus = bool(params.cluster.use_gpu) and any(node.usable_gpus for node in nodes)
-    config = replace(train_config(params, layout), use_gpu=gpus)
+    config = train_config(params, layout).with_cluster(use_gpu=gpus)
     threads = None if params.cluster.mode == "inline" else 1  # so Ray gives them
     checks: list[Check] = []
     with complaints("data rate", checks):
@@ -102,7 +102,9 @@ def _on_a_worker(config: TrainConfig, threads: int | None) -> Rates | None:
     """Measured where training would run; None where no worker is free."""
     import ray
 
-    remote = ray.remote(_measured_there).options(num_cpus=1, num_gpus=int(config.use_gpu is True))
+    remote = ray.remote(_measured_there).options(
+        num_cpus=1, num_gpus=int(config.cluster.use_gpu is True)
+    )
     reference = remote.remote(config, threads)
     ready, _ = ray.wait([reference], timeout=PATIENCE_S)
     if not ready:

@@ -43,7 +43,7 @@ class WorkerConfig(Protocol):
     def run(self) -> Storage: ...
 
     @property
-    def use_gpu(self) -> bool | str: ...
+    def cluster(self) -> ClusterParams: ...
 
 
 C = TypeVar("C", bound=WorkerConfig)
@@ -118,7 +118,7 @@ def _train(
         # set here, because Ray does not hide GPUs from workers that have none
         train_loop_config={
             "loop": loop,
-            "config": replace(config, use_gpu=use_gpu),
+            "config": replace(config, cluster=cluster.model_copy(update={"use_gpu": use_gpu})),
             "most": cluster.max_workers,
         },
         scaling_config=ScalingConfig(**scaling),
@@ -192,7 +192,7 @@ def ray_worker(settings: dict[str, Any]) -> None:
     config: WorkerConfig = settings["config"]
     _write_place(config.run)
     settings["loop"](
-        config, ray_train.report, PreemptionWatcher(settings["most"], bool(config.use_gpu))
+        config, ray_train.report, PreemptionWatcher(settings["most"], bool(config.cluster.use_gpu))
     )
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: whole or absent, the newest two kept."""
+"""Checkpoints of a run: each is whole or absent, and the newest two stay."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 
 import torch
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError, StorageError
 from pipeline.storage.storage import Storage
 
 NAME = re.compile(r"^step-(\d{9})\.pt$")
-KEPT = 2
-SEEN_S = 90.0  # until a file of another machine is seen in a folder of a network
+MAX_CHECKPOINTS = 2
+VISIBILITY_TIMEOUT_S = 90.0  # a network folder may show another machine's file that late
 
 
 class CheckpointStore:
-    """Checkpoints, `step-000000300.pt` holding the state after 300 steps of the run.
+    """Files `step-000000300.pt`, with the state after 300 steps of the run.
 
     Args:
-        storage: Reached by every worker of the run.
+        storage: A folder that every worker of the run can reach.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -32,12 +32,12 @@ class CheckpointStore:
         """Writes the state after `step` steps and deletes the oldest.
 
         Raises:
-            KdeovError: The storage cannot be written.
+            StorageError: The storage cannot be written.
         """
-        buffer = io.BytesIO()  # straight to a file, torch hides what the disk says
+        buffer = io.BytesIO()  # torch hides the disk's error when it writes the file itself
         torch.save(state, buffer)
         self.storage.write(f"step-{step:09d}.pt", buffer.getvalue())
-        for name in self._names()[:-KEPT]:
+        for name in self._names()[:-MAX_CHECKPOINTS]:
             self.storage.delete(name)
 
     @property
@@ -60,31 +60,32 @@ class CheckpointStore:
         return None if name is None else self.read(name, device)
 
     def read(self, name: str, device: str = "cpu") -> dict[str, Any]:
-        """The state of a name, which another machine may have written just now.
+        """The state of a name. Waits for a file that another machine has just written.
 
         Raises:
-            KdeovError: It is damaged, stays away, or the storage cannot be read.
+            DataError: The checkpoint is damaged.
+            StorageError: The file does not appear, or the storage cannot be read.
         """
-        where, end = self.storage.where(name), time.monotonic() + SEEN_S
+        where, end = self.storage.where(name), time.monotonic() + VISIBILITY_TIMEOUT_S
         while True:
             try:
                 data = io.BytesIO(self.storage.read(name))
                 return torch.load(data, map_location=device, weights_only=True)
             except FileNotFoundError as error:
                 if time.monotonic() > end:
-                    raise KdeovError(
+                    raise StorageError(
                         f"{where}: not seen from this machine; give cluster.storage a folder that "
                         "all machines share"
                     ) from error
                 time.sleep(1)
             except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-                raise KdeovError(
+                raise DataError(
                     f"{where}: damaged checkpoint ({reason}); delete it and run `dvc repro` again"
                 ) from error
 
     def clean(self) -> None:
-        """Removes what a killed process left half-written."""
+        """Removes the partial files of killed processes."""
         self.storage.clean()
 
     def _names(self) -> list[str]:

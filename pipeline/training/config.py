@@ -1,11 +1,12 @@
-"""What a training run is given: plain values, that go to whichever machine trains."""
+"""The configuration of a training run: plain values that can be sent to any worker."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.execution_params import ClusterParams
 from pipeline.config.stage_params import DistillParams
 from pipeline.data.epoch_plan import EpochPlan
 from pipeline.data.paired_shards import PairedShards
@@ -15,18 +16,15 @@ from pipeline.training.checkpoints import CheckpointStore
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """All that the loop needs; plain values, so that it can be sent to workers.
+    """What to train on what, and where.
 
     Attributes:
         params: The `distill` section.
         images: Folder of the image shards, with `train` and `val`.
         embeddings: Folder of the teacher shards.
         identities: Identity of the cache of each split.
-        run: Where this run's checkpoints lie.
-        use_gpu: See `pick_device`.
-        dataloader_workers: Loader processes a rank.
-        checkpoint_every: Steps between checkpoints; each epoch ends with one too.
-        compile: Whether torch.compile makes the student faster.
+        run: Folder of this run's checkpoints and step log.
+        cluster: The `cluster` section, which changes no number.
         storage: Where the shards are (see `ShardFolder`).
     """
 
@@ -35,20 +33,21 @@ class TrainConfig:
     embeddings: Path
     identities: dict[str, dict[str, Any]]
     run: Storage
-    use_gpu: bool | str = "auto"
-    dataloader_workers: int = 0
-    checkpoint_every: int = 500
-    compile: bool = False
+    cluster: ClusterParams = field(default_factory=ClusterParams)
     storage: str | None = None
 
+    def with_cluster(self, **changes: Any) -> TrainConfig:
+        """A copy with some values of the `cluster` section changed."""
+        return replace(self, cluster=self.cluster.model_copy(update=changes))
+
     def shards(self, split: str) -> PairedShards:
-        """One split with its cache."""
+        """The images of a split with their embeddings."""
         return PairedShards(
             self.images / split, self.embeddings / split, self.identities[split], self.storage
         )
 
     def plan(self, sizes: list[int], epoch: int) -> EpochPlan:
-        """The data plan of an epoch, from the training shards' sizes."""
+        """The data plan of an epoch, from the sizes of the training shards in samples."""
         p = self.params
         return EpochPlan(
             sizes,
@@ -62,5 +61,5 @@ class TrainConfig:
 
     @property
     def checkpoints(self) -> CheckpointStore:
-        """Where this run's state is kept."""
+        """The checkpoints of this run."""
         return CheckpointStore(self.run / "checkpoints")

@@ -1,8 +1,8 @@
-"""What every step of a run was made of: its loss, and a digest of its keys.
+"""A log of every step of a run: its loss, and a digest of its keys.
 
-The steps between two checkpoints are one file, named by the first of them. Steps that are taken
-again, because the run died before their checkpoint, replace what the file said: the same losses and
-the same keys, on however many ranks.
+The steps between two checkpoints are one file, named after the first of them. Steps that are taken
+again, because the run died before their checkpoint, overwrite the file with the same losses and
+keys, on any number of ranks.
 """
 
 from __future__ import annotations
@@ -14,13 +14,19 @@ from typing import NamedTuple
 
 import torch
 
-from kdeov.training.distributed import sum_over_ranks, world
+from kdeov.training.distributed import get_rank, get_world_size, mean_over_ranks, sum_over_ranks
 from pipeline.storage.storage import Storage
 
 
 class Step(NamedTuple):
-    """Attributes: epoch and step, counted from 0; the loss of the joined batch; the digest of its
-    keys in their order; how many ranks took it.
+    """One step.
+
+    Attributes:
+        epoch: Number of the epoch, from 0.
+        step: Number of the step within the epoch, from 0.
+        loss: Loss of the global batch.
+        keys: Digest of its keys in their order, 16 hex digits.
+        workers: Ranks that shared the step.
     """
 
     epoch: int
@@ -34,8 +40,8 @@ class StepLog:
     """Steps since the last checkpoint, on one rank.
 
     Args:
-        folder: Where the files go; rank 0 writes them.
-        device: That ranks exchange numbers on.
+        folder: Folder of the files, which rank 0 writes.
+        device: Device of the tensors that ranks exchange.
     """
 
     def __init__(self, folder: Storage, device: str = "cpu") -> None:
@@ -45,30 +51,30 @@ class StepLog:
         self._digests: list[int] = []
 
     def add(self, epoch: int, step: int, loss: float, digest: int) -> None:
-        """Remembers a step: this rank's loss, and `keys_digest` of its keys."""
+        """Adds a step: this rank's loss, and the `keys_digest` of its keys."""
         self._steps.append((epoch, step))
         self._losses.append(loss)
         self._digests.append(digest)
 
     def write(self, first: int) -> None:
-        """Writes the steps that were added since the last time; all ranks call this.
+        """Writes the steps that were added since the last call; a collective call.
 
         Args:
             first: Number of the first of them within the run.
 
         Raises:
-            KdeovError: The storage cannot be written.
+            StorageError: The storage cannot be written.
         """
         if not self._steps:
             return
-        rank, workers = world()
+        workers = get_world_size()
         losses = torch.tensor(self._losses, dtype=torch.float64, device=self.device)
         digests = torch.tensor(self._digests, dtype=torch.int64, device=self.device)
-        means = (sum_over_ranks(losses) / workers).tolist()
-        joined = sum_over_ranks(digests).tolist()
-        if rank == 0:
+        means = mean_over_ranks(losses).tolist()
+        totals = sum_over_ranks(digests).tolist()
+        if get_rank() == 0:
             text = io.StringIO()
-            rows = zip(self._steps, means, joined, strict=True)
+            rows = zip(self._steps, means, totals, strict=True)
             csv.writer(text, lineterminator="\n").writerows(
                 (*step, repr(loss), f"{digest % 2**64:016x}", workers)
                 for step, loss, digest in rows
@@ -78,12 +84,12 @@ class StepLog:
 
 
 def keys_digest(keys: list[str], first: int = 0) -> int:
-    """A digest of keys at their places in the joined batch: those of its parts add up (in 64 bits)
-    to that of the whole.
+    """A digest of keys at their places in the global batch. The digests of the ranks' parts add up,
+    modulo 2**64, to the digest of the whole.
 
     Args:
-        keys: Of one part, in order.
-        first: Place of the first of them.
+        keys: The keys of one part, in order.
+        first: Place of the first key in the global batch.
     """
     total = 0
     for place, key in enumerate(keys, first):
@@ -93,7 +99,7 @@ def keys_digest(keys: list[str], first: int = 0) -> int:
 
 
 def read_steps(folder: Storage) -> list[Step]:
-    """All steps of a run that are in its checkpoints, in order."""
+    """All steps of a run up to its newest checkpoint, in order."""
     rows = [
         row
         for name in folder.names()

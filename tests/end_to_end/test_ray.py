@@ -35,13 +35,13 @@ from pipeline.tracking.target import TrackingTarget
 from pipeline.training.config import TrainConfig
 from pipeline.training.launch import launch
 from pipeline.training.loop import train
+from pipeline.training.state import EpochMetrics
 from pipeline.training.step_log import read_steps
-from pipeline.training.trainer import EpochMetrics
 from tests.helpers.checkouts import Checkout
 
 pytestmark = pytest.mark.slow
 
-CLUSTER = ClusterParams(mode="local", num_workers=2, max_failures=2)
+CLUSTER = ClusterParams(mode="local", num_workers=2, max_failures=2, checkpoint_every=2)
 EPOCHS = 40  # that leave time for a node to come and go
 
 
@@ -84,8 +84,7 @@ def new_run(
         embeddings=layout.embeddings,
         identities={s: cache_identity(identity, params.embed, s) for s in ("train", "val")},
         run=open_storage(str(folder / "run")),
-        use_gpu=False,
-        checkpoint_every=2,
+        cluster=CLUSTER,
     )
     target = TrackingTarget(f"sqlite:///{folder / 'mlflow.db'}", "kdeov", folder.as_uri())
     tracker = kind(target, "f" * 16, "a-run", {"epochs": epochs}, {})
@@ -98,7 +97,7 @@ def undisturbed(
     ray_cluster: None, reproduced: Checkout, tmp_path_factory: pytest.TempPathFactory
 ) -> Run:
     run = new_run(reproduced, tmp_path_factory.mktemp("undisturbed"))
-    launch(run.config, CLUSTER, "undisturbed", run.tracker)
+    launch(run.config, "undisturbed", run.tracker)
     return run
 
 
@@ -129,7 +128,7 @@ def test_a_worker_killed_amid_an_epoch_is_replaced_and_every_step_is_that_of_an_
     run = new_run(reproduced, tmp_path)
     murder = threading.Thread(target=kill_a_training_worker, args=(run.config, 6))
     murder.start()
-    launch(run.config, CLUSTER, "killed", run.tracker)
+    launch(run.config, "killed", run.tracker)
     murder.join()
     assert [row["epoch"] for row in history(run)] == [1, 2, 3, 4, 5, 6]
     assert logged_epochs(run) == [1, 2, 3, 4, 5, 6]
@@ -143,7 +142,7 @@ def test_a_loss_that_is_no_number_is_told_at_once_and_not_tried_again(
     wild = {"learning_rate": 1e20, "max_grad_norm": 1e20, "warmup_fraction": 0.0}
     config = replace(run.config, params=run.config.params.model_copy(update=wild))
     with complains("the loss is nan in epoch 1, step 2", "distill.learning_rate"):
-        launch(config, CLUSTER, "wild", run.tracker)
+        launch(config, "wild", run.tracker)
     stopped = json.loads(config.run.read("stopped-rank-0.json"))
     assert (stopped["step"], len(stopped["keys"])) == (2, 14)
 
@@ -273,7 +272,7 @@ def test_training_goes_on_with_the_machines_that_are_left_and_takes_new_ones(
 
     thread = threading.Thread(target=disturb)
     thread.start()
-    launch(run.config, elastic, "elastic", run.tracker)
+    launch(replace(run.config, cluster=elastic), "elastic", run.tracker)
     thread.join()
     seen = [count for count, _ in groupby(workers(run))]
     assert seen == [2, 1, 2]

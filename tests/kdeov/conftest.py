@@ -1,5 +1,5 @@
-"""Small real objects that these tests share: two tiny CLIPs, students that are wide awake, images
-and the expectation of an error that a person can mend.
+"""Small real objects that these tests share: tiny CLIPs, students with active batch norm, images,
+and the expectation of an error that a user can fix.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def student_of() -> Callable[..., VisualStudent]:
 
     @functools.cache
     def build(backbone: str = "yolov8n", fusion: str = "film") -> VisualStudent:
-        return _awake(VisualStudent(backbone, fusion, embed_dim=32))
+        return _with_statistics(VisualStudent(backbone, fusion, embed_dim=32))
 
     return build
 
@@ -112,14 +112,14 @@ def model_of(clip_file) -> Callable[..., KDEOVModel]:
     @functools.cache
     def build(backbone: str = "yolov8n", fusion: str = "film") -> KDEOVModel:
         model = KDEOVModel(clip_file, backbone, fusion, "cpu", image_size=64)
-        _awake(model.student)
+        _with_statistics(model.student)
         return model.eval()
 
     return build
 
 
-def _awake(student: VisualStudent) -> VisualStudent:
-    """Gives batch norm the statistics of what passes and scales of its own. The activations of a
+def _with_statistics(student: VisualStudent) -> VisualStudent:
+    """Gives batch norm random scales and the statistics of random images. The activations of a
     fresh student are so small that it is nearly linear, which would hide mistakes.
     """
     for module in student.modules():

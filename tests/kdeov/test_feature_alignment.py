@@ -55,9 +55,9 @@ def test_the_trained_student_is_near_its_teacher(clip_file, model, batches, imag
     assert cosine() > max(0.8, before + 0.2)
 
 
-def test_given_teacher_vectors_need_no_teacher(model, batches):
+def test_given_teacher_embeddings_need_no_teacher(model, batches):
     target = torch.randn(2, 4, 32)
-    taught = [(*batch, vectors) for batch, vectors in zip(batches, target, strict=True)]
+    taught = [(*batch, embeddings) for batch, embeddings in zip(batches, target, strict=True)]
     model.clip_model_name = "no such weights"
     history = train_feature_alignment(model, taught, num_epochs=6, learning_rate=3e-3)
     assert history[-1]["total"] < history[0]["total"]
@@ -88,22 +88,22 @@ def test_weights_choose_the_terms(model, batches):
     assert epoch["total"] == pytest.approx(sum(shares) / 2, rel=1e-5)
 
 
-def test_every_epoch_is_told(model, batches, caplog):
+def test_every_epoch_is_logged(model, batches, caplog):
     with caplog.at_level(logging.INFO, "kdeov"):
         train_feature_alignment(model, batches, num_epochs=2)
-    on_progress = [message for message in caplog.messages if message.startswith("epoch")]
-    assert [message.split(" ")[:3] for message in on_progress] == [
+    logged = [message for message in caplog.messages if message.startswith("epoch")]
+    assert [message.split(" ")[:3] for message in logged] == [
         ["epoch", f"{n}:", "total"] for n in range(2)
     ]
 
 
 def test_an_empty_dataloader_is_refused(model, mistake):
     for loader in ([], DataLoader([])):
-        with mistake("dataloader is empty"):
+        with mistake("dataloader"):
             train_feature_alignment(model, loader)
 
 
-def test_a_teacher_that_cannot_be_had_is_told(model, batches, mistake):
+def test_a_missing_teacher_is_named(model, batches, mistake):
     model.clip_model_name = "no such weights"
     with mistake("no such weights"):
         train_feature_alignment(model, batches, num_epochs=1)

@@ -134,10 +134,10 @@ class Material:
             self.folder / "embeddings",
             self.identities,
             open_storage(str(self.folder / "runs" / name)),
-            use_gpu=False,
+            CLUSTER,
         )
 
 
 def on_ray(config: TrainConfig) -> None:
     """Trains to the end in two Ray workers."""
-    launch(config, CLUSTER, "bench", LiveTracker(None, "bench", "bench", {}, {}))  # tells nobody
+    launch(config, "bench", LiveTracker(None, "bench", "bench", {}, {}))  # tells nobody

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from kdeov.errors import KdeovError
@@ -38,7 +38,7 @@ def kill_figures(
         train: Trains it to the end on the Ray that runs already.
         after: Steps after which a worker dies.
     """
-    found = recover(replace(config, checkpoint_every=1), train, after)
+    found = recover(config.with_cluster(checkpoint_every=1), train, after)
     return [
         Figure(
             "kill_seconds",

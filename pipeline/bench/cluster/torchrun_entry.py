@@ -13,6 +13,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from kdeov.errors import KdeovError
+from pipeline.config.execution_params import ClusterParams
 from pipeline.config.stage_params import DistillParams
 from pipeline.storage.files import read_json
 from pipeline.storage.storage import open_storage
@@ -59,7 +60,7 @@ def main(path: Path) -> None:
         embeddings=Path(values["embeddings"]),
         identities=values["identities"],
         run=open_storage(values["run"]),
-        use_gpu=False,
+        cluster=ClusterParams(mode="inline", use_gpu=False),
     )
     dist.init_process_group("gloo")
     try:

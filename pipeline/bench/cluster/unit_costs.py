@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
-from kdeov.training.rng import generator_states
+from kdeov.training.rng import get_rng_state
 from pipeline.artifacts.shards import MANIFEST, Manifest
 from pipeline.bench.data.planning import PER_SHARD, write_manifest
 from pipeline.bench.figures import Figure
 from pipeline.bench.fixtures import WEB_IMAGE, photographs, write_images, write_vectors
 from pipeline.bench.sizes import ClusterSizes, cluster_params
+from pipeline.config.execution_params import ClusterParams
 from pipeline.config.stage_params import LossParams
 from pipeline.data.loader import EpochStream, epoch_loader
 from pipeline.storage.storage import open_storage
@@ -49,7 +50,7 @@ def unit_figures(folder: Path, sizes: ClusterSizes) -> list[Figure]:
     )
     jpeg = sum(map(len, islice(photographs(size=WEB_IMAGE), sizes.loaded))) / sizes.loaded
     write_manifest(folder / "many", MANY * PER_SHARD)
-    parameters = sum(p.numel() for p in trainer.trained.parameters() if p.requires_grad)
+    parameters = sum(p.numel() for p in trainer.state.model.parameters() if p.requires_grad)
     pixels = "{}x{}".format(*WEB_IMAGE)
     values: dict[str, tuple[float, str]] = {
         "loader_rate": (rate, f"images/s of {pixels} that a core reads and renders"),
@@ -79,7 +80,16 @@ def _trainer(folder: Path, sizes: ClusterSizes) -> Trainer:
     )
     params = cluster_params(sizes).model_copy(update={"ema_decay": 0.999, "losses": losses})
     run = open_storage(str(folder / "run"))
-    return Trainer(TrainConfig(params, images, embeddings, identities, run, use_gpu=False))
+    return Trainer(
+        TrainConfig(
+            params,
+            images,
+            embeddings,
+            identities,
+            run,
+            cluster=ClusterParams(mode="inline", use_gpu=False),
+        )
+    )
 
 
 def _loader_rate(trainer: Trainer) -> float:
@@ -104,5 +114,5 @@ def _bytes(manifest: Manifest) -> int:
 def _states_bytes(ranks: int) -> int:
     """What the generators of so many ranks weigh."""
     file = io.BytesIO()
-    torch.save([generator_states() for _ in range(ranks)], file)
+    torch.save([get_rng_state() for _ in range(ranks)], file)
     return len(file.getvalue())

@@ -11,6 +11,7 @@ import torch
 from pipeline.bench.figures import Figure
 from pipeline.bench.fixtures import photographs, write_images, write_vectors
 from pipeline.bench.sizes import BenchSizes, distill_params
+from pipeline.config.execution_params import ClusterParams
 from pipeline.storage.storage import open_storage
 from pipeline.training.config import TrainConfig
 from pipeline.training.trainer import Trainer
@@ -40,8 +41,7 @@ def wait_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
             embeddings,
             identities,
             open_storage(str(folder / "run")),
-            False,
-            dataloader_workers=1,
+            ClusterParams(mode="inline", use_gpu=False, dataloader_workers=1),
         )
     )
     torch.set_num_threads(1)

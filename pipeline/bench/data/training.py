@@ -56,7 +56,7 @@ def step_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Figure]
             embeddings,
             identities,
             open_storage(str(folder / "run")),
-            use_gpu=False,
+            cluster,
         )
 
     alone, both = config(contrastive=0), config(contrastive=1)
@@ -167,4 +167,4 @@ class _Run:
             batch = self.live(batch)
         self.losses.append(self.trainer.train_step(batch))
         if self.hands_to is not None:
-            self.hands_to.trainer.trained.load_state_dict(self.trainer.trained.state_dict())
+            self.hands_to.trainer.state.model.load_state_dict(self.trainer.state.model.state_dict())

@@ -54,20 +54,20 @@ def simulate(plan: EpochPlan, ranks: int) -> Simulation:
         plan: Of the epoch.
         ranks: How many share it.
     """
-    rank_of = np.repeat(np.arange(ranks), [len(plan.lanes_of(r, ranks)) for r in range(ranks)])
+    rank_of = np.repeat(np.arange(ranks), [len(plan.streams_of(r, ranks)) for r in range(ranks)])
     # [segments, 4]: lane, shard, and from which to which sample of it
     lane, shard, start, stop = np.array(
-        [(n, s.shard, s.start, s.stop) for n in range(plan.num_streams) for s in plan.segments(n)]
+        [(n, s.shard, s.start, s.stop) for n in range(plan.num_streams) for s in plan.ranges(n)]
     ).T
     length = stop - start
     samples = np.bincount(rank_of[lane], length, ranks).astype(int)
     pairs = np.unique(rank_of[lane] * len(plan.sizes) + shard)
     shards = np.bincount(pairs // len(plan.sizes), minlength=ranks)
     # the steps at which a segment is shown; no segment goes on into another lane
-    first = (np.cumsum(length) - length) % (plan.steps * plan.lane_batch) // plan.lane_batch
-    last = first + -(-length // plan.lane_batch)
+    first = (np.cumsum(length) - length) % (plan.steps * plan.stream_batch) // plan.stream_batch
+    last = first + -(-length // plan.stream_batch)
     depth, covered = _overlaps(shard, start, stop)
-    held, burst = _rank_buffer(plan, plan.lanes_of(0, ranks))
+    held, burst = _rank_buffer(plan, plan.streams_of(0, ranks))
     return Simulation(
         steps=plan.steps,
         missed=plan.samples - int(covered[depth > 0].sum()),
@@ -117,8 +117,8 @@ def simulation_figures(folder: Path, size: PlanSize) -> list[Figure]:
     def one_rank() -> EpochPlan:
         Manifest.read(folder)  # that of the images, and that of the teacher's vectors
         plan = size.plan(Manifest.read(folder).sizes)
-        for lane in plan.lanes_of(0, size.ranks):
-            list(plan.segments(lane))
+        for lane in plan.streams_of(0, size.ranks):
+            list(plan.ranges(lane))
             next(plan.blocks(lane))
         return plan
 

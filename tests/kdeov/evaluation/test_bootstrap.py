@@ -19,7 +19,7 @@ from kdeov.evaluation.bootstrap import (
     values_of,
 )
 
-IMAGES, RESAMPLES = 40, 30
+IMAGES, SAMPLES = 40, 30
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +44,14 @@ def owners(rng: np.random.Generator) -> np.ndarray:
 
 
 def drawn(seed: int = 0) -> list[np.ndarray]:
-    """Numbers of the images of each resample, as a loop would draw them."""
+    """Numbers of the images of each bootstrap sample, as a loop would draw them."""
     rng = np.random.default_rng(seed)
-    return [rng.integers(IMAGES, size=IMAGES) for _ in range(RESAMPLES)]
+    return [rng.integers(IMAGES, size=IMAGES) for _ in range(SAMPLES)]
 
 
 def check(statistic: bootstrap.Statistic, naive: Callable[[np.ndarray], float]) -> None:
     """A statistic gives what a loop over the drawn images gives."""
-    values = distributions({"it": statistic}, IMAGES, RESAMPLES)["it"]
+    values = distributions({"it": statistic}, IMAGES, SAMPLES)["it"]
     assert values == pytest.approx([naive(rows) for rows in drawn()])
     assert values_of({"it": statistic}, IMAGES)["it"] == pytest.approx(naive(np.arange(IMAGES)))
 
@@ -133,8 +133,8 @@ def test_resamples_are_the_same_every_time_and_in_any_portions(
     hits: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metrics = {"it": Mean.of(hits)}
-    whole = distributions(metrics, IMAGES, RESAMPLES)["it"]
+    whole = distributions(metrics, IMAGES, SAMPLES)["it"]
     monkeypatch.setattr(bootstrap, "CHUNK", 7 * IMAGES)
-    assert np.array_equal(distributions(metrics, IMAGES, RESAMPLES)["it"], whole)
-    other = distributions(metrics, IMAGES, RESAMPLES, seed=1)["it"]
+    assert np.array_equal(distributions(metrics, IMAGES, SAMPLES)["it"], whole)
+    other = distributions(metrics, IMAGES, SAMPLES, seed=1)["it"]
     assert not np.array_equal(other, whole)

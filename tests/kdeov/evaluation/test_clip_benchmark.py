@@ -61,7 +61,7 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 class Embedded:
     """What CLIP_benchmark takes for a model: images and texts are embeddings already."""
 
-    encode_image = encode_text = staticmethod(lambda vectors: vectors)
+    encode_image = encode_text = staticmethod(lambda embeddings: embeddings)
 
 
 class Batches(list):
@@ -73,7 +73,7 @@ class Batches(list):
 
 
 def their_classification(benchmark: Any, images: Tensor, classes: Tensor, labels: Tensor) -> Any:
-    """`evaluate` with a text vector for each class, in batches of 64."""
+    """`evaluate` with a text embedding for each class, in batches of 64."""
     rows = {str(n): classes[n] for n in range(len(classes))}
     batches = list(zip(images.split(64), labels.split(64), strict=True))
     return benchmark.classification.evaluate(
@@ -118,9 +118,9 @@ def check_retrieval(benchmark: Any, images: Tensor, texts: Tensor, owners: Tenso
         assert ours[f"i2t_r{k}"] == pytest.approx(theirs[f"text_retrieval_recall@{k}"], abs=1e-6)
 
 
-def noisy(vectors: Tensor, noise: float, seed: int) -> Tensor:
+def noisy(embeddings: Tensor, noise: float, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return vectors + noise * torch.randn(vectors.shape, generator=generator)
+    return embeddings + noise * torch.randn(embeddings.shape, generator=generator)
 
 
 @pytest.mark.parametrize(("count", "width"), [(3, 8), (10, 16), (100, 32)])
@@ -168,8 +168,8 @@ def test_retrieval_of_a_collapsed_student_finds_nothing(benchmark: Any) -> None:
     check_retrieval(benchmark, images, torch.randn(60, 16), owners)
 
 
-def test_genuine_vectors_of_clip(benchmark: Any, shared_data: Path) -> None:
-    """ViT-B/32's vectors of 500 CIFAR-10 images, and of class names of LVIS; it has no ship."""
+def test_genuine_embeddings_of_clip(benchmark: Any, shared_data: Path) -> None:
+    """ViT-B/32's embeddings of 500 CIFAR-10 images, and of class names of LVIS; it has no ship."""
     folder = shared_data / "clip_vitb32"
     images = torch.load(folder / "cifar10_500" / "image_embeddings.pt", weights_only=True)
     labels = torch.from_numpy(np.load(folder / "cifar10_500" / "image_labels.npy")).long()
@@ -183,7 +183,7 @@ def test_genuine_vectors_of_clip(benchmark: Any, shared_data: Path) -> None:
     place = torch.tensor([kept.index(n) if n in kept else -1 for n in range(10)])
     classes = texts[[numbers[str(called[n])] for n in kept]]
     scores = check_classification(benchmark, images[rows].float(), classes, place[labels[rows]])
-    assert scores["top1"] > 0.85  # CLIP's own vectors tell these apart
+    assert scores["top1"] > 0.85  # CLIP's own embeddings separate these
     every = images.float()
     nearest = F.normalize(every, dim=-1) @ F.normalize(texts, dim=-1).T
     check_retrieval(
@@ -191,7 +191,7 @@ def test_genuine_vectors_of_clip(benchmark: Any, shared_data: Path) -> None:
     )
 
 
-def test_class_vectors_are_its_classifier(benchmark: Any, clip_file: Path) -> None:
+def test_class_embeddings_are_its_classifier(benchmark: Any, clip_file: Path) -> None:
     encoder = FrozenCLIPTextEncoder(clip_file)
     names, prompts = ["cat", "fire hydrant", "traffic light"], templates("cifar10")
     model = SimpleNamespace(encode_text=encoder)

@@ -195,11 +195,11 @@ def scores_of_two(images: int = 300) -> dict[str, dict[str, Tensor]]:
 def test_every_metric_has_an_interval_around_it():
     scores = scores_of_two()
     result = compare(scores["teacher"], scores["student"], 300, 400, {"count": 300})
-    for who in ("teacher", "student", "retained"):
-        values = {k: v for k, v in result[who].items() if k not in ("interval", "count")}
-        assert values.keys() == result[who]["interval"].keys()
+    for model in ("teacher", "student", "retained"):
+        values = {k: v for k, v in result[model].items() if k not in ("interval", "count")}
+        assert values.keys() == result[model]["interval"].keys()
         for name, value in values.items():
-            low, high = result[who]["interval"][name]
+            low, high = result[model]["interval"][name]
             assert low <= value <= high and low < high
     assert result["teacher"]["count"] == result["student"]["count"] == 300
     assert "count" not in result["retained"]
@@ -210,7 +210,9 @@ def test_the_retained_share_is_paired():
     same = compare(scores["teacher"], scores["teacher"], 300, 200)["retained"]
     assert all(bounds == [1, 1] for bounds in same["interval"].values())
     result = compare(scores["teacher"], scores["student"], 300, 400)
-    width = {who: high - low for who in result for low, high in [result[who]["interval"]["top1"]]}
+    width = {
+        model: high - low for model in result for low, high in [result[model]["interval"]["top1"]]
+    }
     unpaired = (width["teacher"] + width["student"]) / result["teacher"]["top1"]
     assert width["retained"] < 0.75 * unpaired
 

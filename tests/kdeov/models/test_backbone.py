@@ -38,12 +38,12 @@ def _differ(one, other) -> set[str]:
 
 def _steps(student: VisualStudent, count: int = 2) -> None:
     """Training as the pipeline does it, in micro-batches: seven, whose mean is not always exact."""
-    joined = GradCacheStep(student, FeatureAlignmentLoss({"feature": 1.0}), 0.1, micro_batch_size=2)
+    step = GradCacheStep(student, FeatureAlignmentLoss({"feature": 1.0}), 0.1, micro_batch_size=2)
     optimizer = build_optimizer(student, 1e-2, 0.05)
     student.train()
     for _ in range(count):
         optimizer.zero_grad()
-        joined.backward(torch.randn(14, 3, 64, 64), torch.randn(14, 8), torch.randn(14, 8))
+        step.backward(torch.randn(14, 3, 64, 64), torch.randn(14, 8), torch.randn(14, 8))
         optimizer.step()
 
 
@@ -63,7 +63,7 @@ def folded_file(tmp_path):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_each_level_has_the_stride_and_the_channels_that_are_told(name):
+def test_each_level_has_the_stride_and_the_channels_that_are_stated(name):
     backbone = LightweightVisualBackbone(name).eval()
     strides, side = backbone.strides, backbone.strides[-1]
     assert all(2 * fine == coarse for fine, coarse in pairwise(strides))
@@ -179,6 +179,6 @@ def test_pixels_keep_the_layout_that_convolutions_like(name):
 
 
 @pytest.mark.parametrize("name", ["yolov9t", "resnet18", "", "timm"])
-def test_an_unknown_name_is_told_with_the_known_ones(mistake, name):
+def test_an_unknown_name_is_reported_with_the_known_ones(mistake, name):
     with mistake(repr(name), "yolov8n", "yolo11x", "timm:"):
         LightweightVisualBackbone(name)

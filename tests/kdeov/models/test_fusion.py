@@ -99,14 +99,14 @@ def test_fusion_loss_contrasts_the_own_text_with_the_hardest_others(trained, neg
     assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_single_text_has_nothing_to_be_told_from(fusion):
+def test_a_single_text_has_no_negatives(fusion):
     text = _texts(1)
     assert fusion_loss(fusion, _dense(1), text, text, torch.tensor([0])).item() == 0
 
 
 @pytest.mark.parametrize("copies", [2, 3])
 def test_the_same_caption_is_no_negative(fusion, copies):
-    # Images 0 and up share a caption; what is left to tell it from is the last text alone
+    # Images 0 and up share a caption, so the last text is the only negative
     dense, text, other = _dense(copies), _texts(1), _texts(1)
     all_text_embeddings = torch.cat([text.expand(copies, -1), other])
     loss = fusion_loss(
@@ -120,6 +120,6 @@ def test_the_same_caption_is_no_negative(fusion, copies):
     assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_unknown_fusion_is_told_with_the_known_ones(mistake):
+def test_unknown_fusion_is_reported_with_the_known_ones(mistake):
     with mistake("'concat'", *FUSIONS):
         CrossModalFusionModule("concat")

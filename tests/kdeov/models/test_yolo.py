@@ -134,7 +134,7 @@ def test_weights_of_another_yolo_name_the_layer_and_whose_they_are(
 ):
     path = tmp_path / "weights.safetensors"
     save_file(LightweightVisualBackbone(other).trunk.network.state_dict(), path)
-    with mistake(path, f"does not fit {name}", layer, f"look like weights of {other}"):
+    with mistake(path, name, layer, other):
         LightweightVisualBackbone(name, path)
 
 

@@ -11,14 +11,14 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from kdeov.training.distributed import gather, sum_over_ranks, world
+from kdeov.training.distributed import gather, get_rank, get_world_size, sum_over_ranks
 
 RANKS, ROWS, WIDTH = 2, 3, 8
 SHARES = [4, 2]  # rows of each rank
 
 
-def _joined_batch() -> list[Tensor]:
-    """Images [rows, width, 2, 2], teacher vectors and unit texts of all ranks."""
+def _global_batch() -> list[Tensor]:
+    """Images [rows, width, 2, 2], teacher embeddings and unit texts of all ranks."""
     generator = torch.Generator().manual_seed(7)
     shapes = ((WIDTH, 2, 2), (WIDTH,), (WIDTH,))
     images, teacher, texts = (
@@ -28,9 +28,8 @@ def _joined_batch() -> list[Tensor]:
     return [images, teacher, torch.nn.functional.normalize(texts, dim=-1)]
 
 
-def _share(joined: Tensor) -> Tensor:
-    rank, size = world()
-    return joined.split(SHARES)[rank] if size > 1 else joined
+def _share(batch: Tensor) -> Tensor:
+    return batch.split(SHARES)[get_rank()] if get_world_size() > 1 else batch
 
 
 def _gathered(local: Tensor) -> Tensor:
@@ -38,7 +37,7 @@ def _gathered(local: Tensor) -> Tensor:
 
 
 def _sum_of_two_gathers() -> dict[str, Tensor]:
-    images, teacher, _ = _joined_batch()
+    images, teacher, _ = _global_batch()
     first = _share(images).clone().requires_grad_()
     second = _share(teacher)[..., None, None].expand(-1, -1, 2, 2).clone().requires_grad_()
     (_gathered(first) + _gathered(second)).pow(3).mean().backward()
@@ -46,7 +45,7 @@ def _sum_of_two_gathers() -> dict[str, Tensor]:
 
 
 def _transposed_rows() -> dict[str, Tensor]:
-    images = _share(_joined_batch()[0]).transpose(1, 2)
+    images = _share(_global_batch()[0]).transpose(1, 2)
     channels_last = images.contiguous(memory_format=torch.channels_last)
     return {"transposed": _gathered(images), "channels last": _gathered(channels_last)}
 
@@ -74,14 +73,14 @@ def _work(rank: int, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory) -> list[dict[str, dict[str, Tensor]]]:
-    """What each of two processes found."""
+    """The results of each of two processes."""
     folder = tmp_path_factory.mktemp("ranks")
     mp.spawn(_work, args=(folder,), nprocs=RANKS)
     return [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_joined_batch_and_its_gradients_are_those_of_one_process(ranks, case):
+def test_the_global_batch_and_its_gradients_are_those_of_one_process(ranks, case):
     found, single = [results[case] for results in ranks], CASES[case]()
     assert not any(isinstance(result, str) for result in found), found[0]
     for name, expected in single.items():
@@ -92,8 +91,8 @@ def test_the_joined_batch_and_its_gradients_are_those_of_one_process(ranks, case
             torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-9, msg=name)
 
 
-def test_without_a_process_group_nothing_is_joined():
+def test_without_a_process_group_nothing_is_gathered():
     rows = torch.randn(2, 3, requires_grad=True)
-    assert world() == (0, 1)
+    assert (get_rank(), get_world_size()) == (0, 1)
     assert gather(rows) is rows
     assert sum_over_ranks(rows) is rows

@@ -1,4 +1,4 @@
-"""A step of any number of ranks and micro-batches against plain autograd on the joined batch."""
+"""A step of any number of ranks and micro-batches against plain autograd on the global batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kdeov.models.fusion import fusion_loss
 from kdeov.models.student import VisualStudent
-from kdeov.training.distributed import world
+from kdeov.training.distributed import get_rank, get_world_size
 from kdeov.training.grad_cache import GradCacheStep
 from kdeov.training.losses import TERMS, FeatureAlignmentLoss
 
@@ -26,13 +26,13 @@ CASES: dict[str, dict[str, Any]] = {
     "l2": {"weights": {"feature": 1.0}, "kind": "l2"},
     "feature and fusion": {"weights": {"feature": 1.0}, "fusion": 0.5},
     "every term": {"weights": dict.fromkeys(TERMS, 0.5), "fusion": 0.3},
-    "own rows": {"weights": dict.fromkeys(TERMS, 0.5), "fusion": 0.3, "whole_matrix": 0},
+    "own rows": {"weights": dict.fromkeys(TERMS, 0.5), "fusion": 0.3, "max_full_matrix": 0},
 }
 Found = dict[str, Tensor]
 
 
 def batch() -> list[Tensor]:
-    """Pixels [8, 3, 32, 32], teacher vectors [8, 8] and unit texts [8, 8]."""
+    """Pixels [8, 3, 32, 32], teacher embeddings [8, 8] and unit texts [8, 8]."""
     generator = torch.Generator().manual_seed(7)
     shapes = ((3, 32, 32), (WIDTH,), (WIDTH,))
     pixels, teacher, texts = (
@@ -60,7 +60,7 @@ def statistics(student: VisualStudent) -> Found:
 
 
 def plain(case: dict[str, Any]) -> Found:
-    """One process, the joined batch, autograd; batch norm sees micro-batches."""
+    """One process, the global batch, autograd; batch norm sees micro-batches."""
     student, loss = parts(case)
     pixels, teacher, texts = batch()
     copies = [copy.deepcopy(student) for _ in pixels.split(MICRO)]
@@ -82,13 +82,13 @@ def plain(case: dict[str, Any]) -> Found:
     return gradients(student, loss, terms) | means
 
 
-def joined(case: dict[str, Any]) -> Found:
+def cached(case: dict[str, Any]) -> Found:
     """This rank's share of the same step; terms are averaged over the ranks, as training does."""
-    rank, size = world()
+    rank, size = get_rank(), get_world_size()
     student, loss = parts(case)
     shares = [MICRO * len(part) for part in np.array_split(range(IMAGES // MICRO), size)]
     step = GradCacheStep(student, loss, case.get("fusion", 0.0), MICRO, shares)
-    step.whole_matrix = case.get("whole_matrix", step.whole_matrix)
+    step.max_full_matrix = case.get("max_full_matrix", step.max_full_matrix)
     terms = step.backward(*(tensor.split(shares)[rank] for tensor in batch()))
     if size > 1:
         for value in terms.values():
@@ -98,7 +98,7 @@ def joined(case: dict[str, Any]) -> Found:
 
 
 def largest_difference(case: dict[str, Any]) -> float:
-    expected, found = plain(case), joined(case)
+    expected, found = plain(case), cached(case)
     assert found.keys() == expected.keys()
     return max(
         ((found[name] - value).abs().max() / value.abs().max().clamp(min=1e-3)).item()
@@ -117,7 +117,7 @@ def work(rank: int, size: int, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_accumulated_micro_batches_have_the_gradient_of_the_joined_batch(case: str) -> None:
+def test_accumulated_micro_batches_have_the_gradient_of_the_global_batch(case: str) -> None:
     assert largest_difference(CASES[case]) < 1e-6
 
 
@@ -134,7 +134,7 @@ def test_ranks_and_micro_batches_have_the_gradient_of_one_process(
 
 def test_a_look_at_the_batch_leaves_no_trace_in_its_statistics() -> None:
     """Contrastive terms pass every micro-batch twice; its statistics count once."""
-    one, two = joined(CASES["feature"]), joined(CASES["interactive"])
+    one, two = cached(CASES["feature"]), cached(CASES["interactive"])
     names = [name for name in one if "running" in name]
     assert names and all(torch.equal(one[name], two[name]) for name in names)
 

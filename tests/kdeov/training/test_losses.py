@@ -25,7 +25,7 @@ def _batch(rows: int = 4, width: int = 6, **options) -> list[Tensor]:
 @pytest.mark.parametrize(("kind", "expected"), [("cosine", (0 + 1) / 2), ("l2", (0 + 2) / 2)])
 def test_feature_loss_by_hand(kind, expected):
     student = torch.tensor([[3.0, 0.0], [0.0, 2.0]])
-    teacher = torch.tensor([[1.0, 0.0], [5.0, 0.0]])  # one vector alike, one at right angles
+    teacher = torch.tensor([[1.0, 0.0], [5.0, 0.0]])  # one embedding alike, one at right angles
     assert DistillationLoss(kind)(student, teacher).item() == pytest.approx(expected)
 
 
@@ -80,7 +80,7 @@ def test_relation_loss_compares_images_with_images():
 def test_rows_of_a_batch_share_its_loss_evenly():
     batch, loss = _batch(), FeatureAlignmentLoss(EVERY)
     whole = loss(*batch)
-    halves = [loss(*batch, rows=rows) for rows in (slice(0, 2), slice(2, 4))]
+    halves = [loss(*batch, local_rows=rows) for rows in (slice(0, 2), slice(2, 4))]
     for name, value in whole.items():
         torch.testing.assert_close((halves[0][name] + halves[1][name]) / 2, value)
 
@@ -95,7 +95,7 @@ def test_interactive_loss_contrasts_images_with_images():
 @pytest.mark.parametrize(
     "loss", [DistillationLoss("cosine"), DistillationLoss("l2"), AffinityDistillationLoss()]
 )
-def test_equal_vectors_cost_nothing(loss):
+def test_equal_embeddings_cost_nothing(loss):
     student, _, texts = _batch()
     inputs = (texts,) if isinstance(loss, AffinityDistillationLoss) else ()
     assert loss(student, 3 * student, *inputs).item() == pytest.approx(0, abs=1e-6)
@@ -103,7 +103,7 @@ def test_equal_vectors_cost_nothing(loss):
 
 
 @pytest.mark.parametrize("kind", ["cosine", "l2"])
-def test_lengths_of_vectors_do_not_matter(kind):
+def test_lengths_of_embeddings_do_not_matter(kind):
     loss, batch = FeatureAlignmentLoss(EVERY, kind), _batch()
     longer = loss(*(scale * part for scale, part in zip((2, 3, 4), batch, strict=True)))
     for name, value in loss(*batch).items():
@@ -140,7 +140,7 @@ def test_feature_matching_is_the_default():
     torch.testing.assert_close(terms["total"], DistillationLoss("cosine")(student, teacher))
 
 
-def test_unknown_terms_and_kinds_are_told_with_the_known_ones(mistake):
+def test_unknown_terms_and_kinds_are_reported_with_the_known_ones(mistake):
     with mistake("'featur'", *TERMS):
         FeatureAlignmentLoss({"feature": 1.0, "featur": 1.0})
     for loss in (DistillationLoss, lambda kind: FeatureAlignmentLoss(kind=kind)):
@@ -150,7 +150,7 @@ def test_unknown_terms_and_kinds_are_told_with_the_known_ones(mistake):
 
 @pytest.mark.parametrize("weights", [{}, {"feature": 0.0, "affinity": 0}], ids=str)
 def test_all_zero_weights_are_refused(mistake, weights):
-    with mistake("every loss weight is 0", *TERMS):
+    with mistake("weight is 0", *TERMS):
         FeatureAlignmentLoss(weights)
 
 

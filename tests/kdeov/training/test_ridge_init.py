@@ -15,7 +15,7 @@ from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from kdeov.models.student import VisualStudent
-from kdeov.training.distributed import world
+from kdeov.training.distributed import get_world_size
 from kdeov.training.ridge_init import fit_projection
 
 IMAGES, WIDTH = 24, 8
@@ -27,7 +27,7 @@ def images() -> tuple[Tensor, Tensor]:
 
 
 def _images() -> tuple[Tensor, Tensor]:
-    """Pixels [24, 3, 32, 32] and teacher vectors [24, 8] that share a direction, as CLIP's do."""
+    """Pixels [24, 3, 32, 32] and teacher embeddings [24, 8] with a common direction, as CLIP's."""
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randn(IMAGES, 3, 32, 32, generator=generator)
     return pixels, torch.randn(IMAGES, WIDTH, generator=generator) + 2
@@ -45,7 +45,7 @@ def _fitted(pixels: Tensor, teacher: Tensor, size: int, strength: float = 0.3) -
 
 
 @torch.no_grad()
-def test_the_map_is_the_ridge_solution_of_unit_vectors(images: tuple[Tensor, Tensor]) -> None:
+def test_the_map_is_the_ridge_solution_of_unit_embeddings(images: tuple[Tensor, Tensor]) -> None:
     pixels, teacher = images
     student = _fitted(pixels, teacher, size=6).eval()
     hidden = student.projection.pooled(student.backbone(pixels)).double().numpy()
@@ -84,7 +84,7 @@ def test_how_images_are_batched_changes_nothing(images: tuple[Tensor, Tensor]) -
 
 def _work(rank: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    share = [part.chunk(world()[1])[rank] for part in _images()]
+    share = [part.chunk(get_world_size())[rank] for part in _images()]
     torch.save(_fitted(*share, size=4).projection.state_dict(), folder / f"{rank}.pt")
     dist.destroy_process_group()
 

@@ -19,8 +19,8 @@ RANKS = 4
 class Forgetful(EpochPlan):
     """Leaves out the last segment of its first lane, and reads the first one twice."""
 
-    def segments(self, lane: int, from_step: int = 0) -> Iterator[SampleRange]:
-        found = list(super().segments(lane, from_step))
+    def ranges(self, lane: int, from_step: int = 0) -> Iterator[SampleRange]:
+        found = list(super().ranges(lane, from_step))
         return iter([found[0], *found[:-1]] if lane == 0 else found)
 
 
@@ -46,8 +46,8 @@ def test_readers_of_a_shard_are_counted_at_each_step() -> None:
     plan = plan_of()
     readers = np.zeros((plan.steps, len(SIZES)), int)
     for lane in range(plan.num_streams):
-        shards = [s.shard for s in plan.segments(lane) for _ in range(s.stop - s.start)]
-        steps = np.repeat(np.arange(plan.steps), plan.lane_batch)
+        shards = [s.shard for s in plan.ranges(lane) for _ in range(s.stop - s.start)]
+        steps = np.repeat(np.arange(plan.steps), plan.stream_batch)
         for step, shard in {*zip(steps.tolist(), shards, strict=True)}:
             readers[step, shard] += 1
     assert simulate(plan, RANKS).shard_readers == readers.max() > 1
@@ -55,7 +55,7 @@ def test_readers_of_a_shard_are_counted_at_each_step() -> None:
 
 def test_samples_that_are_left_out_or_read_twice_are_seen() -> None:
     whole, plan = plan_of(), plan_of(Forgetful)
-    first, *_, last = whole.segments(0)
+    first, *_, last = whole.ranges(0)
     found = simulate(plan, RANKS)
     fewest, most = found.rank_samples
     more = (first.stop - first.start) - (last.stop - last.start)

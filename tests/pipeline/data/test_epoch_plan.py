@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.epoch_plan import EpochPlan, check_sharing, rank_slice, shared_unit
+from kdeov.errors import ConfigError
+from pipeline.config.batch_sharing import shared_unit
+from pipeline.data.epoch_plan import EpochPlan, rank_slice
 
 SIZES = st.lists(st.integers(0, 30), min_size=1, max_size=12).filter(any)
 calmly = settings(deadline=None)  # other work on this machine fails no test
@@ -51,8 +53,8 @@ def test_ranks_in_turn_make_up_each_step_whatever_their_number(
     values: dict[str, Any], world: int
 ) -> None:
     plan = EpochPlan(**values)
-    num_streams = [plan.lanes_of(rank, world) for rank in range(world)]
-    assert [lane for share in num_streams for lane in share] == list(range(plan.num_streams))
+    streams = [plan.streams_of(rank, world) for rank in range(world)]
+    assert [stream for share in streams for stream in share] == list(range(plan.num_streams))
     shares = plan.shares(world)
     unit = shared_unit(plan.global_batch_size, plan.num_streams, plan.micro_batch_size)
     assert sum(shares) == plan.global_batch_size and max(shares) - min(shares) <= unit
@@ -62,16 +64,16 @@ def test_ranks_in_turn_make_up_each_step_whatever_their_number(
 
 @calmly
 @given(values=plans())
-def test_a_lane_reads_forwards_and_comes_back_to_no_shard(values: dict[str, Any]) -> None:
+def test_a_stream_reads_forwards_and_comes_back_to_no_shard(values: dict[str, Any]) -> None:
     plan = EpochPlan(**values)
-    for lane in range(plan.num_streams):
-        segments = list(plan.segments(lane))
-        assert sum(s.stop - s.start for s in segments) == plan.steps * plan.lane_batch
-        assert all(0 <= s.start < s.stop <= values["sizes"][s.shard] for s in segments)
+    for stream in range(plan.num_streams):
+        ranges = list(plan.ranges(stream))
+        assert sum(s.stop - s.start for s in ranges) == plan.steps * plan.stream_batch
+        assert all(0 <= s.start < s.stop <= values["sizes"][s.shard] for s in ranges)
         if not plan.repeated:
-            assert len({s.shard for s in segments}) == len(segments)
-        # only the first and the last shard of a lane are shared with its neighbours
-        assert all(s.stop - s.start == values["sizes"][s.shard] for s in segments[1:-1])
+            assert len({s.shard for s in ranges}) == len(ranges)
+        # only the first and the last shard of a stream are shared with its neighbours
+        assert all(s.stop - s.start == values["sizes"][s.shard] for s in ranges[1:-1])
 
 
 @calmly
@@ -79,34 +81,34 @@ def test_a_lane_reads_forwards_and_comes_back_to_no_shard(values: dict[str, Any]
 def test_no_more_is_held_than_the_stated_buffer(values: dict[str, Any]) -> None:
     plan = EpochPlan(**values)
     longest = max(
-        len(block.order) for lane in range(plan.num_streams) for block in plan.blocks(lane)
+        len(block.order) for stream in range(plan.num_streams) for block in plan.blocks(stream)
     )
     assert longest * plan.num_streams <= max(values["buffer"], values["global_batch_size"])
-    for lane in range(plan.num_streams):
-        blocks = list(plan.blocks(lane))
+    for stream in range(plan.num_streams):
+        blocks = list(plan.blocks(stream))
         assert [b.first for b in blocks] == np.cumsum([0, *(b.steps for b in blocks)])[:-1].tolist()
         assert sum(b.steps for b in blocks) == plan.steps
-        assert all(sorted(b.order) == list(range(b.steps * plan.lane_batch)) for b in blocks)
+        assert all(sorted(b.order) == list(range(b.steps * plan.stream_batch)) for b in blocks)
 
 
 @calmly
 @given(values=plans(), data=st.data())
-def test_a_lane_can_be_taken_up_at_any_step(values: dict[str, Any], data: st.DataObject) -> None:
+def test_a_stream_can_be_taken_up_at_any_step(values: dict[str, Any], data: st.DataObject) -> None:
     plan = EpochPlan(**values)
-    lane = data.draw(st.integers(0, plan.num_streams - 1))
+    stream = data.draw(st.integers(0, plan.num_streams - 1))
     step = data.draw(st.integers(0, plan.steps))
-    whole, later = list(plan.blocks(lane)), list(plan.blocks(lane, step))
+    whole, later = list(plan.blocks(stream)), list(plan.blocks(stream, step))
     assert [b.first for b in later] == [b.first for b in whole if b.first + b.steps > step]
     for one, two in zip(whole[len(whole) - len(later) :], later, strict=True):
         assert np.array_equal(one.order, two.order)
-    assert sum(s.stop - s.start for s in plan.segments(lane, step)) == (
-        (plan.steps - step) * plan.lane_batch
+    assert sum(s.stop - s.start for s in plan.ranges(stream, step)) == (
+        (plan.steps - step) * plan.stream_batch
     )
 
 
-def test_lanes_read_one_after_the_other_and_not_all_at_the_same_step() -> None:
+def test_streams_read_one_after_the_other_and_not_all_at_the_same_step() -> None:
     plan = EpochPlan([500] * 20, 0, 0, global_batch_size=100, num_streams=10, buffer=2000)
-    firsts = [{block.first for block in plan.blocks(lane)} - {0} for lane in range(10)]
+    firsts = [{block.first for block in plan.blocks(stream)} - {0} for stream in range(10)]
     reading = np.bincount([step for steps in firsts for step in steps], minlength=plan.steps)
     assert reading.max() == 1
 
@@ -156,40 +158,13 @@ def test_evaluation_is_shared_with_nothing_dropped_and_nothing_twice(
     assert max(sizes) - min(sizes) <= 1
 
 
-@pytest.mark.parametrize(
-    ("batch", "num_streams", "micro", "world", "samples", "words"),
-    [
-        (64, 16, 32, 3, 100, ["global_batch_size = 64 has 2 parts of 32", "too few for 3 workers"]),
-        (
-            96,
-            2,
-            32,
-            3,
-            100,
-            ["global_batch_size = 96 has 1 parts of 96", "num_streams of 48", "3 workers"],
-        ),
-        (64, 16, 16, 4, 3, ["3 training images are fewer than 4 workers"]),
-    ],
-)
-def test_what_workers_cannot_share_is_refused_before_training(
-    complains: Any,
-    batch: int,
-    num_streams: int,
-    micro: int,
-    world: int,
-    samples: int,
-    words: list[str],
-) -> None:
-    with complains(*words):
-        check_sharing(batch, num_streams, micro, world, samples)
-
-
-def test_lanes_that_cannot_share_a_step_are_refused(complains: Any) -> None:
-    with complains("global_batch_size = 10", "distill.num_streams = 4"):
-        EpochPlan([5], 0, 0, 10, 4, 1)
+@pytest.mark.parametrize(("num_streams", "micro"), [(4, 1), (5, 3)])
+def test_a_step_that_cannot_be_divided_is_refused(num_streams: int, micro: int) -> None:
+    with pytest.raises(ConfigError):
+        EpochPlan([5], 0, 0, 10, num_streams, 1, micro)
 
 
 @pytest.mark.parametrize("sizes", [[], [0], [0, 0]])
 def test_a_manifest_without_samples_is_refused(complains: Any, sizes: list[int]) -> None:
-    with complains("nothing to train on", "dvc repro prepare"):
+    with complains("no samples", "dvc repro prepare"):
         EpochPlan(sizes, 0, 0, 8, 2, 8)

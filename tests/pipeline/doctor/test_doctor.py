@@ -428,7 +428,7 @@ def test_checkpoints_are_as_large_as_estimated(
     layout, params = trained
     files = list(layout.runs.rglob("step-*.pt"))
     size = sum(path.stat().st_size for path in files) / len(files)
-    kept = disk.checkpoint_bytes(params, dim=32) / (disk.KEPT + 1)
+    kept = disk.checkpoint_bytes(params, dim=32) / (disk.MAX_CHECKPOINTS + 1)
     assert size == pytest.approx(kept, rel=0.1)
 
 
