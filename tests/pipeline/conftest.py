@@ -36,7 +36,7 @@ from tests.helpers.teachers import clip_file
 ROOT = Path(__file__).resolve().parents[2]
 TINY: dict[str, Any] = {
     "prepare": {
-        "path": str(ROOT / "pipeline" / "sources" / "scenes.yaml"),
+        "path": str(ROOT / "pipeline" / "prepare" / "sources" / "scenes.yaml"),
         "samples_per_shard": 10,
         "scenes": {"train": 24, "val": 12, "test": 12},
     },
