@@ -21,7 +21,7 @@ import yaml
 from pipeline.cluster.client import Dashboard
 from pipeline.cluster.local import LocalCluster
 from pipeline.runtime.job import JOB
-from tests.helpers.checkouts import Checkout, environment
+from tests.helpers.checkouts import Checkout
 from tests.helpers.s3_server import Forwarder
 
 pytestmark = pytest.mark.slow
@@ -53,7 +53,7 @@ class Command:
         self._log = checkout.path.parent / f"log-{time.monotonic_ns()}"
         with open(self._log, "w") as file:
             self.process = subprocess.Popen(
-                words, cwd=checkout.path, env=environment(), stdout=file, stderr=file,
+                words, cwd=checkout.path, env=checkout.environment, stdout=file, stderr=file,
                 # Ctrl-C reaches it also where these tests run in the background
                 preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
             )  # fmt: skip

@@ -34,7 +34,7 @@ from pipeline.config.paths import Layout
 from pipeline.report.publish import publish, run_address
 from pipeline.tracking.mlflow_run import FINGERPRINT, LiveTracker
 from pipeline.tracking.target import TrackingTarget
-from tests.helpers.checkouts import Checkout, environment
+from tests.helpers.checkouts import Checkout
 from tests.helpers.mlflow_servers import MlflowServer, free_port, wait_for
 
 pytestmark = pytest.mark.slow
@@ -319,7 +319,7 @@ def test_the_page_is_named_once_it_answers_and_ends_with_the_command(reproduced:
     port = free_port()
     command = f"from pipeline.cli.main import app; app(['ui', '--port', '{port}'])"
     shown = subprocess.Popen(
-        [sys.executable, "-c", command], cwd=reproduced.path, env=environment(), text=True,
+        [sys.executable, "-c", command], cwd=reproduced.path, env=reproduced.environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:

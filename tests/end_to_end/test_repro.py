@@ -15,7 +15,7 @@ import yaml
 
 from pipeline.cli.ablation import Study, run_study, study_table
 from pipeline.config.paths import Layout
-from tests.helpers.checkouts import Checkout, environment
+from tests.helpers.checkouts import Checkout
 
 pytestmark = pytest.mark.slow
 
@@ -161,7 +161,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
         (checkout.path / "out").mkdir(exist_ok=True)
         (checkout.path / "out" / folder).symlink_to(reproduced.path / "out" / folder)
     process = subprocess.Popen(
-        ["python", "-m", "stages.distill"], cwd=checkout.path, env=environment(),
+        ["python", "-m", "stages.distill"], cwd=checkout.path, env=checkout.environment,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     wait_for(lambda: list(checkout.path.glob("work/runs/*/checkpoints/step-000000004.pt")))
