@@ -40,7 +40,7 @@ class Checkout:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables for commands that run in the checkout: this interpreter's programs come first,
+        """Variables of commands in the checkout: this interpreter's programs come first,
         and `kdeov` and `python -m` import the checkout's own code.
 
         A folder without code uses that of the tests.
