@@ -23,6 +23,7 @@ from pipeline.cluster.local import LocalCluster
 from pipeline.runtime.job import JOB
 from tests.helpers.checkouts import Checkout
 from tests.helpers.s3_server import Forwarder
+from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -74,13 +75,6 @@ class Command:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait()
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 180) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def jobs(checkout: Checkout, stage: str) -> list[str]:

@@ -16,6 +16,7 @@ import yaml
 from pipeline.cli.ablation import Study, run_study, study_table
 from pipeline.config.paths import Layout
 from tests.helpers.checkouts import Checkout
+from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -242,10 +243,3 @@ def close(ours: Any, theirs: Any) -> None:
         assert ours == pytest.approx(theirs, abs=1e-6)
     else:
         assert ours == theirs
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 240) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
