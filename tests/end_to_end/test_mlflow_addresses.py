@@ -114,8 +114,8 @@ def test_ui_prints_its_address_once_it_answers_and_stops_with_the_command(
 ) -> None:
     port = free_port()
     server = subprocess.Popen(
-        ["kdeov", "ui", "--port", str(port)], cwd=reproduced.path, env=reproduced.environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        ["kdeov", "ui", "--port", str(port)], cwd=reproduced.path, env=reproduced.environment,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         assert server.stdout is not None
