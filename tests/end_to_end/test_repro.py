@@ -169,7 +169,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
     process.send_signal(signal.SIGKILL)
     process.wait()
     result = checkout.stage("distill")
-    assert "going on after epoch" in result.stderr
+    assert re.search(r"after epoch \d", result.stderr)
     ours, theirs = (
         c.path / "out" / "student" / "student.safetensors" for c in (checkout, reproduced)
     )
@@ -225,11 +225,11 @@ def test_a_study_leaves_uncommitted_work_alone(reproduced: Checkout, complains: 
     before = path.read_text()
     try:
         path.write_text(before + "# a thought\n")
-        with complains("commit them first"):
+        with complains("commit"):
             run_study(Study.named("views"), Layout(reproduced.path))
     finally:
         path.write_text(before)
-    with complains("no study is called 'sights'", "views"):
+    with complains("sights", "views"):
         Study.named("sights")
 
 
