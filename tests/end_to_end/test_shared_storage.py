@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def tracked(checkout: Checkout) -> dict[str, bytes]:
-    """Files of the shards that DVC tracks, without those that a local run keeps beside manifests."""
+    """Files of shards that DVC tracks, without those that a local run keeps beside manifests."""
     return {
         str(path.relative_to(checkout.path)): path.read_bytes()
         for folder in ("out/images", "out/embeddings")
