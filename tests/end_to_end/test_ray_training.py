@@ -99,6 +99,8 @@ def test_training_goes_on_with_the_machines_that_are_left_and_takes_new_ones(
 ) -> None:
     """SIGKILL of a whole node amid an epoch; then another one joins."""
     monkeypatch.setattr(pipeline.runtime.ray_train, "RESIZE_S", 2.0)
+    # the new node stays for other tests: as many threads as its neighbours, or it rounds otherwise
+    monkeypatch.setenv("OMP_NUM_THREADS", cluster_home.environment["OMP_NUM_THREADS"])
     run = new_run(reproduced, tmp_path, epochs=EPOCHS, kind=HoldingTracker)
     assert isinstance(run.tracker, HoldingTracker)
     run.tracker.gate = tmp_path / "gate"
