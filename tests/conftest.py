@@ -1,4 +1,4 @@
-"""What all tests share: real data where it lies, and no stale settings of a distributed run."""
+"""Fixtures of all tests: the checkout, real data and buckets; no variables of distributed runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.helpers.s3_server import S3Server, s3_process
 
 ROOT = Path(__file__).resolve().parent.parent
 
-set_ray_environment()  # Ray reads it when it is imported, by whichever test
+set_ray_environment()  # before any test imports Ray
 
 for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)  # a stale RANK would silently change who reads what
@@ -38,7 +38,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def complains() -> Callable[..., contextlib.AbstractContextManager[None]]:
-    """`with complains("a", "b"):` expects a person's mistake, told in one line with these words."""
+    """`with complains("a", "b"):` expects a `KdeovError` of one line with these words."""
 
     @contextlib.contextmanager
     def expect(*words: object) -> Iterator[None]:
@@ -61,7 +61,7 @@ def s3_server() -> Iterator[S3Server]:
 
 @pytest.fixture
 def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A new bucket, `s3://NAME`, that this process and those that it starts may write."""
+    """A new bucket, `s3://NAME`, that this process and its children may write."""
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     return s3_server.bucket()
@@ -69,7 +69,7 @@ def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share Ray's cluster can be selected: no other should disturb it."""
+    """Marks tests that use Ray's cluster: no other tests should run on it."""
     for item in items:
         if "cluster" in getattr(item, "fixturenames", ()):
             item.add_marker("cluster")

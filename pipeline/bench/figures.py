@@ -1,4 +1,4 @@
-"""What a bench says: figures with their bars, as a table and as JSON."""
+"""Figures of a bench with their bars, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Figure:
     """A measured value and the bar that it must clear.
 
     Attributes:
-        name: Of the figure.
-        value: What was measured.
-        bar: What is promised; None where nothing is.
-        note: What the value is, in a few words, its unit included.
+        name: Name of the figure.
+        value: Measured value.
+        bar: Promised value; None where nothing is promised.
+        note: Meaning of the value in a few words, with its unit.
         at_most: Whether the bar is a ceiling; otherwise it is a floor.
     """
 
@@ -44,10 +44,10 @@ class Figure:
 
 
 def measure(parts: Mapping[str, Callable[[], list[Figure]]]) -> list[Figure]:
-    """Measures one part after the other, and says which.
+    """Measures one part after the other, and logs its name.
 
     Args:
-        parts: What measures each, by what it is.
+        parts: Functions that measure, by name.
     """
     figures: list[Figure] = []
     start = time.monotonic()
@@ -59,12 +59,12 @@ def measure(parts: Mapping[str, Callable[[], list[Figure]]]) -> list[Figure]:
 
 
 def figure_table(title: str, figures: Sequence[Figure]) -> Table:
-    """One row a figure."""
+    """A table with one row a figure."""
     table = Table(title=title, box=box.SIMPLE_HEAD)
     table.add_column("figure", no_wrap=True)
     for column in ("value", "bar", ""):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("what it is")
+    table.add_column("meaning")
     for figure in figures:
         bar = mark = ""
         if figure.bar is not None:
@@ -79,9 +79,9 @@ def print_figures(title: str, figures: Sequence[Figure], json_file: Path | None)
     a bar may be null.
 
     Args:
-        title: Of the table.
-        figures: All that were measured.
-        json_file: None writes no JSON.
+        title: Title of the table.
+        figures: Rows of the table.
+        json_file: File of the JSON; None writes none.
 
     Returns:
         Whether every figure clears its bar.

@@ -1,5 +1,5 @@
-"""What the measurements work on: generated photographs, a teacher that nobody has trained, and a
-cache of random vectors. Speed depends on none of their contents.
+"""Inputs of the measurements: generated photographs, a teacher of random weights, and a cache of
+random embeddings. Speed depends on none of their contents.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipeline.storage.files import write_json
 from pipeline.teachers.load import WEIGHTS
 
 IMAGE = (640, 480)  # pixels, width and height
-WEB_IMAGE = (340, 256)  # as a downloader stores images of the web
+WEB_IMAGE = (340, 256)  # as img2dataset stores images
 QUALITY = 90  # of the JPEGs: with the noise below, about 90 kB each
 # Noise of natural images is stronger the coarser it is: side of a patch in pixels, amplitude
 NOISE = ((160, 50.0), (40, 30.0), (10, 16.0), (4, 10.0), (2, 7.5))
@@ -35,11 +35,11 @@ NOISE = ((160, 50.0), (40, 30.0), (10, 16.0), (4, 10.0), (2, 7.5))
 def photographs(
     distinct: int = 32, seed: int = 0, size: tuple[int, int] = IMAGE
 ) -> Iterator[bytes]:
-    """JPEGs of the size and complexity of photographs, without end: some that come again.
+    """Yields JPEGs of the size and complexity of photographs, without end.
 
     Args:
-        distinct: How many there are before they come again.
-        seed: Of the noise.
+        distinct: Number of different images; then they repeat.
+        seed: Seed of the noise.
         size: Width and height, pixels.
     """
     rng = np.random.default_rng(seed)
@@ -65,13 +65,13 @@ def _enlarged(channel: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def write_images(
     folder: Path, jpegs: Iterable[bytes], count: int, captions: int, per_shard: int = 500
 ) -> Manifest:
-    """Image shards of the split that the folder is named after, as `prepare` writes them.
+    """Writes image shards as the stage `prepare` does.
 
     Args:
-        folder: Of the shards.
-        jpegs: Images, as many as are needed.
-        count: How many.
-        captions: Of each image.
+        folder: Folder of the shards, with the name of the split.
+        jpegs: At least `count` images.
+        count: Number of images.
+        captions: Captions an image.
         per_shard: Images a shard.
     """
     samples = (
@@ -93,7 +93,7 @@ def _image_members(key: str, jpeg: bytes, captions: int) -> dict[str, Any]:
     return {"__key__": key, "jpg": jpeg, "json": json.dumps(description, sort_keys=True).encode()}
 
 
-def write_vectors(
+def write_embeddings(
     images: Path,
     out: Path,
     views: int,
@@ -101,15 +101,15 @@ def write_vectors(
     dim: int,
     size: tuple[int, int] = IMAGE,
 ) -> dict[str, Any]:
-    """Teacher shards of random unit vectors for image shards.
+    """Writes teacher shards of random unit embeddings for image shards.
 
     Args:
         images: Folder of the image shards.
         out: Folder of the teacher shards.
-        views: Of each image.
-        captions: Of each image.
-        dim: Width of the vectors.
-        size: Of the images.
+        views: Views an image.
+        captions: Captions an image.
+        dim: Width of the embeddings.
+        size: Width and height of the images, pixels.
 
     Returns:
         The identity of the cache.
@@ -117,24 +117,24 @@ def write_vectors(
     manifest = Manifest.read(images)
     rng, plan = np.random.default_rng(0), ViewPlan(views)
 
-    def made(path: Path) -> Iterator[dict[str, Any]]:
+    def samples(path: Path) -> Iterator[dict[str, Any]]:
         for _, sample in read_shard(path):
-            vectors = rng.normal(size=(views + captions, dim))
-            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            embeddings = rng.normal(size=(views + captions, dim))
+            embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
             drawn = plan.draw_all(sample["__key__"], size)
-            yield teacher_members(sample, vectors, drawn)
+            yield teacher_members(sample, embeddings, drawn)
 
-    shards = [write_shard(out / s.name, made(images / s.name)) for s in manifest.shards]
+    shards = [write_shard(out / s.name, samples(images / s.name)) for s in manifest.shards]
     identity = {"teacher": {"embed_dim": dim}, "views": {"count": views}}
     Manifest("teacher", manifest.split, shards, identity).write(out)
     return identity
 
 
 def write_teacher(folder: Path, architecture: tuple[int, ...]) -> None:
-    """A CLIP of random weights, as the stage `teacher` writes one.
+    """Writes a CLIP of random weights, as the stage `teacher` does.
 
     Args:
-        folder: Of the teacher.
+        folder: Folder of the teacher.
         architecture: Arguments of `clip.model.CLIP`.
     """
     torch.manual_seed(0)

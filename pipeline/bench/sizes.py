@@ -1,4 +1,4 @@
-"""How much is measured, with which params."""
+"""Sizes of the measurements, and the params that they run with."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class PlanSize:
     """A large run; the defaults are a billion images on 1,024 GPUs.
 
     Attributes:
-        samples: Of an epoch.
-        ranks: That share it.
+        samples: Samples an epoch.
+        ranks: Number of ranks.
         global_batch_size: Samples a step.
         num_streams: Sequential readers, over all ranks.
-        buffer: Samples that are held and shuffled, over all ranks.
+        buffer: Samples of the shuffle buffers of all ranks.
     """
 
     samples: int = 1_000_000_000
@@ -30,27 +30,27 @@ class PlanSize:
     buffer: int = 4_194_304
 
     def plan(self, sizes: Sequence[int]) -> EpochPlan:
-        """The plan of the first epoch, from the sizes of shards."""
+        """Plans the first epoch, from the number of samples in each shard."""
         return EpochPlan(sizes, 0, 0, self.global_batch_size, self.num_streams, self.buffer)
 
 
 @dataclass(frozen=True)
 class BenchSizes:
-    """How much is measured; the defaults give steady figures in a few minutes.
+    """Sizes of `kdeov bench data`; the defaults give steady figures in a few minutes.
 
     Attributes:
         teacher: Arguments of `clip.model.CLIP`, those of ViT-B/32 by default; the second is the
             resolution, at which the student is trained too.
-        prepare_images: Images that are prepared a run.
-        embed_views: Views that are embedded a run.
+        prepare_images: Images that one repeat prepares.
+        embed_views: Views that one repeat embeds.
         embed_batch: Views a forward pass of the teacher.
-        read_samples: Samples that are read a run.
+        read_samples: Samples that one repeat reads.
         step_batch: Images a training step.
         steps: Training steps that are measured.
-        epoch_images: Images of an epoch in which waiting is measured.
-        epochs: That are trained for that.
-        plan_samples: Samples of the manifest of which an epoch is planned.
-        repeats: Rounds of what is prepared, embedded, read and planned.
+        epoch_images: Images of an epoch in which `data_wait` is measured.
+        epochs: Epochs of that measurement.
+        plan_samples: Samples of the epoch that is planned.
+        repeats: Repeats of preparing, embedding, reading and planning.
     """
 
     teacher: tuple[int, ...] = (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
@@ -72,24 +72,24 @@ class BenchSizes:
 
     @property
     def image_size(self) -> int:
-        """Side of what teacher and student see, pixels."""
+        """Side of the images of teacher and student, pixels."""
         return self.teacher[1]
 
 
 @dataclass(frozen=True)
 class ClusterSizes:
-    """How much `kdeov bench cluster` measures; the defaults take some minutes.
+    """Sizes of `kdeov bench cluster`; the defaults take some minutes.
 
     Attributes:
-        image_size: Side of what the student sees, pixels.
+        image_size: Side of the student's images, pixels.
         micro_batch_size: Images a forward pass; a step has two, on one rank or on two.
         dim: Width of the embedding space.
-        steps: Of an epoch.
-        epochs: Of a training run; the first one is not counted.
-        rounds: How often each way of training takes its turn.
+        steps: Steps an epoch.
+        epochs: Epochs of a training run; the first one is not counted.
+        rounds: Runs of each way of training.
         kill_after: Steps after which a worker is killed.
-        loaded: Images from which costs of one are measured.
-        plan: Of the simulated run.
+        num_images: Images over which the costs of one are averaged.
+        plan: Size of the simulated run.
     """
 
     image_size: int = 224
@@ -99,7 +99,7 @@ class ClusterSizes:
     epochs: int = 4
     rounds: int = 2
     kill_after: int = 2
-    loaded: int = 1024
+    num_images: int = 1024
     plan: PlanSize = PlanSize()
 
     @property
@@ -109,9 +109,9 @@ class ClusterSizes:
 
 
 def cluster_params(sizes: ClusterSizes, epochs: int = 1) -> DistillParams:
-    """A student whose ranks have nothing to tell each other but gradients and statistics: one rank
-    then has exactly the work of two, in two micro-batches. Coupled losses would cost it another
-    forward pass.
+    """Params of a student whose ranks exchange gradients and statistics alone: one rank then has
+    exactly the work of two, in two micro-batches. Coupled losses would cost it another forward
+    pass.
     """
     plain = distill_params(BenchSizes(step_batch=sizes.global_batch_size, epochs=epochs))
     return plain.model_copy(
@@ -124,7 +124,7 @@ def cluster_params(sizes: ClusterSizes, epochs: int = 1) -> DistillParams:
 
 
 def captions_csv_params(path: Path) -> PrepareParams:
-    """Those of `params.yaml` for one's own images.
+    """The section `prepare` for images with a table of captions.
 
     Args:
         path: Folder of `images` and `captions.csv`.
@@ -151,7 +151,7 @@ def captions_csv_params(path: Path) -> PrepareParams:
 
 
 def embed_params(views: int) -> EmbedParams:
-    """Those of `params.yaml`, with so many views of each training image."""
+    """The section `embed`, with so many views a training image."""
     return EmbedParams(
         seed=0,
         views=views,
@@ -163,11 +163,11 @@ def embed_params(views: int) -> EmbedParams:
 
 
 def distill_params(sizes: BenchSizes, contrastive: float = 0.0) -> DistillParams:
-    """A student that sees what the teacher sees.
+    """The section `distill`, with images of the teacher's size.
 
     Args:
-        sizes: Images, and how many of them.
-        contrastive: Weight of the term that needs captions.
+        sizes: Image size, batch size and epochs.
+        contrastive: Weight of the loss that needs captions.
     """
     return DistillParams(
         seed=0,

@@ -274,10 +274,10 @@ def scaling(
     from rich.markdown import Markdown
 
     from pipeline.bench.scaling.inputs import Inputs
-    from pipeline.bench.scaling.scaling import GPUS, scaling_markdown
+    from pipeline.bench.scaling.page import GPUS, scaling_page
     from pipeline.console import stdout
 
-    text = scaling_markdown(Inputs().changed(change or []), gpus or GPUS)
+    text = scaling_page(Inputs().changed(change or []), gpus or GPUS)
     if stdout.is_terminal:
         stdout.print(Markdown(text))
     else:

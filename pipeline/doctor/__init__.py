@@ -1,5 +1,5 @@
-"""Preflight: what would go wrong in a long run is told before it starts.
+"""Preflight: errors of a long run are reported before it starts.
 
-`node` looks at a machine and `nodes` does so on all of them; the other modules judge what was
-found, each check in one line. `examine` puts the checks together.
+`node` inspects one machine, `nodes` inspects all of them; the other modules judge the facts, one
+line a check. `examine` puts the checks together.
 """

@@ -1,4 +1,4 @@
-"""What a check says: one line that names what was found and, where that is no good, the cure."""
+"""The result of a check: one line with the finding and, where something is wrong, the fix."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from rich.text import Text
 from kdeov.errors import KdeovError
 from pipeline.console import stdout
 
-Verdict = Literal["ok", "warning", "fault"]
-NAMED = 3  # things that a line names before it counts
-
-
-COLOURS = {"ok": "green", "warning": "yellow", "fault": "bold red"}
+Verdict = Literal["ok", "warning", "error"]
+MAX_NAMES_SHOWN = 3
+COLORS = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
 @dataclass(frozen=True)
@@ -25,66 +23,73 @@ class Check:
     """One line of the doctor.
 
     Attributes:
-        name: What was looked at, in a word or two.
-        verdict: A fault would stop a run, a warning would not.
-        found: What there is.
-        cure: What to do about it; empty where nothing is to be done.
+        name: Subject of the check, in a word or two; a key of `params.yaml` where there is one.
+        verdict: An error would stop a run, a warning would not.
+        finding: Facts: what is there or what is wrong, and where.
+        fix: Remedy; empty where none is needed, or where the finding names it.
     """
 
     name: str
     verdict: Verdict
-    found: str
-    cure: str = ""
+    finding: str
+    fix: str = ""
 
     @property
     def text(self) -> str:
-        """What was found and the cure."""
-        return f"{self.found}; {self.cure}" if self.cure else self.found
+        """Finding and fix."""
+        return f"{self.finding}; {self.fix}" if self.fix else self.finding
 
 
-def ok(name: str, found: str) -> Check:
-    """Nothing is to be done."""
-    return Check(name, "ok", found)
+def ok(name: str, finding: str) -> Check:
+    """A check that passed."""
+    return Check(name, "ok", finding)
 
 
-def warning(name: str, found: str, cure: str) -> Check:
-    """A run would not stop, but may be slower or harder to rebuild than need be."""
-    return Check(name, "warning", found, cure)
+def warning(name: str, finding: str, fix: str) -> Check:
+    """A check whose finding makes a run slower, or harder to rebuild, but does not stop it."""
+    return Check(name, "warning", finding, fix)
 
 
-def fault(name: str, found: str, cure: str = "") -> Check:
-    """A run would stop, now or later. The text of a `KdeovError` holds its cure already."""
-    return Check(name, "fault", found, cure)
+def error(name: str, finding: str, fix: str = "") -> Check:
+    """A check whose finding stops a run, at once or later. The text of a `KdeovError` has its fix
+    already.
+    """
+    return Check(name, "error", finding, fix)
 
 
 @contextmanager
-def complaints(name: str, checks: list[Check]) -> Iterator[None]:
-    """Turns what a person has to mend into a fault of this name."""
+def report_errors(name: str, checks: list[Check]) -> Iterator[None]:
+    """Turns a `KdeovError` into a failed check of this name."""
     try:
         yield
-    except KdeovError as error:
-        checks.append(fault(name, str(error)))
+    except KdeovError as wrong:
+        checks.append(error(name, str(wrong)))
 
 
-def listed(things: Iterable[object]) -> str:
-    """The first few of them, and how many more there are."""
+def errors(checks: Iterable[Check]) -> list[Check]:
+    """The checks that would stop a run."""
+    return [check for check in checks if check.verdict == "error"]
+
+
+def first_few(things: Iterable[object]) -> str:
+    """The first names, and how many more there are."""
     names = [str(thing) for thing in things]
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{', '.join(names[:NAMED])}{more}"
+    more = f" and {len(names) - MAX_NAMES_SHOWN} more" if len(names) > MAX_NAMES_SHOWN else ""
+    return f"{', '.join(names[:MAX_NAMES_SHOWN])}{more}"
 
 
-def counted(number: int, thing: str) -> str:
+def quantity(number: int, noun: str) -> str:
     """`1 node`, `2 nodes`."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def print_checks(checks: Sequence[Check]) -> bool:
-    """Prints the checks; returns whether a run would go through."""
+    """Prints the checks; returns whether none of them is an error."""
     width = max(len(check.name) for check in checks)
     for check in checks:
-        verdict = Text(f"{check.verdict:<8}", COLOURS[check.verdict])
+        verdict = Text(f"{check.verdict:<8}", COLORS[check.verdict])
         stdout.print(verdict + Text(f"{check.name:<{width}}  {check.text}"), soft_wrap=True)
     count = Counter(check.verdict for check in checks)
-    found = [counted(count[kind], kind) for kind in ("fault", "warning") if count[kind]]
-    stdout.print(", ".join(found) or "nothing would stop a run", highlight=False)
-    return not count["fault"]
+    totals = [quantity(count[kind], kind) for kind in ("error", "warning") if count[kind]]
+    stdout.print(", ".join(totals) or "nothing would stop a run", highlight=False)
+    return not count["error"]

@@ -1,4 +1,4 @@
-"""Judges the checkout: whether what a run is made from is in git, and its tools are at hand."""
+"""Checks of the checkout: git can name the run, and DVC and CLIP can be used."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from kdeov.weights.clip import import_clip
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.config.provenance import git_state
-from pipeline.doctor.check import Check, complaints, fault, ok, warning
+from pipeline.doctor.check import Check, error, ok, report_errors, warning
 
-NEEDS_CLIP = ("tiny", "clip")  # sources of teachers
+CLIP_SOURCES = ("tiny", "clip")  # values of teacher.source that need the clip package
 
 
 def git(layout: Layout) -> list[Check]:
-    """Whether the run can be named by a commit."""
+    """Checks that a commit names the run."""
     state = git_state(layout.root)
     if not state:
         text = f"{layout.root} has no commit"
@@ -28,16 +28,20 @@ def git(layout: Layout) -> list[Check]:
 
 
 def tools(params: Params, layout: Layout) -> list[Check]:
-    """Whether DVC and, where the teacher needs it, CLIP can be used."""
+    """Checks DVC and, where the teacher needs it, the clip package."""
     checks = []
     if not (layout.root / "dvc.yaml").is_file():
-        checks.append(fault("dvc", f"{layout.root} has no dvc.yaml", "run in a checkout of KDEOV"))
+        checks.append(
+            error(
+                "dvc", f"{layout.root} has no dvc.yaml", "run `kdeov doctor` in a checkout of KDEOV"
+            )
+        )
     elif shutil.which("dvc") is None:
-        checks.append(fault("dvc", "the command is not found", "put its environment into PATH"))
+        checks.append(error("dvc", "the command `dvc` is not in PATH", "activate its environment"))
     else:
         checks.append(ok("dvc", importlib.metadata.version("dvc")))
-    if params.teacher.source in NEEDS_CLIP:
-        with complaints("clip", checks):
+    if params.teacher.source in CLIP_SOURCES:
+        with report_errors("clip", checks):
             import_clip()
             setuptools = importlib.metadata.version("setuptools")
             checks.append(ok("clip", f"imports, with setuptools {setuptools}"))

@@ -1,5 +1,5 @@
-"""Judges room: on disks, against what a run writes, and in shared memory, through which loader
-processes hand their batches over.
+"""Checks of free disk space against the bytes that a run writes, and of shared memory, which
+carries batches from dataloader workers.
 """
 
 from __future__ import annotations
@@ -12,63 +12,64 @@ from pipeline.artifacts.shards import Manifest
 from pipeline.config.execution_params import ClusterParams
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
-from pipeline.doctor.check import Check, fault, listed, ok, warning
-from pipeline.doctor.node import NodeFacts, temporary
+from pipeline.doctor.check import Check, error, first_few, ok, warning
+from pipeline.doctor.node import NodeFacts, temporary_folder
 from pipeline.storage.storage import open_storage
 from pipeline.training.checkpoints import MAX_CHECKPOINTS
 
-FLOOR = 1 << 30  # bytes that any place should have: logs, packages, a student
-BYTES_A_DIMENSION = 2.4  # of a stored vector, tar and checksums included
-PREFETCHED = 3  # batches on their way from loader processes: two by default, one in use
-RAY_STORE = 1 << 30  # bytes of shared memory below which Ray's object store goes to the disk
+MIN_FREE_BYTES = 1 << 30  # of any disk: logs, packages, a student
+BYTES_PER_DIMENSION = 2.4  # of a stored embedding, tar headers and checksums included
+PREFETCH_BATCHES = 3  # in shared memory: two in the queue by default, one in use
+RAY_STORE_BYTES = 1 << 30  # with less shared memory, Ray puts its object store on the disk
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a run will take.
+    """Estimated needs of a run.
 
     Attributes:
-        rooms: Bytes, by place.
-        batches: Bytes of shared memory, over all workers; 0 without loader processes.
+        disk: Bytes by path.
+        batches: Bytes of shared memory, over all workers; 0 without dataloader workers.
     """
 
-    rooms: dict[Path, int]
+    disk: dict[Path, int]
     batches: int
 
 
 def needs(
     params: Params, layout: Layout, runs: Path | None, dim: int, manifests: dict[Path, Manifest]
 ) -> Needs:
-    """Estimates what a run will take.
+    """Estimates the disk space and shared memory of a run.
 
     Args:
-        params: Of the run.
-        layout: Of the checkout.
-        runs: Folder of checkpoints, where they do not go to a bucket.
-        dim: Of the teacher's vectors.
-        manifests: Those that are there, by their folders.
+        params: Params of the run.
+        layout: Paths of the checkout.
+        runs: Folder of checkpoints; None where they go to a bucket.
+        dim: Width of the teacher's embeddings.
+        manifests: Existing manifests, by folder.
 
     Raises:
         KdeovError: The student cannot be built.
     """
-    distill, rooms = params.distill, {temporary(): FLOOR}
+    distill, disk = params.distill, {temporary_folder(): MIN_FREE_BYTES}
     if params.cluster.mode != "cluster":
-        rooms[layout.root] = FLOOR
+        disk[layout.root] = MIN_FREE_BYTES
     if runs is not None:
-        rooms[runs] = rooms.get(runs, FLOOR) + checkpoint_bytes(params, dim)
+        disk[runs] = disk.get(runs, MIN_FREE_BYTES) + checkpoint_bytes(params, dim)
     shards = (
         layout.root if params.data.storage is None else open_storage(params.data.storage).folder
     )
     if shards is not None:
-        rooms[shards] = rooms.get(shards, FLOOR) + _vectors_to_come(params, layout, dim, manifests)
+        missing = _missing_embedding_bytes(params, layout, dim, manifests)
+        disk[shards] = disk.get(shards, MIN_FREE_BYTES) + missing
     image = 3 * distill.image_size**2 + 2 * 4 * dim
     loaders = params.cluster.dataloader_workers > 0
-    return Needs(rooms, PREFETCHED * distill.global_batch_size * image if loaders else 0)
+    return Needs(disk, PREFETCH_BATCHES * distill.global_batch_size * image if loaders else 0)
 
 
 def checkpoint_bytes(params: Params, dim: int) -> int:
-    """Of all checkpoints that lie there at once: weights, two moments of the optimizer, and the
-    averaged weights where there are some.
+    """Bytes of all checkpoints that exist at once: weights, two moments of the optimizer and, with
+    `distill.ema_decay`, averaged weights.
     """
     from kdeov.models.student import VisualStudent
 
@@ -77,37 +78,37 @@ def checkpoint_bytes(params: Params, dim: int) -> int:
     return (MAX_CHECKPOINTS + 1) * weights * (4 if params.distill.ema_decay else 3)
 
 
-def _vectors_to_come(
+def _missing_embedding_bytes(
     params: Params, layout: Layout, dim: int, manifests: dict[Path, Manifest]
 ) -> int:
-    """Bytes of the teacher shards that are not there yet; a caption an image is assumed."""
+    """Estimated bytes of teacher shards still to be written, with one caption an image."""
     total = 0
     for split in SPLITS:
         images = manifests.get(layout.images / split)
         if images is not None and layout.embeddings / split not in manifests:
             views = params.embed.views if split == "train" else 1
-            total += int(images.samples * (views + 1) * dim * BYTES_A_DIMENSION)
+            total += int(images.samples * (views + 1) * dim * BYTES_PER_DIMENSION)
     return total
 
 
 def disks(nodes: list[NodeFacts], wanted: Needs) -> list[Check]:
-    """Whether every place of every machine has room."""
-    known = [(node, place, free) for node in nodes for place, free in node.rooms.items()]
+    """Checks the free space of every disk on every machine."""
+    known = [(node, path, free) for node in nodes for path, free in node.disk_free.items()]
     poor = [
-        f"{place} on {node.name} has {_size(free)} and needs {_size(wanted.rooms[place])}"
-        for node, place, free in known
-        if free < wanted.rooms[place]
+        f"{path} on {node.name} has {_size(free)} and needs {_size(wanted.disk[path])}"
+        for node, path, free in known
+        if free < wanted.disk[path]
     ]
     if poor:
-        return [fault("disk", listed(poor), "free space, or point to another disk")]
+        return [error("disk", first_few(poor), "free space, or choose another disk")]
     if not known:
         return []
-    _, place, free = min(known, key=lambda room: room[2] - wanted.rooms[room[1]])
-    return [ok("disk", f"{_size(free)} free in {place}, {_size(wanted.rooms[place])} needed")]
+    _, path, free = min(known, key=lambda disk: disk[2] - wanted.disk[disk[1]])
+    return [ok("disk", f"{_size(free)} free in {path}, {_size(wanted.disk[path])} needed")]
 
 
 def shared_memory(nodes: list[NodeFacts], wanted: Needs, cluster: ClusterParams) -> list[Check]:
-    """Whether every machine has the shared memory that loader processes and Ray take."""
+    """Checks the shared memory of every machine against the needs of dataloader workers and Ray."""
     workers = 1 if cluster.mode == "inline" else cluster.max_workers
     known = [(node, node.shared_memory) for node in nodes if node.shared_memory is not None]
     poor, small = [], []
@@ -115,16 +116,18 @@ def shared_memory(nodes: list[NodeFacts], wanted: Needs, cluster: ClusterParams)
         here = min(workers, node.usable_gpus or node.cpus)
         batches = wanted.batches * max(1, here) // workers
         if free < batches:
-            poor.append(f"{node.name} has {_size(free)}, its loaders need {_size(batches)}")
-        elif cluster.mode != "inline" and free < RAY_STORE:
-            small.append(f"{node.name} has {_size(free)}, Ray's objects would go to the disk")
-    cure = "give containers more (--shm-size, or an emptyDir of medium Memory)"
+            poor.append(
+                f"{node.name} has {_size(free)}, its dataloader workers need {_size(batches)}"
+            )
+        elif cluster.mode != "inline" and free < RAY_STORE_BYTES:
+            small.append(f"{node.name} has {_size(free)}, Ray would put objects on the disk")
+    fix = "give containers more (--shm-size, or an emptyDir with medium: Memory)"
     if poor:
         return [
-            fault("/dev/shm", listed(poor), f"{cure}, or lower cluster.dataloader_workers to 0")
+            error("/dev/shm", first_few(poor), f"{fix}, or lower cluster.dataloader_workers to 0")
         ]
     if small:
-        return [warning("/dev/shm", listed(small), cure)]
+        return [warning("/dev/shm", first_few(small), fix)]
     return [ok("/dev/shm", f"{_size(min(free for _, free in known))} free")] if known else []
 
 

@@ -1,4 +1,4 @@
-"""What one machine of a run is like: plain facts, gathered there and judged elsewhere."""
+"""Facts of one machine of a run, collected on it and judged elsewhere."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from kdeov.errors import KdeovError
 from pipeline.storage.files import digest, sha256_file
 from pipeline.storage.storage import open_storage
 
-# what numbers, or the understanding between machines, depend on
+# packages that numbers, or messages between machines, depend on
 PACKAGES = (
     "torch", "torchvision", "ray", "webdataset", "ultralytics", "clip-anytorch",
     "open_clip_torch", "timm", "numpy", "pillow", "fsspec", "s3fs",
 )  # fmt: skip
 SHARED_MEMORY = Path("/dev/shm")
-PATIENCE_S = 10.0  # a person waits: a storage that fails for so long is told of
-UNSEEN = "what another machine has just written there is not seen"
+TIMEOUT_S = 10.0  # of retries on a storage: somebody waits for the answer
+PROBE_MISSING = "a file that another machine has just written there is not found"
 
 
 @dataclass(frozen=True)
 class Questions:
-    """What to look at, besides the machine itself; the same for all machines.
+    """The same questions to all machines.
 
     Attributes:
-        storages: Addresses to read from and write to.
-        probe: Name, and content, of a file that whoever asks has written to each storage.
-        shard_storage: Where the shards lie of which some are looked at.
-        shards: Name and bytes of those.
-        rooms: Places whose free space counts.
+        storages: Addresses of storages to read and write.
+        probe: Name, and content, of a file that lies in each storage.
+        shard_storage: Address of the storage of `shards`.
+        shards: Name and bytes of shards to look for.
+        disk_paths: Paths whose free disk space is measured.
     """
 
     storages: tuple[str, ...] = ()
     probe: str = ""
     shard_storage: str = ""
     shards: tuple[tuple[str, int], ...] = ()
-    rooms: tuple[Path, ...] = ()
+    disk_paths: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """Attributes: what it is called, and whether it computes in bfloat16."""
+    """Attributes: name of the model, and whether it supports bfloat16."""
 
     name: str
     bfloat16: bool
@@ -54,21 +54,21 @@ class Gpu:
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What a machine is like.
+    """Facts of a machine.
 
     Attributes:
-        name: For people.
-        versions: Of Python and the packages that matter; those that are absent are left out.
+        name: Host name, with the node's id on Ray.
+        versions: Versions of Python and of the `PACKAGES` that are installed.
         code: Digest of this project's code.
-        cpus: Cores that processes may use here, or that Ray gives out.
-        gpus: What torch sees.
-        gpus_of_ray: How many Ray gives out; None where Ray is not running.
-        rooms: Free bytes at each place.
-        shared_memory: Free bytes of it; None where the system has none.
-        storages: What is wrong with a storage, by its address; those that serve are left out.
-        shards: Shards that are missing, or what else is wrong with them.
-        clock: Seconds that it is ahead of whoever asks.
-        clock_error: Seconds that `clock` may be wrong.
+        cpus: Cores that processes may use, or that Ray assigns.
+        gpus: GPUs that torch finds.
+        gpus_of_ray: Number of GPUs that Ray assigns; None without Ray.
+        disk_free: Free bytes, by path.
+        shared_memory: Free bytes of /dev/shm; None where the system has none.
+        storages: Errors of storages, by address; empty where all work.
+        shards: Errors of shards: missing, damaged, or unreadable.
+        clock: Seconds ahead of the machine that asks.
+        clock_error: Bound on the error of `clock`, seconds.
     """
 
     name: str
@@ -77,7 +77,7 @@ class NodeFacts:
     cpus: int = 1
     gpus: tuple[Gpu, ...] = ()
     gpus_of_ray: int | None = None
-    rooms: dict[Path, int] = field(default_factory=dict)
+    disk_free: dict[Path, int] = field(default_factory=dict)
     shared_memory: int | None = None
     storages: dict[str, str] = field(default_factory=dict)
     shards: tuple[str, ...] = ()
@@ -86,25 +86,20 @@ class NodeFacts:
 
     @property
     def usable_gpus(self) -> int:
-        """How many a run can have here."""
+        """Number of GPUs that a run can have here."""
         return len(self.gpus) if self.gpus_of_ray is None else self.gpus_of_ray
 
 
-def look(questions: Questions, name: str) -> NodeFacts:
-    """Looks at this machine; leaves nothing behind.
-
-    Args:
-        questions: What to look at.
-        name: Of the machine.
-    """
-    storages = {address: try_storage(address, questions.probe) for address in questions.storages}
+def inspect_node(questions: Questions, name: str) -> NodeFacts:
+    """Collects the facts of this machine; leaves nothing behind."""
+    storages = {address: check_storage(address, questions.probe) for address in questions.storages}
     return NodeFacts(
         name=name,
         versions=versions(),
         code=project_code(),
         cpus=len(os.sched_getaffinity(0)),
         gpus=gpus(),
-        rooms={room: free_bytes(room) for room in questions.rooms},
+        disk_free={path: free_bytes(path) for path in questions.disk_paths},
         shared_memory=free_bytes(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None,
         storages={address: wrong for address, wrong in storages.items() if wrong},
         shards=tuple(_wrong_shards(questions)),
@@ -112,7 +107,7 @@ def look(questions: Questions, name: str) -> NodeFacts:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that are installed here."""
+    """Versions of Python and of the `PACKAGES` that are installed here."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -123,7 +118,7 @@ def versions() -> dict[str, str]:
 
 
 def project_code() -> str:
-    """A digest of the modules that this process imports."""
+    """Digest of all modules of the checkout that this process imports from."""
     root = Path(__file__).resolve().parents[2]
     files = sorted(
         path for package in ("kdeov", "pipeline") for path in root.glob(f"{package}/**/*.py")
@@ -132,7 +127,7 @@ def project_code() -> str:
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """What torch sees here."""
+    """GPUs that torch finds here."""
     import torch
 
     found = []
@@ -142,23 +137,23 @@ def gpus() -> tuple[Gpu, ...]:
     return tuple(found)
 
 
-def free_bytes(place: Path) -> int:
-    """Of the disk that a place is, or will be, on."""
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+def free_bytes(path: Path) -> int:
+    """Free bytes of the disk that holds a path, or will hold it."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
 
 
-def temporary() -> Path:
-    """Where this machine keeps what is not for long."""
+def temporary_folder() -> Path:
+    """Folder of this machine's temporary files."""
     return Path(tempfile.gettempdir())
 
 
 def write_probe(address: str, probe: str) -> str:
-    """Writes the file that every machine should then see; returns what is wrong, if anything."""
-    storage = open_storage(address, PATIENCE_S)
+    """Writes the file that every machine should then find; returns the error, or an empty text."""
+    storage = open_storage(address, TIMEOUT_S)
     if storage.folder is not None and not storage.folder.is_dir():
-        return f"{address} is not there"
+        return f"{address} does not exist"
     try:
         storage.write(probe, probe.encode())
     except KdeovError as error:
@@ -166,19 +161,17 @@ def write_probe(address: str, probe: str) -> str:
     return ""
 
 
-def try_storage(address: str, probe: str) -> str:
-    """Reads the probe, and writes and deletes a file of its own; returns what is wrong, if
-    anything.
-    """
-    storage = open_storage(address, PATIENCE_S)
+def check_storage(address: str, probe: str) -> str:
+    """Reads the probe, writes and deletes another file; returns the error, or an empty text."""
+    storage = open_storage(address, TIMEOUT_S)
     own = f"{probe}-{os.getpid()}-{time.time_ns()}"
     try:
         if storage.read(probe) != probe.encode():
-            return UNSEEN
+            return PROBE_MISSING
         storage.write(own, b"")
         storage.delete(own)
     except FileNotFoundError:
-        return UNSEEN
+        return PROBE_MISSING
     except KdeovError as error:
         return str(error)
     return ""
@@ -187,7 +180,7 @@ def try_storage(address: str, probe: str) -> str:
 def _wrong_shards(questions: Questions) -> list[str]:
     if not questions.shards:
         return []
-    storage = open_storage(questions.shard_storage, PATIENCE_S)
+    storage = open_storage(questions.shard_storage, TIMEOUT_S)
     wrong = []
     for name, size in questions.shards:
         try:

@@ -1,4 +1,4 @@
-"""Judges shards: whether those that manifests list are there, for every machine that reads them."""
+"""Checks of shards: every machine finds the shards that manifests list."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pipeline.artifacts.shard_folder import ShardFolder, object_name
 from pipeline.artifacts.shards import MANIFEST, Manifest, Shard
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
-from pipeline.doctor.check import Check, counted, fault, listed, ok
-from pipeline.doctor.node import PATIENCE_S, NodeFacts
+from pipeline.doctor.check import Check, error, first_few, ok, quantity
+from pipeline.doctor.node import TIMEOUT_S, NodeFacts
 from pipeline.storage.storage import open_storage
 
-SAMPLED = 32  # whose sizes every node compares; names are compared of all
+SAMPLE_SIZE = 32  # shards whose sizes every node compares; names of all are compared once
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class FoundShards:
     """The shards of a checkout.
 
     Attributes:
-        manifests: By their folders.
-        storage: Of the shards; None where they lie beside their manifests.
-        stored: Their names in the storage.
+        manifests: Manifests by folder.
+        storage: Address of the storage; None where shards lie beside their manifests.
+        stored: Names of shards in the storage.
     """
 
     manifests: dict[Path, Manifest]
@@ -34,7 +34,7 @@ class FoundShards:
 
     @property
     def listing(self) -> list[tuple[Path, Shard]]:
-        """All that manifests list, with their folders."""
+        """Folder and shard of every entry of the manifests."""
         return [(folder, s) for folder, manifest in self.manifests.items() for s in manifest.shards]
 
     def is_stored(self, shard: Shard) -> bool:
@@ -42,14 +42,14 @@ class FoundShards:
         return object_name(shard) in self.stored
 
     def sample(self) -> tuple[tuple[str, int], ...]:
-        """Names in the storage, and bytes, of what every node should see."""
+        """Names in the storage and bytes of the shards that every node looks for."""
         stored = [shard for _, shard in self.listing if self.is_stored(shard)]
-        chosen = random.Random(0).sample(stored, min(SAMPLED, len(stored)))
+        chosen = random.Random(0).sample(stored, min(SAMPLE_SIZE, len(stored)))
         return tuple((object_name(shard), shard.bytes) for shard in chosen)
 
 
 def find_shards(params: Params, layout: Layout) -> FoundShards:
-    """What manifests list and the storage holds.
+    """Reads the manifests and lists the storage.
 
     Raises:
         KdeovError: A manifest is damaged, or the storage cannot be read.
@@ -62,14 +62,14 @@ def find_shards(params: Params, layout: Layout) -> FoundShards:
     }
     address, names = params.data.storage, []
     if address is not None:
-        names = open_storage(address, PATIENCE_S).names("shards")
+        names = open_storage(address, TIMEOUT_S).names("shards")
     return FoundShards(manifests, address, frozenset(f"shards/{name}" for name in names))
 
 
 def shards(found: FoundShards, nodes: list[NodeFacts]) -> list[Check]:
-    """Whether all are there, here and for every node."""
+    """Checks that all shards exist, here and for every node."""
     if not found.manifests:
-        return [ok("shards", "none made yet: `dvc repro` does")]
+        return [ok("shards", "none yet; `dvc repro` makes them")]
     checks = []
     for folder, manifest in found.manifests.items():
         missing = [
@@ -78,12 +78,14 @@ def shards(found: FoundShards, nodes: list[NodeFacts]) -> list[Check]:
             if not ShardFolder(folder).is_here(s) and not found.is_stored(s)
         ]
         if missing:
-            what = f"{len(missing)} of {counted(len(manifest.shards), 'shard')} of {folder}"
+            count = f"{len(missing)} of {quantity(len(manifest.shards), 'shard')} of {folder}"
             stage = "prepare" if manifest.kind == "images" else "embed"
-            text = f"{what} are missing or damaged ({listed(missing)})"
-            checks.append(fault("shards", text, f"run `dvc repro -f {stage}`"))
+            text = f"{count} are missing or damaged ({first_few(missing)})"
+            checks.append(error("shards", text, f"run `dvc repro -f {stage}`"))
     checks += [
-        fault("shards", f"on {node.name}: {listed(node.shards)}", "mend data.storage there")
+        error(
+            "shards", f"on {node.name}: {first_few(node.shards)}", "check data.storage on that node"
+        )
         for node in nodes
         if node.shards
     ]
@@ -91,7 +93,7 @@ def shards(found: FoundShards, nodes: list[NodeFacts]) -> list[Check]:
         return checks
     listing = found.listing
     size = sum(shard.bytes for _, shard in listing) / 1e6
-    text = f"{counted(len(listing), 'shard')}, {size:,.0f} MB, all in {found.storage or 'out/'}"
+    text = f"{quantity(len(listing), 'shard')}, {size:,.0f} MB, all in {found.storage or 'out/'}"
     if found.storage and (here := sum(not found.is_stored(shard) for _, shard in listing)):
-        text = f"{text} but {here:,}, which lie here alone; the first job uploads them"
+        text = f"{text} but {here:,}, which are on this machine alone; the first job uploads them"
     return [ok("shards", text)]

@@ -1,4 +1,4 @@
-"""Judges what a run reads and where it writes: storages, teacher and weights."""
+"""Checks of storages, the teacher, and the files that the first stages read."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from collections.abc import Iterator
 from kdeov.errors import KdeovError
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
-from pipeline.doctor.check import Check, complaints, counted, fault, listed, ok
-from pipeline.doctor.node import PATIENCE_S, UNSEEN, NodeFacts, write_probe
+from pipeline.doctor.check import Check, error, first_few, ok, quantity, report_errors
+from pipeline.doctor.node import PROBE_MISSING, TIMEOUT_S, NodeFacts, write_probe
 from pipeline.storage.storage import open_storage
 from pipeline.teachers.load import load_teacher
 
 
 @contextlib.contextmanager
 def probe_in(addresses: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """A file in each storage, which other machines should see; gone afterwards.
+    """Writes a file into each storage, for other machines to read, and deletes it afterwards.
 
     Yields:
-        Its name, and what is wrong with a storage by its address.
+        Name of the file, and the error of each storage that cannot be written, by address.
     """
     probe = f".kdeov-doctor-{uuid.uuid4().hex}"
     wrong = {address: why for address in addresses if (why := write_probe(address, probe))}
@@ -30,11 +30,11 @@ def probe_in(addresses: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
         for address in addresses:
             if address not in wrong:
                 with contextlib.suppress(KdeovError):
-                    open_storage(address, PATIENCE_S).delete(probe)
+                    open_storage(address, TIMEOUT_S).delete(probe)
 
 
 def storage_names(params: Params) -> dict[str, str]:
-    """The storages that params name, each with the key that names it first."""
+    """The key of `params.yaml` that names each storage, by address."""
     names: dict[str, str] = {}
     for section in ("data", "cluster"):
         if address := getattr(params, section).storage:
@@ -43,49 +43,51 @@ def storage_names(params: Params) -> dict[str, str]:
 
 
 def storages(params: Params, nodes: list[NodeFacts], wrong: dict[str, str]) -> list[Check]:
-    """Whether every machine reads and writes every storage, and sees what others write there.
+    """Checks that every machine reads and writes every storage, and sees files of the others.
 
     Args:
-        params: They name the storages.
-        nodes: The machines.
-        wrong: What is wrong with a storage where this process runs, by its address.
+        params: Name the storages.
+        nodes: Facts of the machines.
+        wrong: Errors of storages on this machine, by address.
     """
-    checks = []
+    checks: list[Check] = []
     for address, key in storage_names(params).items():
         if address in wrong:
-            missing = "mount or make it" if wrong[address].endswith("is not there") else ""
-            checks.append(fault(key, wrong[address], missing))
+            missing = "mount or create it" if wrong[address].endswith("does not exist") else ""
+            checks.append(error(key, wrong[address], missing))
             continue
-        unseen = [node.name for node in nodes if node.storages.get(address) == UNSEEN]
-        other = {n.name: why for n in nodes if (why := n.storages.get(address)) and why != UNSEEN}
-        if unseen:
-            found = f"{address} is not shared: {listed(unseen)} does not see what others write"
-            checks.append(fault(key, found, "mount it on all nodes, or give s3://BUCKET/PREFIX"))
+        blind = [node.name for node in nodes if node.storages.get(address) == PROBE_MISSING]
+        other = {
+            n.name: why for n in nodes if (why := n.storages.get(address)) and why != PROBE_MISSING
+        }
+        if blind:
+            found = f"{address} is not shared: {first_few(blind)} does not see files of other nodes"
+            checks.append(error(key, found, "mount it on all nodes, or give s3://BUCKET/PREFIX"))
         for name, why in other.items():
-            checks.append(fault(key, f"on {name}: {why}"))
-        if not unseen and not other:
-            where = f" by {counted(len(nodes), 'node')}" if len(nodes) > 1 else ""
+            checks.append(error(key, f"on {name}: {why}"))
+        if not blind and not other:
+            where = f" by {quantity(len(nodes), 'node')}" if len(nodes) > 1 else ""
             checks.append(ok(key, f"{address} is read and written{where}"))
     return checks
 
 
 def teacher(layout: Layout) -> list[Check]:
-    """Whether the teacher is there and is the one that its identity names."""
+    """Checks that the teacher loads and is the one that its identity names."""
     if not layout.teacher.is_dir():
-        return [ok("teacher", "none made yet: `dvc repro` does")]
+        return [ok("teacher", "none yet; `dvc repro` makes it")]
     checks: list[Check] = []
-    with complaints("teacher", checks):
+    with report_errors("teacher", checks):
         found = load_teacher(layout.teacher)
         checks.append(ok("teacher", f"{found.name}, {found.embed_dim} dimensions"))
     return checks
 
 
 def sources(params: Params, layout: Layout) -> list[Check]:
-    """Whether there is what the first stages read."""
+    """Checks that files of the first stages exist."""
     absent = []
     if not (layout.images / "dataset.json").is_file() and not params.prepare.path.exists():
         absent.append(("prepare.path", params.prepare.path))
     weights = params.distill.backbone_weights
     if weights is not None and not weights.is_file():
         absent.append(("distill.backbone_weights", weights))
-    return [fault(key, f"{path} is not there", "correct the path") for key, path in absent]
+    return [error(key, f"{path} does not exist", "correct the path") for key, path in absent]

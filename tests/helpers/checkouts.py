@@ -1,4 +1,4 @@
-"""A small checkout in which the whole pipeline has run once, as a person would run it."""
+"""Small checkouts of the project, with the whole pipeline run once, as a user would run it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL: dict[str, Any] = {
     "prepare": {"samples_per_shard": 40, "scenes": {"train": 112, "val": 32, "test": 64}},
     "teacher": {"tiny": {"epochs": 2, "batch_size": 28}},
@@ -37,10 +38,33 @@ class Checkout:
 
     path: Path
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of commands in the checkout: this interpreter's programs come first,
+        and `kdeov` and `python -m` import the checkout's own code.
+
+        A folder without code uses that of the tests.
+        """
+        programs = str(Path(sys.executable).parent)
+        return {
+            **os.environ,
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            # comes before the path of an editable install, which may name another checkout
+            "PYTHONPATH": str(self.path if (self.path / "pipeline").is_dir() else ROOT),
+            "OMP_NUM_THREADS": "2",
+            "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t.invalid",
+            "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@t.invalid",
+        }  # fmt: skip
+
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Runs a command in the checkout, with this environment's programs first."""
+        """Runs a command in the checkout."""
         result = subprocess.run(
-            command, cwd=self.path, env=environment(), capture_output=True, text=True, timeout=600
+            command,
+            cwd=self.path,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
         )
         assert not check or result.returncode == 0, result.stdout + result.stderr
         return result
@@ -53,17 +77,6 @@ class Checkout:
         """Changes params.yaml."""
         path = self.path / "params.yaml"
         path.write_text(yaml.safe_dump(merged(yaml.safe_load(path.read_text()), changes)))
-
-
-def environment() -> dict[str, str]:
-    binaries = str(Path(sys.executable).parent)
-    return {
-        **os.environ,
-        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-        "OMP_NUM_THREADS": "2",
-        "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t.invalid",
-        "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@t.invalid",
-    }  # fmt: skip
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

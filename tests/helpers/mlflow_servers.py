@@ -10,21 +10,22 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.waiting import wait_for
+
 
 class MlflowServer:
-    """A server over HTTP, which can be killed and started again on the same port.
+    """A server over HTTP that can be killed and started again on the same port.
 
     Attributes:
-        database: Where it keeps runs.
-        artifacts: The folder in which it keeps files.
-        uri: Its address.
+        database: Address of its database.
+        artifacts: Folder of its files.
+        uri: Address of the server.
     """
 
     def __init__(self, folder: Path, database: str) -> None:
@@ -35,7 +36,7 @@ class MlflowServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Starts it, and waits until it answers."""
+        """Starts the server and waits until it answers."""
         command = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         options = ["--workers", "1", "--artifacts-destination", str(self.artifacts)]
         own = {
@@ -50,7 +51,7 @@ class MlflowServer:
         wait_for(self._answers, self._log)
 
     def kill(self) -> None:
-        """SIGKILL to all of its processes."""
+        """Sends SIGKILL to all processes of the server."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -66,7 +67,7 @@ class MlflowServer:
 
 @contextlib.contextmanager
 def postgresql() -> Iterator[str]:
-    """A PostgreSQL of its own in a temporary folder, reached by a socket in it; its address.
+    """Starts a PostgreSQL in a temporary folder, with a socket there; yields its address.
 
     Skips the test where PostgreSQL is absent.
     """
@@ -74,7 +75,7 @@ def postgresql() -> Iterator[str]:
     programs = [Path(path).resolve().parent for path in found if path]
     if not programs:
         pytest.skip("PostgreSQL is absent: install Debian's package postgresql")
-    # it refuses root; pytest's own folders are closed to everybody else
+    # PostgreSQL refuses root, and pytest's folders are closed to other users
     user = next((name for name in ("postgres", "nobody") if _exists(name)), None)
     user = user if os.geteuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="pg-"))  # short: a socket's path has 107 characters
@@ -117,7 +118,7 @@ def _exists(user: str) -> bool:
 def mlflow_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[MlflowServer]:
-    """One server a database for all tests; they tell their runs apart by fingerprint."""
+    """One server a database for all tests; each test has fingerprints of its own."""
     folder = tmp_path_factory.mktemp("mlflow")
     with contextlib.ExitStack() as stack:
         database = f"sqlite:///{folder / 'mlflow.db'}"
@@ -130,16 +131,7 @@ def mlflow_server(
 
 
 def free_port() -> int:
+    """A port of this machine that nothing uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def wait_for(
-    condition: Callable[[], object], log: Path | None = None, seconds: float = 120
-) -> None:
-    """Waits for something to be true; fails with the log, where there is one."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, log.read_text() if log else "it did not happen in time"
-        time.sleep(0.1)

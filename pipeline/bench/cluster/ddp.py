@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.bench.cluster.fault_injection import kill_figures, step_times
 from pipeline.bench.cluster.torchrun_entry import torchrun
 from pipeline.bench.figures import Figure
-from pipeline.bench.fixtures import photographs, write_images, write_vectors
+from pipeline.bench.fixtures import photographs, write_embeddings, write_images
 from pipeline.bench.sizes import ClusterSizes, cluster_params
 from pipeline.config.execution_params import ClusterParams
 from pipeline.runtime.ray_session import ray_session
@@ -26,18 +26,18 @@ CLUSTER = ClusterParams(mode="local", num_workers=2, use_gpu=False)
 
 @dataclass
 class Times:
-    """Of all runs of one kind, as the training loop took them.
+    """Times of all runs of one kind, as the training loop logs them.
 
     Attributes:
-        starts: Seconds until each began to train.
-        steps: Seconds of a step, in each epoch but the first of each run.
+        starts: Seconds from the start of each run to its first step.
+        steps: Mean seconds a step, for each epoch but the first of each run.
     """
 
     starts: list[float] = field(default_factory=list)
     steps: list[float] = field(default_factory=list)
 
     def measure(self, config: TrainConfig, train: Callable[[TrainConfig], None]) -> None:
-        """Adds a run."""
+        """Trains a run and adds its times."""
         begun = time.time()
         train(config)
         state = config.checkpoints.latest()
@@ -51,21 +51,21 @@ class Times:
 
     @property
     def step(self) -> float:
-        """The median, seconds."""
+        """Median seconds a step."""
         return statistics.median(self.steps)
 
 
 def ddp_figures(folder: Path, sizes: ClusterSizes) -> list[Figure]:
-    """`ray_step`, `two_ranks`, `kill_seconds`, and start-up times apart.
+    """Measures `ray_step`, `two_ranks`, `kill_seconds`, and start-up times on their own.
 
-    Every rank has one thread. All take turns, and Ray is ended before others begin, as its own
-    processes want some of a core.
+    Every rank has one thread. The ways of training take turns, and Ray is stopped before the others
+    start, as its own processes use part of a core.
 
     Args:
-        folder: Where shards and runs go.
-        sizes: How much.
+        folder: Folder of shards and runs.
+        sizes: Sizes of the measurements.
     """
-    material = Material.write(folder, sizes)
+    fixtures = TrainingFixtures.write(folder, sizes)
     ray, two, one = Times(), Times(), Times()
     init: list[float] = []
     killed: list[Figure] = []
@@ -73,11 +73,13 @@ def ddp_figures(folder: Path, sizes: ClusterSizes) -> list[Figure]:
         start = time.time()
         with ray_session(CLUSTER.max_workers):
             init.append(time.time() - start)
-            ray.measure(material.run(f"ray-{turn}"), on_ray)
+            ray.measure(fixtures.run(f"ray-{turn}"), train_on_ray)
             if turn == sizes.rounds - 1:
-                killed = kill_figures(material.run("killed", epochs=1), on_ray, sizes.kill_after)
-        two.measure(material.run(f"two-{turn}"), lambda config: torchrun(config, 2))
-        one.measure(material.run(f"one-{turn}"), lambda config: torchrun(config, 1))
+                killed = kill_figures(
+                    fixtures.run("killed", epochs=1), train_on_ray, sizes.kill_after
+                )
+        two.measure(fixtures.run(f"two-{turn}"), lambda config: torchrun(config, 2))
+        one.measure(fixtures.run(f"one-{turn}"), lambda config: torchrun(config, 1))
     batch = sizes.global_batch_size
     return [
         Figure(
@@ -94,20 +96,24 @@ def ddp_figures(folder: Path, sizes: ClusterSizes) -> list[Figure]:
             f"times the {batch / one.step:.0f} images/s of one rank, a thread each",
         ),
         *killed,
-        Figure("ray_init_seconds", statistics.median(init), None, "until Ray is there"),
-        Figure("ray_start_seconds", statistics.median(ray.starts), None, "then, until it trains"),
-        Figure("torchrun_start_seconds", statistics.median(two.starts), None, "until it trains"),
+        Figure("ray_init_seconds", statistics.median(init), None, "until Ray runs"),
+        Figure(
+            "ray_start_seconds", statistics.median(ray.starts), None, "then, until training starts"
+        ),
+        Figure(
+            "torchrun_start_seconds", statistics.median(two.starts), None, "until training starts"
+        ),
     ]
 
 
 @dataclass(frozen=True)
-class Material:
-    """What all runs train on.
+class TrainingFixtures:
+    """Data that all runs train on.
 
     Attributes:
-        folder: Of shards and runs.
-        sizes: How much.
-        identities: Of the cache of each split.
+        folder: Folder of shards and runs.
+        sizes: Sizes of the measurements.
+        identities: Identity of the cache, by split.
     """
 
     folder: Path
@@ -115,19 +121,19 @@ class Material:
     identities: dict[str, dict[str, Any]]
 
     @classmethod
-    def write(cls, folder: Path, sizes: ClusterSizes) -> Material:
-        """Images and a cache for an epoch."""
+    def write(cls, folder: Path, sizes: ClusterSizes) -> TrainingFixtures:
+        """Writes images and a cache for one epoch."""
         identities: dict[str, dict[str, Any]] = {}
         for split, count in (("train", sizes.steps * sizes.global_batch_size), ("val", 2)):
             images = folder / "images" / split
             write_images(images, photographs(), count, captions=1)
-            identities[split] = write_vectors(
+            identities[split] = write_embeddings(
                 images, folder / "embeddings" / split, views=4, captions=1, dim=sizes.dim
             )
         return cls(folder, sizes, identities)
 
     def run(self, name: str, epochs: int | None = None) -> TrainConfig:
-        """A run that nobody has begun, of so many epochs."""
+        """Config of a new run; `epochs` replaces that of the sizes."""
         return TrainConfig(
             cluster_params(self.sizes, epochs or self.sizes.epochs),
             self.folder / "images",
@@ -138,6 +144,6 @@ class Material:
         )
 
 
-def on_ray(config: TrainConfig) -> None:
-    """Trains to the end in two Ray workers."""
-    launch(config, "bench", LiveTracker(None, "bench", "bench", {}, {}))  # tells nobody
+def train_on_ray(config: TrainConfig) -> None:
+    """Trains in two Ray workers, without a tracker."""
+    launch(config, "bench", LiveTracker(None, "bench", "bench", {}, {}))

@@ -1,4 +1,4 @@
-"""How long training stands still when one of its workers is killed."""
+"""Time that training loses when one of its workers is killed."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from pipeline.bench.figures import Figure
 from pipeline.storage.storage import Storage
 from pipeline.training.config import TrainConfig
 
-PATIENCE = 240  # seconds, until a start or a recovery counts as failed
-POLL = 0.05
+TIMEOUT_S = 240  # until a start or a recovery counts as failed
+POLL_S = 0.05
 
 
 @dataclass
 class Recovery:
-    """Seconds from a start to the first step, and from a SIGKILL to the next one."""
+    """Attributes: seconds from the start to the first step, and from SIGKILL to the next step."""
 
     start: float
     recovery: float
@@ -31,11 +31,11 @@ class Recovery:
 def kill_figures(
     config: TrainConfig, train: Callable[[TrainConfig], None], after: int
 ) -> list[Figure]:
-    """`kill_seconds`, and the two times of which it is the difference.
+    """Measures `kill_seconds`, and the two times of which it is the difference.
 
     Args:
-        config: Of a run of two ranks that nobody has begun.
-        train: Trains it to the end on the Ray that runs already.
+        config: Config of a new run of two ranks.
+        train: Trains it on the Ray session that runs already.
         after: Steps after which a worker dies.
     """
     found = recover(config.with_cluster(checkpoint_every=1), train, after)
@@ -44,11 +44,11 @@ def kill_figures(
             "kill_seconds",
             found.recovery - found.start,
             60,
-            "from SIGKILL of a worker to the next step, beyond Ray's own start",
+            "from SIGKILL of a worker to the next step, beyond the start of training",
             at_most=True,
         ),
         Figure("kill_to_step_seconds", found.recovery, None, "from SIGKILL to the next step"),
-        Figure("warm_start_seconds", found.start, None, "Ray's own start, once Ray is there"),
+        Figure("warm_start_seconds", found.start, None, "start of training, once Ray runs"),
     ]
 
 
@@ -56,51 +56,53 @@ def recover(config: TrainConfig, train: Callable[[TrainConfig], None], after: in
     """Kills a worker of a run and waits for the step that comes next.
 
     Args:
-        config: Of a run that writes a checkpoint every step; the log of a step comes with it.
+        config: Config of a run that writes a checkpoint, and so the log, at every step.
         train: Trains it.
         after: Steps after which a worker dies.
 
     Raises:
-        KdeovError: Training did not begin, or did not go on.
+        DataError: Training did not start, or did not continue.
     """
     run, found = config.run, list[Recovery]()
     begun = time.time()
 
-    def murder() -> None:
+    def kill_worker() -> None:
         if not _wait_for(lambda: len(step_times(run)) >= after):
             return
         start, victim, killed = step_times(run)[0] - begun, pid_of_worker(run), time.time()
         os.kill(victim, signal.SIGKILL)
-        # the other rank may still have logged a step that it took with the dead one
+        # the other rank may still log a step that it took with the killed one
         if not _wait_for(lambda: pid_of_worker(run) != victim):
             return
         replaced = time.time()
         if _wait_for(lambda: step_times(run)[-1] > replaced):
             found.append(Recovery(start, step_times(run)[-1] - killed))
 
-    thread = threading.Thread(target=murder)
+    thread = threading.Thread(target=kill_worker)
     thread.start()
     train(config)
     thread.join()
     if not found:
-        raise KdeovError("bench cluster: training did not go on after a worker was killed")
+        raise DataError(
+            "bench cluster: training did not continue after a worker was killed; see the log above"
+        )
     return found[0]
 
 
 def step_times(run: Storage) -> list[float]:
-    """When steps were logged, in order; seconds since 1970."""
+    """Times at which steps were logged, in order; seconds since 1970."""
     return sorted(Path(run.where(f"steps/{name}")).stat().st_mtime for name in run.names("steps"))
 
 
 def pid_of_worker(run: Storage) -> int:
-    """The process of rank 1, on this machine."""
+    """Process id of rank 1, which runs on this machine."""
     return int(json.loads(run.read("workers/rank-1.json"))["pid"])
 
 
 def _wait_for(condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT_S
     while not condition():
         if time.monotonic() > end:
             return False
-        time.sleep(POLL)
+        time.sleep(POLL_S)
     return True

@@ -1,6 +1,4 @@
-"""`kdeov bench cluster`: training on several workers, and the data plan of a run that no single
-machine could do.
-"""
+"""`kdeov bench cluster`: training on several workers, and the data plan of a large run."""
 
 from __future__ import annotations
 
@@ -17,11 +15,7 @@ SIZES = ClusterSizes()
 
 
 def cluster_figures(sizes: ClusterSizes) -> list[Figure]:
-    """Measures everything, in a temporary folder that is gone afterwards.
-
-    Args:
-        sizes: How much.
-    """
+    """Measures everything, in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="kdeov-bench-") as name:
         folder = Path(name)
         return measure(

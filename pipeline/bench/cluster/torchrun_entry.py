@@ -1,4 +1,4 @@
-"""The training loop as torchrun starts it:
+"""The training loop under torchrun:
 `torchrun ... -m pipeline.bench.cluster.torchrun_entry FILE`.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError
 from pipeline.config.execution_params import ClusterParams
 from pipeline.config.stage_params import DistillParams
 from pipeline.storage.files import read_json
@@ -25,14 +25,14 @@ CONFIG = "torchrun.json"
 
 
 def torchrun(config: TrainConfig, ranks: int) -> None:
-    """Trains to the end in new processes of one thread each, on the CPU.
+    """Trains in new processes of one thread each, on the CPU.
 
     Args:
-        config: What to train.
-        ranks: How many.
+        config: Config of the run.
+        ranks: Number of processes.
 
     Raises:
-        KdeovError: Training failed.
+        DataError: Training failed.
     """
     values = {
         "params": config.params.model_dump(mode="json"),
@@ -48,11 +48,11 @@ def torchrun(config: TrainConfig, ranks: int) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )
     if done.returncode:
-        raise KdeovError(f"torchrun ended with status {done.returncode}; its words are above")
+        raise DataError(f"bench cluster: torchrun ended with status {done.returncode}; see above")
 
 
 def main(path: Path) -> None:
-    """Trains what a file of `torchrun` says, as one of its ranks."""
+    """Trains as one rank of `torchrun`, with the config of a file."""
     values = read_json(path)
     config = TrainConfig(
         params=DistillParams.model_validate(values["params"]),

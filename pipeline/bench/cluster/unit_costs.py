@@ -1,5 +1,5 @@
-"""What one image, one shard and one checkpoint cost here: that by which the scaling plan
-multiplies. The figures have the names of its inputs.
+"""Costs of one image, one shard and one checkpoint, which the scaling plan multiplies. Figures have
+the names of its inputs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kdeov.training.rng import get_rng_state
 from pipeline.artifacts.shards import MANIFEST, Manifest
 from pipeline.bench.data.planning import PER_SHARD, write_manifest
 from pipeline.bench.figures import Figure
-from pipeline.bench.fixtures import WEB_IMAGE, photographs, write_images, write_vectors
+from pipeline.bench.fixtures import WEB_IMAGE, photographs, write_embeddings, write_images
 from pipeline.bench.sizes import ClusterSizes, cluster_params
 from pipeline.config.execution_params import ClusterParams
 from pipeline.config.stage_params import LossParams
@@ -27,39 +27,42 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.trainer import Trainer
 
 VIEWS, CAPTIONS = 4, 1
-HALF = 2  # bytes of a half float
-MANY = 1000  # shards of which a manifest is weighed
+HALF_FLOAT_BYTES = 2  # bytes of a half float
+MANIFEST_SHARDS = 1000  # entries of the manifest whose size is measured
 
 
 def unit_figures(folder: Path, sizes: ClusterSizes) -> list[Figure]:
-    """`loader_rate`, and the bytes of what is stored.
+    """Measures `loader_rate`, and the bytes of stored data.
 
     The checkpoint is the largest that params can ask for: with fusion and averaged weights.
 
     Args:
-        folder: Where shards go.
-        sizes: How much.
+        folder: Folder of shards and the run.
+        sizes: Sizes of the measurements.
     """
     trainer = _trainer(folder, sizes)
     rate = _loader_rate(trainer)
     trainer.save()
     (checkpoint,) = (folder / "run" / "checkpoints").iterdir()
-    images, vectors = (
-        _bytes(manifest) / sizes.loaded
+    images, embeddings = (
+        _bytes(manifest) / sizes.num_images
         for manifest in (trainer.train_shards.manifest, trainer.train_shards.cache)
     )
-    jpeg = sum(map(len, islice(photographs(size=WEB_IMAGE), sizes.loaded))) / sizes.loaded
-    write_manifest(folder / "many", MANY * PER_SHARD)
+    jpeg = sum(map(len, islice(photographs(size=WEB_IMAGE), sizes.num_images))) / sizes.num_images
+    write_manifest(folder / "many", MANIFEST_SHARDS * PER_SHARD)
     parameters = sum(p.numel() for p in trainer.state.model.parameters() if p.requires_grad)
     pixels = "{}x{}".format(*WEB_IMAGE)
     values: dict[str, tuple[float, str]] = {
         "loader_rate": (rate, f"images/s of {pixels} that a core reads and renders"),
         "overhead_bytes": (images - jpeg, "of an image's caption and tar headers"),
         "sample_bytes": (
-            vectors - (VIEWS + CAPTIONS) * sizes.dim * HALF,
-            "of an image in a teacher shard, beside its vectors",
+            embeddings - (VIEWS + CAPTIONS) * sizes.dim * HALF_FLOAT_BYTES,
+            "of an image in a teacher shard, beside its embeddings",
         ),
-        "shard_bytes": ((folder / "many" / MANIFEST).stat().st_size / MANY, "of one in a manifest"),
+        "shard_bytes": (
+            (folder / "many" / MANIFEST).stat().st_size / MANIFEST_SHARDS,
+            "of one in a manifest",
+        ),
         "parameters": (parameters, "that are trained, with fusion"),
         "checkpoint_bytes": (checkpoint.stat().st_size, "of one rank"),
         "rank_bytes": ((_states_bytes(33) - _states_bytes(1)) / 32, "more of it for each rank"),
@@ -70,9 +73,9 @@ def unit_figures(folder: Path, sizes: ClusterSizes) -> list[Figure]:
 def _trainer(folder: Path, sizes: ClusterSizes) -> Trainer:
     images, embeddings = folder / "images", folder / "embeddings"
     identities: dict[str, dict[str, Any]] = {}
-    for split, count in (("train", sizes.loaded), ("val", 1)):
+    for split, count in (("train", sizes.num_images), ("val", 1)):
         write_images(images / split, photographs(size=WEB_IMAGE), count, CAPTIONS)
-        identities[split] = write_vectors(
+        identities[split] = write_embeddings(
             images / split, embeddings / split, VIEWS, CAPTIONS, sizes.dim, WEB_IMAGE
         )
     losses = LossParams(
@@ -93,9 +96,9 @@ def _trainer(folder: Path, sizes: ClusterSizes) -> Trainer:
 
 
 def _loader_rate(trainer: Trainer) -> float:
-    """Images a second of CPU time, so that it does not matter what else the machine does.
+    """Images a second of CPU time, which other processes of the machine do not change.
 
-    One lane reads whole shards, as those of large runs do; many streams would pass over much of few
+    One stream reads whole shards, as streams of large runs do; many streams would skip much of few
     shards. The first step is trained too, which gives the optimizer its moments.
     """
     plan = replace(trainer.plan, num_streams=1)
@@ -112,7 +115,7 @@ def _bytes(manifest: Manifest) -> int:
 
 
 def _states_bytes(ranks: int) -> int:
-    """What the generators of so many ranks weigh."""
+    """Bytes of the generator states of so many ranks."""
     file = io.BytesIO()
     torch.save([get_rng_state() for _ in range(ranks)], file)
     return len(file.getvalue())

@@ -1,4 +1,4 @@
-"""How long training waits for data."""
+"""Share of an epoch in which training waits for data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pipeline.bench.figures import Figure
-from pipeline.bench.fixtures import photographs, write_images, write_vectors
+from pipeline.bench.fixtures import photographs, write_embeddings, write_images
 from pipeline.bench.sizes import BenchSizes, distill_params
 from pipeline.config.execution_params import ClusterParams
 from pipeline.storage.storage import open_storage
@@ -17,20 +17,20 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.trainer import Trainer
 
 
-def wait_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
-    """`data_wait`: of epochs trained on one core, with one loader process on another.
+def data_wait_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
+    """Measures `data_wait` over epochs on one core, with one dataloader worker on another.
 
-    Every epoch starts its loader process and waits for its first batch, here as anywhere.
+    Every epoch starts its worker and waits for the first batch, as in any run.
 
     Args:
-        folder: Where shards go.
-        sizes: How much.
+        folder: Folder of shards and the run.
+        sizes: Sizes of the measurements.
     """
     images, embeddings = folder / "images", folder / "embeddings"
     identities: dict[str, dict[str, Any]] = {}
     for split, count in (("train", sizes.epoch_images), ("val", 1)):
         write_images(images / split, photographs(), count, captions=1)
-        identities[split] = write_vectors(
+        identities[split] = write_embeddings(
             images / split, embeddings / split, views=4, captions=1, dim=sizes.dim
         )
     params = distill_params(sizes)

@@ -20,23 +20,24 @@ VIEWS = 4
 
 
 def embedding_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Figure]:
-    """`embedding_share` and `embedding_share_4_views`: views/s as a share of the bare teacher's, on
-    the CPU with a thread a core.
+    """Measures `embedding_share` and `embedding_share_4_views`: views/s as a share of the bare
+    teacher's, on the CPU with a thread a core.
 
-    A run reads, decodes, embeds and writes a whole shard, bytes checked and noted, as the stage
-    `embed` does. The images have no captions, so that the image tower alone is at work on both
-    sides.
+    A run reads, decodes, embeds and writes a whole shard with its record, as the stage `embed`
+    does. The images have no captions, so both sides use the image tower alone.
 
     Args:
-        folder: Where shards go.
+        folder: Folder of shards.
         teacher: Folder of the teacher.
-        sizes: How much.
+        sizes: Sizes of the measurements.
     """
     # training images have all views, validation images the plain one
-    many = _job(folder, "train", sizes.embed_views // VIEWS)
-    one = _job(folder, "val", sizes.embed_views)
-    crew = EmbedConfig(embed_params(VIEWS), teacher, False, sizes.embed_batch, os.cpu_count() or 1)
-    worker, bare_teacher = EmbedWorker(crew), load_towers(teacher)
+    many = _shard_task(folder, "train", sizes.embed_views // VIEWS)
+    one = _shard_task(folder, "val", sizes.embed_views)
+    config = EmbedConfig(
+        embed_params(VIEWS), teacher, False, sizes.embed_batch, os.cpu_count() or 1
+    )
+    worker, bare_teacher = EmbedWorker(config), load_towers(teacher)
     pixels = torch.randn(sizes.embed_batch, 3, sizes.image_size, sizes.image_size)
 
     def bare() -> None:
@@ -46,8 +47,8 @@ def embedding_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Fi
     times = interleaved(
         {
             "bare": bare,
-            "one": lambda: worker.run(one, _unheard),
-            "many": lambda: worker.run(many, _unheard),
+            "one": lambda: worker.run(one, _no_progress),
+            "many": lambda: worker.run(many, _no_progress),
         },
         sizes.repeats,
     )
@@ -68,8 +69,8 @@ def embedding_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Fi
     ]
 
 
-def _job(folder: Path, split: str, num_images: int) -> ShardTask:
-    """The one shard of a split without captions."""
+def _shard_task(folder: Path, split: str, num_images: int) -> ShardTask:
+    """A split of one shard, without captions."""
     images = folder / "images" / split
     manifest = write_images(images, photographs(), num_images, captions=0, per_shard=num_images)
     return ShardTask(
@@ -80,5 +81,5 @@ def _job(folder: Path, split: str, num_images: int) -> ShardTask:
     )
 
 
-def _unheard(name: str, done: int) -> None:
-    """Nobody watches the progress of a run."""
+def _no_progress(name: str, done: int) -> None:
+    """Ignores progress."""

@@ -1,4 +1,4 @@
-"""Planning an epoch of a large data set."""
+"""Time and memory of planning an epoch of a large data set."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MEGABYTE = 1_000_000
 
 
 def planning_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
-    """`plan_seconds` and `plan_megabytes`: the manifest is read and the whole order of an epoch
-    planned.
+    """Measures `plan_seconds` and `plan_megabytes`: reading the manifest and planning the whole
+    order of an epoch.
 
     Args:
-        folder: Where the manifest goes.
-        sizes: How much.
+        folder: Folder of the manifest.
+        sizes: Sizes of the measurements.
     """
     write_manifest(folder, sizes.plan_samples)
     seconds = []
@@ -32,13 +32,13 @@ def planning_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
         start = time.perf_counter()
         _plan(folder)
         seconds.append(time.perf_counter() - start)
-    what = f"{sizes.plan_samples:,} samples"
+    samples = f"{sizes.plan_samples:,} samples"
     return [
         Figure(
             "plan_seconds",
             statistics.median(seconds),
             5,
-            f"to plan an epoch of {what}",
+            f"to plan an epoch of {samples}",
             at_most=True,
         ),
         Figure(
@@ -52,7 +52,7 @@ def planning_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
 
 
 def write_manifest(folder: Path, samples: int) -> None:
-    """The manifest of so many samples; there are no shards."""
+    """Writes a manifest of so many samples, without the shards."""
     full, rest = divmod(samples, PER_SHARD)
     counts = [PER_SHARD] * full + [rest] * bool(rest)
     shards = [Shard(shard_name(n), count, SHARD_BYTES, "0" * 64) for n, count in enumerate(counts)]
@@ -60,7 +60,7 @@ def write_manifest(folder: Path, samples: int) -> None:
 
 
 def peak_megabytes(call: Callable[[], object]) -> float:
-    """The most memory that a call takes, NumPy's included; slower than the call."""
+    """Peak memory of a call, NumPy's included. The call takes longer than usual."""
     tracemalloc.start()
     try:
         call()

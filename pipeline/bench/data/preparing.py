@@ -1,4 +1,4 @@
-"""Preparing images that keep their bytes, against the bare decoding of them."""
+"""Preparing images that keep their bytes, against bare decoding."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from pipeline.prepare.sources import open_source
 
 
 def prepare_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
-    """`prepare_speed`: images/s from a folder and a table into shards, as a share of what Pillow
-    decodes; each in one process.
+    """Measures `prepare_speed`: images/s from a folder and a table into shards, as a share of
+    Pillow's decoding rate; each in one process.
 
     Args:
-        folder: Where images and shards go.
-        sizes: How much.
+        folder: Folder of images and shards.
+        sizes: Sizes of the measurements.
     """
     params = captions_csv_params(folder / "own")
     images = params.path / "images"

@@ -12,29 +12,29 @@ from pathlib import Path
 import torch
 
 from pipeline.bench.figures import Figure
-from pipeline.bench.fixtures import write_images, write_vectors
+from pipeline.bench.fixtures import write_embeddings, write_images
 from pipeline.bench.sizes import BenchSizes
 from pipeline.data.paired_shards import PairedShards
 from pipeline.evaluation.shared.timing import interleaved, median_ratio
 
 VIEWS, CAPTIONS = 11, 5
-VECTORS = VIEWS + CAPTIONS
+EMBEDDINGS = VIEWS + CAPTIONS
 
 
 def reading_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
-    """`teacher_read_samples_per_s`, `teacher_read_against_pth_gz` and `bytes_per_vector`.
+    """Measures `teacher_read_samples_per_s`, `teacher_read_against_pth_gz`, `bytes_per_embedding`.
 
-    Samples are read as training reads them, in step with their image shard, checksums compared;
-    the images are a few bytes, so that what is timed is the cache. DataCompDR (Faghri et al.,
+    Samples are read as training does, in step with their image shard, with checksums; images have
+    a few bytes, so that the cache alone is timed. DataCompDR (Faghri et al.,
     2023, arXiv:2303.08983) stores a sample as `KEY.pth.gz`: bfloat16 tensors, pickled and gzipped.
 
     Args:
-        folder: Where shards go.
-        sizes: How much.
+        folder: Folder of shards.
+        sizes: Sizes of the measurements.
     """
     images, embeddings = folder / "images" / "train", folder / "embeddings" / "train"
     write_images(images, repeat(b"none"), sizes.read_samples, CAPTIONS)
-    identity = write_vectors(images, embeddings, VIEWS, CAPTIONS, sizes.dim)
+    identity = write_embeddings(images, embeddings, VIEWS, CAPTIONS, sizes.dim)
     shards = PairedShards(images, embeddings, identity)
     archive = folder / "pth_gz.tar"
     _write_pth_gz(archive, shards)
@@ -47,7 +47,7 @@ def reading_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
             "teacher_read_samples_per_s",
             sizes.read_samples / statistics.median(times["ours"]),
             4000,
-            f"{VECTORS} vectors each, checksums compared, one core",
+            f"{EMBEDDINGS} embeddings each, with checksums, one core",
         ),
         Figure(
             "teacher_read_against_pth_gz",
@@ -56,10 +56,10 @@ def reading_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
             "times the rate of DataCompDR's format",
         ),
         Figure(
-            "bytes_per_vector",
-            size / (sizes.read_samples * VECTORS),
+            "bytes_per_embedding",
+            size / (sizes.read_samples * EMBEDDINGS),
             1300,
-            f"stored, of {sizes.dim} dimensions, {VECTORS} a sample",
+            f"stored, of {sizes.dim} dimensions, {EMBEDDINGS} a sample",
             at_most=True,
         ),
     ]
@@ -73,12 +73,12 @@ def _exhaust(shards: PairedShards) -> None:
 def _write_pth_gz(path: Path, shards: PairedShards) -> None:
     with tarfile.open(path, "w") as tar:
         for sample in shards:
-            vectors = {
+            tensors = {
                 "image_emb": torch.tensor(sample.view_embeddings).bfloat16(),
                 "text_emb": torch.tensor(sample.text_embeddings).bfloat16(),
             }
             file = io.BytesIO()
-            torch.save(vectors, file)
+            torch.save(tensors, file)
             data = gzip.compress(file.getvalue())
             member = tarfile.TarInfo(f"{sample.key}.pth.gz")
             member.size = len(data)

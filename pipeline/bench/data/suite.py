@@ -1,4 +1,4 @@
-"""`kdeov bench data`: what users run on their data, from generated images to training steps."""
+"""`kdeov bench data`: the stages on generated images, from preparing to training steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.bench.data.data_wait import wait_figures
+from pipeline.bench.data.data_wait import data_wait_figures
 from pipeline.bench.data.embedding import embedding_figures
 from pipeline.bench.data.planning import planning_figures
 from pipeline.bench.data.preparing import prepare_figures
@@ -21,11 +21,7 @@ SIZES = BenchSizes()
 
 
 def data_figures(sizes: BenchSizes) -> list[Figure]:
-    """Measures everything, in a temporary folder that is gone afterwards.
-
-    Args:
-        sizes: How much.
-    """
+    """Measures everything, in a temporary folder."""
     threads = torch.get_num_threads()
     try:
         with tempfile.TemporaryDirectory(prefix="kdeov-bench-") as folder:
@@ -43,7 +39,7 @@ def _measure(folder: Path, sizes: BenchSizes) -> list[Figure]:
             "embedding": lambda: embedding_figures(folder / "embedding", teacher, sizes),
             "reading": lambda: reading_figures(folder / "reading", sizes),
             "training steps": lambda: step_figures(folder / "steps", teacher, sizes),
-            "waiting for data": lambda: wait_figures(folder / "waiting", sizes),
+            "waiting for data": lambda: data_wait_figures(folder / "data_wait", sizes),
             "planning": lambda: planning_figures(folder / "planning", sizes),
         }
     )

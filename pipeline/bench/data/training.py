@@ -26,19 +26,19 @@ from pipeline.training.trainer import Trainer
 
 
 def step_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Figure]:
-    """`step_speedup_images`, `step_speedup_captions` and `loss_difference`.
+    """Measures `step_speedup_images`, `step_speedup_captions` and `loss_difference`.
 
     Each step reads and decodes its images and then trains, all on one core. With the teacher in
     the loop, the teacher embeds the batch in between, and everything else is the same.
 
     Args:
-        folder: Where shards go.
+        folder: Folder of shards and the run.
         teacher: Folder of the teacher.
-        sizes: How much.
+        sizes: Sizes of the measurements.
     """
     images, embeddings = folder / "images", folder / "embeddings"
     for split in SPLITS:
-        # one step more than is measured, to warm up
+        # and one step to warm up
         count = sizes.step_batch * (sizes.steps + 1) if split == "train" else 1
         write_images(images / split, photographs(), count, captions=1)
     params = embed_params(views=1)
@@ -51,19 +51,14 @@ def step_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Figure]
     def config(contrastive: float) -> TrainConfig:
         distill = distill_params(sizes, contrastive)
         return TrainConfig(
-            distill,
-            images,
-            embeddings,
-            identities,
-            open_storage(str(folder / "run")),
-            cluster,
+            distill, images, embeddings, identities, open_storage(str(folder / "run")), cluster
         )
 
     alone, both = config(contrastive=0), config(contrastive=1)
     live_images = _Run(alone, LiveImages(live))
     live_captions = _Run(both, LiveCaptions(live, both.shards("train")))
-    cached_images = _Run(alone, hands_to=live_images)
-    cached_captions = _Run(both, hands_to=live_captions)
+    cached_images = _Run(alone, copy_to=live_images)
+    cached_captions = _Run(both, copy_to=live_captions)
     torch.set_num_threads(1)
     times = interleaved(
         {
@@ -103,7 +98,7 @@ def step_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Figure]
 
 
 class LiveImages:
-    """Puts the vectors of a live teacher in the place of the cached ones.
+    """Replaces a batch's cached image embeddings by those of a live teacher.
 
     Args:
         teacher: Embeds the views of a batch.
@@ -118,11 +113,11 @@ class LiveImages:
 
 
 class LiveCaptions(LiveImages):
-    """Also those of the captions.
+    """Replaces a batch's cached caption embeddings too.
 
     Args:
         teacher: Embeds the views of a batch, and a caption of each image.
-        shards: Know the captions.
+        shards: Source of the captions.
     """
 
     def __init__(self, teacher: TowerTeacher, shards: PairedShards) -> None:
@@ -135,27 +130,27 @@ class LiveCaptions(LiveImages):
             texts[caption_of_epoch(key, 0, len(texts))]
             for key, texts in zip(batch.keys, captions, strict=True)
         ]
-        vectors = unit_text_embeddings(self.teacher, texts, "float32")
-        return super().__call__(batch)._replace(texts=vectors)
+        embeddings = unit_text_embeddings(self.teacher, texts, "float32")
+        return super().__call__(batch)._replace(texts=embeddings)
 
 
 class _Run:
-    """A training run, moved on by a step with each call.
+    """A training run; each call takes one step.
 
     Args:
-        config: Of the run.
-        live: What it does to a batch before it trains.
-        hands_to: The run that takes over its weights after each step: a difference in losses is
-            then one of the step, and not what training makes of earlier ones.
+        config: Config of the run.
+        live: Changes a batch before the step; None trains on the cache.
+        copy_to: Run that gets the weights after each step, so that a difference in losses comes
+            from one step and not from earlier ones.
     """
 
     def __init__(
         self,
         config: TrainConfig,
         live: Callable[[Batch], Batch] | None = None,
-        hands_to: _Run | None = None,
+        copy_to: _Run | None = None,
     ) -> None:
-        self.trainer, self.live, self.hands_to = Trainer(config), live, hands_to
+        self.trainer, self.live, self.copy_to = Trainer(config), live, copy_to
         trainer = self.trainer
         stream = EpochStream(trainer.train_shards, trainer.plan, trainer.transform)
         self.batches = iter(epoch_loader(stream, workers=0))
@@ -166,5 +161,5 @@ class _Run:
         if self.live is not None:
             batch = self.live(batch)
         self.losses.append(self.trainer.train_step(batch))
-        if self.hands_to is not None:
-            self.hands_to.trainer.state.model.load_state_dict(self.trainer.state.model.state_dict())
+        if self.copy_to is not None:
+            self.copy_to.trainer.state.model.load_state_dict(self.trainer.state.model.state_dict())

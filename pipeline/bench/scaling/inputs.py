@@ -1,4 +1,4 @@
-"""What the scaling plan starts from: each number with its origin."""
+"""Inputs of the scaling plan, each with its origin."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError
 
 Origin = Literal["chosen", "measured", "published", "assumed"]
 BENCH = "`kdeov bench cluster`"
 TIMM = "timm, `results/benchmark-{}.csv`"
 
 
-def given(value: float, what: str, origin: Origin, source: str = "") -> Any:
-    """A number, what it is with its unit, whether it was measured here, and where it is from."""
-    return field(default=value, metadata={"what": what, "origin": origin, "source": source})
+def given(value: float, meaning: str, origin: Origin, source: str = "") -> Any:
+    """A number with its meaning and unit, its origin, and the source."""
+    return field(default=value, metadata={"meaning": meaning, "origin": origin, "source": source})
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """All numbers of the plan; what they are stands beside them."""
+    """All inputs of the plan."""
 
     images: float = given(1e9, "images", "chosen")
     views: float = given(4, "views of an image", "chosen")
@@ -39,9 +39,9 @@ class Inputs:
     overhead_bytes: float = given(
         1_791, "bytes of an image's caption and tar headers", "measured", BENCH
     )
-    dim: float = given(512, "half floats of a vector", "published", "CLIP ViT-B/32")
+    dim: float = given(512, "half floats of an embedding", "published", "CLIP ViT-B/32")
     sample_bytes: float = given(
-        2_590, "bytes of an image in a teacher shard, beside its vectors", "measured", BENCH
+        2_590, "bytes of an image in a teacher shard, beside its embeddings", "measured", BENCH
     )
     shard_bytes: float = given(174, "bytes of a shard in a manifest", "measured", BENCH)
     teacher_rate: float = given(
@@ -52,12 +52,12 @@ class Inputs:
     )
     caption_cost: float = given(
         0.68,
-        "views are as much work as a caption",
+        "views cost as much as a caption",
         "published",
         "open_clip, `docs/model_profile.csv`: 5.96 and 8.82 GFLOPs",
     )
     teacher_share: float = given(
-        0.958, "of the teacher's rate is left when it embeds", "measured", "`kdeov bench data`"
+        0.958, "of the bare teacher's rate when it embeds", "measured", "`kdeov bench data`"
     )
     student_rate: float = given(
         4_469,
@@ -79,13 +79,13 @@ class Inputs:
     storage_price: float = given(0.023, "$ a GB-month", "assumed")
 
     def changed(self, changes: Sequence[str]) -> Inputs:
-        """These with some others.
+        """Replaces some inputs.
 
         Args:
             changes: Each `name=number`.
 
         Raises:
-            KdeovError: A name is none of these, or a number is none above 0.
+            ConfigError: A name is no input, or a number is not above 0.
         """
         values: dict[str, float] = {}
         names = [item.name for item in fields(self)]
@@ -93,12 +93,12 @@ class Inputs:
             name, _, text = change.partition("=")
             if name not in names:
                 near = difflib.get_close_matches(name, names, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"they are {', '.join(names)}"
-                raise KdeovError(f"{name} is no input of the plan; {hint}")
+                hint = f"did you mean {near[0]}?" if near else f"inputs are {', '.join(names)}"
+                raise ConfigError(f"--set {name}: no input of the plan; {hint}")
             try:
                 values[name] = float(text)
             except ValueError:
                 values[name] = 0
             if not 0 < values[name] < float("inf"):
-                raise KdeovError(f"{change}: give a number above 0, as in {name}=1000")
+                raise ConfigError(f"--set {change}: give a number above 0, as in {name}=1000")
         return replace(self, **values)

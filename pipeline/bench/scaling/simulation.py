@@ -1,7 +1,7 @@
-"""The data plan of a large run, gone through rank by rank: is every sample read once, does each
-rank have equally much to do, and what does the plan itself cost?
+"""The data plan of a large run, simulated rank by rank: whether every sample is read once and every
+rank has equal work, and the time and memory of the plan itself.
 
-All of it is exact: what is compared are the segments of all streams, not a sample of them.
+The figures are exact: the segments of all streams are compared, not a sample of them.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from pipeline.data.epoch_plan import EpochPlan
 
 @dataclass(frozen=True)
 class Simulation:
-    """What an epoch asks of its ranks.
+    """Work of the ranks in an epoch.
 
     Attributes:
-        steps: Of every rank.
-        missed: Samples that nobody reads.
+        steps: Steps of every rank.
+        missed: Samples that no rank reads.
         repeated: Samples that are read again, to fill the last step.
-        rank_samples: The fewest and the most that a rank reads.
-        rank_shards: The fewest and the most shards that a rank opens.
-        shard_readers: The most streams that read one shard at the same step.
-        passed_over: Samples in front of those that a lane wants of a shard, as a share of all.
-        held: The most samples that a rank holds.
-        burst: The most samples that a rank reads between two steps.
+        rank_samples: Fewest and most samples of a rank.
+        rank_shards: Fewest and most shards that a rank opens.
+        shard_readers: Most streams that read one shard at the same step.
+        skipped: Samples of a shard before the first one of a stream, as a share of all samples.
+        held: Most samples in the buffer of a rank.
+        burst: Most samples that a rank reads between two steps.
     """
 
     steps: int
@@ -42,28 +42,28 @@ class Simulation:
     rank_samples: tuple[int, int]
     rank_shards: tuple[int, int]
     shard_readers: int
-    passed_over: float
+    skipped: float
     held: int
     burst: int
 
 
 def simulate(plan: EpochPlan, ranks: int) -> Simulation:
-    """Goes through all segments of an epoch.
+    """Counts over all segments of an epoch.
 
     Args:
-        plan: Of the epoch.
-        ranks: How many share it.
+        plan: Plan of the epoch.
+        ranks: Number of ranks.
     """
     rank_of = np.repeat(np.arange(ranks), [len(plan.streams_of(r, ranks)) for r in range(ranks)])
-    # [segments, 4]: lane, shard, and from which to which sample of it
-    lane, shard, start, stop = np.array(
+    # [segments, 4]: stream, shard, first sample, and the one after the last
+    stream, shard, start, stop = np.array(
         [(n, s.shard, s.start, s.stop) for n in range(plan.num_streams) for s in plan.ranges(n)]
     ).T
     length = stop - start
-    samples = np.bincount(rank_of[lane], length, ranks).astype(int)
-    pairs = np.unique(rank_of[lane] * len(plan.sizes) + shard)
+    samples = np.bincount(rank_of[stream], length, ranks).astype(int)
+    pairs = np.unique(rank_of[stream] * len(plan.sizes) + shard)
     shards = np.bincount(pairs // len(plan.sizes), minlength=ranks)
-    # the steps at which a segment is shown; no segment goes on into another lane
+    # the steps that use a segment; no segment continues in another stream
     first = (np.cumsum(length) - length) % (plan.steps * plan.stream_batch) // plan.stream_batch
     last = first + -(-length // plan.stream_batch)
     depth, covered = _overlaps(shard, start, stop)
@@ -75,30 +75,30 @@ def simulate(plan: EpochPlan, ranks: int) -> Simulation:
         rank_samples=(int(samples.min()), int(samples.max())),
         rank_shards=(int(shards.min()), int(shards.max())),
         shard_readers=int(_overlaps(shard, first, last)[0].max()),
-        passed_over=float(start.sum() / plan.samples),
+        skipped=float(start.sum() / plan.samples),
         held=held,
         burst=burst,
     )
 
 
 def _overlaps(group: np.ndarray, start: np.ndarray, stop: np.ndarray) -> tuple[Any, Any]:
-    """How many of the intervals of a group lie over each other, and over what length, for each
-    stretch between two of their ends.
+    """Depth and length of each stretch between two ends of intervals, where depth counts the
+    intervals of one group that cover it.
     """
-    groups, places = np.tile(group, 2), np.concatenate([start, stop])
+    groups, positions = np.tile(group, 2), np.concatenate([start, stop])
     change = np.repeat([1, -1], len(group))
-    order = np.lexsort([change, places, groups])  # one that ends where another begins ends first
-    groups, places, depth = groups[order], places[order], np.cumsum(change[order])
+    order = np.lexsort([change, positions, groups])  # one that ends where another begins ends first
+    groups, positions, depth = groups[order], positions[order], np.cumsum(change[order])
     inside = groups[:-1] == groups[1:]  # behind the last end of a group, the depth is 0
-    return depth[:-1], np.where(inside, np.diff(places), 0)
+    return depth[:-1], np.where(inside, np.diff(positions), 0)
 
 
 def _rank_buffer(plan: EpochPlan, streams: range) -> tuple[int, int]:
-    """Samples that a rank holds, and those that it reads between two steps, at most."""
+    """Most samples that a rank holds, and most that it reads between two steps."""
     read = np.zeros(plan.steps, int)
     held = 0
-    for lane in streams:
-        blocks = list(plan.blocks(lane))
+    for stream in streams:
+        blocks = list(plan.blocks(stream))
         held += max(len(block.order) for block in blocks)
         for block in blocks:
             read[block.first] += len(block.order)
@@ -106,20 +106,20 @@ def _rank_buffer(plan: EpochPlan, streams: range) -> tuple[int, int]:
 
 
 def simulation_figures(folder: Path, size: PlanSize) -> list[Figure]:
-    """`large_plan_*`: what a rank does before its first step, and what the epoch asks of all ranks.
+    """Measures `large_plan_*`: the plan of one rank before its first step, and the work of all.
 
     Args:
-        folder: Where the manifest goes.
-        size: Of the run.
+        folder: Folder of the manifest.
+        size: Size of the run.
     """
     write_manifest(folder, size.samples)
 
     def one_rank() -> EpochPlan:
-        Manifest.read(folder)  # that of the images, and that of the teacher's vectors
+        Manifest.read(folder)  # of the images; then that of the embeddings
         plan = size.plan(Manifest.read(folder).sizes)
-        for lane in plan.streams_of(0, size.ranks):
-            list(plan.ranges(lane))
-            next(plan.blocks(lane))
+        for stream in plan.streams_of(0, size.ranks):
+            list(plan.ranges(stream))
+            next(plan.blocks(stream))
         return plan
 
     start = time.perf_counter()
@@ -143,14 +143,14 @@ def simulation_figures(folder: Path, size: PlanSize) -> list[Figure]:
             f"samples between {size.ranks:,} ranks of {most:,} each, in {shards} shards",
             at_most=True,
         ),
-        Figure("large_plan_seconds", seconds, 5, "that it takes each rank", at_most=True),
+        Figure("large_plan_seconds", seconds, 5, "on each rank", at_most=True),
         Figure("large_plan_megabytes", peak_megabytes(one_rank), 500, "on each rank", at_most=True),
         Figure("large_plan_readers", found.shard_readers, None, "of a shard at the same step"),
         Figure(
-            "large_plan_passed_over",
-            found.passed_over,
+            "large_plan_skipped",
+            found.skipped,
             None,
-            "of a shard's samples, to the start of a lane",
+            "of a shard's samples, before the first one of a stream",
         ),
         Figure("large_plan_held", found.held, None, "samples in the buffer of a rank"),
         Figure(

@@ -1,4 +1,4 @@
-"""The benches measure what users run, and say of every figure whether it clears its bar."""
+"""The benches measure real stages, and compare every figure with its bar."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from pipeline.bench.figures import Figure, figure_table, print_figures
 from pipeline.bench.fixtures import IMAGE, photographs
 from pipeline.bench.sizes import BenchSizes
 from pipeline.cli.main import app
+from tests.helpers.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = BenchSizes(
@@ -50,13 +50,13 @@ FLOORS = {
 CEILINGS = {
     "loss_difference": 1e-3,
     "data_wait": 0.05,
-    "bytes_per_vector": 1300,
+    "bytes_per_embedding": 1300,
     "plan_seconds": 5,
     "plan_megabytes": 500,
 }
 GOOD = Figure("speed", 5301.4, 4000, "samples/s")
 BAD = Figure("difference", 0.0123, 1e-3, "of two losses", at_most=True)
-APART = Figure("start", 12.3, None, "seconds, told apart")
+NO_BAR = Figure("start", 12.3, None, "seconds, without a bar")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def figures() -> dict[str, Figure]:
     return {figure.name: figure for figure in data.data_figures(SMALL)}
 
 
-def test_every_promise_is_measured_against_its_bar(figures: dict[str, Figure]) -> None:
+def test_every_figure_has_its_bar(figures: dict[str, Figure]) -> None:
     assert {f.name: f.bar for f in figures.values() if not f.at_most} == FLOORS
     assert {f.name: f.bar for f in figures.values() if f.at_most} == CEILINGS
     assert all(math.isfinite(f.value) for f in figures.values())
@@ -75,15 +75,15 @@ def test_cache_and_live_teacher_give_the_same_losses(figures: dict[str, Figure])
     assert 0 <= figures["loss_difference"].value < 1e-3
 
 
-def test_figures_that_are_no_times_are_right_at_any_size(figures: dict[str, Figure]) -> None:
+def test_figures_other_than_times_are_right_at_any_size(figures: dict[str, Figure]) -> None:
     wait = figures["data_wait"].value
     assert 0 < wait < 1
-    # 16 vectors of 64 half floats, 11 views of 9 integers and 8 bytes of checksums, three headers
+    # 16 embeddings of 64 half floats, 11 views of 9 integers, 8 bytes of checksums, three headers
     stored = 2048 + 512 + 512 + 3 * 512
-    assert stored / 16 <= figures["bytes_per_vector"].value <= (stored + 1024) / 16
+    assert stored / 16 <= figures["bytes_per_embedding"].value <= (stored + 1024) / 16
 
 
-def test_photographs_weigh_what_photographs_do_and_come_out_the_same() -> None:
+def test_photographs_have_the_size_of_photographs_and_are_reproducible() -> None:
     one, two = photographs(distinct=2), photographs(distinct=2)
     first = [next(one) for _ in range(3)]
     assert first == [next(two) for _ in range(3)] and first[0] == first[2] != first[1]
@@ -97,20 +97,20 @@ def test_a_bar_is_a_floor_or_a_ceiling_and_nan_clears_neither(value: float) -> N
     assert Figure("f", value, 1.0, "", at_most=True).ok == (value <= 1)
 
 
-def test_the_table_fits_a_terminal_and_marks_what_missed() -> None:
+def test_the_table_fits_a_terminal_and_marks_missed_bars() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(figure_table("Title", [GOOD, BAD, APART]))
+    console.print(figure_table("Title", [GOOD, BAD, NO_BAR]))
     text = console.export_text()
     assert re.search(r"speed +5,301 +≥ 4,000 +ok +samples/s", text)
     assert re.search(r"difference +0\.0123 +≤ 0\.001 +missed +of two losses", text)
-    assert re.search(r"start +12\.3 +seconds, told apart", text)
+    assert re.search(r"start +12\.3 +seconds, without a bar", text)
     assert max(map(len, text.splitlines())) <= 80
 
 
 def test_the_json_has_value_bar_and_verdict_of_each_figure(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     assert print_figures("Title", [GOOD], path)
-    assert not print_figures("Title", [GOOD, BAD, APART], path)
+    assert not print_figures("Title", [GOOD, BAD, NO_BAR], path)
     assert json.loads(path.read_text()) == {
         "speed": {"value": 5301.4, "bar": 4000, "ok": True},
         "difference": {"value": 0.0123, "bar": 0.001, "ok": False},
@@ -118,7 +118,7 @@ def test_the_json_has_value_bar_and_verdict_of_each_figure(tmp_path: Path) -> No
     }
 
 
-def test_the_command_prints_all_writes_json_and_fails_where_a_bar_is_missed(
+def test_the_command_prints_all_figures_writes_json_and_fails_on_a_missed_bar(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data, "SIZES", SMALL)
@@ -139,8 +139,7 @@ def test_an_interrupted_bench_leaves_no_files(tmp_path: Path) -> None:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        while bench.poll() is None and not [*tmp_path.glob("kdeov-bench-*/teacher")]:
-            time.sleep(0.05)
+        wait_for(lambda: [*tmp_path.glob("kdeov-bench-*/teacher")] or bench.poll() is not None)
         bench.send_signal(signal.SIGINT)
         assert bench.wait(timeout=60) not in (0, None)
     finally:

@@ -1,4 +1,4 @@
-"""The scaling plan: its arithmetic, its inputs, and that README shows what the code makes."""
+"""The scaling plan: its arithmetic, its inputs, and its page in docs/."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.bench.cluster.unit_costs import unit_figures
+from pipeline.bench.scaling.estimates import rows_of_data, rows_of_epoch, step_of
 from pipeline.bench.scaling.inputs import Inputs
-from pipeline.bench.scaling.scaling import rows_of_data, rows_of_epoch, scaling_markdown, step_of
 from pipeline.bench.sizes import ClusterSizes
 from pipeline.cli.main import app
 
@@ -19,14 +19,15 @@ ROOT = Path(__file__).resolve().parents[3]
 SMALL = ["images=1e6", "batch=4096", "num_streams=512", "buffer=65536"]
 
 
-def test_readme_shows_the_plan_that_the_code_makes() -> None:
-    readme = (ROOT / "README.md").read_text()
-    for table in scaling_markdown(Inputs()).split("\n\n"):
-        assert table in readme, "put the output of `kdeov scaling` in README.md"
+def test_docs_have_the_page_that_the_command_prints() -> None:
+    result = CliRunner().invoke(app, ["scaling"])
+    assert result.exit_code == 0
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    assert page == result.stdout, "run `kdeov scaling > docs/scaling.md`"
 
 
 def test_storage_and_teacher_are_what_one_image_costs_times_images() -> None:
-    rows = {row.what: row.values[0] for row in rows_of_data(Inputs())}
+    rows = {row.name: row.values[0] for row in rows_of_data(Inputs())}
     assert rows["image shards, TB"] == pytest.approx((26_000 + 1_791) / 1000)
     assert rows["teacher shards, TB"] == pytest.approx((5 * 1024 + 2_590) / 1000)
     assert rows["teacher, GPU-hours"] == pytest.approx(4.68e9 / 4_602 / 0.958 / 3600)
@@ -35,7 +36,7 @@ def test_storage_and_teacher_are_what_one_image_costs_times_images() -> None:
 
 def test_an_epoch_takes_its_steps_and_more_gpus_gain_less_than_their_number() -> None:
     inputs = Inputs().changed(SMALL)
-    rows = {row.what: row.values for row in rows_of_epoch(inputs, [8, 64])}
+    rows = {row.name: row.values for row in rows_of_epoch(inputs, [8, 64])}
     few, many = rows["epoch, hours"]
     assert few == pytest.approx(rows["steps"][0] * step_of(inputs, 8).alone / 3600)
     assert few / 8 < many < few
@@ -46,14 +47,14 @@ def test_an_epoch_takes_its_steps_and_more_gpus_gain_less_than_their_number() ->
     assert rows["images a GPU, most"][0] * 8 >= inputs.images
 
 
-def test_the_slower_of_gpu_and_its_cores_makes_the_step() -> None:
+def test_the_slower_of_gpu_and_its_cores_sets_the_time_of_a_step() -> None:
     few, many = (step_of(Inputs().changed([f"cores={n}"]), 64) for n in (2, 64))
     assert few.alone - few.gradients == few.load > few.compute
     assert many.alone - many.gradients == many.compute > many.load
 
 
-def test_inputs_said_to_be_measured_are_what_the_bench_measures(tmp_path: Path) -> None:
-    sizes = ClusterSizes(micro_batch_size=8, loaded=256)
+def test_measured_inputs_are_figures_of_the_bench(tmp_path: Path) -> None:
+    sizes = ClusterSizes(micro_batch_size=8, num_images=256)
     for figure in unit_figures(tmp_path, sizes):
         if figure.name == "loader_rate":  # of the machine
             assert figure.value > 0
@@ -64,23 +65,23 @@ def test_inputs_said_to_be_measured_are_what_the_bench_measures(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--set", "picturs=3"], "picturs is no input of the plan; did you mean images"),
-        (["--set", "images=many"], "images=many: give a number above 0"),
-        (["--set", "views=-1"], "views=-1: give a number above 0"),
-        (["--set", "upload=inf"], "upload=inf: give a number above 0"),
-        (["--gpus", "7"], "8192 streams cannot be shared by 7 GPUs"),
-        (["--gpus", "0"], "cannot be shared by 0 GPUs"),
+        (["--set", "imges=3"], "did you mean images"),
+        (["--set", "images=many"], "images=many"),
+        (["--set", "views=-1"], "views=-1"),
+        (["--set", "upload=inf"], "upload=inf"),
+        (["--gpus", "7"], "--gpus 7"),
+        (["--gpus", "0"], "--gpus 0"),
     ],
 )
-def test_what_makes_no_plan_is_told_in_one_line(arguments: list[str], words: str) -> None:
+def test_inputs_without_a_plan_are_refused_in_one_line(arguments: list[str], words: str) -> None:
     result = CliRunner().invoke(app, ["scaling", *arguments])
     assert result.exit_code == 1 and not result.stdout
     assert words in result.stderr and len(result.stderr.splitlines()) == 1
 
 
-def test_the_command_compares_gpus_and_says_what_was_chosen() -> None:
+def test_the_command_compares_gpus_and_marks_chosen_inputs() -> None:
     changes: list[Any] = [word for change in SMALL for word in ("--set", change)]
     result = CliRunner().invoke(app, ["scaling", "--gpus", "8", "--gpus", "16", *changes])
     assert result.exit_code == 0
-    assert "| an epoch, by GPUs | 8 | 16 | from |" in result.stdout
+    assert "|  | 8 | 16 | basis |" in result.stdout
     assert re.search(r"\| `images` \| images \| 1,000,000 \| chosen \|", result.stdout)

@@ -1,4 +1,4 @@
-"""The simulated plan is the real one, and a fault in it would be seen."""
+"""The simulated plan is the real one, and an error in it would show."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RANKS = 4
 
 
 class Forgetful(EpochPlan):
-    """Leaves out the last segment of its first lane, and reads the first one twice."""
+    """Leaves out the last segment of its first stream, and reads the first one twice."""
 
     def ranges(self, lane: int, from_step: int = 0) -> Iterator[SampleRange]:
         found = list(super().ranges(lane, from_step))
@@ -45,8 +45,8 @@ def test_it_counts_what_the_order_of_the_epoch_has() -> None:
 def test_readers_of_a_shard_are_counted_at_each_step() -> None:
     plan = plan_of()
     readers = np.zeros((plan.steps, len(SIZES)), int)
-    for lane in range(plan.num_streams):
-        shards = [s.shard for s in plan.ranges(lane) for _ in range(s.stop - s.start)]
+    for stream in range(plan.num_streams):
+        shards = [s.shard for s in plan.ranges(stream) for _ in range(s.stop - s.start)]
         steps = np.repeat(np.arange(plan.steps), plan.stream_batch)
         for step, shard in {*zip(steps.tolist(), shards, strict=True)}:
             readers[step, shard] += 1

@@ -1,72 +1,71 @@
-"""The scaling plan: what a data set that no single machine could hold asks for, by arithmetic from
-stated inputs. Only what `simulate` says is exact; everything else is extrapolated, and says from
-what. Latencies are left out: neither collectives nor the storage answer at once.
+"""Estimates of a large run: storage, hours, network and dollars, by arithmetic from stated inputs.
+
+Results of `simulate` are exact; everything else is extrapolated, and each row names its basis.
+Latencies of collectives and of the storage are left out.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from kdeov.errors import KdeovError
 from pipeline.bench.data.planning import PER_SHARD
 from pipeline.bench.scaling.inputs import Inputs
 from pipeline.bench.scaling.simulation import Simulation, simulate
 from pipeline.bench.sizes import PlanSize
 
-GPUS = (64, 256, 1024)
 FLOAT = 4  # bytes
 SIMULATED = "exact: the simulated plan"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the plan.
+    """A row of the plan.
 
     Attributes:
-        what: It tells, with its unit.
-        values: One, or one for each number of GPUs.
-        basis: What they are extrapolated from.
+        name: Name and unit of the values.
+        values: One value, or one for each number of GPUs.
+        basis: Source of the extrapolation.
     """
 
-    what: str
+    name: str
     values: Sequence[float]
     basis: str
 
 
 @dataclass(frozen=True)
 class Step:
-    """Seconds of a step on so many GPUs; a slow loader is a slow GPU, and then ranks talk.
+    """Seconds of a step: the slower of computing and loading, then communication.
 
     Attributes:
-        compute: Of the GPU.
-        load: Of the cores that read for it.
-        gradients: Joining them.
-        vectors: Joining those of all images, for losses that compare images.
+        compute: On the GPU.
+        load: On the CPU cores that read for the GPU.
+        gradients: All-reduce of gradients.
+        embeddings: All-gather of the embeddings of all images, for losses that compare images.
     """
 
     compute: float
     load: float
     gradients: float
-    vectors: float
+    embeddings: float
 
     @property
     def alone(self) -> float:
-        """With feature matching alone."""
+        """Total with the feature loss alone."""
         return max(self.compute, self.load) + self.gradients
 
     @property
     def coupled(self) -> float:
-        """With losses that compare images."""
-        return self.alone + self.vectors
+        """Total with losses that compare images."""
+        return self.alone + self.embeddings
 
 
 def step_of(inputs: Inputs, gpus: int) -> Step:
-    """What takes how long.
+    """Times of a step on so many GPUs.
 
-    A ring sends gradients twice. Coupled losses gather the vectors of students, teacher and
-    captions, and reduce the gradients of the first: five times the batch's vectors in all.
+    A ring sends gradients twice. Coupled losses gather the embeddings of student, teacher and
+    captions, and reduce the gradients of the first: five times the batch's embeddings in all.
     """
     share = inputs.batch / gpus
     bytes_per_s = inputs.network * 1e9 / 8
@@ -74,21 +73,21 @@ def step_of(inputs: Inputs, gpus: int) -> Step:
         compute=share / inputs.student_rate,
         load=share / (inputs.cores * inputs.loader_rate),
         gradients=2 * inputs.parameters * FLOAT / bytes_per_s,
-        vectors=5 * inputs.batch * inputs.dim * FLOAT / bytes_per_s,
+        embeddings=5 * inputs.batch * inputs.dim * FLOAT / bytes_per_s,
     )
 
 
 def image_bytes(inputs: Inputs) -> tuple[float, float]:
-    """Of an image, in an image shard and in a teacher shard."""
-    vectors = inputs.views + inputs.captions
+    """Bytes of an image in its image shard and in its teacher shard."""
+    embeddings = inputs.views + inputs.captions
     return (
         inputs.jpeg_bytes + inputs.overhead_bytes,
-        inputs.sample_bytes + vectors * inputs.dim * 2,
+        inputs.sample_bytes + embeddings * inputs.dim * 2,
     )
 
 
 def rows_of_data(inputs: Inputs) -> list[Row]:
-    """What does not depend on the number of GPUs."""
+    """Rows that do not depend on the number of GPUs."""
     image, teacher = image_bytes(inputs)
     shards = math.ceil(inputs.images / PER_SHARD)
     hours = teacher_hours(inputs)
@@ -116,15 +115,15 @@ def teacher_hours(inputs: Inputs) -> float:
 
 
 def rows_of_epoch(inputs: Inputs, gpus: Sequence[int]) -> list[Row]:
-    """What an epoch of training asks for, on each number of GPUs."""
+    """Rows of an epoch of training, with a value for each number of GPUs."""
     found = [simulated(inputs, count) for count in gpus]
     steps = [step_of(inputs, count) for count in gpus]
     sizes = sum(image_bytes(inputs))
     alone = [s.steps * step.alone / 3600 for s, step in zip(found, steps, strict=True)]
     coupled = [s.steps * step.coupled / 3600 for s, step in zip(found, steps, strict=True)]
-    # all that lies in front of what a lane wants of a shard is read too
+    # a stream also reads the samples of a shard before its first one
     read = [
-        inputs.batch * (1 + s.passed_over) * sizes / step.alone / 1e9
+        inputs.batch * (1 + s.skipped) * sizes / step.alone / 1e9
         for s, step in zip(found, steps, strict=True)
     ]
     checkpoint = [(inputs.checkpoint_bytes + count * inputs.rank_bytes) / 1e6 for count in gpus]
@@ -142,12 +141,12 @@ def rows_of_epoch(inputs: Inputs, gpus: Sequence[int]) -> list[Row]:
         Row("its cores, ms a step", [step.load * 1e3 for step in steps], "measured loader"),
         Row("gradients, ms a step", [step.gradients * 1e3 for step in steps], "assumed network"),
         Row(
-            "vectors of coupled losses, ms a step",
-            [step.vectors * 1e3 for step in steps],
+            "embeddings of coupled losses, ms a step",
+            [step.embeddings * 1e3 for step in steps],
             "assumed network",
         ),
         Row("epoch, hours", alone, "the slower of GPU and cores, and gradients"),
-        Row("epoch with coupled losses, hours", coupled, "and vectors"),
+        Row("epoch with coupled losses, hours", coupled, "the same, and embeddings"),
         Row(
             "epoch, $",
             [h * n * inputs.gpu_price for h, n in zip(alone, gpus, strict=True)],
@@ -183,61 +182,9 @@ def rows_of_epoch(inputs: Inputs, gpus: Sequence[int]) -> list[Row]:
 
 
 def simulated(inputs: Inputs, gpus: int) -> Simulation:
-    """The data plan of an epoch."""
+    """Simulates the data plan of an epoch."""
     size = PlanSize(
         int(inputs.images), gpus, int(inputs.batch), int(inputs.num_streams), int(inputs.buffer)
     )
     full, rest = divmod(size.samples, PER_SHARD)
     return simulate(size.plan([PER_SHARD] * full + [rest] * bool(rest)), gpus)
-
-
-def scaling_markdown(inputs: Inputs, gpus: Sequence[int] = GPUS) -> str:
-    """The plan as three Markdown tables: what it starts from, the data, and an epoch.
-
-    Args:
-        inputs: All numbers.
-        gpus: Numbers of GPUs that are compared.
-
-    Raises:
-        KdeovError: Lanes or images cannot be shared by so many GPUs.
-    """
-    for count in gpus:
-        if count < 1 or inputs.num_streams % count:
-            raise KdeovError(
-                f"{inputs.num_streams:.0f} streams cannot be shared by {count} GPUs; give "
-                "--set num_streams=NUMBER, a multiple of the GPUs and a divisor of batch"
-            )
-    plain = Inputs()
-    started = []
-    for item in fields(inputs):
-        value, about = getattr(inputs, item.name), item.metadata
-        own = value != getattr(plain, item.name)
-        basis = "chosen" if own else ": ".join(filter(None, [about["origin"], about["source"]]))
-        started.append([f"`{item.name}`", about["what"], short(value), basis])
-    data = [[row.what, short(row.values[0]), row.basis] for row in rows_of_data(inputs)]
-    epoch = [[row.what, *map(short, row.values), row.basis] for row in rows_of_epoch(inputs, gpus)]
-    return "\n\n".join(
-        [
-            _table(
-                ["input", "what it is", "value", "origin"], ["---", "---", "---:", "---"], started
-            ),
-            _table(["the data", "", "from"], ["---", "---:", "---"], data),
-            _table(
-                ["an epoch, by GPUs", *(f"{count:,}" for count in gpus), "from"],
-                ["---", *["---:"] * len(gpus), "---"],
-                epoch,
-            ),
-        ]
-    )
-
-
-def short(value: float) -> str:
-    """Three digits, or all of a whole number."""
-    if value == int(value) or abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
-
-
-def _table(head: list[str], rule: list[str], rows: Iterable[list[str]]) -> str:
-    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
-    return "\n".join([lines[0], f"|{'|'.join(rule)}|", *lines[1:]])
