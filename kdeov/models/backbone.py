@@ -129,8 +129,10 @@ def _norms(module: nn.Module) -> list[nn.BatchNorm2d]:
 
 
 def _is_folded(module: nn.Module) -> bool:
-    """Whether batch norm was folded: mean 0, variance 1, scale sqrt(1 + eps), and shifts that are
-    the convolutions' biases. (The shifts of fresh batch norms are 0.)
+    """Whether batch norm was folded into the convolutions.
+
+    Then its mean is 0, its variance 1, its scale sqrt(1 + eps), and its shifts are the
+    convolutions' biases; the shifts of fresh batch norms are 0.
     """
     norms = [norm for norm in _norms(module) if norm.affine and norm.track_running_stats]
     return any(norm.bias.any() for norm in norms) and all(

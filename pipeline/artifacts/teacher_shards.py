@@ -78,6 +78,7 @@ def image_crc(image: dict[str, Any]) -> int:
 
 
 def crc32_of(*parts: bytes) -> int:
+    """CRC-32 of the parts, one after the other."""
     value = 0
     for part in parts:
         value = zlib.crc32(part, value)

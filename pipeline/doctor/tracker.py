@@ -57,7 +57,7 @@ def _file(path: Path) -> str:
 def _server(target: TrackingTarget) -> str:
     """The error of setting and deleting a tag on a server, or an empty text."""
     try:
-        with request_limits(seconds=10, retries=1):
+        with request_limits(timeout_s=10, max_retries=1):
             client = target.client()
             found = client.get_experiment_by_name(target.experiment)
             for experiment in [found] if found else client.search_experiments(max_results=1):

@@ -62,12 +62,12 @@ def train_tiny_teacher(images: ShardFolder, params: TinyTeacherParams) -> StateD
         for epoch in range(params.epochs):
             total = 0.0
             for rows in rng.permutation(len(pixels))[: steps * batch].reshape(steps, batch):
-                images_B = transform.normalize(pixels[rows])
+                batch_images = transform.normalize(pixels[rows])
                 flips = torch.from_numpy(rng.random(batch) < 0.5)
-                images_B[flips] = images_B[flips].flip(-1)
+                batch_images[flips] = batch_images[flips].flip(-1)
                 briefs = tokens[[caption_rows[r][0] for r in rows]]
                 others = tokens[[int(rng.choice(caption_rows[r])) for r in rows]]
-                loss = _contrastive(model, images_B, (briefs, others))
+                loss = _contrastive(model, batch_images, (briefs, others))
                 optimizer.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -52,7 +52,7 @@ def shards(path: Path, options: ShardsParams, seed: int, max_image_side: int | N
         keys: set[str] = set()
         for tar in tars:
             name = str(tar.relative_to(path))
-            for key, places in _index(tar, name):
+            for key, places in _index(tar):
                 split = part if part in ("val", "test") else hash_split(key, seed, val, test)
                 problem = "its key occurs twice" if key in keys else _problem(places)
                 if problem:
@@ -133,7 +133,7 @@ class MemberReader:
         return Sample(member.key, image.jpeg, captions, name, grid=image.grid)
 
 
-def _index(path: Path, name: str) -> Iterator[tuple[str, list[int]]]:
+def _index(path: Path) -> Iterator[tuple[str, list[int]]]:
     """Keys and member positions of a tar, in order; a second file of a kind gets size -2.
 
     Raises:

@@ -75,7 +75,8 @@ from pathlib import Path
 from pipeline.config.params import load_params
 from pipeline.prepare.prepare import write_image_shards
 params = load_params({str(Path(__file__).parents[3] / "params.yaml")!r})
-write_image_shards(params.prepare, Path({str(tmp_path / "images")!r}), 1, {str(tmp_path / "storage")!r})
+images, storage = Path({str(tmp_path / "images")!r}), {str(tmp_path / "storage")!r}
+write_image_shards(params.prepare, images, 1, storage)
 """
     process = subprocess.Popen([sys.executable, "-c", script])
     stored = tmp_path / "storage" / "shards"
