@@ -18,7 +18,7 @@ from tests.helpers.pages import name, pages, prose
 PAGES = [page for page in pages() if page.name != "CHANGELOG.md"]
 KEY = re.compile(rf"`((?:{'|'.join(Params.model_fields)})(?:\.\w+)+)(?:[=:][^`]*)?`")
 # files and modules whose names begin like a section
-FILES = (".py", ".json", ".yaml", ".md")
+FILES = (".j2", ".html", ".py", ".json", ".yaml", ".md")
 
 
 def inner(annotation: Any) -> Any:

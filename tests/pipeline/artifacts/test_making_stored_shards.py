@@ -18,7 +18,7 @@ from pipeline.artifacts.shard_folder import object_name
 from pipeline.artifacts.shards import Manifest
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
-from pipeline.embedding.embed import embed
+from pipeline.embedding.embed import write_teacher_shards
 from pipeline.embedding.shard_records import record_name
 from pipeline.prepare.prepare import write_image_shards
 from pipeline.storage.files import sha256_file
@@ -91,7 +91,7 @@ write_image_shards(params.prepare, images, 1, storage)
 
 
 def embed_stored(params: Params, layout: Layout) -> None:
-    embed(
+    write_teacher_shards(
         params.embed, params.cluster, layout.images, layout.teacher, layout.embeddings,
         params.data.storage,
     )  # fmt: skip
