@@ -38,9 +38,10 @@ def test_a_database_serves_as_address_and_its_password_is_never_logged(
 ) -> None:
     uri = mlflow_server.database.replace("+psycopg2", "")
     layout = Layout(tmp_path)
-    target = TrackingTarget.of(TrackingParams(uri=uri), layout)
+    # an experiment of its own: the first to create one decides where its files go
+    target = TrackingTarget.of(TrackingParams(uri=uri, experiment="by database"), layout)
     LiveTracker(target, "1" * 16, "run", {}, {}).log_epoch(row(1))
-    (run,) = runs(mlflow_server.uri, "1" * 16)
+    (run,) = runs(mlflow_server.uri, "1" * 16, "by database")
     assert list(points(mlflow_server.uri, run)) == [1]
     assert not log.records
     gone = TrackingParams(uri=uri.replace("/postgres?", "/absent?"))

@@ -68,8 +68,7 @@ def new_run(
         embeddings=layout.embeddings,
         identities={s: cache_identity(identity, params.embed, s) for s in ("train", "val")},
         run=open_storage(str(folder / "run")),
-        use_gpu=False,
-        checkpoint_every=2,
+        cluster=CLUSTER.model_copy(update={"use_gpu": False, "checkpoint_every": 2}),
     )
     target = TrackingTarget(f"sqlite:///{folder / 'mlflow.db'}", "kdeov", folder.as_uri())
     tracker = kind(target, "f" * 16, "a-run", {"epochs": epochs}, {})
