@@ -20,6 +20,7 @@ from kdeov.text.open_clip import (
 from kdeov.text.tokenizer import OpenClipTokenizer, require_transformers, tokenizer_folder
 from kdeov.weights.hub import fetch_weights
 from kdeov.weights.open_clip import CONFIG_FILE, find_source, infer_preprocessing
+from kdeov.weights.folder import user_path
 from kdeov.weights.state_dict import (
     StateDict,
     half_where_exact,
@@ -152,7 +153,7 @@ class OpenClipTeacher(TowerTeacher):
 
         The form is open_clip's own: `open_clip.create_model("local-dir:FOLDER")` reads the folder.
         """
-        folder = Path(folder)
+        folder = user_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_tensors(folder / WEIGHTS_FILE, half_where_exact(self._tensors()))
         self.text.tokenizer.save(folder)
@@ -174,7 +175,7 @@ class OpenClipTeacher(TowerTeacher):
             DataError: The folder holds something else, or weights or tokenizer are not those that
                 were saved.
         """
-        folder = Path(folder)
+        folder = user_path(folder)
         version, name, digest, sha256, model, preprocess = read_config(
             folder / CONFIG_FILE,
             "format", "name", "tokenizer", "weights_sha256", "model_cfg", "preprocess_cfg",

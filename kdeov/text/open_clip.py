@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kdeov.errors import DataError
 from kdeov.text.base import DESCRIPTION, TENSORS, TextTower
 from kdeov.text.tokenizer import OpenClipTokenizer
+from kdeov.weights.folder import user_path
 from kdeov.weights.state_dict import StateDict, half_where_exact, read_state_dict, write_tensors
 from kdeov.weights.towers import Config, build_text_tower, load_strictly, read_config, tower_config
 
@@ -80,7 +81,7 @@ class OpenClipTextEncoder(TextTower):
         """Writes `DESCRIPTION`, `TENSORS` and the tokenizer's files, if it has any, so that `load`
         needs no network.
         """
-        folder = Path(folder)
+        folder = user_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_tensors(folder / TENSORS, half_where_exact(self.state_dict()))
         if self.tokenizer.needs_files:
@@ -101,7 +102,7 @@ class OpenClipTextEncoder(TextTower):
         Raises:
             DataError: The folder holds something else, or the tokenizer gives other tokens now.
         """
-        folder = Path(folder)
+        folder = user_path(folder)
         version, name, model, digest = read_config(
             folder / DESCRIPTION, "format", "name", "model_cfg", "tokenizer"
         )

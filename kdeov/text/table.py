@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from kdeov.errors import ConfigError, DataError
-from kdeov.text.base import DESCRIPTION, TENSORS, TextEncoder
+from kdeov.prompts import normalize_text
+from kdeov.text.base import DESCRIPTION, TENSORS, TextEncoder, text_list
 from kdeov.weights.state_dict import write_tensors
 
 NUM_TEXTS_SHOWN = 3  # in the error for an unknown text
@@ -44,6 +45,7 @@ class PrecomputedTextEncoder(TextEncoder):
             known = self._rows.setdefault(text, row)
             if not torch.equal(embeddings[known], embeddings[row]):
                 raise DataError(f"the text {text!r} has two different embeddings; remove one")
+        self._spellings = {normalize_text(text): text for text in self.texts}
         self.embeddings: Tensor
         self.logit_scale: Tensor
         self.register_buffer("embeddings", embeddings.detach().float())
@@ -60,6 +62,7 @@ class PrecomputedTextEncoder(TextEncoder):
         Raises:
             ConfigError: One of the texts is not in the table.
         """
+        texts = [self._as_listed(text) for text in text_list(texts)]
         unknown = next((text for text in texts if text not in self._rows), None)
         if unknown is not None:
             known = ", ".join(repr(text) for text in self.texts[:NUM_TEXTS_SHOWN]) or "none"
@@ -69,6 +72,10 @@ class PrecomputedTextEncoder(TextEncoder):
                 "teacher.embeddings.texts or choose other templates and class names"
             )
         return self.embeddings[[self._rows[text] for text in texts]]
+
+    def _as_listed(self, text: str) -> str:
+        """The text of the table that reads the same, in other spaces or another Unicode form."""
+        return text if text in self._rows else self._spellings.get(normalize_text(text), text)
 
     def save(self, folder: Path) -> None:
         """Writes `TENSORS` and `DESCRIPTION`."""
