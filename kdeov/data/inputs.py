@@ -117,12 +117,16 @@ def _is_normalized(values: np.ndarray | Tensor) -> bool:
 
 def _require_numbers(values: np.ndarray | Tensor, where: str) -> None:
     numbers = (
-        values.dtype != torch.bool and not values.is_complex()
+        values.dtype != torch.bool
+        and not values.is_complex()
+        and values.layout is torch.strided
+        and not values.is_meta
         if isinstance(values, Tensor)
         else values.dtype.kind in "uif"
     )
     if not numbers:
-        raise ConfigError(f"{where} of dtype {values.dtype}; {ACCEPTED}")
+        layout = f" and layout {values.layout}" if isinstance(values, Tensor) else ""
+        raise ConfigError(f"{where} of dtype {values.dtype}{layout}; {ACCEPTED}")
     if 0 in values.shape:
         raise ConfigError(f"{where} of shape {tuple(values.shape)} hold no pixel; {ACCEPTED}")
 
@@ -134,14 +138,12 @@ def _normalized(values: np.ndarray | Tensor, where: str, batch: bool) -> Tensor:
         values = torch.from_numpy(
             np.ascontiguousarray(values, dtype=np.float64 if double else np.float32)
         )
-    if batch and values.ndim == 3:
-        values = values[None]
-    if values.ndim != 3 + batch or values.shape[-3] != 3:
+    if values.ndim not in ((3, 4) if batch else (3,)) or values.shape[-3] != 3:
         raise ConfigError(
             f"{where} of shape {tuple(values.shape)} and dtype {values.dtype}; give normalized "
             f"floats as {'[B, 3, H, W] or ' if batch else ''}[3, H, W], or pixels as uint8"
         )
-    return values
+    return values[None] if batch and values.ndim == 3 else values
 
 
 def _from_integers(values: np.ndarray | Tensor, where: str) -> Image.Image:

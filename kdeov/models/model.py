@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +59,14 @@ class KDEOVModel(nn.Module):
         backbone_weights: str | Path | None = None,
         image_size: int = 224,
     ):
-        if not isinstance(image_size, int) or image_size < 1:
+        if not isinstance(image_size, Integral) or image_size < 1:
             raise ConfigError(f"image_size is {image_size!r}; give the side in pixels")
         target = usable_device(device)
         text_encoder = FrozenCLIPTextEncoder(clip_model_name)
         student = VisualStudent(
             backbone_type, fusion_type, text_encoder.embed_dim, backbone_weights
         )
-        self._assemble(student, text_encoder, ImageTransform(size=image_size), str(clip_model_name))
+        self._assemble(student, text_encoder, ImageTransform(size=int(image_size)), str(clip_model_name))
         self.to(target)
 
     @classmethod
@@ -188,7 +189,7 @@ class KDEOVModel(nn.Module):
             Indices of the images, best first, and their scores in that order: cosines of the
             index embedding, and for the re-ranked ones of the fused embedding; both [B].
         """
-        if not isinstance(rerank, int) or rerank < 0:
+        if not isinstance(rerank, Integral) or rerank < 0:
             raise ConfigError(f"rerank is {rerank!r}; give a number of hits, or 0")
         pixels, query = self.preprocess(images), self.encode_text(text)
         if len(query) > 1:

@@ -143,7 +143,8 @@ def _names_a_class(template: str) -> bool:
     """Whether a template takes exactly one class name."""
     try:
         fields = [field for _, field, _, _ in string.Formatter().parse(template)]
-    except ValueError:  # a single brace
+        template.format("")
+    except (ValueError, LookupError, AttributeError):  # a single brace, other fields
         return False
     return [field for field in fields if field is not None] == [""]
 

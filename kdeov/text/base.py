@@ -111,12 +111,17 @@ class TextTower(TextEncoder):
         """
         tokens = texts if isinstance(texts, Tensor) else self.tokenize(text_list(texts))
         self._require_tokens(tokens)
-        device = self.logit_scale.device
-        return torch.cat([self.encode_tokens(part.to(device)) for part in tokens.split(batch_size)])
+        parts = tokens.to(self.logit_scale.device).split(batch_size)
+        try:
+            return torch.cat([self.encode_tokens(part) for part in parts])
+        except IndexError as error:
+            raise ConfigError(
+                "a token is outside of the vocabulary; give what `tokenize` returns"
+            ) from error
 
     def _require_tokens(self, tokens: Tensor) -> None:
-        integers = not (tokens.is_floating_point() or tokens.is_complex())
-        if not integers or tokens.ndim != 2 or tokens.shape[1] != self.context_length:
+        fits = tokens.ndim == 2 and tokens.shape[1] == self.context_length
+        if not fits or tokens.dtype not in (torch.int32, torch.int64):
             raise ConfigError(
                 f"tokens of shape {tuple(tokens.shape)} and dtype {tokens.dtype}; give texts, or "
                 f"integers [N, {self.context_length}]"

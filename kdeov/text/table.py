@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -45,7 +46,6 @@ class PrecomputedTextEncoder(TextEncoder):
             known = self._rows.setdefault(text, row)
             if not torch.equal(embeddings[known], embeddings[row]):
                 raise DataError(f"the text {text!r} has two different embeddings; remove one")
-        self._spellings = {normalize_text(text): text for text in self.texts}
         self.embeddings: Tensor
         self.logit_scale: Tensor
         self.register_buffer("embeddings", embeddings.detach().float())
@@ -72,6 +72,10 @@ class PrecomputedTextEncoder(TextEncoder):
                 "teacher.embeddings.texts or choose other templates and class names"
             )
         return self.embeddings[[self._rows[text] for text in texts]]
+
+    @cached_property
+    def _spellings(self) -> dict[str, str]:
+        return {normalize_text(text): text for text in self.texts}
 
     def _as_listed(self, text: str) -> str:
         """The text of the table that reads the same, in other spaces or another Unicode form."""
