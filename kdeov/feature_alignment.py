@@ -109,7 +109,8 @@ class _Targets:
     """
 
     def __init__(self, model: KDEOVModel) -> None:
-        self.model, self._teacher = model, None
+        self.model = model
+        self._teacher: ClipTeacher | None = None
 
     def __call__(self, images: Any) -> Tensor:
         """Images as a batch holds them, to [B, D].
@@ -137,7 +138,7 @@ def _check_arguments(
         raise ConfigError(f"the model is of type {type(model).__name__}; give a KDEOVModel")
     if model.dtype not in (torch.float32, torch.float64):
         raise ConfigError(f"weights of {model.dtype} are too coarse to train; call model.float()")
-    if not isinstance(num_epochs, Integral) or num_epochs < 1:
+    if not isinstance(num_epochs, Integral) or int(num_epochs) < 1:
         raise ConfigError(f"num_epochs is {num_epochs!r}; give 1 or more")
     if weights is not None and not isinstance(weights, Mapping):
         raise ConfigError(f"weights are {weights!r}; give a mapping of loss terms to numbers")
@@ -148,7 +149,7 @@ def _check_arguments(
         raise ConfigError(
             f"the dataloader is of type {type(dataloader).__name__}; give an iterable of {BATCH}"
         )
-    if num_epochs > 1 and isinstance(dataloader, Iterator):
+    if isinstance(dataloader, Iterator) and int(num_epochs) > 1:
         raise ConfigError(
             f"the dataloader is an iterator, used up after one of {num_epochs} epochs; give a list "
             "or a torch DataLoader"

@@ -66,7 +66,9 @@ class KDEOVModel(nn.Module):
         student = VisualStudent(
             backbone_type, fusion_type, text_encoder.embed_dim, backbone_weights
         )
-        self._assemble(student, text_encoder, ImageTransform(size=int(image_size)), str(clip_model_name))
+        self._assemble(
+            student, text_encoder, ImageTransform(size=int(image_size)), str(clip_model_name)
+        )
         self.to(target)
 
     @classmethod

@@ -18,9 +18,9 @@ from kdeov.text.open_clip import (
     require_tokenizer,
 )
 from kdeov.text.tokenizer import OpenClipTokenizer, require_transformers, tokenizer_folder
+from kdeov.weights.folder import user_path
 from kdeov.weights.hub import fetch_weights
 from kdeov.weights.open_clip import CONFIG_FILE, find_source, infer_preprocessing
-from kdeov.weights.folder import user_path
 from kdeov.weights.state_dict import (
     StateDict,
     half_where_exact,

@@ -1,4 +1,4 @@
-"""Images of every mode as a person sees them: the reader that `prepare` and the Python API share."""
+"""Images of every mode as a person sees them: the reader of `prepare` and of the Python API."""
 
 from __future__ import annotations
 
