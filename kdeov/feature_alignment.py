@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from kdeov.data.inputs import is_normalized
 from kdeov.errors import ConfigError, DataError, KdeovError
-from kdeov.models.device import usable_device
 from kdeov.models.model import KDEOVModel
 from kdeov.teachers.clip import ClipTeacher
 from kdeov.training.grad_cache import GradCacheStep
 from kdeov.training.losses import FeatureAlignmentLoss
 from kdeov.training.optim import build_optimizer, build_schedule
+from kdeov.weights.device import usable_device
 
 logger = logging.getLogger(__name__)
 
@@ -140,9 +140,10 @@ def _check_arguments(
         raise ConfigError(f"weights of {model.dtype} are too coarse to train; call model.float()")
     if not isinstance(num_epochs, Integral) or int(num_epochs) < 1:
         raise ConfigError(f"num_epochs is {num_epochs!r}; give 1 or more")
-    if weights is not None and not isinstance(weights, Mapping):
+    if not isinstance(weights, Mapping | None):
         raise ConfigError(f"weights are {weights!r}; give a mapping of loss terms to numbers")
-    for name, value in {"learning_rate": learning_rate, **(weights or {})}.items():
+    fusion_weight = (weights or {}).get("fusion", 0)  # the loss checks the others
+    for name, value in {"learning_rate": learning_rate, "fusion": fusion_weight}.items():
         if not isinstance(value, Real) or not math.isfinite(value) or value < 0:
             raise ConfigError(f"{name} is {value!r}; give a finite number, 0 or more")
     if not isinstance(dataloader, Iterable) or isinstance(dataloader, str | bytes | Mapping):

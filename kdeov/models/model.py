@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from kdeov.data.inputs import Images, to_pixels
 from kdeov.data.transform import ImageTransform
 from kdeov.errors import ConfigError, DataError
-from kdeov.models.device import usable_device
 from kdeov.models.student import VisualStudent
 from kdeov.text.base import TextEncoder
 from kdeov.text.clip import FrozenCLIPTextEncoder
 from kdeov.text.load import load_text_encoder
+from kdeov.weights.device import usable_device
 from kdeov.weights.folder import replacing_files, user_path
 from kdeov.weights.state_dict import write_tensors
 

@@ -18,6 +18,7 @@ from kdeov.text.open_clip import (
     require_tokenizer,
 )
 from kdeov.text.tokenizer import OpenClipTokenizer, require_transformers, tokenizer_folder
+from kdeov.weights.device import usable_device
 from kdeov.weights.folder import user_path
 from kdeov.weights.hub import fetch_weights
 from kdeov.weights.open_clip import CONFIG_FILE, find_source, infer_preprocessing
@@ -118,6 +119,7 @@ class OpenClipTeacher(TowerTeacher):
             DataError: The weights are damaged or another model's.
             StorageError: The weights cannot be downloaded.
         """
+        target = usable_device(device)
         source = find_source(architecture, pretrained)
         image_size(source.config, source.name)
         text_config = source.config["text_cfg"]
@@ -128,7 +130,7 @@ class OpenClipTeacher(TowerTeacher):
         tokenizer = OpenClipTokenizer(text_config, beside, cache_dir)
         state = read_state_dict(path)
         preprocess = infer_preprocessing(source, state)
-        return cls(source.config, preprocess, state, tokenizer, source.name).to(device)
+        return cls(source.config, preprocess, state, tokenizer, source.name).to(target)
 
     def identity(self) -> OpenClipIdentity:
         """Library, weights, architecture, tokenizer and transform."""
@@ -188,4 +190,4 @@ class OpenClipTeacher(TowerTeacher):
             raise DataError(
                 f"{folder / WEIGHTS_FILE}: not the weights of {CONFIG_FILE}; save the teacher again"
             )
-        return teacher.to(device)
+        return teacher.to(usable_device(device))

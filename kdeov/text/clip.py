@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kdeov.errors import DataError
 from kdeov.text.base import DESCRIPTION, TENSORS, TextTower
 from kdeov.weights.clip import import_clip, load_clip_state_dict
+from kdeov.weights.device import usable_device
 from kdeov.weights.state_dict import StateDict, half_where_exact, write_tensors
 
 logger = logging.getLogger(__name__)
@@ -34,8 +35,9 @@ class FrozenCLIPTextEncoder(TextTower):
         self, clip_model_name: str | Path = "ViT-B/32", device: str | torch.device = "cpu"
     ):
         super().__init__()
+        target = usable_device(device)
         self._build(load_clip_state_dict(clip_model_name), clip_model_name)
-        self.to(device)
+        self.to(target)
 
     @classmethod
     def from_state_dict(cls, state: StateDict) -> FrozenCLIPTextEncoder:

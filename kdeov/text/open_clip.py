@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kdeov.errors import DataError
 from kdeov.text.base import DESCRIPTION, TENSORS, TextTower
 from kdeov.text.tokenizer import OpenClipTokenizer
+from kdeov.weights.device import usable_device
 from kdeov.weights.folder import user_path
 from kdeov.weights.state_dict import StateDict, half_where_exact, read_state_dict, write_tensors
 from kdeov.weights.towers import Config, build_text_tower, load_strictly, read_config, tower_config
@@ -110,7 +111,8 @@ class OpenClipTextEncoder(TextTower):
         model = tower_config({**model, "vision_cfg": {}}, name)
         tokenizer = OpenClipTokenizer(model["text_cfg"], folder / TOKENIZER)
         require_tokenizer(tokenizer, digest, folder)
-        return cls(model, read_state_dict(folder / TENSORS), tokenizer, name).to(device)
+        encoder = cls(model, read_state_dict(folder / TENSORS), tokenizer, name)
+        return encoder.to(usable_device(device))
 
 
 def require_format(version: object, path: Path) -> None:

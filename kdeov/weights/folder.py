@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kdeov.errors import ConfigError, StorageError
 
-PARTIAL = ".partial"
+PARTIAL = ".partial-"
+STALE_S = 3600.0  # seconds; a save that is in progress is younger
 
 
 def user_path(path: Any) -> Path:
@@ -34,15 +37,19 @@ def replacing_files(folder: Path) -> Iterator[Path]:
         StorageError: The disk is full or the folder cannot be written.
     """
     created = not folder.exists()
-    partial = folder / PARTIAL
+    # all ranks of a training may save into one folder at once
+    partial = folder / f"{PARTIAL}{uuid.uuid4().hex[:12]}"
     try:
-        shutil.rmtree(partial, ignore_errors=True)  # by a killed process
         partial.mkdir(parents=True)
         yield partial
         for file in sorted(path for path in partial.rglob("*") if path.is_file()):
             target = folder / file.relative_to(partial)
             target.parent.mkdir(exist_ok=True)
             file.replace(target)
+        for left in folder.glob(f"{PARTIAL}*"):  # by a killed process
+            with contextlib.suppress(FileNotFoundError):  # its own process has removed it
+                if time.time() - left.stat().st_mtime > STALE_S:
+                    shutil.rmtree(left, ignore_errors=True)
     except OSError as error:
         raise StorageError(
             f"{folder}: cannot be written ({error.strerror or error}), its files are as before; "

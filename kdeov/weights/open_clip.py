@@ -68,7 +68,7 @@ def find_source(architecture: str, pretrained: str | Path) -> Source:
     """
     open_clip = import_open_clip()
     known = open_clip.list_models()
-    given, architecture = architecture, architecture.replace("/", "-")
+    given, architecture = architecture, str(architecture).replace("/", "-")
     if architecture not in known:
         raise ConfigError(
             f"{given}: no architecture of open_clip{_near(architecture, known)}; "

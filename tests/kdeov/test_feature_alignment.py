@@ -247,7 +247,7 @@ def test_a_batch_of_something_else_is_refused_with_its_place(model, batches, mis
         ({"num_epochs": "3"}, "'3'"), ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"learning_rate": "1e-4"}, "'1e-4'"), ({"learning_rate": -1e-4}, "-0.0001"),
         ({"device": "gpu"}, "'gpu'"), ({"weights": [1]}, "[1]"),
-        ({"weights": {"feature": None}}, "feature is None"), ({"weights": {"feat": 1}}, "'feat'"),
+        ({"weights": {"feature": None}}, "'feature' is None"), ({"weights": {"feat": 1}}, "'feat'"),
         ({"weights": {"fusion": float("inf")}}, "fusion is inf"),
         ({"dataloader": None}, "NoneType"),
         ({"dataloader": {"train": []}}, "dict"), ({"dataloader": "train"}, "str"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -128,11 +130,23 @@ def test_a_full_disk_leaves_no_folder_where_there_was_none(model_of, tmp_path, m
 
 def test_saving_keeps_the_other_files_of_a_folder(saved, model_of):
     (saved / "README.md").write_text("mine")
-    (saved / ".partial").mkdir()  # by a process that was killed
-    (saved / ".partial" / "student.safetensors").write_bytes(b"half")
+    killed, running = saved / ".partial-1", saved / ".partial-2"
+    for folder in (killed, running):
+        folder.mkdir()
+        (folder / "student.safetensors").write_bytes(b"half")
+    os.utime(killed, (0, 0))
     model_of().save(saved)
-    assert {path.name for path in saved.iterdir()} == FILES | {"README.md"}
+    assert {path.name for path in saved.iterdir()} == FILES | {"README.md", running.name}
     assert (saved / "README.md").read_text() == "mine"
+    assert (running / "student.safetensors").read_bytes() == b"half"
+
+
+def test_many_saves_into_one_folder_at_once_leave_one_model(model_of, tmp_path, images):
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: model_of().save(tmp_path / "model"), range(8)))
+    assert {path.name for path in (tmp_path / "model").iterdir()} == FILES
+    loaded = KDEOVModel.load(tmp_path / "model", "cpu")
+    assert torch.equal(loaded.encode_image(images), model_of().encode_image(images))
 
 
 @pytest.mark.parametrize("folder", [None, 3])
