@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from kdeov.errors import ConfigError
+from kdeov.data.inputs import is_normalized
+from kdeov.errors import ConfigError, DataError, KdeovError
 from kdeov.models.model import KDEOVModel
 from kdeov.teachers.clip import ClipTeacher
 from kdeov.training.grad_cache import GradCacheStep
 from kdeov.training.losses import FeatureAlignmentLoss
 from kdeov.training.optim import build_optimizer, build_schedule
+from kdeov.weights.device import usable_device
 
 logger = logging.getLogger(__name__)
+
+MAX_GRAD_NORM = 1.0
+BATCH = "(images, texts) or (images, texts, teacher_embeddings)"
 
 
 def train_feature_alignment(
@@ -31,11 +38,12 @@ def train_feature_alignment(
     """Aligns a student with CLIP's features of the same images and with their captions.
 
     Args:
-        model: Trained in place.
-        dataloader: A sized iterable of `(images, texts)` or `(images, texts, teacher_embeddings)`:
-            images as `KDEOVModel` takes them, a list of strings (or tokens), and [B, D] teacher
+        model: Trained in place, and in evaluation mode afterwards.
+        dataloader: An iterable of `(images, texts)` or `(images, texts, teacher_embeddings)`:
+            images as `KDEOVModel` takes them, a text for each (or tokens), and [B, D] teacher
             embeddings of the images. Without the third, the image tower of `model.clip_model_name`
-            is loaded and run on every batch.
+            is loaded and run on every batch, with its own resize of the images. Without a length,
+            as of iterable data sets, the learning rate changes once an epoch.
         num_epochs: Passes over the dataloader.
         learning_rate: Peak of AdamW's cosine schedule, with 5% warm-up.
         device: Device to train on; the model's, by default.
@@ -43,57 +51,178 @@ def train_feature_alignment(
             feature 1, contrastive 0.1 and fusion 0.1 by default.
 
     Returns:
-        The mean of every loss term, one mapping an epoch.
+        The mean of every loss term over the batches that came, one mapping an epoch.
 
     Raises:
-        ConfigError: The dataloader is empty, or `num_epochs` is 0.
+        ConfigError: An argument that cannot be used, or a dataloader that is empty or can be read
+            only once.
+        DataError: A batch of something else, or pixels, a loss or a gradient that is not finite;
+            the model keeps the finite weights of the batch before.
         KdeovError: The teacher's weights cannot be read or downloaded.
     """
+    _check_arguments(model, dataloader, num_epochs, learning_rate, weights)
     weights = {"feature": 1.0, "contrastive": 0.1, "fusion": 0.1, **(weights or {})}
     fusion_weight = weights.pop("fusion")
     if device is not None:
-        model.to(device)
-    device = model.device
-    loss = FeatureAlignmentLoss(weights).to(device)
-    steps = len(dataloader) * num_epochs  # type: ignore[arg-type]
-    if not steps:
-        raise ConfigError("train_feature_alignment: the dataloader is empty, or num_epochs is 0")
+        model.to(usable_device(device))
+    loss = FeatureAlignmentLoss(weights).to(model.device)
     step = GradCacheStep(model.student, loss, fusion_weight)
-    optimizer = build_optimizer(torch.nn.ModuleList([model.student, loss]), learning_rate, 0.05)
-    schedule = build_schedule(optimizer, steps, warmup=max(1, steps // 20))
-    teacher: ClipTeacher | None = None
+    optimizer = build_optimizer(nn.ModuleList([model.student, loss]), learning_rate, 0.05)
+    length = _length(dataloader)
+    total = num_epochs * (length or 1)
+    schedule = build_schedule(optimizer, total, warmup=max(1, total // 20))
+    targets = _Targets(model)
     history = []
-    for epoch in range(num_epochs):
-        model.train()
-        sums: dict[str, float] = {}
-        for images, texts, *rest in dataloader:
-            if not rest and teacher is None:
-                teacher = ClipTeacher.load(model.clip_model_name, device)
-            pixels = model.preprocess(images)
-            target = rest[0].to(device) if rest else _teacher_embeddings(teacher, pixels)
-            text = model.encode_text(texts)
-            optimizer.zero_grad()
-            terms = step.backward(pixels, target, text)
-            torch.nn.utils.clip_grad_norm_(model.student.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + value.item()
-        history.append({name: value / len(dataloader) for name, value in sums.items()})  # type: ignore[arg-type]
-        logger.info("epoch %d: %s", epoch, _line(history[-1]))
-    model.eval()
+    try:
+        for epoch in range(num_epochs):
+            model.train()
+            sums: dict[str, float] = {}
+            batches = 0
+            for batches, batch in enumerate(dataloader, 1):
+                where = f"epoch {epoch}, batch {batches - 1}"
+                inputs = _inputs(model, targets, batch, where)
+                optimizer.zero_grad()
+                for name, value in _backward(step, inputs, where).items():
+                    sums[name] = sums.get(name, 0.0) + value
+                optimizer.step()
+                if length is not None:
+                    schedule.step()
+            if not batches:
+                raise ConfigError(
+                    f"the dataloader gave no batch in epoch {epoch}; give one that can be read "
+                    "once an epoch, such as a list or a torch DataLoader"
+                )
+            if length is None:
+                schedule.step()
+            history.append({name: value / batches for name, value in sums.items()})
+            logger.info("epoch %d: %s", epoch, _line(history[-1]))
+    finally:
+        model.eval()
     return history
 
 
-def _teacher_embeddings(teacher: ClipTeacher | None, pixels: Tensor) -> Tensor:
-    """The teacher's embeddings of pixels that are normalised for the student; both use CLIP's
-    statistics.
+class _Targets:
+    """The teacher's embeddings of a batch. The teacher is loaded when a batch has none.
+
+    Args:
+        model: The student in training.
     """
-    assert teacher is not None
-    size = teacher.transform.size
-    if pixels.shape[-2:] != (size, size):
-        pixels = F.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
-    return teacher.encode_image(pixels)
+
+    def __init__(self, model: KDEOVModel) -> None:
+        self.model = model
+        self._teacher: ClipTeacher | None = None
+
+    def __call__(self, images: Any) -> Tensor:
+        """Images as a batch holds them, to [B, D].
+
+        Raises:
+            DataError: Pixels that were normalized at another size than the teacher's.
+        """
+        if self._teacher is None:
+            self._teacher = ClipTeacher.load(self.model.clip_model_name, self.model.device)
+        size = self._teacher.transform.size
+        pixels = self._teacher.preprocess(images)
+        if is_normalized(images) and pixels.shape[-2:] != (size, size):
+            raise DataError(
+                f"normalized pixels of {pixels.shape[-2]} x {pixels.shape[-1]}, and the teacher "
+                f"reads {size} x {size}; give PIL images, uint8 pixels or the teacher's embeddings"
+            )
+        return self._teacher.encode_image(pixels.to(self.model.device, torch.float32))
+
+
+def _check_arguments(
+    model: Any, dataloader: Any, num_epochs: Any, learning_rate: Any, weights: Any
+) -> None:
+    """Checks what is known before the first batch."""
+    if not isinstance(getattr(model, "_orig_mod", model), KDEOVModel):  # it may be compiled
+        raise ConfigError(f"the model is of type {type(model).__name__}; give a KDEOVModel")
+    if model.dtype not in (torch.float32, torch.float64):
+        raise ConfigError(f"weights of {model.dtype} are too coarse to train; call model.float()")
+    if not isinstance(num_epochs, Integral) or int(num_epochs) < 1:
+        raise ConfigError(f"num_epochs is {num_epochs!r}; give 1 or more")
+    if not isinstance(weights, Mapping | None):
+        raise ConfigError(f"weights are {weights!r}; give a mapping of loss terms to numbers")
+    fusion_weight = (weights or {}).get("fusion", 0)  # the loss checks the others
+    for name, value in {"learning_rate": learning_rate, "fusion": fusion_weight}.items():
+        if not isinstance(value, Real) or not math.isfinite(value) or value < 0:
+            raise ConfigError(f"{name} is {value!r}; give a finite number, 0 or more")
+    if not isinstance(dataloader, Iterable) or isinstance(dataloader, str | bytes | Mapping):
+        raise ConfigError(
+            f"the dataloader is of type {type(dataloader).__name__}; give an iterable of {BATCH}"
+        )
+    if isinstance(dataloader, Iterator) and int(num_epochs) > 1:
+        raise ConfigError(
+            f"the dataloader is an iterator, used up after one of {num_epochs} epochs; give a list "
+            "or a torch DataLoader"
+        )
+    if _length(dataloader) == 0:
+        raise ConfigError("the dataloader is empty; give batches")
+
+
+def _length(dataloader: Any) -> int | None:
+    """Number of batches, or None where the dataloader has none."""
+    try:
+        return len(dataloader)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def _inputs(
+    model: KDEOVModel, targets: _Targets, batch: Any, where: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels [B, 3, H, W], the teacher's embeddings [B, D] and those of texts [B, D]."""
+    if not isinstance(batch, list | tuple) or len(batch) not in (2, 3):
+        kind = type(batch).__name__
+        size = f" of {len(batch)}" if isinstance(batch, list | tuple) else ""
+        raise DataError(f"{where}: a {kind}{size}; give {BATCH}")
+    images, texts, *rest = batch
+    try:
+        pixels, text = model.preprocess(images), model.encode_text(texts)
+    except KdeovError as error:
+        raise DataError(f"{where}: {error}") from error
+    target = rest[0] if rest else targets(images)
+    if isinstance(target, np.ndarray) and target.dtype.kind == "f":
+        target = torch.from_numpy(target)
+    if not isinstance(target, Tensor) or target.ndim != 2:
+        raise DataError(f"{where}: teacher embeddings are no tensor [B, D]; give one")
+    target = target.to(pixels)
+    if not len(pixels) == len(text) == len(target):
+        raise DataError(
+            f"{where}: {len(pixels)} images, {len(text)} texts and {len(target)} teacher "
+            "embeddings; give one of each"
+        )
+    for name, value in (("pixel", pixels), ("teacher embedding", target)):
+        if not value.isfinite().all():
+            raise DataError(f"{where}: a {name} is not finite; leave this image out")
+    return pixels, target, text
+
+
+def _backward(
+    step: GradCacheStep, inputs: tuple[Tensor, Tensor, Tensor], where: str
+) -> dict[str, float]:
+    """Gradients of a batch, clipped, and the loss terms. After an error the student is as it was
+    before.
+    """
+    buffers = list(step.student.buffers())  # a forward pass moves the statistics of batch norm
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        terms = {name: value.item() for name, value in step.backward(*inputs).items()}
+        norm = nn.utils.clip_grad_norm_(step.student.parameters(), MAX_GRAD_NORM).item()
+        if not math.isfinite(terms["total"]) or not math.isfinite(norm):
+            raise DataError(
+                f"{where}: the loss is {terms['total']} and the length of its gradient {norm}; "
+                "lower the learning_rate, or check these images"
+            )
+    except Exception as error:
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+        if isinstance(error, ValueError) and len(inputs[0]) == 1:
+            raise DataError(
+                f"{where}: a batch of one image gives batch norm one value a channel; set "
+                "drop_last=True in the DataLoader, or a larger image_size"
+            ) from error
+        raise
+    return terms
 
 
 def _line(terms: dict[str, float]) -> str:

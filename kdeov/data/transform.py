@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from kdeov.data.images import to_rgb
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -54,10 +56,15 @@ class ImageTransform:
         return (pixels.float() - mean) / std
 
     def pixels(self, image: Image.Image) -> Tensor:
-        """The centred square of an image as uint8 [3, size, size]."""
+        """The centred square of an image as uint8 [3, size, size]; any mode (see `to_rgb`).
+
+        Raises:
+            DataError: The pixels are 32-bit numbers.
+        """
+        image = to_rgb(image)
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
-        square = image.convert("RGB").resize(
+        square = image.resize(
             (self.size, self.size), self.resampling, box=(left, top, left + side, top + side)
         )
         return to_tensor(square)

@@ -13,6 +13,7 @@ from kdeov.errors import ConfigError
 from kdeov.models.timm_trunk import PREFIX, TimmTrunk
 from kdeov.models.trunk import Trunk
 from kdeov.models.yolo import YOLOS, YoloTrunk
+from kdeov.weights.folder import user_path
 
 
 class LightweightVisualBackbone(nn.Module):
@@ -56,7 +57,7 @@ class LightweightVisualBackbone(nn.Module):
         self.register_buffer("pixel_shift", torch.zeros(3, 1, 1))
         self.register_load_state_dict_post_hook(_fix_folded)
         if weights is not None:
-            self.trunk.load(Path(weights))
+            self.trunk.load(user_path(weights))
             self._convert_pixels()
             self.folded.fill_(_is_folded(self.trunk))
             _fix_folded(self)
@@ -114,9 +115,9 @@ def pad_to_stride(images: Tensor, stride: int) -> Tensor:
 
 
 def _build_trunk(name: str) -> Trunk:
-    if name.startswith(PREFIX):
+    if isinstance(name, str) and name.startswith(PREFIX):
         return TimmTrunk(name)
-    if name in YOLOS:
+    if isinstance(name, str) and name in YOLOS:
         return YoloTrunk(name)
     raise ConfigError(
         f"backbone {name!r} is unknown; choose one of {', '.join(YOLOS)}, or {PREFIX} and a name "

@@ -49,6 +49,11 @@ class CrossModalFusionModule(nn.Module):
             raise ConfigError(
                 f"fusion {fusion_type!r} is unknown; choose one of {', '.join(FUSIONS)}"
             )
+        if fusion_type == "cross_attention" and embed_dim % heads:
+            raise ConfigError(
+                f"cross_attention has {heads} heads, and {embed_dim} dimensions are no multiple of "
+                "that; choose film"
+            )
         self.fusion_type = fusion_type
         self.norm = nn.LayerNorm(embed_dim)
         if fusion_type == "film":

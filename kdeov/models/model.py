@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.transforms.functional import center_crop
 
+from kdeov.data.inputs import Images, to_pixels
 from kdeov.data.transform import ImageTransform
 from kdeov.errors import ConfigError, DataError
-from kdeov.models.fusion import fusion_scores
 from kdeov.models.student import VisualStudent
 from kdeov.text.base import TextEncoder
 from kdeov.text.clip import FrozenCLIPTextEncoder
 from kdeov.text.load import load_text_encoder
+from kdeov.weights.device import usable_device
+from kdeov.weights.folder import replacing_files, user_path
 from kdeov.weights.state_dict import write_tensors
 
-Images = Tensor | Image.Image | Sequence[Image.Image]
 FORMAT = 2
 
 
 class KDEOVModel(nn.Module):
     """A distilled open-vocabulary model.
 
-    Images may be given as PIL images, as uint8 tensors [B, 3, H, W] (both are resized and
-    normalised) or as float tensors that are normalised already, of any size. A single image may
-    come without the batch dimension.
+    Images may be given as PIL images of any mode, as uint8 arrays [H, W, 3] or tensors [3, H, W]
+    (all are resized and normalized) or as floats that are normalized already, of any size
+    (see `kdeov.data.inputs.to_pixels`): one, several in a list, or a batch in one array. Texts are
+    strings or tokens [N, context]. What is neither is a `KdeovError`.
 
     Args:
         clip_model_name: The CLIP whose text tower is used: a name of `clip.available_models()` or a
@@ -58,12 +59,17 @@ class KDEOVModel(nn.Module):
         backbone_weights: str | Path | None = None,
         image_size: int = 224,
     ):
+        if not isinstance(image_size, Integral) or image_size < 1:
+            raise ConfigError(f"image_size is {image_size!r}; give the side in pixels")
+        target = usable_device(device)
         text_encoder = FrozenCLIPTextEncoder(clip_model_name)
         student = VisualStudent(
             backbone_type, fusion_type, text_encoder.embed_dim, backbone_weights
         )
-        self._assemble(student, text_encoder, ImageTransform(size=image_size), str(clip_model_name))
-        self.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._assemble(
+            student, text_encoder, ImageTransform(size=int(image_size)), str(clip_model_name)
+        )
+        self.to(target)
 
     @classmethod
     def from_parts(
@@ -107,31 +113,18 @@ class KDEOVModel(nn.Module):
         return next(self.student.parameters()).device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the student, in which all embeddings are."""
+        return next(self.student.parameters()).dtype
+
+    @property
     def embed_dim(self) -> int:
         """Width of the joint embedding space, D."""
         return self.student.embed_dim
 
     def preprocess(self, images: Images) -> Tensor:
-        """Images to normalised pixels [B, 3, H, W] on the model's device.
-
-        Raises:
-            ConfigError: A tensor of another shape.
-        """
-        if isinstance(images, Image.Image):
-            images = [images]
-        if not isinstance(images, Tensor):
-            return torch.stack([self.transform(image) for image in images]).to(self.device)
-        images = (images[None] if images.ndim == 3 else images).to(self.device)
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ConfigError(
-                f"images of shape {tuple(images.shape)}; give [B, 3, H, W] or [3, H, W]"
-            )
-        if images.dtype == torch.uint8:
-            side = (self.transform.size, self.transform.size)
-            square = center_crop(images, [min(images.shape[-2:])] * 2)
-            images = F.interpolate(square.float(), side, mode="bicubic", antialias=True)
-            return self.transform.normalize(images.clamp(0, 255))
-        return images
+        """Images to normalized pixels [B, 3, H, W] of the student's dtype, on its device."""
+        return to_pixels(images, self.transform).to(self.device, self.dtype)
 
     def encode_image(self, images: Images, normalize: bool = True) -> Tensor:
         """Index embeddings [B, D], unit length if `normalize`; they depend on the images alone."""
@@ -140,7 +133,9 @@ class KDEOVModel(nn.Module):
 
     def encode_text(self, texts: Sequence[str] | Tensor, normalize: bool = True) -> Tensor:
         """Text embeddings [N, D] of the frozen CLIP, of unit length if `normalize`."""
-        embedding = self.text_encoder([texts] if isinstance(texts, str) else texts)
+        embedding = self.text_encoder(texts).to(self.device, self.dtype)
+        if not len(embedding):
+            raise ConfigError("no text was given; give at least one")
         return F.normalize(embedding, dim=-1) if normalize else embedding
 
     def dense_features(self, images: Images) -> Tensor:
@@ -155,27 +150,28 @@ class KDEOVModel(nn.Module):
         images. Texts may be given as embeddings, float [T, D], such as classifier weights.
         """
         pixels = self.preprocess(images)
-        dense = F.normalize(self.student.dense(pixels), dim=1)
-        if isinstance(texts, Tensor) and texts.is_floating_point():
-            embeddings = F.normalize(texts.to(dense), dim=-1)
-        else:
-            embeddings = self.encode_text(texts)
-        maps = torch.einsum("bdhw,td->bthw", dense, embeddings)
-        # cuts off the padding at the right and lower edges
-        stride = self.student.backbone.strides[0]
-        full = F.interpolate(maps, scale_factor=stride, mode="bilinear", align_corners=False)
-        return full[..., : pixels.shape[-2], : pixels.shape[-1]]
+        if not (isinstance(texts, Tensor) and texts.is_floating_point()):
+            return self.student.heatmap(pixels, self.encode_text(texts))
+        if texts.shape[1:] != (self.embed_dim,):
+            raise ConfigError(
+                f"embeddings of texts of shape {tuple(texts.shape)}; give [T, {self.embed_dim}]"
+            )
+        return self.student.heatmap(pixels, F.normalize(texts.to(pixels), dim=-1))
 
     @torch.no_grad()
     def zero_shot_classify(
         self,
         images: Images,
-        class_names: Sequence[str],
-        templates: Sequence[str] = ("a photo of a {}.",),
+        class_names: Sequence[str] | Mapping[Any, str],
+        templates: Sequence[str] | str = ("a photo of a {}.",),
     ) -> Tensor:
-        """Logits [B, K]: CLIP's scale times the cosine with each class's averaged prompts."""
+        """Logits [B, K]: CLIP's scale times the cosine with each class's averaged prompts.
+
+        Names may be the values of a mapping, and templates the name of a set of `kdeov.prompts`.
+        """
         classes = self.text_encoder.class_embeddings(class_names, templates)
-        return self.text_encoder.logit_scale.exp() * self.encode_image(images) @ classes.T
+        image = self.encode_image(images)
+        return self.text_encoder.logit_scale.exp().to(image) * image @ classes.to(image).T
 
     @torch.no_grad()
     def compute_similarity(self, images: Images, texts: Sequence[str]) -> Tensor:
@@ -195,12 +191,15 @@ class KDEOVModel(nn.Module):
             Indices of the images, best first, and their scores in that order: cosines of the
             index embedding, and for the re-ranked ones of the fused embedding; both [B].
         """
-        pixels, query = self.preprocess(images), self.encode_text([text])
+        if not isinstance(rerank, Integral) or rerank < 0:
+            raise ConfigError(f"rerank is {rerank!r}; give a number of hits, or 0")
+        pixels, query = self.preprocess(images), self.encode_text(text)
+        if len(query) > 1:
+            raise ConfigError(f"{len(query)} texts; rank takes one query, call it for each")
         scores, order = (self.encode_image(pixels) @ query[0]).sort(descending=True, stable=True)
         if rerank:
             top = order[:rerank]
-            dense = self.student.with_dense(pixels[top]).dense
-            fused = fusion_scores(self.student.fusion, dense, query.expand(len(top), 1, -1))[:, 0]
+            fused = self.student.fused_scores(pixels[top], query)
             fused, inner = fused.sort(descending=True, stable=True)
             order = torch.cat([top[inner], order[rerank:]])
             scores = torch.cat([fused, scores[rerank:]])
@@ -214,14 +213,16 @@ class KDEOVModel(nn.Module):
             images conditioned on their texts; `logits` [B, B], scaled cosines of all images with
             all texts.
         """
-        output = self.student.with_dense(self.preprocess(images))
-        text = self.encode_text(texts)
+        text, pixels = self.encode_text(texts), self.preprocess(images)
+        if len(text) != len(pixels):
+            raise ConfigError(f"{len(pixels)} images and {len(text)} texts; give one text each")
+        output = self.student.with_dense(pixels)
         image = F.normalize(output.embedding, dim=-1)
         return {
             "image_embeds": image,
             "text_embeds": text,
             "fused_embeds": F.normalize(self.student.fusion(output.dense, text).embedding, dim=-1),
-            "logits": self.text_encoder.logit_scale.exp() * image @ text.T,
+            "logits": self.text_encoder.logit_scale.exp().to(image) * image @ text.T,
         }
 
     def config(self) -> dict[str, Any]:
@@ -236,12 +237,16 @@ class KDEOVModel(nn.Module):
         }
 
     def save(self, folder: str | Path) -> None:
-        """Writes `config.json`, `student.safetensors` and the text encoder."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(folder / "student.safetensors", self.student.state_dict())
-        self.text_encoder.save(folder)
-        (folder / "config.json").write_text(json.dumps(self.config(), indent=2) + "\n")
+        """Writes `config.json`, `student.safetensors` and the text encoder. A model that is in the
+        folder already is replaced once the new one is written completely.
+
+        Raises:
+            StorageError: The disk is full or the folder cannot be written; it is as before.
+        """
+        with replacing_files(user_path(folder)) as partial:
+            write_tensors(partial / "student.safetensors", self.student.state_dict())
+            self.text_encoder.save(partial)
+            (partial / "config.json").write_text(json.dumps(self.config(), indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device | None = None) -> KDEOVModel:
@@ -250,7 +255,7 @@ class KDEOVModel(nn.Module):
         Raises:
             DataError: The folder is not a saved model.
         """
-        folder = Path(folder)
+        folder, target = user_path(folder), usable_device(device)
         try:
             config = json.loads((folder / "config.json").read_text())
             student_state = load_file(folder / "student.safetensors")
@@ -259,7 +264,8 @@ class KDEOVModel(nn.Module):
                 raise ValueError("config.json holds no mapping")
         except (OSError, ValueError, LookupError, SafetensorError) as error:
             raise DataError(
-                f"{folder}: not a saved KDEOVModel ({error}); run `dvc repro distill`"
+                f"{folder}: not a saved KDEOVModel ({error}); save it again, or run `dvc repro "
+                "distill` where the pipeline made it"
             ) from error
         if config.get("format") != FORMAT:
             raise DataError(
@@ -280,4 +286,4 @@ class KDEOVModel(nn.Module):
             raise DataError(
                 f"{folder}: config and weights do not fit ({str(error).splitlines()[0]})"
             ) from error
-        return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+        return model.to(target).eval()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdeov.models.backbone import LightweightVisualBackbone
-from kdeov.models.fusion import CrossModalFusionModule
+from kdeov.models.fusion import CrossModalFusionModule, fusion_scores
 from kdeov.models.projection import ProjectionNetwork
 
 
@@ -63,3 +65,21 @@ class VisualStudent(nn.Module):
         """
         features = self.backbone(images)
         return StudentOutput(*self.projection.with_dense(features))
+
+    def heatmap(self, images: Tensor, embeddings: Tensor) -> Tensor:
+        """Cosines [B, T, H, W] of every location of normalised pixels [B, 3, H, W] with unit
+        embeddings [T, D].
+        """
+        maps = torch.einsum("bdhw,td->bthw", F.normalize(self.dense(images), dim=1), embeddings)
+        full = F.interpolate(
+            maps, scale_factor=self.backbone.strides[0], mode="bilinear", align_corners=False
+        )
+        # cuts off the padding at the right and lower edges
+        return full[..., : images.shape[-2], : images.shape[-1]]
+
+    def fused_scores(self, images: Tensor, query: Tensor) -> Tensor:
+        """Cosines [B] of normalised pixels [B, 3, H, W], conditioned on a unit text embedding
+        [1, D], with that text.
+        """
+        dense = self.with_dense(images).dense
+        return fusion_scores(self.fusion, dense, query.expand(len(images), 1, -1))[:, 0]

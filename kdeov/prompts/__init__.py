@@ -1,13 +1,16 @@
-"""Prompt templates for zero-shot classification."""
+"""Prompts of zero-shot classification: templates, and the names of classes that they take."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+import string
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from kdeov.errors import ConfigError
 
@@ -57,6 +60,96 @@ def templates(name: str) -> tuple[str, ...]:
     return known[name]
 
 
+def as_templates(given: Any) -> tuple[str, ...]:
+    """Prompt templates as callers give them.
+
+    Args:
+        given: The name of a set, one template, or several; each template has one `{}`.
+
+    Raises:
+        ConfigError: An unknown set, no template, or a template without exactly one `{}`.
+    """
+    if isinstance(given, str):
+        listed: tuple[Any, ...] = (given,) if "{" in given else templates(given)
+    elif isinstance(given, Iterable) and not isinstance(given, bytes | Mapping | Set):
+        listed = tuple(given)
+    else:
+        raise ConfigError(
+            f"templates are {_kind(given)}; give the name of a set, or a list of templates"
+        )
+    if not listed:
+        raise ConfigError("there is no template; give at least one, such as 'a photo of a {}.'")
+    for template in listed:
+        if not isinstance(template, str) or not _names_a_class(template):
+            raise ConfigError(
+                f"template {template!r} does not have one {{}} for the class name; give templates "
+                "such as 'a photo of a {}.'"
+            )
+    return listed
+
+
+def class_prompts(class_names: Any) -> list[str]:
+    """Class names as callers give them, each as `normalize_class_name` spells it.
+
+    Args:
+        class_names: Names in the order of their classes, or a mapping whose values are the names.
+            A mapping of all numbers from 0 on is put in the order of the numbers.
+
+    Raises:
+        ConfigError: No names, one string, a set, which has no order, or a name that is none.
+    """
+    if isinstance(class_names, Mapping):
+        numbered = set(class_names) == set(range(len(class_names)))
+        class_names = [class_names[key] for key in (sorted if numbered else list)(class_names)]
+    # a string is a sequence of letters, never meant as such
+    if not isinstance(class_names, Iterable) or isinstance(class_names, str | bytes | Set):
+        raise ConfigError(f"class names are {_kind(class_names)}; give a list of names")
+    names = [normalize_class_name(name, number) for number, name in enumerate(class_names)]
+    if not names:
+        raise ConfigError("there is no class name; give at least one")
+    return names
+
+
+def normalize_class_name(name: Any, number: int | None = None) -> str:
+    """A class name in its one spelling: NFC, with single spaces between words and none around.
+
+    Args:
+        name: The name.
+        number: Number of the class, for errors.
+
+    Raises:
+        ConfigError: The name is no text, or has no visible character.
+    """
+    where = "a class name" if number is None else f"class name {number}"
+    if not isinstance(name, str):
+        raise ConfigError(f"{where} is {_kind(name)}; give a text")
+    # Z and C: separators, control and format characters, such as zero-width spaces
+    if all(unicodedata.category(letter)[0] in "ZC" for letter in name):
+        raise ConfigError(f"{where} is {name!r}, which names nothing; give a name or leave it out")
+    return normalize_text(name)
+
+
+def normalize_text(text: str) -> str:
+    """A text in NFC, with single spaces between words and none around."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
 def templates_digest(prompts: Sequence[str]) -> str:
     """Eight hexadecimal digits of a list of templates, for evaluation protocols."""
     return hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:8]
+
+
+def _names_a_class(template: str) -> bool:
+    """Whether a template takes exactly one class name."""
+    try:
+        fields = [field for _, field, _, _ in string.Formatter().parse(template)]
+        template.format("")
+    except (ValueError, LookupError, AttributeError):  # a single brace, other fields
+        return False
+    return [field for field in fields if field is not None] == [""]
+
+
+def _kind(value: Any) -> str:
+    """A value for an error, or its type where the value may be long."""
+    short = value is None or isinstance(value, str | bytes | int | float)
+    return repr(value) if short else f"of type {type(value).__name__}"

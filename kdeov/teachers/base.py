@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
+from kdeov.data.inputs import Images, to_pixels
 from kdeov.data.transform import ImageTransform
 from kdeov.text.base import TextTower
 
@@ -81,6 +81,6 @@ class TowerTeacher(nn.Module, ABC):
         """N texts to embeddings [N, D], not normalized."""
         return self.text(texts)
 
-    def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
+    def preprocess(self, images: Images) -> Tensor:
         """B images to normalized pixels [B, 3, size, size]."""
-        return torch.stack([self.transform(image) for image in images])
+        return to_pixels(images, self.transform)

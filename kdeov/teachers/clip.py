@@ -13,6 +13,7 @@ from kdeov.errors import DataError
 from kdeov.teachers.base import TeacherIdentity, TowerTeacher
 from kdeov.text.clip import FrozenCLIPTextEncoder
 from kdeov.weights.clip import import_clip, load_clip_state_dict
+from kdeov.weights.device import usable_device
 from kdeov.weights.state_dict import StateDict, state_dict_sha256
 
 
@@ -50,8 +51,9 @@ class ClipTeacher(TowerTeacher):
         cls, name_or_path: str | Path, device: str | torch.device = "cpu", name: str | None = None
     ) -> ClipTeacher:
         """Loads a teacher by CLIP name or from a weight file (see `load_clip_state_dict`)."""
+        target = usable_device(device)
         teacher = cls(load_clip_state_dict(name_or_path), name or Path(str(name_or_path)).name)
-        return teacher.to(device)
+        return teacher.to(target)
 
     def identity(self) -> TeacherIdentity:
         """Library, weights, tokenizer and transform."""

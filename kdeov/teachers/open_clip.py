@@ -18,6 +18,8 @@ from kdeov.text.open_clip import (
     require_tokenizer,
 )
 from kdeov.text.tokenizer import OpenClipTokenizer, require_transformers, tokenizer_folder
+from kdeov.weights.device import usable_device
+from kdeov.weights.folder import user_path
 from kdeov.weights.hub import fetch_weights
 from kdeov.weights.open_clip import CONFIG_FILE, find_source, infer_preprocessing
 from kdeov.weights.state_dict import (
@@ -117,6 +119,7 @@ class OpenClipTeacher(TowerTeacher):
             DataError: The weights are damaged or another model's.
             StorageError: The weights cannot be downloaded.
         """
+        target = usable_device(device)
         source = find_source(architecture, pretrained)
         image_size(source.config, source.name)
         text_config = source.config["text_cfg"]
@@ -127,7 +130,7 @@ class OpenClipTeacher(TowerTeacher):
         tokenizer = OpenClipTokenizer(text_config, beside, cache_dir)
         state = read_state_dict(path)
         preprocess = infer_preprocessing(source, state)
-        return cls(source.config, preprocess, state, tokenizer, source.name).to(device)
+        return cls(source.config, preprocess, state, tokenizer, source.name).to(target)
 
     def identity(self) -> OpenClipIdentity:
         """Library, weights, architecture, tokenizer and transform."""
@@ -152,7 +155,7 @@ class OpenClipTeacher(TowerTeacher):
 
         The form is open_clip's own: `open_clip.create_model("local-dir:FOLDER")` reads the folder.
         """
-        folder = Path(folder)
+        folder = user_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_tensors(folder / WEIGHTS_FILE, half_where_exact(self._tensors()))
         self.text.tokenizer.save(folder)
@@ -174,7 +177,7 @@ class OpenClipTeacher(TowerTeacher):
             DataError: The folder holds something else, or weights or tokenizer are not those that
                 were saved.
         """
-        folder = Path(folder)
+        folder = user_path(folder)
         version, name, digest, sha256, model, preprocess = read_config(
             folder / CONFIG_FILE,
             "format", "name", "tokenizer", "weights_sha256", "model_cfg", "preprocess_cfg",
@@ -187,4 +190,4 @@ class OpenClipTeacher(TowerTeacher):
             raise DataError(
                 f"{folder / WEIGHTS_FILE}: not the weights of {CONFIG_FILE}; save the teacher again"
             )
-        return teacher.to(device)
+        return teacher.to(usable_device(device))

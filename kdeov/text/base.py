@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdeov.errors import ConfigError
+from kdeov.prompts import as_templates, class_prompts
 
 TENSORS = "text_encoder.safetensors"
 DESCRIPTION = "text_encoder.json"
@@ -36,25 +37,29 @@ class TextEncoder(nn.Module, ABC):
         return super().train(False)
 
     @torch.no_grad()
-    def class_embeddings(self, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    def class_embeddings(
+        self,
+        class_names: Sequence[str] | Mapping[Any, str],
+        templates: Sequence[str] | str,
+    ) -> Tensor:
         """Zero-shot classifier weights by prompt ensembling (CLIP, section 3.1.4).
 
         Args:
-            class_names: K names.
-            templates: T prompts with one `{}` each.
+            class_names: K names, or a mapping whose values are names (see
+                `kdeov.prompts.class_prompts`).
+            templates: T prompts with one `{}` each, or the name of a set of `kdeov.prompts`.
 
         Returns:
             [K, D] unit embeddings: per class, the mean of its unit prompt embeddings, normalized
             again.
 
         Raises:
-            ConfigError: The names are one string.
+            ConfigError: Names or templates that name nothing.
         """
-        if isinstance(class_names, str):  # a string is a sequence of letters, never meant as such
-            raise ConfigError(f"class names are {class_names!r}; give a list of names")
-        prompts = [template.format(name) for name in class_names for template in templates]
+        names, templates = class_prompts(class_names), as_templates(templates)
+        prompts = [template.format(name) for name in names for template in templates]
         embeddings = F.normalize(self(prompts), dim=-1)
-        embeddings = embeddings.view(len(class_names), len(templates), -1)
+        embeddings = embeddings.view(len(names), len(templates), -1)
         return F.normalize(embeddings.mean(dim=1), dim=-1)
 
     @abstractmethod
@@ -69,6 +74,11 @@ class TextEncoder(nn.Module, ABC):
 
 class TextTower(TextEncoder):
     """A text encoder that embeds any text, from its tokens."""
+
+    @property
+    @abstractmethod
+    def context_length(self) -> int:
+        """Tokens of the longest text that is not cut."""
 
     @property
     def architecture(self) -> dict[str, Any] | None:
@@ -95,7 +105,44 @@ class TextTower(TextEncoder):
 
         Returns:
             [N, D], not normalized, as the library's `encode_text` returns.
+
+        Raises:
+            ConfigError: Neither texts nor tokens.
         """
-        tokens = texts if isinstance(texts, Tensor) else self.tokenize(texts)
-        device = self.logit_scale.device
-        return torch.cat([self.encode_tokens(part.to(device)) for part in tokens.split(batch_size)])
+        tokens = texts if isinstance(texts, Tensor) else self.tokenize(text_list(texts))
+        self._require_tokens(tokens)
+        parts = tokens.to(self.logit_scale.device).split(batch_size)
+        try:
+            return torch.cat([self.encode_tokens(part) for part in parts])
+        except IndexError as error:
+            raise ConfigError(
+                "a token is outside of the vocabulary; give what `tokenize` returns"
+            ) from error
+
+    def _require_tokens(self, tokens: Tensor) -> None:
+        fits = tokens.ndim == 2 and tokens.shape[1] == self.context_length
+        if not fits or tokens.dtype not in (torch.int32, torch.int64):
+            raise ConfigError(
+                f"tokens of shape {tuple(tokens.shape)} and dtype {tokens.dtype}; give texts, or "
+                f"integers [N, {self.context_length}]"
+            )
+
+
+def text_list(texts: Any) -> list[str]:
+    """Texts as callers give them: one, or an iterable in order.
+
+    Raises:
+        ConfigError: Something that is no text.
+    """
+    if isinstance(texts, str):
+        return [texts]
+    if not isinstance(texts, Iterable) or isinstance(texts, bytes | Mapping | Set | Tensor):
+        raise ConfigError(f"texts are of type {type(texts).__name__}; give a list of texts")
+    listed = list(texts)
+    for number, text in enumerate(listed):
+        if not isinstance(text, str):
+            several = " (one text for each image)" if isinstance(text, list | tuple) else ""
+            raise ConfigError(
+                f"text {number} is of type {type(text).__name__}; give a list of texts{several}"
+            )
+    return listed

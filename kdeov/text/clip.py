@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kdeov.errors import DataError
 from kdeov.text.base import DESCRIPTION, TENSORS, TextTower
 from kdeov.weights.clip import import_clip, load_clip_state_dict
+from kdeov.weights.device import usable_device
 from kdeov.weights.state_dict import StateDict, half_where_exact, write_tensors
 
 logger = logging.getLogger(__name__)
@@ -34,8 +35,9 @@ class FrozenCLIPTextEncoder(TextTower):
         self, clip_model_name: str | Path = "ViT-B/32", device: str | torch.device = "cpu"
     ):
         super().__init__()
+        target = usable_device(device)
         self._build(load_clip_state_dict(clip_model_name), clip_model_name)
-        self.to(device)
+        self.to(target)
 
     @classmethod
     def from_state_dict(cls, state: StateDict) -> FrozenCLIPTextEncoder:
@@ -49,15 +51,18 @@ class FrozenCLIPTextEncoder(TextTower):
 
     def _build(self, state: StateDict, name: object = "weights") -> None:
         clip = import_clip()
-        self.context_length, width = state["positional_embedding"].shape
+        context_length, width = state["positional_embedding"].shape
         layers = len(
             {key.split(".")[2] for key in state if key.startswith("transformer.resblocks.")}
         )
-        mask = torch.full((self.context_length, self.context_length), float("-inf")).triu_(1)
+        mask = torch.full((context_length, context_length), float("-inf")).triu_(1)
         self.transformer = clip.model.Transformer(width, layers, width // 64, attn_mask=mask)
+        for block in self.transformer.resblocks:
+            # clip's own norm always computes in single precision, with which no other model works
+            block.ln_1, block.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.token_embedding = nn.Embedding(*state["token_embedding.weight"].shape)
-        self.positional_embedding = nn.Parameter(torch.empty(self.context_length, width))
-        self.ln_final = clip.model.LayerNorm(width)
+        self.positional_embedding = nn.Parameter(torch.empty(context_length, width))
+        self.ln_final = nn.LayerNorm(width)
         self.text_projection = nn.Parameter(torch.empty(*state["text_projection"].shape))
         self.logit_scale = nn.Parameter(torch.empty([]))
         try:
@@ -74,6 +79,11 @@ class FrozenCLIPTextEncoder(TextTower):
         self.requires_grad_(False)
         self.eval()
         self._warned_of_cuts = False
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of the longest text that is not cut."""
+        return self.positional_embedding.shape[0]
 
     @property
     def embed_dim(self) -> int:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from kdeov.errors import DataError
 from kdeov.text.base import DESCRIPTION, TENSORS, TextTower
 from kdeov.text.tokenizer import OpenClipTokenizer
+from kdeov.weights.device import usable_device
+from kdeov.weights.folder import user_path
 from kdeov.weights.state_dict import StateDict, half_where_exact, read_state_dict, write_tensors
 from kdeov.weights.towers import Config, build_text_tower, load_strictly, read_config, tower_config
 
@@ -80,7 +82,7 @@ class OpenClipTextEncoder(TextTower):
         """Writes `DESCRIPTION`, `TENSORS` and the tokenizer's files, if it has any, so that `load`
         needs no network.
         """
-        folder = Path(folder)
+        folder = user_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_tensors(folder / TENSORS, half_where_exact(self.state_dict()))
         if self.tokenizer.needs_files:
@@ -101,7 +103,7 @@ class OpenClipTextEncoder(TextTower):
         Raises:
             DataError: The folder holds something else, or the tokenizer gives other tokens now.
         """
-        folder = Path(folder)
+        folder = user_path(folder)
         version, name, model, digest = read_config(
             folder / DESCRIPTION, "format", "name", "model_cfg", "tokenizer"
         )
@@ -109,7 +111,8 @@ class OpenClipTextEncoder(TextTower):
         model = tower_config({**model, "vision_cfg": {}}, name)
         tokenizer = OpenClipTokenizer(model["text_cfg"], folder / TOKENIZER)
         require_tokenizer(tokenizer, digest, folder)
-        return cls(model, read_state_dict(folder / TENSORS), tokenizer, name).to(device)
+        encoder = cls(model, read_state_dict(folder / TENSORS), tokenizer, name)
+        return encoder.to(usable_device(device))
 
 
 def require_format(version: object, path: Path) -> None:

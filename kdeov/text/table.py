@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -12,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from kdeov.errors import ConfigError, DataError
-from kdeov.text.base import DESCRIPTION, TENSORS, TextEncoder
+from kdeov.prompts import normalize_text
+from kdeov.text.base import DESCRIPTION, TENSORS, TextEncoder, text_list
 from kdeov.weights.state_dict import write_tensors
 
 NUM_TEXTS_SHOWN = 3  # in the error for an unknown text
@@ -60,6 +62,7 @@ class PrecomputedTextEncoder(TextEncoder):
         Raises:
             ConfigError: One of the texts is not in the table.
         """
+        texts = [self._as_listed(text) for text in text_list(texts)]
         unknown = next((text for text in texts if text not in self._rows), None)
         if unknown is not None:
             known = ", ".join(repr(text) for text in self.texts[:NUM_TEXTS_SHOWN]) or "none"
@@ -69,6 +72,14 @@ class PrecomputedTextEncoder(TextEncoder):
                 "teacher.embeddings.texts or choose other templates and class names"
             )
         return self.embeddings[[self._rows[text] for text in texts]]
+
+    @cached_property
+    def _spellings(self) -> dict[str, str]:
+        return {normalize_text(text): text for text in self.texts}
+
+    def _as_listed(self, text: str) -> str:
+        """The text of the table that reads the same, in other spaces or another Unicode form."""
+        return text if text in self._rows else self._spellings.get(normalize_text(text), text)
 
     def save(self, folder: Path) -> None:
         """Writes `TENSORS` and `DESCRIPTION`."""

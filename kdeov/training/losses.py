@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
@@ -116,12 +117,17 @@ class FeatureAlignmentLoss(nn.Module):
 
     def __init__(self, weights: Mapping[str, float] | None = None, kind: str = "cosine"):
         super().__init__()
+        if not isinstance(weights, Mapping | None):
+            raise ConfigError(f"loss weights are {weights!r}; give a mapping of terms to numbers")
         weights = {"feature": 1.0} if weights is None else dict(weights)
         unknown = [name for name in weights if name not in TERMS]
         if unknown:
             raise ConfigError(
                 f"loss term {unknown[0]!r} is unknown; choose from {', '.join(TERMS)}"
             )
+        for name, weight in weights.items():
+            if not isinstance(weight, Real) or not math.isfinite(weight):
+                raise ConfigError(f"the weight of loss {name!r} is {weight!r}; give a number")
         negative = [name for name, weight in weights.items() if weight < 0]
         if negative:
             raise ConfigError(f"the weight of loss {negative[0]!r} is negative; give 0 or more")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kdeov.errors import ConfigError, DataError, StorageError
 from kdeov.weights.compat import download, model_urls
+from kdeov.weights.folder import user_path
 from kdeov.weights.state_dict import StateDict, read_state_dict
 
 # Entries of OpenAI's archives that describe the model and are no weights.
@@ -64,7 +65,7 @@ def load_clip_state_dict(name_or_path: str | Path, cache: Path | None = None) ->
     """
     clip = import_clip()
     name, urls = str(name_or_path), model_urls(clip)
-    path = _fetch(name, urls[name], cache or clip_cache()) if name in urls else Path(name)
+    path = _fetch(name, urls[name], cache or clip_cache()) if name in urls else user_path(name)
     if not path.is_file():
         raise ConfigError(
             f"{name}: neither a file nor a CLIP model; known names: "

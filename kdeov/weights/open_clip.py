@@ -20,6 +20,7 @@ import torch
 
 from kdeov.errors import ConfigError, DataError
 from kdeov.weights.clip import ARCHIVE_METADATA
+from kdeov.weights.folder import user_path
 from kdeov.weights.state_dict import StateDict
 from kdeov.weights.towers import Config, import_open_clip, tower_config
 
@@ -67,7 +68,7 @@ def find_source(architecture: str, pretrained: str | Path) -> Source:
     """
     open_clip = import_open_clip()
     known = open_clip.list_models()
-    given, architecture = architecture, architecture.replace("/", "-")
+    given, architecture = architecture, str(architecture).replace("/", "-")
     if architecture not in known:
         raise ConfigError(
             f"{given}: no architecture of open_clip{_near(architecture, known)}; "
@@ -77,7 +78,7 @@ def find_source(architecture: str, pretrained: str | Path) -> Source:
     file = None
     tag = open_clip.get_pretrained_cfg(architecture, str(pretrained)) or None
     if tag is None:
-        file = Path(pretrained)
+        file = user_path(pretrained)
         if not file.is_file():
             raise _unknown_weights(architecture, str(pretrained))
         tag = open_clip.get_pretrained_cfg(architecture, file.stem) or None

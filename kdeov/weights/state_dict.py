@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from kdeov.errors import DataError
+from kdeov.weights.folder import user_path
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def read_state_dict(path: str | Path) -> StateDict:
     Raises:
         DataError: The file is missing, damaged or holds something other than named tensors.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such weight file; check the path in params.yaml")
     try:
@@ -63,7 +64,7 @@ def read_state_dict(path: str | Path) -> StateDict:
         raise DataError(
             f"{path}: holds no state dict (a mapping of names to tensors); save model.state_dict()"
         )
-    return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}
+    return {plain_name(name.removeprefix("module.")): tensor for name, tensor in loaded.items()}
 
 
 def is_torchscript(path: Path) -> bool:
@@ -76,11 +77,16 @@ def is_torchscript(path: Path) -> bool:
 
 def write_tensors(path: Path, state: StateDict) -> None:
     """Writes a safetensors file with the usual permissions; `save_file` of safetensors would let
-    only the owner read it.
+    only the owner read it. Tensors of a compiled module get the names of the plain module.
     """
     path.write_bytes(
-        save({name: value.detach().cpu().contiguous() for name, value in state.items()})
+        save({plain_name(name): value.detach().cpu().contiguous() for name, value in state.items()})
     )
+
+
+def plain_name(name: str) -> str:
+    """The name of a tensor without the wrappers that torch.compile puts around modules."""
+    return name.replace("_orig_mod.", "")
 
 
 def half_where_exact(state: StateDict) -> StateDict:

@@ -6,11 +6,13 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+
+from kdeov.data.images import to_rgb
+from kdeov.errors import DataError
 
 # Pillow decodes these itself or with a library; others, such as EPS, it passes to a program
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM")
-WIDE_FORMATS = ("PNG", "PPM")
 ORIENTATION = 0x0112  # EXIF
 QUALITY = 95
 MAX_PIXELS = 89_478_485  # from which on Pillow warns of decompression bombs
@@ -72,6 +74,8 @@ def decode_image(data: bytes, max_image_side: int | None) -> EncodedImage:
         raise UnusableImage(f"more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
         raise UnusableImage("not an image") from None
+    except DataError as error:
+        raise UnusableImage(str(error)) from error
     except (OSError, SyntaxError, ValueError) as error:
         raise UnusableImage(f"unreadable ({error})") from error
 
@@ -84,35 +88,6 @@ def _load_small(image: Image.Image) -> None:
     known_sampling = JpegImagePlugin.get_sampling(image) != -1
     image.draft("L" if known_sampling else "RGB", DRAFT_SIZE)
     image.load()
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The first frame of an image in RGB: upright, transparency on white, 16 bits scaled to 8.
-
-    Raises:
-        UnusableImage: Its pixels are 32-bit numbers, whose white level is unknown.
-    """
-    # for some formats Pillow reads 16-bit gray into 32 bits
-    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in WIDE_FORMATS)
-    if image.mode in ("I", "F") and not sixteen:
-        raise UnusableImage("pixels of 32 bits; save it with 8 or 16")
-    upright = ImageOps.exif_transpose(image)
-    if sixteen:
-        upright = _eight_bits(upright)
-    if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-        upright = upright.convert("RGBA")
-        white = Image.new("RGBA", upright.size, "white")
-        upright = Image.alpha_composite(white, upright)
-    return upright.convert("RGB")
-
-
-def _eight_bits(gray: Image.Image) -> Image.Image:
-    values = np.asarray(gray)
-    eight = Image.fromarray((values >> 8).astype(np.uint8))
-    clear = gray.info.get("transparency")
-    if isinstance(clear, int):
-        eight.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
-    return eight
 
 
 def encode_pixels(pixels: np.ndarray, max_image_side: int | None) -> EncodedImage:

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from kdeov.data.transform import ImageTransform
+from kdeov.errors import DataError
 from kdeov.training.optim import build_optimizer, build_schedule
 from kdeov.weights.clip import import_clip
 from kdeov.weights.state_dict import StateDict
@@ -44,6 +45,9 @@ def train_tiny_teacher(images: ShardFolder, params: TinyTeacherParams) -> StateD
 
     Returns:
         A state dict for `clip.model.build_model`, in half precision.
+
+    Raises:
+        DataError: No training image has a caption. Those without one are left out.
     """
     torch.manual_seed(params.seed)
     rng = np.random.default_rng(params.seed)
@@ -115,13 +119,24 @@ def _contrastive(model: Any, images: Tensor, token_sets: tuple[Tensor, ...]) -> 
 
 
 def _read(folder: ShardFolder) -> tuple[Tensor, list[list[str]]]:
-    """Reads all training images, uint8 [N, 3, 64, 64], and their captions."""
+    """Reads the training images with captions, uint8 [N, 3, 64, 64], and their captions."""
     transform = ImageTransform(size=RESOLUTION)
     pixels, captions = [], []
+    without = 0
     for shard in folder.manifest().shards:
         for _, sample in folder.read(shard):
+            if not (texts := sample_json(sample)["captions"]):
+                without += 1
+                continue
             pixels.append(transform.pixels(Image.open(io.BytesIO(sample["jpg"]))))
-            captions.append(sample_json(sample)["captions"])
+            captions.append(texts)
+    if not captions:
+        raise DataError(
+            f"{folder.path}: none of {without} images has a caption, and the tiny teacher is "
+            "trained on captions; set prepare.templates or another teacher.source"
+        )
+    if without:
+        logger.warning("tiny teacher: %d images without a caption are left out", without)
     return torch.stack(pixels), captions
 
 

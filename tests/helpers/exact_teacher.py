@@ -69,6 +69,10 @@ class ExactText(TextTower):
         self.logit_scale = torch.zeros([])
 
     @property
+    def context_length(self) -> int:
+        return CONTEXT
+
+    @property
     def embed_dim(self) -> int:
         return DIM
 

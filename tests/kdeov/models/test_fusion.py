@@ -123,3 +123,9 @@ def test_the_same_caption_is_no_negative(fusion, copies):
 def test_unknown_fusion_is_reported_with_the_known_ones(mistake):
     with mistake("'concat'", *FUSIONS):
         CrossModalFusionModule("concat")
+
+
+def test_a_width_that_the_heads_do_not_divide_is_refused(mistake):
+    with mistake("4 heads", "30 dimensions"):
+        CrossModalFusionModule("cross_attention", 30)
+    assert CrossModalFusionModule("film", 30)(torch.ones(1, 30, 2, 2), torch.ones(1, 30))

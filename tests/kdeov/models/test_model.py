@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 
 import pytest
 import torch
@@ -15,22 +14,16 @@ from kdeov.data.transform import ImageTransform
 from kdeov.models.fusion import FUSIONS
 from kdeov.models.student import VisualStudent
 from kdeov.models.yolo import YOLOS
+from kdeov.prompts import TEMPLATES
 from kdeov.text.clip import FrozenCLIPTextEncoder
 from tests.helpers.backbones import FEW, SMALL
 
 NAMES = ("cat", "dog", "traffic light")
-FILES = {"text_encoder.json", "config.json", "student.safetensors", "text_encoder.safetensors"}
 
 
 @pytest.fixture
 def images(image):
     return [image((80, 60), seed) for seed in range(5)]
-
-
-@pytest.fixture
-def saved(model_of, tmp_path):
-    model_of().save(tmp_path / "model")
-    return tmp_path / "model"
 
 
 @pytest.mark.parametrize("backbone", SMALL)
@@ -168,68 +161,6 @@ def test_rerank_moves_the_first_hits_only(model_of, images, fusion, rerank):
     assert torch.equal(scores[:rerank], scores[:rerank].sort(descending=True).values)
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
-@pytest.mark.parametrize("backbone", FEW)
-def test_a_saved_model_gives_bit_equal_embeddings(model_of, images, tmp_path, backbone, fusion):
-    model = copy.deepcopy(model_of(backbone, fusion))
-    nn.init.normal_(model.student.fusion.out.weight)
-    model.save(tmp_path / "deep" / "model")
-    assert {path.name for path in (tmp_path / "deep" / "model").iterdir()} == FILES
-    loaded = KDEOVModel.load(tmp_path / "deep" / "model", "cpu")
-    assert not any(module.training for module in loaded.modules())
-    assert loaded.config() == model.config()
-    ours, theirs = (m(images, ["a cat", *NAMES, "sky"]) for m in (model, loaded))
-    for name, value in ours.items():
-        assert torch.equal(theirs[name], value), name
-
-
-def test_a_saved_model_needs_no_clip_weights(clip_file, images, tmp_path):
-    weights = tmp_path / "clip.safetensors"
-    weights.write_bytes(clip_file.read_bytes())
-    model = KDEOVModel(weights, device="cpu", image_size=64).eval()
-    model.save(tmp_path / "model")
-    weights.unlink()
-    loaded = KDEOVModel.load(tmp_path / "model", "cpu")
-    assert torch.equal(
-        loaded.zero_shot_classify(images, NAMES), model.zero_shot_classify(images, NAMES)
-    )
-
-
-def test_a_folder_that_is_no_model_is_named(tmp_path, mistake):
-    for folder in (tmp_path / "absent", tmp_path):
-        with mistake(folder, "dvc repro distill"):
-            KDEOVModel.load(folder)
-
-
-@pytest.mark.parametrize("name", sorted(FILES))
-def test_a_missing_file_of_a_model_is_named(saved, mistake, name):
-    (saved / name).unlink()
-    with mistake(saved, name):
-        KDEOVModel.load(saved, "cpu")
-
-
-@pytest.mark.parametrize("name", sorted(FILES))
-def test_a_torn_file_of_a_model_is_reported_in_one_line(saved, mistake, name):
-    content = (saved / name).read_bytes()
-    (saved / name).write_bytes(content[: len(content) // 2])
-    with mistake(saved):
-        KDEOVModel.load(saved, "cpu")
-
-
-@pytest.mark.parametrize("content", [b"[]", b"{}", b'{"format": 99}', b'{"format": 1}', b"\xff"])
-def test_a_config_of_something_else_is_reported_in_one_line(saved, mistake, content):
-    (saved / "config.json").write_bytes(content)
-    with mistake(saved):
-        KDEOVModel.load(saved, "cpu")
-
-
-def test_weights_of_another_student_are_reported_in_one_line(saved, mistake):
-    config = json.loads((saved / "config.json").read_text())
-    (saved / "config.json").write_text(json.dumps({**config, "backbone_type": "yolov5s"}))
-    with mistake(saved):
-        KDEOVModel.load(saved, "cpu")
-
-
 @pytest.mark.parametrize("family", ["resnet", "vit"])
 def test_model_is_built_from_a_path_to_clip_weights(clip_files, images, family):
     model = KDEOVModel(clip_files[family], "yolov8n", "film", "cpu", image_size=32).eval()
@@ -253,3 +184,67 @@ def test_unknown_parts_are_refused_with_the_known_ones(clip_file, mistake, names
     known = YOLOS if wrong == names[0] else FUSIONS
     with mistake(repr(wrong), ", ".join(known)):
         KDEOVModel(clip_file, *names, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"device": "gpu"}, "'gpu'"), ({"device": [1]}, "[1]"), ({"image_size": 0}, "image_size"),
+        ({"image_size": "64"}, "'64'"), ({"image_size": (64, 64)}, "(64, 64)"),
+        ({"backbone_type": None}, "None"), ({"backbone_type": ["yolov8n"]}, "['yolov8n']"),
+        ({"fusion_type": None}, "None"), ({"backbone_weights": True}, "True"),
+        ({"clip_model_name": None}, "None"), ({"clip_model_name": "ViT-B/33"}, "ViT-B/33"),
+    ],
+)  # fmt: skip
+def test_arguments_that_make_no_model_are_refused(clip_file, mistake, options, word):
+    with mistake(word):
+        KDEOVModel(**{"clip_model_name": clip_file, "device": "cpu", "image_size": 64, **options})
+
+
+def test_a_mapping_classifies_its_values_with_a_set_of_templates(model_of, images):
+    model, prompts = model_of(), TEMPLATES["plain"]
+    expected = model.zero_shot_classify(images, NAMES, prompts)
+    names = dict(enumerate(NAMES))
+    assert torch.equal(model.zero_shot_classify(images, names, "plain"), expected)
+    assert not torch.equal(model.zero_shot_classify(images, ["0", "1", "2"], prompts), expected)
+
+
+@pytest.mark.parametrize(
+    ("names", "templates"), [(None, "plain"), (["cat", None], "plain"), (["cat"], ["a photo"])]
+)
+def test_prompts_that_name_nothing_are_refused(model_of, images, mistake, names, templates):
+    with mistake():
+        model_of().zero_shot_classify(images, names, templates)
+
+
+def test_images_and_texts_that_do_not_fit_are_refused(model_of, images, mistake):
+    model = model_of()
+    with mistake("5 images", "2 texts"):
+        model(images, ["a cat", "a dog"])
+    with mistake("no text"):
+        model.encode_text([])
+    with mistake("2 texts"):
+        model.rank(images, ["a cat", "a dog"])
+    for rerank in (-1, 1.5, None):
+        with mistake(f"rerank is {rerank}"):
+            model.rank(images, "a cat", rerank=rerank)
+    for shape in ((2, 31), (32,)):
+        with mistake(shape, "[T, 32]"):
+            model.heatmap(images, torch.zeros(shape))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_model_of_any_dtype_takes_images_and_texts(model_of, images, dtype, fusion):
+    single = model_of(fusion=fusion)
+    model, pixels = copy.deepcopy(single).to(dtype), single.preprocess(images)
+    expected = single.encode_image(images).double()
+    for same in (images, pixels, pixels.double(), [pil_to_tensor(image) for image in images]):
+        embeddings = model.encode_image(same)
+        assert embeddings.dtype == model.dtype == dtype
+        assert torch.cosine_similarity(embeddings.double(), expected).min() > 0.99
+    assert torch.equal(model.rank(images, "a cat", rerank=2)[0].sort().values, torch.arange(5))
+    assert model.heatmap(images, NAMES).shape == (5, 3, 64, 64)
+    logits = model.zero_shot_classify(images, NAMES).double()
+    assert (logits - single.zero_shot_classify(images, NAMES)).abs().max() < 1
+    assert {value.dtype for value in model(images, ["a cat"] * 5).values()} == {dtype}

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from kdeov.prompts import TEMPLATES, published_templates, templates, templates_digest
+from kdeov.prompts import (
+    TEMPLATES,
+    as_templates,
+    class_prompts,
+    normalize_class_name,
+    published_templates,
+    templates,
+    templates_digest,
+)
 
 ALL = TEMPLATES | published_templates()
 
@@ -49,3 +58,71 @@ def test_lists_of_templates_that_differ_have_other_digests():
     assert len(digests) == len(lists)
     assert {len(digest) for digest in digests} == {8}
     assert templates_digest(("a photo of a {}.",)) == templates_digest(templates("simple"))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("detic", ("a {}",)),
+        ("a red {}", ("a red {}",)),
+        (["a {}", "one {}"], ("a {}", "one {}")),
+        (("{:>5}",), ("{:>5}",)),
+    ],
+)
+def test_templates_are_a_set_by_name_or_a_list(given, expected):
+    assert as_templates(given) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ("deticc", "detic"), ("a photo of a cat", "a photo of a cat"), ("", "''"), (None, "None"),
+        (3, "3"), (b"a {}", "b'a {}'"), ([], "template"), ([None], "None"), (["a cat"], "a cat"),
+        (["a {}", "{} and {}"], "{} and {}"), (["a {name}"], "a {name}"), (["a {0}"], "a {0}"),
+        (["a {"], "a {"), (["{:d}"], "{:d}"), (["{:{}}"], "{:{}}"), ([["a {}"]], "['a {}']"),
+        ({"a": "a {}"}, "dict"), ({"a {}"}, "set"), (str.upper, "method"),
+    ],
+)  # fmt: skip
+def test_templates_that_name_nothing_are_refused(given, word, mistake):
+    with mistake(word):
+        as_templates(given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["cat", "dog"], ("cat", "dog"), np.array(["cat", "dog"]), {0: "cat", 1: "dog"},
+        {1: "dog", 0: "cat"}, {"n02": "cat", "n01": "dog"}, {7: "cat", 3: "dog"},
+        {0: "cat", 1: "dog"}.values(), (name for name in ("cat", "dog")), [" cat\t", "dog\n"],
+    ],
+)  # fmt: skip
+def test_class_names_are_a_list_or_the_values_of_a_mapping(given):
+    assert class_prompts(given) == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ("cat", "'cat'"), (None, "None"), (3, "3"), ([], "no class name"), ({}, "no class name"),
+        ({"cat"}, "set"), (["cat", None], "class name 1"), ([0, 1], "class name 0"),
+        ([["cat"]], "class name 0"), (["cat", float("nan")], "class name 1"),
+        (["cat", " \t"], "class name 1"), (["\u200b\ufeff"], "class name 0"),
+        ([b"cat"], "class name 0"), ({0: None}, "class name 0"), ({0: ["cat"]}, "class name 0"),
+    ],
+)  # fmt: skip
+def test_names_that_name_nothing_are_refused(given, word, mistake):
+    with mistake(word):
+        class_prompts(given)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("  traffic \u00a0 light\n", "traffic light"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("Dog", "Dog"),
+        ("hot_dog", "hot_dog"),
+    ],
+)
+def test_a_class_name_has_one_spelling(name, expected):
+    assert normalize_class_name(name) == normalize_class_name(expected) == expected

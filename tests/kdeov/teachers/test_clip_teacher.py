@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from kdeov import ClipTeacher
+from kdeov import ClipTeacher, OpenClipTeacher
 
 
 @pytest.fixture(params=["resnet", "vit"])
@@ -57,3 +57,13 @@ def test_one_damaged_shape_is_refused_in_one_line(tiny_clips, mistake, family):
     state = {**tiny_clips[family].state_dict(), "visual.conv1.weight": torch.zeros(1, 1, 1, 1)}
     with mistake("tiny"):
         ClipTeacher(state, "tiny")
+
+
+def test_what_makes_no_teacher_is_refused(clip_files, mistake):
+    with mistake("'gpu'"):
+        ClipTeacher.load(clip_files["vit"], "gpu")
+    with mistake("None"):
+        ClipTeacher.load(None)
+    for architecture, pretrained in ((None, None), (3, "openai"), ("ViT-B-32", None)):
+        with mistake(pretrained if architecture == "ViT-B-32" else architecture):
+            OpenClipTeacher.load(architecture, pretrained)

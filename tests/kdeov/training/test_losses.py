@@ -162,3 +162,13 @@ def test_terms_that_need_captions_say_so(mistake, term):
             loss(student, teacher)
     else:
         assert loss(student, teacher)["total"].isfinite()
+
+
+@pytest.mark.parametrize(
+    ("weights", "word"),
+    [([1], "[1]"), ({"feature": "a"}, "'a'"), ({"feature": None}, "None"),
+     ({"relation": float("nan")}, "nan"), ({"relation": -1.0}, "negative")],
+)  # fmt: skip
+def test_weights_that_are_no_numbers_are_refused(mistake, weights, word):
+    with mistake(word):
+        FeatureAlignmentLoss(weights)

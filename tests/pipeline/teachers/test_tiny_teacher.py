@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
+import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from kdeov.errors import DataError
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.teachers.load import load_teacher
@@ -60,3 +65,40 @@ def test_it_embeds_images_and_texts_into_one_space(tiny: Path) -> None:
 
 def test_a_batch_larger_than_the_data_set_is_the_data_set(make_tiny: Callable[..., Path]) -> None:
     assert (make_tiny(batch_size=1000) / "model.safetensors").is_file()
+
+
+def without_captions(images: Path, out: Path, keep: int) -> Path:
+    """A copy of image shards of which only the first images keep their captions."""
+    shutil.copytree(images, out)
+    for path in sorted((out / "train").glob("*.tar")):
+        with tarfile.open(path) as tar:
+            members = [(member, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
+        with tarfile.open(path, "w") as tar:
+            for member, data in members:
+                if member.name.endswith(".json"):
+                    keep -= 1
+                    captions = json.loads(data)["captions"] if keep >= 0 else []
+                    data = json.dumps({**json.loads(data), "captions": captions}).encode()
+                    member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return out
+
+
+def test_images_without_captions_are_refused_in_one_line(
+    built: Layout, make_params: MakeParams, tmp_path: Path
+) -> None:
+    images = without_captions(built.images, tmp_path / "images", keep=0)
+    params = make_params(teacher={"source": "tiny", "tiny": {"epochs": 1, "embed_dim": 16}})
+    with pytest.raises(DataError, match=r"train.*prepare\.templates"):
+        write_teacher(params.teacher, images, tmp_path / "teacher")
+
+
+def test_images_without_captions_are_left_out(
+    built: Layout, make_params: MakeParams, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = without_captions(built.images, tmp_path / "images", keep=3)
+    tiny = {"epochs": 1, "batch_size": 8, "embed_dim": 16}
+    params = make_params(teacher={"source": "tiny", "tiny": tiny})
+    write_teacher(params.teacher, images, tmp_path / "teacher")
+    assert load_teacher(tmp_path / "teacher").embed_dim == 16
+    assert "without a caption" in caplog.text

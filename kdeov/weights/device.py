@@ -1,0 +1,24 @@
+"""Devices by name."""
+
+from __future__ import annotations
+
+import torch
+
+from kdeov.errors import ConfigError
+
+
+def usable_device(device: str | torch.device | None) -> torch.device:
+    """A device by name; CUDA where there is one, by default.
+
+    Raises:
+        ConfigError: The name is unknown, or this machine has no such device.
+    """
+    try:
+        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].split(", ")[0]
+        raise ConfigError(
+            f"device {device!r} cannot be used ({reason}); choose cpu, or cuda where there is a GPU"
+        ) from error
+    return found
