@@ -19,6 +19,7 @@ from kdeov.prompts import templates, templates_digest
 from pipeline.artifacts.dataset import Dataset
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
+from pipeline.console import printable
 from pipeline.evaluation.shared.class_names import PromptClasses, prompt_classes
 from pipeline.evaluation.shared.embeddings import (
     CachedSplit,
@@ -38,7 +39,8 @@ logger = logging.getLogger(__name__)
 def zero_shot(params: Params, paths: Layout) -> None:
     """Writes `metrics/zero_shot.json`, and predictions for the report and for `dvc plots`.
 
-    A data set without labels has no metrics; the file and the log give the reason.
+    A data set without labels, or with one class, has no metrics; the file and the log give the
+    reason.
 
     Raises:
         KdeovError: Templates or classes are unknown, or inputs do not fit together.
@@ -47,6 +49,10 @@ def zero_shot(params: Params, paths: Layout) -> None:
     prompts = templates(options.templates)
     dataset = Dataset.read(paths.images)
     classes = prompt_classes(dataset.classes, options.class_names) if dataset.classes else None
+    if classes is not None and len(classes.names) < 2:
+        reason = f"a classifier of one class ({printable(classes.names[0])}) is always right"
+        _write_absent(paths, dataset.name, reason)
+        return
     cached = read_split(params, paths, "test")
     if classes is None or cached.labels is None:
         owner = f"a test image of {dataset.name}" if dataset.classes else dataset.name

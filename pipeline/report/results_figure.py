@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kdeov.errors import DataError
+from pipeline.report.figure_text import plain_text
 from pipeline.report.results import MetricValue
 from pipeline.storage.files import read_json
 
@@ -21,7 +21,7 @@ BYTES_PER_WEIGHT = 4
 SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "kdeov",
     "svg.fonttype": "none",
-    "font.family": "sans-serif",
+    "font.family": "sans-serif",  # of the reader's browser
     "font.size": 11,
     "text.color": TEXT,
     "axes.edgecolor": TEXT,
@@ -65,7 +65,7 @@ def results_figure(metrics: Path) -> bytes:
         DataError: A file is missing, or has no metrics of teacher and student.
     """
     points, lines = _towers(metrics)
-    with style.context(["default", SETTINGS]):
+    with plain_text(SETTINGS):
         figure = Figure(figsize=(8.6, 3.3), layout="constrained")
         figure.patch.set_alpha(0)
         left, right = figure.subplots(1, 2, sharey=True)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pipeline.console import stdout
 from pipeline.evaluation.shared.reranking import gain_verdict, rerank_verdict
+from pipeline.report.advice import warnings
 from pipeline.report.results import (
     RERANK_METRICS,
     MetricValue,
@@ -78,8 +79,8 @@ def _reranking(results: Results) -> Table | None:
 
 
 def _remarks(results: Results) -> list[str]:
-    """Speed, and why parts of the tables are missing."""
-    remarks = [_speed(results), *results.remarks()]
+    """Warnings, speed, and why parts of the tables are missing."""
+    remarks = [*warnings(results), _speed(results), *results.remarks()]
     if results.retrieval and not results.run.fusion_is_trained:
         remarks.append("No re-ranking: fusion was not trained (distill.losses.fusion is 0).")
     return remarks
