@@ -259,11 +259,12 @@ class KDEOVModel(nn.Module):
                 raise ValueError("config.json holds no mapping")
         except (OSError, ValueError, LookupError, SafetensorError) as error:
             raise DataError(
-                f"{folder}: not a saved KDEOVModel ({error}); run `dvc repro distill`"
+                f"{folder}: not a saved KDEOVModel ({error}); check the path, or save the model again"
             ) from error
         if config.get("format") != FORMAT:
             raise DataError(
-                f"{folder}/config.json: format {config.get('format')}, expected {FORMAT}"
+                f"{folder}/config.json: format {config.get('format')}, expected {FORMAT}; save the "
+                "model again"
             )
         try:
             student = VisualStudent(
@@ -278,6 +279,7 @@ class KDEOVModel(nn.Module):
             )
         except (KeyError, TypeError, RuntimeError) as error:
             raise DataError(
-                f"{folder}: config and weights do not fit ({str(error).splitlines()[0]})"
+                f"{folder}: config and weights do not fit ({str(error).splitlines()[0]}); save the "
+                "model again"
             ) from error
         return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()

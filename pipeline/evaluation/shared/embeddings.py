@@ -151,8 +151,25 @@ def run_student(
 
 
 def load_student(params: Params, paths: Layout) -> KDEOVModel:
-    """Loads the trained student on the device that `cluster.use_gpu` allows."""
-    return KDEOVModel.load(paths.student, pick_device(params.cluster.use_gpu))
+    """Loads the trained student on the device that `cluster.use_gpu` allows.
+
+    Raises:
+        DataError: Its files are missing or damaged.
+    """
+    return student_of(paths, pick_device(params.cluster.use_gpu))
+
+
+def student_of(paths: Layout, device: str | torch.device) -> KDEOVModel:
+    """Loads the trained student of a checkout.
+
+    Raises:
+        DataError: Its files are missing or damaged; names the stage that makes them.
+    """
+    try:
+        return KDEOVModel.load(paths.student, device)
+    except DataError as error:
+        cause, _, _ = str(error).rpartition("; ")  # the cure is another where a stage wrote it
+        raise DataError(f"{cause}; run `dvc repro -f distill`") from error
 
 
 def write_absent(path: Path, dataset: str, task: str, reason: str) -> None:
