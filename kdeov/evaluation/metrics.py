@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from math import comb
+from math import comb, fsum
 from typing import Any
 
 import numpy as np
@@ -126,7 +126,7 @@ def retrieval_ceiling(texts: Sequence[str], image_of_text: Tensor) -> dict[str, 
                 draws = comb(total, min(k, total))  # of the tied texts, those that come first
                 misses = comb(total - own, min(k, total))
                 best[image] = max(best[image], (draws - misses) / draws)
-        result[f"i2t_r{k}"] = sum(best.values()) / len(best)
+        result[f"i2t_r{k}"] = fsum(best.values()) / len(best)
         found = sum(count for images in owned.values() for _, count in images.most_common(k))
         result[f"t2i_r{k}"] = found / len(texts)
     return result

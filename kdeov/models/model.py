@@ -259,7 +259,8 @@ class KDEOVModel(nn.Module):
                 raise ValueError("config.json holds no mapping")
         except (OSError, ValueError, LookupError, SafetensorError) as error:
             raise DataError(
-                f"{folder}: not a saved KDEOVModel ({error}); check the path, or save the model again"
+                f"{folder}: not a saved KDEOVModel ({error}); check the path, or save the model "
+                "again"
             ) from error
         if config.get("format") != FORMAT:
             raise DataError(

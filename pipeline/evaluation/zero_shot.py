@@ -19,7 +19,6 @@ from kdeov.prompts import templates, templates_digest
 from pipeline.artifacts.dataset import Dataset
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
-from pipeline.console import printable
 from pipeline.evaluation.shared.class_names import PromptClasses, prompt_classes
 from pipeline.evaluation.shared.embeddings import (
     CachedSplit,
@@ -50,8 +49,7 @@ def zero_shot(params: Params, paths: Layout) -> None:
     dataset = Dataset.read(paths.images)
     classes = prompt_classes(dataset.classes, options.class_names) if dataset.classes else None
     if classes is not None and len(classes.names) < 2:
-        reason = f"a classifier of one class ({printable(classes.names[0])}) is always right"
-        _write_absent(paths, dataset.name, reason)
+        _write_absent(paths, dataset.name, "a classifier of one class is always right")
         return
     cached = read_split(params, paths, "test")
     if classes is None or cached.labels is None:

@@ -58,11 +58,12 @@ def _cure(results: Results) -> str:
     distill, trained = results.run.params["distill"], results.distill
     samples = trained["samples"] + trained["repeated_samples_per_epoch"]
     steps_per_epoch = max(1, samples // distill["global_batch_size"])
-    steps, epochs = trained["epochs"] * steps_per_epoch, ceil(ENOUGH_STEPS / steps_per_epoch)
+    steps = trained["epochs"] * steps_per_epoch
     if steps < ENOUGH_STEPS:
+        goal = max(ENOUGH_STEPS, 2 * steps)
         return (
             f"It was trained for {steps} steps: raise distill.epochs from {trained['epochs']} to "
-            f"{epochs} for {ENOUGH_STEPS:,} steps."
+            f"{ceil(goal / steps_per_epoch)} for {goal:,} steps."
         )
     cures = ["raise distill.epochs or distill.image_size", "choose a larger distill.backbone"]
     if distill.get("backbone_weights") is None:

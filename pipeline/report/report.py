@@ -50,6 +50,20 @@ def report(params: Params, paths: Layout) -> None:
     """
     TrackingTarget.of(params.tracking, paths)  # a wrong address fails before any work
     results = Results.read(params, paths)
+    write_page(results, params, paths)
+    publish_or_warn(params, paths)
+    for line in warnings(results):
+        logger.warning("%s", line)
+    where = paths.report.relative_to(paths.root)
+    logger.info("the report is %s; `kdeov summary` prints its tables, `kdeov ui` shows runs", where)
+
+
+def write_page(results: Results, params: Params, paths: Layout) -> None:
+    """Writes `out/report/index.html` and its figures.
+
+    Raises:
+        KdeovError: Student or test split are missing or damaged.
+    """
     predictions = (
         read_arrays(paths.evaluation / "zero_shot" / "predictions.npz")
         if results.zero_shot
@@ -76,11 +90,6 @@ def report(params: Params, paths: Layout) -> None:
         for name, png in figures.items():
             with writing(folder / "figures" / f"{name}.png") as file:
                 file.write(png)
-    publish_or_warn(params, paths)
-    for line in warnings(results):
-        logger.warning("%s", line)
-    where = paths.report.relative_to(paths.root)
-    logger.info("the report is %s; `kdeov summary` prints its tables, `kdeov ui` shows runs", where)
 
 
 def _page(
@@ -114,6 +123,7 @@ def _page(
         columns=results.columns,
         table=results.table(),
         remarks=results.remarks(),
+        ceilings=results.ceilings(),
         protocols=results.protocols(),
         reranked=_reranked(results),
         rerank_count=results.reranked.get("count"),
@@ -123,7 +133,11 @@ def _page(
         file_bytes=results.efficiency["student"]["file_bytes"],
         curves=figures["training_curves"],
         confusion=figures.get("confusion_matrix"),
-        relabelled=[pair for pair in zip(labels, classes, strict=False) if pair[0] != pair[1]],
+        relabelled=[
+            (label, name)
+            for label, name in zip(labels, classes, strict=False)
+            if label.split() != name.split()
+        ],
         examples=heat_maps,
         queries=captions,
         params=yaml.safe_dump(used_params(results.run.params), sort_keys=False, allow_unicode=True),

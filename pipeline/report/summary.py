@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.console import stdout
 from pipeline.evaluation.shared.reranking import gain_verdict, rerank_verdict
@@ -30,7 +31,7 @@ def print_summary(results: Results) -> None:
         if table is not None:
             console.print(table)
     for line in (*_remarks(results), *results.protocols()):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        console.print(line, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def _comparison(results: Results) -> Table:
@@ -87,6 +88,6 @@ def _remarks(results: Results) -> list[str]:
 
 
 def _table(title: str, first: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     table.add_column(first)
     return table
