@@ -258,14 +258,13 @@ class KDEOVModel(nn.Module):
             if not isinstance(config, dict):
                 raise ValueError("config.json holds no mapping")
         except (OSError, ValueError, LookupError, SafetensorError) as error:
-            raise DataError(
-                f"{folder}: not a saved KDEOVModel ({error}); check the path, or save the model "
-                "again"
-            ) from error
+            made = (folder / "config.json").exists()
+            cure = "save it again" if made else "give one that `save` or `dvc repro distill` wrote"
+            raise DataError(f"{folder}: not a saved KDEOVModel ({error}); {cure}") from error
         if config.get("format") != FORMAT:
             raise DataError(
-                f"{folder}/config.json: format {config.get('format')}, expected {FORMAT}; save the "
-                "model again"
+                f"{folder}/config.json: format {config.get('format')}, expected {FORMAT}; save it "
+                "again"
             )
         try:
             student = VisualStudent(
@@ -280,7 +279,7 @@ class KDEOVModel(nn.Module):
             )
         except (KeyError, TypeError, RuntimeError) as error:
             raise DataError(
-                f"{folder}: config and weights do not fit ({str(error).splitlines()[0]}); save the "
-                "model again"
+                f"{folder}: config and weights do not fit ({str(error).splitlines()[0]}); save it "
+                "again"
             ) from error
         return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()

@@ -47,5 +47,5 @@ def _with_shares(params: PrepareParams, shares: dict[str, float]) -> PreparePara
     options = getattr(params, params.source)
     update: dict[str, Any] = dict(shares)
     if "shares" in type(options).model_fields:
-        update = {"shares": Shares.model_construct(**shares)}
+        update = {"shares": Shares.model_construct(None, **shares)}
     return params.model_copy(update={params.source: options.model_copy(update=update)})

@@ -7,8 +7,8 @@ character that its font lacks.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -25,14 +25,16 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def plain_text(settings: dict[str, Any] | None = None) -> AbstractContextManager[Any]:
+@contextmanager
+def plain_text(settings: dict[str, Any] | None = None) -> Iterator[None]:
     """The style of all figures, as a context or a decorator: matplotlib's own, whatever a
     `matplotlibrc` of the machine says, and without markup in texts.
 
     Args:
         settings: Further matplotlib settings.
     """
-    return style.context(["default", SETTINGS | (settings or {})])
+    with style.context(["default", SETTINGS | (settings or {})]):
+        yield
 
 
 def class_labels(classes: Sequence[str]) -> list[str]:

@@ -136,25 +136,27 @@ def _draw(axes: Axes, points: list[_Tower], lines: list[_Tower], key: str, label
             fontweight="bold",
             ha="center",
         )
+    axes.margins(y=0.3)
+    axes.axhline(100, color=TEACHER, linewidth=1, alpha=0.5)
+    # names of lines stand in the half of the axes that the teacher's line does not cross
+    is_low = sum(axes.get_ylim()) / 2 > 100
     for tower in lines:
         x = getattr(tower, key)
         axes.axvline(x, color=tower.color, linestyle=":", linewidth=1.5)
         axes.annotate(
             tower.label,
-            (x, 0),
-            (-4, 6),
+            (x, 1 if is_low else 0),
+            (4, -6 if is_low else 6),
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
             color=tower.color,
             rotation=90,
-            ha="right",
+            va="top" if is_low else "bottom",
         )
     values = [getattr(tower, key) for tower in (*points, *lines)]
     axes.set_xscale("log")
     axes.set_xlim(min(values) / 4, max(values) * 1.5)
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.margins(y=0.3)
-    axes.axhline(100, color=TEACHER, linewidth=1, alpha=0.5)
     axes.set_xlabel(label)
     axes.patch.set_alpha(0)
     axes.spines[["top", "right"]].set_visible(False)

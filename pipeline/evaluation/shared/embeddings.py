@@ -169,7 +169,7 @@ def student_of(paths: Layout, device: str | torch.device) -> KDEOVModel:
         return KDEOVModel.load(paths.student, device)
     except DataError as error:
         cause, _, _ = str(error).rpartition("; ")  # the cure is another where a stage wrote it
-        raise DataError(f"{cause}; run `dvc repro -f distill`") from error
+        raise DataError(f"{cause}; run `dvc repro distill`") from error
 
 
 def write_absent(path: Path, dataset: str, task: str, reason: str) -> None:

@@ -212,7 +212,7 @@ def test_a_missing_file_of_a_model_is_named(saved, mistake, name):
 def test_a_torn_file_of_a_model_is_reported_in_one_line(saved, mistake, name):
     content = (saved / name).read_bytes()
     (saved / name).write_bytes(content[: len(content) // 2])
-    with mistake(saved):
+    with mistake(saved, "save it again"):
         KDEOVModel.load(saved, "cpu")
 
 
