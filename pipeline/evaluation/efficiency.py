@@ -21,7 +21,7 @@ from kdeov.weights.clip import import_clip
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.config.stage_params import EfficiencyParams
-from pipeline.evaluation.shared.embeddings import student_of
+from pipeline.evaluation.shared.student import student_of
 from pipeline.evaluation.shared.timing import interleaved
 from pipeline.storage.files import write_json
 from pipeline.teachers.load import Teacher, load_teacher

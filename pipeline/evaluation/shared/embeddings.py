@@ -24,6 +24,7 @@ from pipeline.config.paths import Layout
 from pipeline.console import progress
 from pipeline.data.loader import EvaluationStream
 from pipeline.data.paired_shards import open_cache
+from pipeline.evaluation.shared.student import student_of
 from pipeline.runtime.device import pick_device
 from pipeline.storage.files import write_json, writing
 
@@ -157,19 +158,6 @@ def load_student(params: Params, paths: Layout) -> KDEOVModel:
         DataError: Its files are missing or damaged.
     """
     return student_of(paths, pick_device(params.cluster.use_gpu))
-
-
-def student_of(paths: Layout, device: str | torch.device) -> KDEOVModel:
-    """Loads the trained student of a checkout.
-
-    Raises:
-        DataError: Its files are missing or damaged; names the stage that makes them.
-    """
-    try:
-        return KDEOVModel.load(paths.student, device)
-    except DataError as error:
-        cause, _, _ = str(error).rpartition("; ")  # the cure is another where a stage wrote it
-        raise DataError(f"{cause}; run `dvc repro distill`") from error
 
 
 def write_absent(path: Path, dataset: str, task: str, reason: str) -> None:
