@@ -12,7 +12,7 @@ ENOUGH_STEPS = 1000
 
 def warnings(results: Results) -> list[str]:
     """At most one warning: a student that has less than half of its teacher's margin over chance,
-    in one of zero-shot top-1 and the recalls at 5; the widest gap is named.
+    in one of zero-shot top-1, linear probe top-1 and the recalls at 5; the widest gap is named.
 
     Args:
         results: The results of a run.
@@ -29,6 +29,9 @@ def _chances(results: Results) -> list[tuple[str, str, float]]:
     found = []
     if classes := results.zero_shot.get("classes"):
         found.append(("zero_shot", "top1", 1 / classes))
+    if results.linear_probe:
+        trained = len(results.dataset.classes) - len(results.dataset.held_out)
+        found.append(("linear_probe", "top1", 1 / trained))
     if results.retrieval:
         share = min(1.0, 5 / results.retrieval["student"]["images"])
         found += [("retrieval", key, share) for key in ("i2t_r5", "t2i_r5")]

@@ -39,6 +39,7 @@ def training_curves(history: list[dict[str, float]]) -> bytes:
     rate.set_title("learning rate")
     for axes in (loss, cosine, rate):
         axes.set_xlabel("epoch")
+        axes.set_xlim(0.5, len(epochs) + 0.5)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
@@ -67,8 +68,9 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: Sequenc
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     if names:
-        axes.set_xticks(range(count), names, rotation=90, fontsize=6)
-        axes.set_yticks(range(count), names, fontsize=6)
+        font_size = 6 if count > 30 else 8
+        axes.set_xticks(range(count), names, rotation=90, fontsize=font_size)
+        axes.set_yticks(range(count), names, fontsize=font_size)
     return _png(figure)
 
 

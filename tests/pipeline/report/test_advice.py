@@ -41,7 +41,8 @@ def found(paths: Layout, params: Params) -> list[str]:
 def even(copied: Trained) -> Trained:
     """Results of 64 classes and 1,000 images, in which the student equals a good teacher."""
     paths, params = copied
-    score(paths, "zero_shot", "top1", 0.8, 0.8)
+    for task in ("zero_shot", "linear_probe"):
+        score(paths, task, "top1", 0.8, 0.8)
     for key in ("i2t_r5", "t2i_r5"):
         score(paths, "retrieval", key, 0.6, 0.6)
     edit_json(
@@ -63,7 +64,13 @@ def test_a_student_that_learned_needs_no_warning(even: Trained) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "key"), [("zero_shot", "top1"), ("retrieval", "i2t_r5"), ("retrieval", "t2i_r5")]
+    ("task", "key"),
+    [
+        ("zero_shot", "top1"),
+        ("linear_probe", "top1"),
+        ("retrieval", "i2t_r5"),
+        ("retrieval", "t2i_r5"),
+    ],
 )
 def test_few_steps_are_counted_and_epochs_for_more_are_named(
     even: Trained, task: str, key: str
@@ -113,7 +120,7 @@ def test_a_teacher_no_better_than_chance_is_no_measure(even: Trained) -> None:
 
 def test_without_a_teacher_there_is_nothing_to_be_under(even: Trained) -> None:
     paths, params = even
-    for task in ("zero_shot", "retrieval"):
+    for task in ("zero_shot", "linear_probe", "retrieval"):
         edit_json(
             paths.metrics / f"{task}.json",
             lambda v: [v["scenes"].pop(name) for name in ("teacher", "retained")],
