@@ -40,7 +40,7 @@ def training_curves(history: list[dict[str, float]]) -> bytes:
     for axes in (loss, cosine, rate):
         axes.set_xlabel("epoch")
         axes.set_xlim(0.5, len(epochs) + 0.5)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
     return _png(figure)
@@ -60,7 +60,9 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: Sequenc
     np.add.at(matrix, (labels, predicted), 1)
     matrix /= np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     names = class_labels(classes) if count <= MAX_LABELLED else []
-    side = min(11.0, max(4.5, 0.15 * count + 1.2 + 0.06 * max(map(len, names), default=0)))
+    font_size = 6 if count > 30 else 8
+    longest = 0.012 * font_size * max(map(len, names), default=0)  # inches, about
+    side = min(11.0, max(4.5, 0.15 * count + 1.2 + longest))
     figure = Figure(figsize=(side, 0.88 * side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(matrix, cmap="BuGn", vmin=0, vmax=1)
@@ -68,7 +70,6 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: Sequenc
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     if names:
-        font_size = 6 if count > 30 else 8
         axes.set_xticks(range(count), names, rotation=90, fontsize=font_size)
         axes.set_yticks(range(count), names, fontsize=font_size)
     return _png(figure)
