@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from math import comb, fsum
 from typing import Any
 
 import numpy as np
@@ -94,6 +96,39 @@ def retrieval(similarity: Tensor, image_of_text: Tensor) -> dict[str, Statistic]
             hits = (owners[first_hits(scores, k)] == own[:, None]).any(dim=1)
             result[f"{name}_r{k}"] = Mean.of(hits.numpy(), own.numpy(), size=len(images))
         result[f"{name}_median_rank"] = Median(rank.numpy(), own.numpy())
+    return result
+
+
+def retrieval_ceiling(texts: Sequence[str], image_of_text: Tensor) -> dict[str, float]:
+    """The largest recalls that a model can have on these texts, on average over the order of
+    equal similarities; below 1 where several images share a text.
+
+    Equal texts have equal embeddings. As queries they find the same images; as candidates they
+    tie, and only some of them are an image's own. With one text for each of C classes, R@1 of N
+    images is C / N even for a classifier that is always right.
+
+    Args:
+        texts: M texts.
+        image_of_text: [M] the image that each text describes.
+
+    Returns:
+        `i2t_r1` ... `t2i_r10`, as `retrieval` names them, over the images that have a text.
+    """
+    owned: dict[str, Counter[int]] = defaultdict(Counter)  # text to how often each image has it
+    for text, image in zip(texts, image_of_text.tolist(), strict=True):
+        owned[text][image] += 1
+    result = {}
+    for k in RECALLS:
+        best: dict[int, float] = defaultdict(float)
+        for images in owned.values():
+            total = images.total()
+            for image, own in images.items():
+                draws = comb(total, min(k, total))  # of the tied texts, those that come first
+                misses = comb(total - own, min(k, total))
+                best[image] = max(best[image], (draws - misses) / draws)
+        result[f"i2t_r{k}"] = fsum(best.values()) / len(best)
+        found = sum(count for images in owned.values() for _, count in images.most_common(k))
+        result[f"t2i_r{k}"] = found / len(texts)
     return result
 
 

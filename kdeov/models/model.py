@@ -263,13 +263,13 @@ class KDEOVModel(nn.Module):
             if not isinstance(config, dict):
                 raise ValueError("config.json holds no mapping")
         except (OSError, ValueError, LookupError, SafetensorError) as error:
-            raise DataError(
-                f"{folder}: not a saved KDEOVModel ({error}); save it again, or run `dvc repro "
-                "distill` where the pipeline made it"
-            ) from error
+            made = (folder / "config.json").exists()
+            cure = "save it again" if made else "give one that `save` or `dvc repro distill` wrote"
+            raise DataError(f"{folder}: not a saved KDEOVModel ({error}); {cure}") from error
         if config.get("format") != FORMAT:
             raise DataError(
-                f"{folder}/config.json: format {config.get('format')}, expected {FORMAT}"
+                f"{folder}/config.json: format {config.get('format')}, expected {FORMAT}; save it "
+                "again"
             )
         try:
             student = VisualStudent(
@@ -284,6 +284,7 @@ class KDEOVModel(nn.Module):
             )
         except (KeyError, TypeError, RuntimeError) as error:
             raise DataError(
-                f"{folder}: config and weights do not fit ({str(error).splitlines()[0]})"
+                f"{folder}: config and weights do not fit ({str(error).splitlines()[0]}); save it "
+                "again"
             ) from error
         return model.to(target).eval()

@@ -58,16 +58,25 @@ def cache_identity(teacher: dict[str, Any], params: EmbedParams, split: str) -> 
 
 
 def differences(wanted: Any, found: Any, name: str = "") -> list[str]:
-    """Every leaf in which two nested mappings differ, as `name: found, wanted`."""
+    """Every leaf in which two nested mappings differ, as `name is FOUND, wanted WANTED`. Another
+    teacher, with weights and more of its own, is one difference.
+    """
     if isinstance(wanted, dict) and isinstance(found, dict):
-        return [
+        lines = [
             line
             for key in sorted(wanted.keys() | found.keys())
             for line in differences(
                 wanted.get(key), found.get(key), f"{name}.{key}" if name else key
             )
         ]
+        if len(lines) > 1 and wanted.get("weights_sha256") != found.get("weights_sha256"):
+            return [f"{name or 'teacher'} is {_teacher(found)}, wanted {_teacher(wanted)}"]
+        return lines
     return [] if wanted == found else [f"{name} is {found!r}, wanted {wanted!r}"]
+
+
+def _teacher(identity: dict[str, Any]) -> str:
+    return f"{identity.get('name')!r} with weights {str(identity.get('weights_sha256'))[:8]}"
 
 
 def require_identity(wanted: dict[str, Any], found: dict[str, Any], path: Path) -> None:

@@ -21,6 +21,7 @@ from kdeov.weights.clip import import_clip
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.config.stage_params import EfficiencyParams
+from pipeline.evaluation.shared.student import student_of
 from pipeline.evaluation.shared.timing import interleaved
 from pipeline.storage.files import write_json
 from pipeline.teachers.load import Teacher, load_teacher
@@ -38,7 +39,7 @@ def efficiency(params: Params, paths: Layout) -> None:
     Raises:
         KdeovError: Student or teacher cannot be loaded.
     """
-    student = KDEOVModel.load(paths.student, "cpu")
+    student = student_of(paths, "cpu")
     teacher = load_teacher(paths.teacher)
     threads = torch.get_num_threads()
     torch.set_num_threads(params.efficiency.threads)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdeov.evaluation.metrics import compare, first_hits
+from kdeov.evaluation.metrics import compare, first_hits, retrieval_ceiling
 from kdeov.evaluation.metrics import retrieval as retrieval_metrics
 from pipeline.artifacts.dataset import Dataset
 from pipeline.artifacts.run import RunRecord
@@ -37,7 +37,8 @@ NUM_HITS_SHOWN = 5  # per query, in the report
 def retrieval(params: Params, paths: Layout) -> None:
     """Writes `metrics/retrieval.json`, and the first hits of every caption for the report.
 
-    A data set without captions has no metrics; the file and the log give the reason.
+    `ceiling` has the largest recalls that captions which several images share allow. A data set
+    without captions, or with one test image, has no metrics; the file and the log give the reason.
 
     Raises:
         KdeovError: Inputs do not fit together.
@@ -45,8 +46,10 @@ def retrieval(params: Params, paths: Layout) -> None:
     dataset = Dataset.read(paths.images)
     options = params.retrieval
     cached = read_split(params, paths, "test", captions=True)
-    if not cached.captions:
+    if not cached.captions or cached.size < 2:
         reason = f"{dataset.name} has no captions"
+        if cached.captions:
+            reason = "a search among one image is always right"
         write_absent(paths.metrics / "retrieval.json", dataset.name, "retrieval", reason)
         _write_hits(paths, torch.empty(0, NUM_HITS_SHOWN), cached.image_of_text)
         return
@@ -69,6 +72,7 @@ def retrieval(params: Params, paths: Layout) -> None:
             options.bootstrap_samples,
             counts={"images": cached.size, "texts": len(cached.captions)},
         ),
+        "ceiling": retrieval_ceiling(cached.captions, cached.image_of_text),
         **protocol(
             "retrieval",
             images_part(dataset, paths.images, len(cached.captions)),
@@ -93,7 +97,7 @@ def retrieval(params: Params, paths: Layout) -> None:
     _write_hits(paths, first_hits(similarity.T, NUM_HITS_SHOWN), cached.image_of_text)
     for key, direction in (("i2t_r5", "image to text"), ("t2i_r5", "text to image")):
         models = [name for name in ("student", "teacher") if name in result]
-        values = [f"{name} {result[name][key]:.3f}" for name in models]
+        values = [f"{name} {result[name][key]:.3f}" for name in (*models, "ceiling")]
         logger.info("R@5 %s: %s", direction, ", ".join(values))
 
 

@@ -38,7 +38,8 @@ logger = logging.getLogger(__name__)
 def zero_shot(params: Params, paths: Layout) -> None:
     """Writes `metrics/zero_shot.json`, and predictions for the report and for `dvc plots`.
 
-    A data set without labels has no metrics; the file and the log give the reason.
+    A data set without labels, or with one class, has no metrics; the file and the log give the
+    reason.
 
     Raises:
         KdeovError: Templates or classes are unknown, or inputs do not fit together.
@@ -47,6 +48,9 @@ def zero_shot(params: Params, paths: Layout) -> None:
     prompts = templates(options.templates)
     dataset = Dataset.read(paths.images)
     classes = prompt_classes(dataset.classes, options.class_names) if dataset.classes else None
+    if classes is not None and len(classes.names) < 2:
+        _write_absent(paths, dataset.name, "a classifier of one class is always right")
+        return
     cached = read_split(params, paths, "test")
     if classes is None or cached.labels is None:
         owner = f"a test image of {dataset.name}" if dataset.classes else dataset.name

@@ -18,6 +18,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.config.stage_params import PrepareParams
 from pipeline.console import printable, progress
+from pipeline.prepare.empty_split import empty_split
 from pipeline.prepare.make_shards import ShardMaker, ShardResult, choose_num_processes
 from pipeline.prepare.near_duplicates import near_duplicates
 from pipeline.prepare.readers.tar_members import members_of
@@ -58,9 +59,7 @@ def write_image_shards(
         raise ConfigError(f"{params.path}: the data set is empty; check prepare.path")
     for split in SPLITS:
         if not len(source.inputs[split]):
-            raise ConfigError(
-                f"{params.path}: the {split} split is empty; give it a larger share in prepare"
-            )
+            raise empty_split(params, split)
     size = params.samples_per_shard
     processes = processes or choose_num_processes(source.make, source.inputs, size)
     results: dict[str, list[ShardResult]] = {split: [] for split in SPLITS}

@@ -11,10 +11,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from pipeline.report.figure_text import class_labels, plain_text
+
 STUDENT_COLOR, TEACHER_COLOR, GRAY = "#0f766e", "#b45309", "#64748b"
 POINTS: dict[str, Any] = {"marker": "o", "markersize": 3}  # a single epoch is visible too
+MAX_LABELLED = 80  # classes; the labels of more would overlap
 
 
+@plain_text()
 def training_curves(history: list[dict[str, float]]) -> bytes:
     """Loss, validation cosine and learning rate by epoch, as PNG.
 
@@ -35,34 +39,39 @@ def training_curves(history: list[dict[str, float]]) -> bytes:
     rate.set_title("learning rate")
     for axes in (loss, cosine, rate):
         axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlim(0.5, len(epochs) + 0.5)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
     return _png(figure)
 
 
+@plain_text()
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> bytes:
     """The confusion matrix as PNG: row i, column j is the share of class i classified as j.
 
     Args:
         labels: [N] class numbers.
         predicted: [N] predicted class numbers.
-        classes: Class names.
+        classes: Class names; the figure shows their `class_labels`, of up to `MAX_LABELLED`.
     """
     count = len(classes)
     matrix = np.zeros((count, count))
     np.add.at(matrix, (labels, predicted), 1)
     matrix /= np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    side = min(11.0, max(4.5, 0.15 * count + 2))
+    names = class_labels(classes) if count <= MAX_LABELLED else []
+    font_size = 6 if count > 30 else 8
+    longest = 0.012 * font_size * max(map(len, names), default=0)  # inches, about
+    side = min(11.0, max(4.5, 0.15 * count + 1.2 + longest))
     figure = Figure(figsize=(side, 0.88 * side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(matrix, cmap="BuGn", vmin=0, vmax=1)
     figure.colorbar(image, shrink=0.5, label="share of the class")
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    if count <= 80:
-        axes.set_xticks(range(count), classes, rotation=90, fontsize=6)
-        axes.set_yticks(range(count), classes, fontsize=6)
+    if names:
+        axes.set_xticks(range(count), names, rotation=90, fontsize=font_size)
+        axes.set_yticks(range(count), names, fontsize=font_size)
     return _png(figure)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,7 +16,9 @@ from pipeline.config.source_params import SOURCES
 from pipeline.config.teacher_params import TeacherParams
 from pipeline.evaluation.shared.embeddings import load_student, read_arrays
 from pipeline.evaluation.shared.reranking import gain_verdict, rerank_verdict
-from pipeline.report.figures import confusion_matrix, training_curves
+from pipeline.report.advice import warnings
+from pipeline.report.figure_text import class_labels
+from pipeline.report.figures import MAX_LABELLED, confusion_matrix, training_curves
 from pipeline.report.gallery import Example, Gallery, Query, examples, queries
 from pipeline.report.publish import publish_or_warn
 from pipeline.report.results import (
@@ -26,15 +29,19 @@ from pipeline.report.results import (
     format_percent,
     format_score,
     format_speedup,
+    is_certain,
 )
 from pipeline.storage.files import write_text, writing, writing_folder
 from pipeline.tracking.target import TrackingTarget
+
+logger = logging.getLogger(__name__)
 
 TEACHERS = set(get_args(TeacherParams.model_fields["source"].annotation))
 
 
 def report(params: Params, paths: Layout) -> None:
-    """Writes `out/report/index.html` and its figures, then publishes the run to MLflow.
+    """Writes `out/report/index.html` and its figures, then publishes the run to MLflow, and logs
+    where to look.
 
     If MLflow cannot be written, the log has a warning and `kdeov publish` does it later.
 
@@ -43,6 +50,20 @@ def report(params: Params, paths: Layout) -> None:
     """
     TrackingTarget.of(params.tracking, paths)  # a wrong address fails before any work
     results = Results.read(params, paths)
+    write_page(results, params, paths)
+    publish_or_warn(params, paths)
+    for line in warnings(results):
+        logger.warning("%s", line)
+    where = paths.report.relative_to(paths.root)
+    logger.info("the report is %s; `kdeov summary` prints its tables, `kdeov ui` shows runs", where)
+
+
+def write_page(results: Results, params: Params, paths: Layout) -> None:
+    """Writes `out/report/index.html` and its figures.
+
+    Raises:
+        KdeovError: Student or test split are missing or damaged.
+    """
     predictions = (
         read_arrays(paths.evaluation / "zero_shot" / "predictions.npz")
         if results.zero_shot
@@ -50,9 +71,11 @@ def report(params: Params, paths: Layout) -> None:
     )
     gallery = Gallery(params, paths)
     figures = {"training_curves": training_curves(results.history)}
+    classes: list[str] = []
     if predictions is not None:
+        classes = predictions["names"].tolist()
         figures["confusion_matrix"] = confusion_matrix(
-            predictions["labels"], predictions["student"], predictions["names"].tolist()
+            predictions["labels"], predictions["student"], classes
         )
     count = params.report.examples
     heat_maps = examples(count, predictions, gallery, load_student(params, paths))
@@ -61,13 +84,12 @@ def report(params: Params, paths: Layout) -> None:
     if results.retrieval:
         hits = read_arrays(paths.evaluation / "retrieval" / "hits.npz")
         captions = queries(max(2, count // 2), hits, gallery)
-    page = _page(results, figures, heat_maps, captions)
+    page = _page(results, figures, heat_maps, captions, classes)
     with writing_folder(paths.report.parent) as folder:
         write_text(folder / paths.report.name, page)
         for name, png in figures.items():
             with writing(folder / "figures" / f"{name}.png") as file:
                 file.write(png)
-    publish_or_warn(params, paths)
 
 
 def _page(
@@ -75,7 +97,9 @@ def _page(
     figures: dict[str, bytes],
     heat_maps: list[Example],
     captions: list[Query],
+    classes: list[str],
 ) -> str:
+    labels = class_labels(classes) if len(classes) <= MAX_LABELLED else []
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -94,10 +118,12 @@ def _page(
         classes=results.zero_shot.get("classes", 0),
         held_out=results.zero_shot.get("held_out_classes", 0),
         retrieval=results.retrieval,
+        warnings=warnings(results),
         cards=_cards(results),
         columns=results.columns,
         table=results.table(),
         remarks=results.remarks(),
+        ceilings=results.ceilings(),
         protocols=results.protocols(),
         reranked=_reranked(results),
         rerank_count=results.reranked.get("count"),
@@ -107,9 +133,14 @@ def _page(
         file_bytes=results.efficiency["student"]["file_bytes"],
         curves=figures["training_curves"],
         confusion=figures.get("confusion_matrix"),
+        relabelled=[
+            (label, name)
+            for label, name in zip(labels, classes, strict=False)
+            if label.split() != name.split()
+        ],
         examples=heat_maps,
         queries=captions,
-        params=yaml.safe_dump(used_params(results.run.params), sort_keys=False),
+        params=yaml.safe_dump(used_params(results.run.params), sort_keys=False, allow_unicode=True),
     )
 
 
@@ -187,13 +218,16 @@ def _cards(results: Results) -> list[dict[str, str]]:
         (results.retrieval, "i2t_r5", "image to text R@5"),
         (results.retrieval, "t2i_r5", "text to image R@5"),
     ):
-        if (own := MetricValue.of(scores.get("student"), key)) is None:
+        own = MetricValue.of(scores.get("student"), key)
+        if own is None or is_certain(key, scores):
             continue
         value, _, bounds = format_score(own).partition(" ")
         teacher, share = (
             MetricValue.of(scores.get(column), key) for column in ("teacher", "retained")
         )
-        notes = [f"teacher {teacher.value:.3f}"] if teacher else []
+        ceiling = results.ceilings().get(key) if scores is results.retrieval else None
+        notes = [f"ceiling {ceiling:.3f}"] if ceiling else []
+        notes += [f"teacher {teacher.value:.3f}"] if teacher else []
         notes += [f"retained {format_percent(share)}"] if share else []
         cards.append({"value": value, "bounds": bounds, "label": label, "note": ", ".join(notes)})
     reference = results.efficiency["reference"]

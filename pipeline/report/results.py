@@ -164,13 +164,18 @@ class Results:
         """Metrics after re-ranking; empty if nothing was re-ranked."""
         return self.retrieval.get("reranked", {})
 
+    def ceilings(self) -> dict[str, float]:
+        """The largest recalls that captions shared by several images allow, where below 1."""
+        found, keys = self.retrieval.get("ceiling", {}), HEADLINE_METRICS["retrieval"]
+        return {key: found[key] for key in keys if found.get(key, 1.0) < 0.9995}
+
     def comparison(self) -> list[ComparisonRow]:
         """The rows of the table of teacher against student."""
         return [
             ComparisonRow(label, *(MetricValue.of(scores.get(column), key) for column in COLUMNS))
             for name, scores in self.evaluations.items()
             for key, label in METRIC_LABELS[name].items()
-            if key in scores["student"]
+            if key in scores["student"] and not is_certain(key, scores)
         ]
 
     @property
@@ -198,6 +203,9 @@ class Results:
             lines.append(
                 "No metrics of the teacher: there are no teacher embeddings of the test images."
             )
+        labels = METRIC_LABELS["retrieval"]
+        if values := [f"{labels[key]} {value:.3f}" for key, value in self.ceilings().items()]:
+            lines.append(f"Images share captions: no model exceeds {'; '.join(values)}.")
         if elsewhere := self.zero_shot.get("teacher_on"):
             top1 = format_score(MetricValue.of(elsewhere, "top1"))
             lines.append(
@@ -224,7 +232,8 @@ class Results:
         for name, scores in self.evaluations.items():
             group = MLFLOW_GROUPS.get(name, name)
             for key in METRIC_LABELS[name]:
-                if (own := MetricValue.of(scores["student"], key)) is None:
+                own = MetricValue.of(scores["student"], key)
+                if own is None or is_certain(key, scores):
                     continue
                 values[f"{group}/{key}"] = own.value
                 if key not in HEADLINE_METRICS[name]:
@@ -272,6 +281,14 @@ def _format(value: MetricValue | None, form: str) -> str:
         return ""
     bounds = f" [{', '.join(map(form.format, value.bounds))}]" if value.bounds else ""
     return form.format(value.value) + bounds
+
+
+def is_certain(key: str, scores: dict[str, Any]) -> bool:
+    """Whether every model has this value: a hit among the first k of at most k candidates."""
+    if key == "top5":
+        return scores.get("classes", 6) <= 5
+    direction, _, k = key.partition("_r")
+    return k.isdigit() and int(k) >= scores["student"]["texts" if direction == "i2t" else "images"]
 
 
 def _read_metrics(dataset: Dataset, paths: Layout, name: str) -> dict[str, Any]:

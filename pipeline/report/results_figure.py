@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kdeov.errors import DataError
+from pipeline.report.figure_text import plain_text
 from pipeline.report.results import MetricValue
 from pipeline.storage.files import read_json
 
@@ -21,7 +21,7 @@ BYTES_PER_WEIGHT = 4
 SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "kdeov",
     "svg.fonttype": "none",
-    "font.family": "sans-serif",
+    "font.family": "sans-serif",  # of the reader's browser
     "font.size": 11,
     "text.color": TEXT,
     "axes.edgecolor": TEXT,
@@ -65,7 +65,7 @@ def results_figure(metrics: Path) -> bytes:
         DataError: A file is missing, or has no metrics of teacher and student.
     """
     points, lines = _towers(metrics)
-    with style.context(["default", SETTINGS]):
+    with plain_text(SETTINGS):
         figure = Figure(figsize=(8.6, 3.3), layout="constrained")
         figure.patch.set_alpha(0)
         left, right = figure.subplots(1, 2, sharey=True)
@@ -136,25 +136,27 @@ def _draw(axes: Axes, points: list[_Tower], lines: list[_Tower], key: str, label
             fontweight="bold",
             ha="center",
         )
+    axes.margins(y=0.3)
+    axes.axhline(100, color=TEACHER, linewidth=1, alpha=0.5)
+    # names of lines stand in the half of the axes that the teacher's line does not cross
+    is_low = sum(axes.get_ylim()) / 2 > 100
     for tower in lines:
         x = getattr(tower, key)
         axes.axvline(x, color=tower.color, linestyle=":", linewidth=1.5)
         axes.annotate(
             tower.label,
-            (x, 0),
-            (-4, 6),
+            (x, 1 if is_low else 0),
+            (4, -6 if is_low else 6),
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
             color=tower.color,
             rotation=90,
-            ha="right",
+            va="top" if is_low else "bottom",
         )
     values = [getattr(tower, key) for tower in (*points, *lines)]
     axes.set_xscale("log")
     axes.set_xlim(min(values) / 4, max(values) * 1.5)
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.margins(y=0.3)
-    axes.axhline(100, color=TEACHER, linewidth=1, alpha=0.5)
     axes.set_xlabel(label)
     axes.patch.set_alpha(0)
     axes.spines[["top", "right"]].set_visible(False)

@@ -7,9 +7,11 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.console import stdout
 from pipeline.evaluation.shared.reranking import gain_verdict, rerank_verdict
+from pipeline.report.advice import warnings
 from pipeline.report.results import (
     RERANK_METRICS,
     MetricValue,
@@ -29,7 +31,7 @@ def print_summary(results: Results) -> None:
         if table is not None:
             console.print(table)
     for line in (*_remarks(results), *results.protocols()):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        console.print(line, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def _comparison(results: Results) -> Table:
@@ -78,14 +80,14 @@ def _reranking(results: Results) -> Table | None:
 
 
 def _remarks(results: Results) -> list[str]:
-    """Speed, and why parts of the tables are missing."""
-    remarks = [_speed(results), *results.remarks()]
+    """Warnings, speed, and why parts of the tables are missing."""
+    remarks = [*warnings(results), _speed(results), *results.remarks()]
     if results.retrieval and not results.run.fusion_is_trained:
         remarks.append("No re-ranking: fusion was not trained (distill.losses.fusion is 0).")
     return remarks
 
 
 def _table(title: str, first: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     table.add_column(first)
     return table

@@ -24,6 +24,7 @@ from pipeline.config.paths import Layout
 from pipeline.console import progress
 from pipeline.data.loader import EvaluationStream
 from pipeline.data.paired_shards import open_cache
+from pipeline.evaluation.shared.student import student_of
 from pipeline.runtime.device import pick_device
 from pipeline.storage.files import write_json, writing
 
@@ -151,8 +152,12 @@ def run_student(
 
 
 def load_student(params: Params, paths: Layout) -> KDEOVModel:
-    """Loads the trained student on the device that `cluster.use_gpu` allows."""
-    return KDEOVModel.load(paths.student, pick_device(params.cluster.use_gpu))
+    """Loads the trained student on the device that `cluster.use_gpu` allows.
+
+    Raises:
+        DataError: Its files are missing or damaged.
+    """
+    return student_of(paths, pick_device(params.cluster.use_gpu))
 
 
 def write_absent(path: Path, dataset: str, task: str, reason: str) -> None:

@@ -19,6 +19,7 @@ from kdeov.evaluation.metrics import (
     intervals,
     retained,
     retrieval,
+    retrieval_ceiling,
     retrieval_ranks,
 )
 
@@ -152,6 +153,64 @@ def test_one_caption_of_several_is_enough_for_a_image():
     assert scores["i2t_r1"] == 0.5  # image 0 finds caption 1; image 1 finds both others first
     assert scores["t2i_r1"] in (pytest.approx(1 / 3), pytest.approx(2 / 3))  # caption 2 ties
     assert scores["t2i_r5"] == scores["i2t_r5"] == 1
+
+
+def class_prompts(sizes: list[int], templates: int) -> tuple[list[str], Tensor, Tensor]:
+    """Texts of a class-labelled data set, their images, and the similarity of a classifier that is
+    always right and prefers the first template.
+    """
+    labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    owners = torch.arange(len(labels)).repeat_interleave(templates)
+    template = torch.arange(len(owners)) % templates
+    texts = [f"prompt {t} of class {c}" for t, c in zip(template, labels[owners], strict=True)]
+    similarity = (labels[:, None] == labels[owners]).float() - 0.01 * template
+    return texts, owners, similarity
+
+
+@pytest.mark.parametrize("templates", [1, 3])
+@pytest.mark.parametrize("sizes", [[1] * 9, [7], [3, 4, 1, 12, 2], [40] * 5])
+def test_a_perfect_classifier_of_class_prompts_reaches_the_ceiling(
+    sizes: list[int], templates: int
+) -> None:
+    texts, owners, similarity = class_prompts(sizes, templates)
+    ceiling, scores = retrieval_ceiling(texts, owners), searched_scores(similarity, owners)
+    images = sum(sizes)
+    for k in (1, 5, 10):
+        expected = sum(min(k, size) for size in sizes) / images
+        for way in ("i2t", "t2i"):
+            assert ceiling[f"{way}_r{k}"] == pytest.approx(expected)
+            assert scores[f"{way}_r{k}"] == pytest.approx(expected)
+
+
+def test_the_ceiling_of_101_classes_in_288_images_is_their_ratio() -> None:
+    texts, owners, _ = class_prompts([3] * 86 + [2] * 15, 1)
+    ceiling = retrieval_ceiling(texts, owners)
+    assert ceiling["t2i_r1"] == pytest.approx(101 / 288)
+    assert ceiling["i2t_r1"] == pytest.approx(101 / 288)
+
+
+def test_captions_that_no_two_images_share_leave_no_ceiling() -> None:
+    assert set(retrieval_ceiling(["a", "b", "b", "c"], torch.tensor([0, 1, 1, 2])).values()) == {1}
+
+
+def test_a_caption_that_an_image_has_twice_counts_twice() -> None:
+    ceiling = retrieval_ceiling(["x", "x", "x", "y"], torch.tensor([0, 0, 1, 1]))
+    # the query `x` finds one image first: two of its three texts are image 0's
+    assert ceiling["t2i_r1"] == pytest.approx(3 / 4) and ceiling["t2i_r5"] == 1
+    # a text `x` is image 0's in two of three cases; image 1 has `y` to itself
+    assert ceiling["i2t_r1"] == pytest.approx((2 / 3 + 1) / 2) and ceiling["i2t_r5"] == 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=20))
+def test_no_model_finds_more_by_text_than_the_ceiling(pairs: list[tuple[int, int]]) -> None:
+    images = sorted({image for _, image in pairs})
+    owners = torch.tensor([images.index(image) for _, image in pairs])
+    texts = [f"text {text}" for text, _ in pairs]
+    random = torch.rand(len(images), 4)
+    similarity = random[:, [text for text, _ in pairs]]  # equal texts have equal similarities
+    ceiling, scores = retrieval_ceiling(texts, owners), searched_scores(similarity, owners)
+    for k in (1, 5, 10):
+        assert scores[f"t2i_r{k}"] <= ceiling[f"t2i_r{k}"] + 1e-9
 
 
 def test_a_model_that_embeds_all_alike_finds_nothing():

@@ -73,6 +73,24 @@ def test_every_difference_is_named_at_once(complains: Any) -> None:
     require_identity(wanted, json.loads(json.dumps(wanted)), Path("here"))
 
 
+@pytest.mark.parametrize("nested", [True, False])
+def test_another_teacher_is_one_difference_beside_those_of_the_views(nested: bool) -> None:
+    wanted: dict[str, Any] = {
+        "library": "clip", "name": "ViT-B/32", "weights_sha256": "a" * 64, "embed_dim": 512,
+        "tokenizer": "bpe", "transform": {"size": 224, "mean": [0.5]},
+    }  # fmt: skip
+    found = {"library": "clip", "name": "tiny", "weights_sha256": "b" * 64, "transform": None}
+    if not nested:
+        (line,) = differences(wanted, found)
+        assert line.startswith("teacher is 'tiny' with weights bbbbbbbb, wanted 'ViT-B/32' with")
+        return
+    lines = differences(
+        {"teacher": wanted, "views": {"seed": 0}}, {"teacher": found, "views": {"seed": 1}}
+    )
+    assert len(lines) == 2 and "'tiny'" in lines[0] and "'ViT-B/32'" in lines[0]
+    assert lines[1] == "views.seed is 1, wanted 0"
+
+
 def test_teacher_shards_of_other_images_are_refused_with_both_keys(
     checkout: Layout, params: Params, complains: Any
 ) -> None:

@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 import torch
 
+from kdeov.errors import KdeovError
+from kdeov.models.model import KDEOVModel
 from pipeline.artifacts.identity import IDENTITY
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.data.paired_shards import open_cache
+from pipeline.evaluation.efficiency import efficiency
 from pipeline.evaluation.linear_probe import linear_probe
 from pipeline.evaluation.retrieval import retrieval
-from pipeline.evaluation.shared.embeddings import CachedSplit
+from pipeline.evaluation.shared.embeddings import CachedSplit, load_student
 from pipeline.evaluation.zero_shot import zero_shot
 from pipeline.report.report import report
 from pipeline.runtime.job import Job
@@ -96,6 +99,23 @@ def test_a_split_without_labels_captions_or_teacher_has_none(trained: Trained) -
     empty = CachedSplit.of(bare, shards.dim, captions=True)
     assert (empty.labels, empty.teacher, empty.captions, empty.size) == (None, None, [], 12)
     assert empty.texts.shape == (0, shards.dim) and not len(empty.image_of_text)
+
+
+@pytest.mark.parametrize("file", ["config.json", "student.safetensors", "text_encoder.json"])
+@pytest.mark.parametrize("content", [None, "", "{}"])
+def test_a_damaged_student_names_its_stage_in_a_checkout_and_not_where_python_saved_it(
+    copied: Trained, complains: Any, file: str, content: str | None
+) -> None:
+    paths, params = copied
+    path = paths.student / file
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(KdeovError) as caught:
+        KDEOVModel.load(paths.student, "cpu")
+    if path.exists():
+        assert "dvc" not in str(caught.value) and "save it again" in str(caught.value)
+    for stage in (load_student, efficiency):
+        with complains(paths.student, "run `dvc repro distill`"):
+            stage(params, paths)
 
 
 def test_a_student_of_another_teacher_is_not_evaluated(copied: Trained, complains: Any) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kdeov.evaluation.metrics import retrieval_ceiling
 from pipeline.artifacts.dataset import Dataset
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
+from pipeline.embedding.embed import embed
 from pipeline.evaluation.retrieval import retrieval
-from pipeline.evaluation.shared.embeddings import read_arrays
+from pipeline.evaluation.shared.embeddings import read_arrays, read_split
 from pipeline.evaluation.shared.protocol import images_part
 from pipeline.evaluation.shared.reranking import gain_verdict
+from pipeline.prepare.prepare import prepare
 from tests.helpers.results import read_metrics, untrain_fusion
 
 pytestmark = pytest.mark.slow  # the first of these tests trains
@@ -38,6 +43,29 @@ def test_retrieval_metrics_follow_from_the_hits(trained: Trained) -> None:
     for way in ("i2t", "t2i"):
         recalls = [scores["student"][f"{way}_r{k}"] for k in (1, 5, 10)]
         assert 0 <= recalls[0] <= recalls[1] <= recalls[2] <= 1
+
+
+def test_the_ceiling_is_that_of_the_captions_at_hand(trained: Trained, log: Any) -> None:
+    paths, params = trained
+    scores, cached = read_metrics(paths, "retrieval"), read_split(params, paths, "test", True)
+    assert scores["ceiling"] == retrieval_ceiling(cached.captions, cached.image_of_text)
+    for model in ("teacher", "student"):
+        for key, value in scores["ceiling"].items():
+            assert scores[model][key] <= value + 1e-9 or key.startswith("i2t")
+
+
+def test_a_search_among_one_image_has_no_numbers(
+    tmp_path: Path, make_params: MakeParams, trained: Trained
+) -> None:
+    paths, _ = trained
+    one = Layout(tmp_path)
+    params = make_params(prepare={"scenes": {"train": 8, "val": 1, "test": 1}})
+    prepare(params, one)
+    for folder in ("teacher", "student"):
+        shutil.copytree(paths.root / "out" / folder, tmp_path / "out" / folder)
+    embed(params, one)
+    retrieval(params, one)
+    assert read_metrics(one, "retrieval") == {"absent": "a search among one image is always right"}
 
 
 def test_reranking_states_its_gain_over_the_same_student(trained: Trained) -> None:

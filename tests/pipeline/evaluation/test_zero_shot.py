@@ -17,7 +17,7 @@ from pipeline.config.paths import Layout
 from pipeline.evaluation.shared.embeddings import read_arrays
 from pipeline.evaluation.zero_shot import zero_shot
 from pipeline.report.results import Results
-from tests.helpers.results import read_metrics
+from tests.helpers.results import edit_json, read_metrics
 
 pytestmark = pytest.mark.slow  # the first of these tests trains
 
@@ -107,6 +107,22 @@ def test_cached_classifier_weights_are_read_by_later_runs_and_change_nothing(
     cached.unlink()
     zero_shot(params, paths)
     assert cached.is_file() and (paths.metrics / "zero_shot.json").read_bytes() == before
+
+
+def test_a_classifier_of_one_class_has_no_numbers(
+    copied: Trained, make_params: MakeParams, log: Any
+) -> None:
+    paths, _ = copied
+    first, *others = Dataset.read(paths.images).classes
+    only = make_params(zero_shot={"class_names": dict.fromkeys(others)})
+    zero_shot(only, paths)
+    reason = "a classifier of one class is always right"
+    assert read_metrics(paths, "zero_shot") == {"absent": reason}
+    assert reason in log.text
+    edit_json(paths.images / "dataset.json", lambda v: v.update(classes=[first], held_out=[]))
+    zero_shot(make_params(), paths)
+    assert read_metrics(paths, "zero_shot") == {"absent": reason}
+    assert f"No zero-shot classification: {reason}." in Results.read(make_params(), paths).remarks()
 
 
 def test_unknown_templates_are_named_with_the_known_ones(

@@ -1,20 +1,31 @@
-"""Figures: a single epoch is visible, and the README's figure is that of `metrics/`."""
+"""Figures: a single epoch is visible, names from outside are text, and the README's figure is that
+of `metrics/`.
+"""
 
 from __future__ import annotations
 
 import io
 import re
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline.cli.main import app
-from pipeline.report.figures import GRAY, STUDENT_COLOR, training_curves
+from pipeline.report.figure_text import class_labels, plain_text
+from pipeline.report.figures import (
+    GRAY,
+    MAX_LABELLED,
+    STUDENT_COLOR,
+    confusion_matrix,
+    training_curves,
+)
 from pipeline.report.results_figure import STUDENT, TEACHER, TEXT, results_figure
 from tests.helpers.results import edit_json
 
@@ -29,6 +40,67 @@ def test_one_epoch_is_a_point_on_the_curves() -> None:
     for color in colors:
         drawn, legend = ((image == color).all(axis=2).sum() for image in (point, none))
         assert drawn > legend
+
+
+HOSTILE = [
+    "$", "$5 bill$", "$\\frac{$", "a_b^{c}", "C:\\new\\table", "{0} %s", "<b>&amp;</b>", "[bold]",
+    "two\nlines", "tab\there", "nul\0", "\x1b[31m", "\u202egnp", "مرحبا", "שלום", "日本",
+    "🦄 unicorn", "e\u0301", "", " ", "x" * 500, "long " * 60 + "one", "long " * 60 + "two",
+    "same", "same",
+]  # fmt: skip
+
+
+def pixels(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+@pytest.mark.parametrize("classes", [*([name, "cat"] for name in HOSTILE), HOSTILE])
+def test_any_class_name_can_be_drawn_and_leaves_room_for_the_figure(classes: list[str]) -> None:
+    numbers = np.arange(len(classes))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # missing glyphs, and a layout that leaves no room
+        image = pixels(confusion_matrix(numbers, numbers, classes))
+    diagonal = (image == (0, 68, 27)).all(axis=2)  # the darkest color of the scale
+    side = np.ptp(np.flatnonzero(diagonal.any(axis=1)))
+    assert side > 0.3 * image.shape[0]
+
+
+def test_labels_are_the_names_where_the_font_has_them() -> None:
+    plain = ["$5 bill$", "a_b^{c}", "C:\\new", "<b>", "café", "Ω", "{0}"]
+    assert class_labels(plain) == plain
+    assert class_labels(["two\n lines", "日本", "", "ok"]) == [
+        "two lines",
+        "class 1",
+        "class 2",
+        "ok",
+    ]
+    start, end, *same = class_labels(["a" * 99, "a" * 90 + "the end", "same", "same"])
+    assert start.startswith("aaa") and "…" in start and len(start) <= 32
+    assert end.endswith("the end") and start != end
+    assert same == ["class 2", "class 3"]
+
+
+def test_dollar_signs_are_drawn_and_not_taken_for_formulas() -> None:
+    numbers = np.arange(2)
+    drawn = {confusion_matrix(numbers, numbers, [name, "cat"]) for name in ("$x$", "x", "\\$x\\$")}
+    assert len(drawn) == 3
+
+
+def test_figures_are_the_same_whatever_the_machines_matplotlibrc_says() -> None:
+    numbers = np.arange(2)
+    figure = confusion_matrix(numbers, numbers, ["$a$", "b"])
+    with mpl.rc_context({"text.usetex": True, "font.size": 30, "axes.facecolor": "red"}):
+        assert confusion_matrix(numbers, numbers, ["$a$", "b"]) == figure
+        with plain_text({"font.size": 7}):
+            assert mpl.rcParams["font.size"] == 7 and not mpl.rcParams["text.parse_math"]
+
+
+def test_more_classes_than_labels_fit_are_drawn_without_names() -> None:
+    numbers = np.arange(MAX_LABELLED + 1)
+    one, two = (
+        confusion_matrix(numbers, numbers, [f"{name}{n}" for n in numbers]) for name in "ab"
+    )
+    assert one == two
 
 
 def test_the_committed_figure_is_that_of_the_committed_metrics(root: Path) -> None:
