@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -55,11 +55,14 @@ class Source:
         inputs: The inputs of each split. Those that listing rejects are `Rejected`.
         make: Makes a sample of one input, deterministically. It is pickled into worker processes,
             so it holds no list of inputs.
-        classes: Names of the labels; empty where images have none.
-        held_out: Classes that do not occur in training.
+        classes: Names of the labels; empty where images have none. A class that the data set
+            names, and of which no image can be stored, is left out.
+        held_out: Classes of which no training image can be stored.
+        official: Splits that the data set names itself, so that no share fills them.
     """
 
     inputs: Mapping[str, Inputs]
     make: Callable[[Any], Sample | Rejected]
     classes: list[str] = field(default_factory=list)
     held_out: list[str] = field(default_factory=list)
+    official: Collection[str] = ()
