@@ -22,9 +22,7 @@ def is_visible(text: str) -> bool:
     """Whether a reader sees anything of a text: spaces, zero-width characters, controls and
     accents without a letter show nothing.
     """
-    return any(
-        char not in BLANKS and unicodedata.category(char) not in INVISIBLE for char in text
-    )
+    return any(char not in BLANKS and unicodedata.category(char) not in INVISIBLE for char in text)
 
 
 def clean_caption(text: str) -> str:

@@ -17,8 +17,7 @@ from kdeov.prompts import templates
 from pipeline.artifacts.dataset import SPLITS
 from pipeline.artifacts.texts import class_name
 from pipeline.prepare.images import UnusableImage, encode_pixels
-from pipeline.prepare.readers.base import Rejected, Sample, Source
-from pipeline.prepare.readers.classes import warn_of_classes
+from pipeline.prepare.readers.base import Rejected, Sample, Source, warn_of_classes
 from pipeline.prepare.readers.naming import hash_split, unique_keys
 
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from pipeline.console import printable
+
+logger = logging.getLogger(__name__)
+
+NUM_EXAMPLES = 5  # of classes, in a log line
 
 
 @dataclass(frozen=True)
@@ -66,3 +73,16 @@ class Source:
     classes: list[str] = field(default_factory=list)
     held_out: list[str] = field(default_factory=list)
     official: Collection[str] = ()
+
+
+def warn_of_classes(classes: Collection[str], stored: Collection[str]) -> None:
+    """Names the classes that are left out, as no image of them can be stored."""
+    warn_of_some("no image", set(classes) - set(stored), len(classes))
+
+
+def warn_of_some(words: str, few: Collection[str], total: int) -> None:
+    """Logs how many of all classes have few images, with examples."""
+    if few:
+        some = ", ".join(map(printable, sorted(few)[:NUM_EXAMPLES]))
+        more = ", ..." if len(few) > NUM_EXAMPLES else ""
+        logger.warning("%d of %d classes have %s: %s%s", len(few), total, words, some, more)

@@ -11,10 +11,9 @@ from pathlib import Path
 from kdeov.errors import DataError
 from pipeline.artifacts.dataset import SPLITS
 from pipeline.prepare.images import UnusableImage, decode_image, without_warnings
-from pipeline.prepare.readers.base import Rejected, Sample, Source
+from pipeline.prepare.readers.base import Rejected, Sample, Source, warn_of_classes
 from pipeline.prepare.readers.boxes import Boxes
 from pipeline.prepare.readers.captions import clean_captions
-from pipeline.prepare.readers.classes import warn_of_classes
 from pipeline.prepare.readers.folder_files import read_within
 from pipeline.prepare.readers.naming import unique_keys
 

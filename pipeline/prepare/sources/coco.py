@@ -19,7 +19,7 @@ from pipeline.artifacts.texts import class_name, file_name
 from pipeline.config.source_params import CocoParams, CocoPart
 from pipeline.prepare.readers.base import Rejected, Source
 from pipeline.prepare.readers.boxes import Boxes
-from pipeline.prepare.readers.entries import (
+from pipeline.artifacts.entries import (
     MalformedError,
     caption_field,
     field,

@@ -15,7 +15,7 @@ from pipeline.artifacts.dataset import SPLITS
 from pipeline.artifacts.tables import read_json_table, reading
 from pipeline.config.source_params import FlickrParams
 from pipeline.prepare.readers.base import Rejected, Source
-from pipeline.prepare.readers.entries import (
+from pipeline.artifacts.entries import (
     MalformedError,
     caption_field,
     field,
