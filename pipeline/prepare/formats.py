@@ -4,8 +4,10 @@ from __future__ import annotations
 
 # of files that `pipeline.prepare.images.decode_image` reads, without the dot, in small letters
 READABLE_SUFFIXES = frozenset(
-    "jpg jpeg jpe jfif png apng webp gif bmp dib tif tiff jp2 j2k jpx avif avifs ppm pgm pbm pnm "
-    "heic heif hif".split()
+    [
+        *("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff"),
+        *("jp2", "j2k", "jpx", "avif", "avifs", "ppm", "pgm", "pbm", "pnm", "heic", "heif", "hif"),
+    ]
 )
 
 SAVE = "save it as JPEG or PNG"

@@ -80,7 +80,7 @@ def _spelled_on_disk(root: Path, name: str) -> str | None:
 def _names(folder: str) -> dict[str, str]:
     """The names in a folder by their comparable spelling; empty where it cannot be listed."""
     try:
-        return {file_name(name): name for name in os.listdir(folder)}
+        return {file_name(path.name): path.name for path in Path(folder).iterdir()}
     except OSError:
         return {}
 

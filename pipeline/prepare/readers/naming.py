@@ -14,7 +14,6 @@ from kdeov.errors import DataError
 from pipeline.artifacts.texts import file_name
 from pipeline.console import printable
 
-
 UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 
 

@@ -14,11 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from kdeov.errors import DataError
-from pipeline.artifacts.tables import read_json_table
-from pipeline.artifacts.texts import class_name, file_name
-from pipeline.config.source_params import CocoParams, CocoPart
-from pipeline.prepare.readers.base import Rejected, Source
-from pipeline.prepare.readers.boxes import Boxes
 from pipeline.artifacts.entries import (
     MalformedError,
     caption_field,
@@ -29,6 +24,11 @@ from pipeline.artifacts.entries import (
     shown,
     text_field,
 )
+from pipeline.artifacts.tables import read_json_table
+from pipeline.artifacts.texts import class_name, file_name
+from pipeline.config.source_params import CocoParams, CocoPart
+from pipeline.prepare.readers.base import Rejected, Source
+from pipeline.prepare.readers.boxes import Boxes
 from pipeline.prepare.readers.image_files import ImageFile, image_files
 from pipeline.prepare.readers.naming import hash_split, name_within
 

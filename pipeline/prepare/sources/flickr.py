@@ -12,9 +12,6 @@ from typing import Any
 
 from kdeov.errors import ConfigError, DataError
 from pipeline.artifacts.dataset import SPLITS
-from pipeline.artifacts.tables import read_json_table, reading
-from pipeline.config.source_params import FlickrParams
-from pipeline.prepare.readers.base import Rejected, Source
 from pipeline.artifacts.entries import (
     MalformedError,
     caption_field,
@@ -22,6 +19,9 @@ from pipeline.artifacts.entries import (
     read_entries,
     text_field,
 )
+from pipeline.artifacts.tables import read_json_table, reading
+from pipeline.config.source_params import FlickrParams
+from pipeline.prepare.readers.base import Rejected, Source
 from pipeline.prepare.readers.image_files import ImageFile, image_files
 from pipeline.prepare.readers.naming import hash_split, name_within
 

@@ -1,7 +1,7 @@
 """The source `shards`: webdataset tars in the format of img2dataset.
 
-A sample is `KEY.jpg` (or another suffix of an image) with its caption in `KEY.txt`, or in `KEY.json`
-under `caption` or `captions`. A key ends at the first dot. The tars are indexed once
+A sample is `KEY.jpg` (or another suffix of an image) with its caption in `KEY.txt`, or in
+`KEY.json` under `caption` or `captions`. A key ends at the first dot. The tars are indexed once
 (`readers.sample_index`); workers read members by offset.
 """
 
