@@ -109,7 +109,7 @@ def _open_heif(data: bytes) -> Image.Image:
         import pillow_heif  # an extra
     except ImportError:
         raise UnusableImage(
-            "HEIC, which needs pillow-heif; run `pip install 'kdeov[heif]'`"
+            "HEIC, which needs pillow-heif; run `pip install pillow-heif`"
         ) from None
     try:
         file = pillow_heif.open_heif(io.BytesIO(data))

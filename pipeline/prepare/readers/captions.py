@@ -51,9 +51,8 @@ def split_list(text: str) -> list[str]:
         if values is None and not QUOTED.match(text):
             return [text]  # such as "[a dog] on grass"
     if not isinstance(values, list) or not all(v is None or isinstance(v, str) for v in values):
-        raise UnusableImage(
-            f"a structure in place of a caption ({text[:40]!a}); give it a row each"
-        )
+        raise UnusableImage(f"a cell that is no list of captions ({text[:40]!a})")
+
     return [value or "" for value in values]
 
 

@@ -12,7 +12,7 @@ from kdeov.errors import DataError
 from kdeov.prompts import templates
 from pipeline.artifacts.dataset import SPLITS
 from pipeline.artifacts.tables import read_json_table
-from pipeline.artifacts.texts import class_name
+from pipeline.artifacts.texts import class_name, file_name
 from pipeline.config.source_params import ImageFolderParams
 from pipeline.prepare.readers.base import Rejected, Source, warn_of_some
 from pipeline.prepare.readers.image_files import ImageFile, image_files
@@ -52,9 +52,10 @@ def image_folder(
     val, test = (0.0 if s in parts else getattr(options, s) for s in ("val", "test"))
     splits: dict[str, list[ImageFile | Rejected]] = {split: [] for split in SPLITS}
     counts = Counter(dict.fromkeys(captions, 0))
+    table = file_name(options.class_names or "")
     for official, part in parts.items():
         for folder, name, problem in _walk(path, part):
-            if name == options.class_names:
+            if name == table:
                 continue
             split = hash_split(name, seed, val, test) if official == "train" else official
             if problem:
@@ -92,11 +93,12 @@ def _class_names(path: Path, parts: list[str], table: str | None) -> dict[str, s
         DataError: A folder has no class name, or two of one part have the same.
     """
     given = None if table is None else read_json_table(path / table, OPTION)
+    spelled = {file_name(folder): name for folder, name in (given or {}).items()}
     names: dict[str, str] = {}
     for part in parts:
         owners: dict[str, str] = {}  # class name to folder
         for folder in folders_in(path / part):
-            raw = folder if given is None else given.get(folder)
+            raw = folder if given is None else spelled.get(file_name(folder))
             if not isinstance(raw, str) or not (name := class_name(raw)):
                 raise DataError(_unnamed(path, folder, table))
             if (other := owners.setdefault(name, folder)) != folder:
