@@ -117,7 +117,9 @@ def _keys(metadata: list[Path], params: EmbeddingsParams, parts: list[np.ndarray
     for file, row, value in _column(metadata, params.key_column or "", parts):
         if not value:
             raise DataError(f"{file}: row {row} has no {params.key_column}; fill it in")
-        yield file_name(value.removeprefix(params.prefix))
+        name = value.removeprefix(params.prefix)
+        # the prefix may lack its last slash
+        yield file_name(name.removeprefix("/") if params.prefix else name)
 
 
 def _column(

@@ -203,7 +203,10 @@ def _captions(text: bytes, description: bytes) -> list[str]:
         raise UnusableImage(f"a description that is not a JSON mapping ({error})") from error
     for value in found:
         captions = [value] if isinstance(value, str) else value or []
-        if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
+        if not isinstance(captions, list):
+            raise UnusableImage("a caption that is not a string")
+        captions = [caption for caption in captions if caption is not None]
+        if not all(isinstance(caption, str) for caption in captions):
             raise UnusableImage("a caption that is not a string")
         if any(map(is_visible, captions)):
             return captions

@@ -49,7 +49,7 @@ def test_a_heic_stands_upright_and_has_a_white_ground() -> None:
 
 def test_without_its_library_a_heic_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as if it were not installed
-    with pytest.raises(UnusableImage, match="HEIC.*pip install pillow-heif"):
+    with pytest.raises(UnusableImage, match=r"HEIC.*pip install pillow-heif"):
         decode_image(HEIC, None)
     assert decode_image(encoded(halves(), "AVIF"), None).size == SIZE
 
@@ -102,7 +102,7 @@ def test_a_format_that_is_not_read_is_named(data: bytes, name: str) -> None:
 
 def test_a_text_about_a_format_is_no_file_of_it() -> None:
     for data in (b"an <svg> is a drawing", b"words", b"\xff\xd8\xff\xe0 no more"):
-        with pytest.raises(UnusableImage, match="not an image$|unreadable"):
+        with pytest.raises(UnusableImage, match=r"not an image$|unreadable"):
             decode_image(data, None)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from kdeov.errors import ConfigError
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.prepare.prepare import prepare
@@ -86,7 +87,7 @@ def test_a_stage_that_ends_well_prints_its_reasons_and_drops_those_of_the_failur
     assert not paths.rejected.exists()
 
 
-def test_a_split_that_the_data_set_names_is_not_told_to_take_a_larger_share(
+def test_an_empty_split_that_the_data_set_names_needs_images_and_no_share(
     tmp_path: Path, make_params: Callable[..., Params], complains: Any
 ) -> None:
     for name in ("train/cat/a.png", "val/cat/b.png"):
@@ -95,7 +96,7 @@ def test_a_split_that_the_data_set_names_is_not_told_to_take_a_larger_share(
     (tmp_path / "own" / "test" / "cat").mkdir(parents=True)
     section = {"templates": "plain", "class_names": None, "val": 0.3, "test": 0.3}
     changes = {"source": "image_folder", "path": str(tmp_path / "own"), "image_folder": section}
-    with pytest.raises(Exception, match="the test split is empty") as caught:
+    with pytest.raises(ConfigError, match="the test split is empty") as caught:
         prepare(make_params(prepare=changes), Layout(tmp_path / "checkout"))
     assert "share" not in str(caught.value)
     changes["image_folder"] = section | {"val": 0.0}

@@ -45,7 +45,10 @@ def test_other_folders_are_named_after_none(name: str) -> None:
         ),
         (["TRAIN/cat/a.jpg", "Valid/cat/b.jpg"], {"train": "TRAIN", "val": "Valid"}),
         (["train/cat/a.jpg", "docs/a.txt"], {"train": "train"}),
-        (["train/cat/a.jpg", "test/cat/a.jpg", "unlabeled/a.jpg"], {"train": "train", "test": "test"}),
+        (
+            ["train/cat/a.jpg", "test/cat/a.jpg", "unlabeled/a.jpg"],
+            {"train": "train", "test": "test"},
+        ),
         (["train/a.jpg", "bus/a.jpg", "car/deep/a.jpg"], {"train": "."}),  # a class called train
         (["test/a.jpg", "cat/a.jpg"], {"train": "."}),
         (["train/a.jpg", "test/a.jpg"], {"train": "train", "test": "test"}),  # without classes
