@@ -119,7 +119,7 @@ def _keys(metadata: list[Path], params: EmbeddingsParams, parts: list[np.ndarray
             raise DataError(f"{file}: row {row} has no {params.key_column}; fill it in")
         name = value.removeprefix(params.prefix)
         # the prefix may lack its last slash
-        yield file_name(name.removeprefix("/") if params.prefix else name)
+        yield file_name(name.lstrip("/") if params.prefix else name)
 
 
 def _column(

@@ -149,14 +149,14 @@ def array_rows(
             inputs[split] = Rows(table, np.ones(table.count, dtype=bool))
     stored = {split: _labels(part, len(names)) for split, part in inputs.items()}
     kept = sorted(set().union(*stored.values()))
-    numbers = {number: place for place, number in enumerate(kept)}
+    renumbered = {number: place for place, number in enumerate(kept)}
     warn_of_classes(names, [names[number] for number in kept])
     held_out = [] if train.labels is None else [n for n in kept if n not in stored["train"]]
     keys = unique_keys(table.name for table in tables.values())
     prompts = () if template_set is None else templates(template_set)
     return Source(
         inputs,
-        RowReader(keys, names, numbers, prompts, max_image_side),
+        RowReader(keys, names, renumbered, prompts, max_image_side),
         [names[number] for number in kept],
         [names[number] for number in held_out],
         [split for split in tables if split != "train"],
