@@ -22,32 +22,48 @@ SPLIT_NAMES = {
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test", "holdout": "test",
 }  # fmt: skip
-FILLERS = {"", "set", "data", "dataset", "images", "imgs", "split", "folder"}
+FILLERS = {"", "set", "data", "dataset", "images", "imgs", "split", "folder", "dir"}
 
 
 def split_of(name: str) -> str | None:
     """The split that a folder is named after, or None."""
-    words = set(re.split(r"[\W\d_]+", name.casefold())) - FILLERS
-    if len(words) != 1:
-        return None
-    word = words.pop()
-    return SPLIT_NAMES.get(word) or SPLIT_NAMES.get(word.removesuffix("set"))
+    split, others = _words(name)
+    return None if others else split
 
 
 def split_folders(path: Path) -> dict[str, str]:
-    """The folder of each split that has one.
+    """The folder of each split that has one: `train` and `test`, or `own_train` and `own_test`.
 
     Raises:
         DataError: Two folders are named after one split.
     """
-    found: dict[str, str] = {}
+    groups: dict[frozenset[str], dict[str, str]] = {frozenset(): {}}  # by the other words of names
     for name in folders_in(path):
-        if (split := split_of(name)) is not None and found.setdefault(split, name) != name:
+        split, others = _words(name)
+        if split is None:
+            continue
+        found = groups.setdefault(others, {})
+        if (other := found.setdefault(split, name)) != name and not others:
             raise DataError(
-                f"{path}: {found[split]} and {name} are both named after the split {split}; "
-                "merge or rename one"
+                f"{path}: {other} and {name} are both named after the split {split}; merge or "
+                "rename one"
             )
-    return found
+    plain = groups.pop(frozenset())
+    affixed = [found for found in groups.values() if len(found) > 1]
+    return affixed[0] if not plain and len(affixed) == 1 else plain
+
+
+def _words(name: str) -> tuple[str | None, frozenset[str]]:
+    """The split that occurs in the name of a folder, if just one does, and the other words."""
+    words = frozenset(re.split(r"[\W\d_]+", name.casefold())) - FILLERS
+    named = {word for word in words if _split(word)}
+    if len(named) != 1:
+        return None, words
+    return _split(*named), words - named
+
+
+def _split(word: str) -> str | None:
+    return SPLIT_NAMES.get(word) or SPLIT_NAMES.get(word.removesuffix("set"))
 
 
 def folders_in(path: Path) -> list[str]:
@@ -86,14 +102,15 @@ def _check_splits(path: Path, parts: dict[str, str], classes: list[str]) -> None
     names = ", ".join(map(printable, parts.values()))
     if "train" not in parts:
         raise DataError(
-            f"{path}: {names} named after splits, and there is no folder `train`; add it, or "
-            "set prepare.path to the folder of the classes"
+            f"{path}: folders are named after splits ({names}), but none `train`; add it, or set "
+            "prepare.path to the folder of the classes"
         )
     mixed = [name for name in classes if has_own_images(path / name)]
     if mixed and (len(parts) == 1 or not _holds_classes(path / parts["train"])):
         raise DataError(
-            f"{path}: {names} named after splits, beside the class {printable(mixed[0])}; move "
-            "the classes into folders of splits, or rename what is no split"
+            f"{path}: folders are named after splits ({names}), beside the class "
+            f"{printable(mixed[0])}; move the classes into folders of splits, or rename what is "
+            "no split"
         )
 
 
@@ -107,10 +124,16 @@ def _check_classes(path: Path) -> None:
         inner = [] if has_own_images(path / name) else folders_in(path / name)
         if inner := [folder for folder in inner if has_images(path / name / folder)]:
             deep[name] = inner
-            if all(split_of(folder) for folder in inner):
+            splits = {split for folder in inner if (split := split_of(folder))}
+            if len(splits) > 1 or len(splits) == len(inner):
                 raise DataError(
                     f"{path / name}: holds folders of splits, {', '.join(inner)}, in place of "
                     "images; set prepare.path to it, or put the classes into folders of splits"
+                )
+            if split_of(name):
+                raise DataError(
+                    f"{path / name}: named after a split, in place of a class; move its folders "
+                    f"({', '.join(inner[:NUM_EXAMPLES])}) one level up"
                 )
     if deep:
         some = "; ".join(

@@ -53,6 +53,12 @@ def test_other_folders_are_named_after_none(name: str) -> None:
         (["test/a.jpg", "cat/a.jpg"], {"train": "."}),
         (["train/a.jpg", "test/a.jpg"], {"train": "train", "test": "test"}),  # without classes
         (["train/a.jpg"], {"train": "train"}),
+        (
+            ["seg_train/cat/a.jpg", "seg_test/cat/b.jpg", "seg_pred/c.jpg"],
+            {"train": "seg_train", "test": "seg_test"},
+        ),
+        (["freight train/a.jpg", "test tube/b.jpg"], {"train": "."}),
+        (["vehicles/train/a.jpg", "vehicles/bus/a.jpg", "pets/a.jpg"], {"train": "."}),
     ],
 )  # fmt: skip
 def test_classes_lie_at_the_level_that_is_meant(
@@ -71,6 +77,9 @@ def test_classes_lie_at_the_level_that_is_meant(
         (["train/2020/a.jpg", "bus/a.jpg", "car/a.jpg"], ["train", "bus"]),
         (["train/a.jpg", "test/a.jpg", "cat/a.jpg"], ["train", "test", "cat"]),
         (["own/train/cat/a.jpg", "own/test/cat/b.jpg"], ["own", "train", "test", "prepare.path"]),
+        (["bottle/train/a.jpg", "bottle/test/b.jpg", "bottle/mask/c.png"], ["bottle", "train"]),
+        (["train_set/train_set/cat/a.jpg", "test_set/test_set/cat/b.jpg"], ["train_set", "cat"]),
+        (["own_test/cat/a.jpg", "own_val/cat/b.jpg"], ["own_test", "own_val", "train"]),
         (["cat/Train/a.jpg", "cat/Val/b.jpg", "dog/Train/a.jpg"], ["cat", "Train", "Val"]),
     ],
 )
