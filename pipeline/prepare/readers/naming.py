@@ -19,14 +19,16 @@ UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 
 def name_within(folder: Path, name: str) -> str:
     """The path of a file within a folder as a person compares it (see `file_name`): an absolute
-    path that leads there becomes relative; others stay as they are.
+    path that leads there becomes relative, and `..` is resolved; others stay as they are.
     """
     name = file_name(name)
-    if not name.startswith("/"):
+    climbs = ".." in name.split("/")
+    if "\0" in name or not (climbs or name.startswith("/")):
         return name
     directory, _, last = name.rpartition("/")
+    where = f"{folder.absolute()}/{directory}" if not name.startswith("/") else directory
     for root in (file_name(f"{folder.absolute()}"), file_name(_real(f"{folder}"))):
-        for path in (directory, file_name(_real(directory))):
+        for path in ([] if climbs else [where]) + [file_name(_real(where))]:
             if f"{path}/".startswith(f"{root}/"):
                 return f"{path}/{last}"[len(root) + 1 :]
     return name

@@ -45,7 +45,7 @@ class Ignored:
 
     def add(self, tar: Path, member: str) -> None:
         """Counts a member."""
-        suffix = member.rpartition(".")[2]
+        suffix = member.rpartition(".")[2] if "." in member else ""
         self.counts[suffix] += 1
         self.examples.setdefault(suffix, f"{tar.name}/{member}")
 
@@ -116,9 +116,12 @@ def index_samples(path: Path, ignored: Ignored) -> Iterator[Indexed]:
 def _members(path: Path) -> Iterator[_Member]:
     for spelled, offset, size in plain_members(path):
         name = HERE.sub("", spelled)
-        if "/" in name:
+        parts = name.split("/")
+        elsewhere = ".." in parts or "" in parts[:-1]
+        hidden = parts[-1].startswith(".")
+        if elsewhere or (len(parts) > 1 and not hidden):
             raise refused(str(path), spelled, "not beside the others; pack files without folders")
-        if not name.startswith("."):
+        if not hidden:
             yield _Member(name, offset, size)
 
 

@@ -130,10 +130,10 @@ def _check_classes(path: Path) -> None:
                     f"{path / name}: holds folders of splits, {', '.join(inner)}, in place of "
                     "images; set prepare.path to it, or put the classes into folders of splits"
                 )
-            if split_of(name):
+            if split_of(name) or name == path.name:  # as archives unpack
                 raise DataError(
-                    f"{path / name}: named after a split, in place of a class; move its folders "
-                    f"({', '.join(inner[:NUM_EXAMPLES])}) one level up"
+                    f"{path / name}: named after no class, but holds folders with images "
+                    f"({', '.join(inner[:NUM_EXAMPLES])}); move them one level up"
                 )
     if deep:
         some = "; ".join(

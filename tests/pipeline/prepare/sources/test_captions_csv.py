@@ -55,7 +55,7 @@ def test_one_file_has_one_name_however_it_is_spelled(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "images")
     absolute = [f"{tmp_path}/images/a.jpg", f"{tmp_path}/link/a.jpg"]
     spelled = {
-        "a.jpg": ["a.jpg", "./a.jpg", ".//a.jpg", *absolute],
+        "a.jpg": ["a.jpg", "./a.jpg", ".//a.jpg", "sub/../a.jpg", *absolute],
         "sub/caf\u00e9.jpg": ["sub/caf\u00e9.jpg", "./sub/cafe\u0301.jpg", "sub//caf\u00e9.jpg"],
         "caf\u00e9/b.jpg": ["caf\u00e9/b.jpg", "cafe\u0301/./b.jpg"],
     }

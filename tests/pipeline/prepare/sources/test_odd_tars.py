@@ -147,6 +147,15 @@ def test_folders_of_splits_are_found_in_any_case(tmp_path: Path, complains: Any,
         listed(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["../.a.jpg", "deep/../.a.jpg", "/.a.jpg", "..", "./.."])
+def test_a_hidden_member_may_not_lead_elsewhere(tmp_path: Path, complains: Any, name: str) -> None:
+    pack(tmp_path / "0.tar", ("__MACOSX/._a.jpg", b""), (".a.jpg", b""), *pair("a"))
+    assert len(made(listed(tmp_path))) == 1
+    path = pack(tmp_path / "0.tar", *pair("a"), (name, JPEG))
+    with complains(path, "is refused"):
+        listed(tmp_path)
+
+
 def test_links_stay_refused_beside_folders(tmp_path: Path, complains: Any) -> None:
     pack(tmp_path / "0.tar", link("./", tarfile.DIRTYPE), link("deep", tarfile.DIRTYPE), *pair("a"))
     assert len(captions(tmp_path)) == 1
