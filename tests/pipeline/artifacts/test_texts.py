@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.artifacts.texts import class_name, clean_caption, file_name
@@ -66,6 +66,7 @@ def test_a_file_has_one_name(text: str, name: str) -> None:
     assert file_name(text) == name
 
 
+@settings(deadline=None)
 @given(text=st.text(st.characters(blacklist_categories=["Cs"]), max_size=12))
 def test_a_spelling_is_its_own(text: str) -> None:
     assert clean_caption(clean_caption(text)) == clean_caption(text)

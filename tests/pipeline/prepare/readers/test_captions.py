@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.prepare.images import UnusableImage
@@ -15,6 +15,7 @@ from pipeline.prepare.readers.captions import clean_captions, split_list
 TEXTS = st.lists(st.text(st.sampled_from("ab '\",[]\\é\n"), max_size=8), max_size=4)
 
 
+@settings(deadline=None)
 @given(texts=TEXTS)
 def test_a_list_in_a_cell_is_split_as_it_was_written(texts: list[str]) -> None:
     assert split_list(json.dumps(texts)) == texts
