@@ -17,6 +17,13 @@ DIALECTS: dict[str, dict[str, Any]] = {
     ".csv": {},
     ".tsv": {"delimiter": "\t", "quoting": csv.QUOTE_NONE},
 }
+TAB = "\t"
+SEPARATORS = {"commas": ",", "semicolons": ";", "tabs": TAB, "bars": "|"}
+SUFFIXES = {",": "call it .csv", TAB: "call it .tsv"}
+TOO_MANY_CELLS = {
+    ".csv": "put quotes around texts that hold a comma",
+    ".tsv": "a text must hold no tab; save it as .csv with quotes",
+}
 
 
 @contextmanager
@@ -102,6 +109,8 @@ def _text_rows(
     path: Path, columns: Sequence[str], option: str, naming: str, dialect: dict[str, Any]
 ) -> Iterator[list[str]]:
     with reading(path, option), open(path, newline="", encoding="utf-8-sig") as file:
+        _check_separator(path, columns, file.readline(), dialect.get("delimiter", ","))
+        file.seek(0)
         reader = csv.reader(file, strict=True, **dialect)
         try:
             header = next(reader, [])
@@ -114,12 +123,13 @@ def _text_rows(
                     if any(row[width:]):  # the end of a text, and nobody would miss it
                         raise DataError(
                             f"{path}: line {reader.line_num} has {len(row)} cells, the header "
-                            f"{width}; put quotes around texts that hold a separator"
+                            f"{width}; {TOO_MANY_CELLS[path.suffix.lower()]}"
                         )
                     row += [""] * (width - len(row))
                 yield [row[place] for place in places]
         except csv.Error as error:
-            raise DataError(f"{path}: line {reader.line_num}: {error}; fix the quotes") from error
+            cure = "fix the quotes" if path.suffix.lower() == ".csv" else "shorten the text"
+            raise DataError(f"{path}: line {reader.line_num}: {error}; {cure}") from error
 
 
 def _parquet_rows(
@@ -144,6 +154,21 @@ def _parquet_rows(
             raise DataError(
                 f"{path}: no Parquet ({' '.join(str(error).split())}); check {option}"
             ) from error
+
+
+def _check_separator(path: Path, columns: Sequence[str], header: str, expected: str) -> None:
+    """Finds the columns by another separator than the suffix of the table promises."""
+    wanted = set(columns)
+    if wanted & _cells(header, expected):
+        return
+    for name, separator in SEPARATORS.items():
+        if wanted & (cells := _cells(header, separator)) and len(cells) > 1:
+            cure = SUFFIXES.get(separator, "save it with commas, or as .tsv with tabs")
+            raise DataError(f"{path}: its cells are separated by {name}; {cure}")
+
+
+def _cells(header: str, separator: str) -> set[str]:
+    return {cell.strip().strip('"') for cell in header.split(separator)}
 
 
 def _check_columns(path: Path, columns: Sequence[str], found: list[str], naming: str) -> None:

@@ -59,6 +59,11 @@ class Layout:
         return self.root / "work" / "runs"
 
     @property
+    def rejected(self) -> Path:
+        """Inputs that the last run of `prepare` rejected, where it failed."""
+        return self.root / "work" / "rejected.json"
+
+    @property
     def jobs(self) -> Path:
         """Jobs that were submitted to clusters, one file each."""
         return self.root / "work" / "jobs"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +13,8 @@ from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from kdeov.data.images import to_rgb
 from kdeov.errors import DataError
+from pipeline.prepare.formats import is_heif, not_an_image
+from pipeline.prepare.png_chunks import without_large_texts
 
 # Pillow decodes these itself or with a library; others, such as EPS, it passes to a program
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM")
@@ -40,20 +45,37 @@ class EncodedImage:
     grid: bytes
 
 
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Suppresses warnings of image libraries: unusable images are rejected with a reason."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def decode_image(data: bytes, max_image_side: int | None) -> EncodedImage:
     """Decodes an image completely. A JPEG that is RGB, upright and small enough keeps its bytes.
 
     Args:
-        data: The bytes of a file in one of `FORMATS`.
+        data: The bytes of a file in one of `FORMATS`, or in HEIC where pillow-heif is installed.
         max_image_side: Longest side; larger images are reduced. None keeps every size.
 
     Raises:
         UnusableImage: Unreadable, truncated or implausibly large.
     """
+    try:
+        return _decode(data, max_image_side)
+    except UnusableImage:
+        if (smaller := without_large_texts(data)) is None:
+            raise
+        return _decode(smaller, max_image_side)
+
+
+def _decode(data: bytes, max_image_side: int | None) -> EncodedImage:
     if not data:
         raise UnusableImage("an empty file")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with _open(data) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UnusableImage(f"more than {MAX_PIXELS:,} pixels")
             if (
@@ -73,11 +95,32 @@ def decode_image(data: bytes, max_image_side: int | None) -> EncodedImage:
     except Image.DecompressionBombError:  # Pillow's own limit is twice as high
         raise UnusableImage(f"more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
-        raise UnusableImage("not an image") from None
+        raise UnusableImage(not_an_image(data)) from None
     except DataError as error:
         raise UnusableImage(str(error)) from error
     except (OSError, SyntaxError, ValueError) as error:
         raise UnusableImage(f"unreadable ({error})") from error
+
+
+def _open(data: bytes) -> Image.Image:
+    return _open_heif(data) if is_heif(data) else Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def _open_heif(data: bytes) -> Image.Image:
+    """The main image of a HEIC file, upright. Pillow's own formats stay as they are."""
+    try:
+        import pillow_heif  # an extra
+    except ImportError:
+        raise UnusableImage(
+            "HEIC, which needs pillow-heif; run `pip install pillow-heif`"
+        ) from None
+    try:
+        file = pillow_heif.open_heif(io.BytesIO(data))
+        if file.size[0] * file.size[1] > MAX_PIXELS:  # known before it is decoded
+            raise UnusableImage(f"more than {MAX_PIXELS:,} pixels")
+        return file.to_pillow()
+    except (OSError, ValueError, RuntimeError, EOFError, SyntaxError, LookupError) as error:
+        raise UnusableImage(f"unreadable ({' '.join(str(error).split())})") from error
 
 
 def _load_small(image: Image.Image) -> None:

@@ -11,12 +11,10 @@ import multiprocessing
 import os
 import statistics
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, count, islice
 from typing import Any
@@ -26,6 +24,7 @@ import numpy as np
 from kdeov.errors import KdeovError
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import Shard, shard_name
+from pipeline.prepare.images import without_warnings
 from pipeline.prepare.near_duplicates import difference_hashes
 from pipeline.prepare.readers.base import Inputs, Rejected, Sample
 
@@ -80,20 +79,12 @@ def make_shard(
                 yield _members(sample)
 
     usable = samples()
-    with _quiet():
+    with without_warnings():
         first = next(usable, None)
         if first is not None:
             result.shard = folder.write(name, chain([first], usable))
     result.hashes = difference_hashes(grids)
     return result
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppresses warnings of image libraries: unusable images are rejected with a reason."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def choose_num_processes(
@@ -112,7 +103,7 @@ def choose_num_processes(
     for item in islice(chain.from_iterable(splits.values()), NUM_PROBES):
         start = time.perf_counter()
         if not isinstance(item, Rejected):
-            with _quiet():
+            with without_warnings():
                 make(item)
         seconds.append(time.perf_counter() - start)
     work = total * statistics.median(seconds)

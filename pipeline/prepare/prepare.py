@@ -22,8 +22,9 @@ from pipeline.prepare.empty_split import empty_split
 from pipeline.prepare.make_shards import ShardMaker, ShardResult, choose_num_processes
 from pipeline.prepare.near_duplicates import near_duplicates
 from pipeline.prepare.readers.tar_members import members_of
+from pipeline.prepare.rejections import examples, summary
 from pipeline.prepare.sources import open_source
-from pipeline.storage.files import writing_folder
+from pipeline.storage.files import write_json, writing_folder
 from pipeline.storage.storage import open_storage
 
 logger = logging.getLogger(__name__)
@@ -33,11 +34,17 @@ NUM_EXAMPLES = 3
 
 def prepare(params: Params, paths: Layout) -> None:
     """Writes the image shards of a checkout (see `write_image_shards`)."""
-    write_image_shards(params.prepare, paths.images, storage=params.data.storage)
+    write_image_shards(
+        params.prepare, paths.images, storage=params.data.storage, rejected=paths.rejected
+    )
 
 
 def write_image_shards(
-    params: PrepareParams, out: Path, processes: int | None = None, storage: str | None = None
+    params: PrepareParams,
+    out: Path,
+    processes: int | None = None,
+    storage: str | None = None,
+    rejected: Path | None = None,
 ) -> None:
     """Writes shards, a manifest for each split, and `dataset.json`.
 
@@ -47,6 +54,8 @@ def write_image_shards(
         processes: Number of processes that read images; None chooses (see
             `choose_num_processes`). The shards do not depend on it.
         storage: Receives the shards (see `ShardFolder`); None leaves them beside their manifests.
+        rejected: A JSON file that receives the rejected inputs where the stage fails, as their
+            manifests are discarded then; None writes none.
 
     Raises:
         ConfigError: The data set or a split is empty.
@@ -75,7 +84,7 @@ def write_image_shards(
                 results[split].append(result)
         manifests = {split: _manifest(path, results[split], split, params) for split in SPLITS}
         hashes = {split: np.concatenate([r.hashes for r in results[split]]) for split in SPLITS}
-        _check_rejected(manifests, params.max_rejected)
+        _check_rejected(manifests, params.max_rejected, rejected)
         if source.held_out:
             logger.info(
                 "%d of %d classes do not occur in training: %s%s",
@@ -116,25 +125,31 @@ def _manifest(
     return manifest
 
 
-def _check_rejected(manifests: dict[str, Manifest], limit: float) -> None:
+def _check_rejected(manifests: dict[str, Manifest], limit: float, path: Path | None) -> None:
     rejected = [r for manifest in manifests.values() for r in manifest.rejected]
     total = sum(manifest.samples for manifest in manifests.values()) + len(rejected)
+    empty = [split for split, manifest in manifests.items() if not manifest.samples]
+    failed = bool(empty) or len(rejected) > limit * total
     if rejected:
-        logger.warning(
-            "rejected %d of %d inputs; the manifests list all of them", len(rejected), total
-        )
+        where = "" if failed else "; the manifests list all of them"
+        logger.warning("rejected %d of %d inputs%s", len(rejected), total, where)
+        for line in summary(rejected):
+            logger.warning("  %s", line)
+    if path is not None:
+        path.unlink(missing_ok=True)  # of an earlier failure
+        if failed:
+            write_json(path, rejected)
+    kept = "" if path is None else f"; {path} lists all of them"
     if len(rejected) > limit * total:
-        examples = "; ".join(
-            f"{printable(r['name'])}: {r['reason']}" for r in rejected[:NUM_EXAMPLES]
-        )
-        more = "; ..." if len(rejected) > NUM_EXAMPLES else ""
         raise DataError(
             f"{len(rejected)} of {total} inputs cannot be used, more than prepare.max_rejected = "
-            f"{limit:g} allows ({examples}{more}); fix them or raise prepare.max_rejected"
+            f"{limit:g} allows ({examples(rejected)}); fix them or raise prepare.max_rejected{kept}"
         )
-    for split, manifest in manifests.items():
-        if not manifest.samples:
-            raise DataError(f"no image of the {split} split can be used; fix the data set")
+    if empty:
+        some = examples(manifests[empty[0]].rejected)
+        raise DataError(
+            f"no image of the {empty[0]} split can be used ({some}); fix the data set{kept}"
+        )
 
 
 def _near_duplicates(

@@ -5,7 +5,7 @@ of hashes. Memory holds 16 bytes per name and no embedding.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,7 @@ class EmbeddingTable:
 def write_table(
     folder: Path,
     name: str,
-    names: Iterable[str],
+    names: Iterable[str | None],
     blocks: Iterable[np.ndarray],
     count: int,
     dim: int,
@@ -64,7 +64,8 @@ def write_table(
     Args:
         folder: Folder of the table.
         name: Name of the table.
-        names: Names in the order of the embeddings; one may repeat with the same embedding.
+        names: Names in the order of the embeddings; one may repeat with the same embedding. An
+            embedding of None is never looked up.
         blocks: float16 embeddings [n, dim], in order.
         count: Number of embeddings.
         dim: Width of the embeddings.
@@ -81,10 +82,12 @@ def write_table(
     for block in blocks:
         embeddings[row : row + len(block)] = block
         row += len(block)
-    hashes = _hashes(names)
+    unnamed: list[int] = []
+    hashes = _hashes(_noting_unnamed(names, unnamed))
     if not len(hashes) == row == count:
         raise DataError(f"{name}: {row} embeddings for {len(hashes)} keys; give each key one")
     order = np.argsort(hashes, kind="stable")
+    order = order[~np.isin(order, unnamed)]
     again = np.flatnonzero(hashes[order][1:] == hashes[order][:-1]) + 1
     for first, second in zip(order[again - 1], order[again], strict=True):
         if (
@@ -100,6 +103,13 @@ def write_table(
     np.save(folder / f"{name}.index.npy", index, allow_pickle=False)
     embeddings.flush()
     return len(again)
+
+
+def _noting_unnamed(names: Iterable[str | None], unnamed: list[int]) -> Iterator[str]:
+    for row, name in enumerate(names):
+        if name is None:
+            unnamed.append(row)
+        yield name or ""
 
 
 def _hashes(names: Iterable[str]) -> np.ndarray:

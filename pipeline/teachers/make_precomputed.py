@@ -15,6 +15,7 @@ from kdeov.errors import DataError
 from kdeov.text.table import PrecomputedTextEncoder
 from pipeline.artifacts.identity import IDENTITY, PRECOMPUTED
 from pipeline.artifacts.tables import reading, table_rows
+from pipeline.artifacts.texts import class_name, clean_caption, file_name
 from pipeline.config.teacher_params import EmbeddingsParams, TextVectorsParams
 from pipeline.console import progress
 from pipeline.storage.files import write_json
@@ -47,8 +48,8 @@ def make_precomputed(params: EmbeddingsParams, path: Path, folder: Path) -> dict
     dim = parts[0].shape[1]
     if metadata:
         tables = list(metadata.values())
-        keys = _column(tables, params.key_column or "", parts, params.prefix)
-        example = next(_column(tables, params.key_column or "", parts, params.prefix), "")
+        keys = _keys(tables, params, parts)
+        example = next(_keys(tables, params, parts), "")
     else:
         keys = iter(map(str, range(sum(map(len, parts)))))
     repeated = write_table(folder, IMAGES, keys, _blocks(IMAGES, parts), _count(parts), dim)
@@ -60,8 +61,9 @@ def make_precomputed(params: EmbeddingsParams, path: Path, folder: Path) -> dict
                 f"{path / params.captions}: {texts[0].shape[1]} dimensions, the images have "
                 f"{dim}; take both from one model"
             )
-        captions = _column(list(metadata.values()), params.caption_column or "", texts, "")
-        captions = (" ".join(caption.split()) for caption in captions)  # as sources clean them
+        column = _column(list(metadata.values()), params.caption_column or "", texts)
+        # as `prepare` cleans them; it stores no empty caption, so none is looked up
+        captions = (clean_caption(text) or None for _, _, text in column)
         write_table(folder, CAPTIONS, captions, _blocks(CAPTIONS, texts), _count(texts), dim)
     _text_table(params.texts, path, dim).save(folder)
     identity = PrecomputedIdentity(
@@ -110,17 +112,25 @@ def _blocks(name: str, parts: list[np.ndarray]) -> Iterator[np.ndarray]:
                 bar.update(len(block))
 
 
+def _keys(metadata: list[Path], params: EmbeddingsParams, parts: list[np.ndarray]) -> Iterator[str]:
+    """The key of each embedding."""
+    for file, row, value in _column(metadata, params.key_column or "", parts):
+        if not value:
+            raise DataError(f"{file}: row {row} has no {params.key_column}; fill it in")
+        name = value.removeprefix(params.prefix)
+        # the prefix may lack its last slash
+        yield file_name(name.lstrip("/") if params.prefix else name)
+
+
 def _column(
-    metadata: list[Path], column: str, parts: list[np.ndarray], prefix: str
-) -> Iterator[str]:
-    """One column of all metadata files; each has a row per embedding of its part."""
+    metadata: list[Path], column: str, parts: list[np.ndarray]
+) -> Iterator[tuple[Path, int, str]]:
+    """File, number and text of each row of a column; a file has a row per embedding of its part."""
     for file, part in zip(metadata, parts, strict=True):
         count = 0
         for (value,) in table_rows(file, [column], f"{PARAMS_KEY}.metadata", PARAMS_KEY):
             count += 1
-            if not value:
-                raise DataError(f"{file}: row {count} has no {column}; fill it in")
-            yield value.removeprefix(prefix)
+            yield file, count, value
         if count != len(part):
             raise DataError(
                 f"{file}: {count} rows for {len(part)} embeddings; give each embedding one key"
@@ -147,7 +157,7 @@ def _text_table(files: list[TextVectorsParams], path: Path, dim: int) -> Precomp
 
 def _names(file: Path) -> list[str]:
     """Names in the order of their embeddings: lines of text, a JSON list of texts, or LVIS's list
-    of categories in the order of their ids. Underscores are spaces.
+    of categories in the order of their ids; spelled as class names are (see `class_name`).
     """
     with reading(file, f"{PARAMS_KEY}.texts"):
         text = file.read_text(encoding="utf-8-sig")
@@ -163,4 +173,4 @@ def _names(file: Path) -> list[str]:
             ) from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(f"{file}: no list of names; check {PARAMS_KEY}.texts")
-    return [" ".join(name.replace("_", " ").split()) for name in names]
+    return [class_name(name) for name in names]

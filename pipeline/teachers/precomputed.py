@@ -19,6 +19,7 @@ from kdeov.errors import DataError
 from kdeov.text.base import DESCRIPTION, TENSORS
 from kdeov.text.table import PrecomputedTextEncoder
 from pipeline.artifacts.identity import IDENTITY
+from pipeline.artifacts.texts import file_name
 from pipeline.storage.files import digest, read_json, sha256_file
 from pipeline.teachers.embedding_table import EmbeddingTable
 
@@ -112,8 +113,7 @@ class PrecomputedTeacher:
         Raises:
             DataError: Images have no embedding; counts them and names the first.
         """
-        match = self._identity.match
-        names = [self._row(sample) if match == "row" else sample[match] for sample in samples]
+        names = [self._key(sample) for sample in samples]
         rows = self._images.rows(names)
         if (missing := np.flatnonzero(rows < 0)).size:
             first = samples[int(missing[0])]
@@ -124,6 +124,11 @@ class PrecomputedTeacher:
                 "or list the split in `splits_without_embeddings`"
             )
         return self._images.embeddings[rows]
+
+    def _key(self, sample: dict[str, Any]) -> str:
+        """The key that an image has in the table."""
+        match = self._identity.match
+        return self._row(sample) if match == "row" else file_name(sample[match])
 
     def _row(self, sample: dict[str, Any]) -> str:
         """Row number of an image, which its source holds: `test_x/503`."""

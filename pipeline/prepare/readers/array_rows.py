@@ -15,8 +15,9 @@ import numpy as np
 from kdeov.errors import DataError
 from kdeov.prompts import templates
 from pipeline.artifacts.dataset import SPLITS
+from pipeline.artifacts.texts import class_name
 from pipeline.prepare.images import UnusableImage, encode_pixels
-from pipeline.prepare.readers.base import Rejected, Sample, Source
+from pipeline.prepare.readers.base import Rejected, Sample, Source, warn_of_classes
 from pipeline.prepare.readers.naming import hash_split, unique_keys
 
 
@@ -79,30 +80,34 @@ class RowReader:
     Attributes:
         keys: Prefix of the keys of each table.
         classes: Class names by number.
+        numbers: Numbers of the classes that are stored, by their number in the tables.
         prompts: Templates of captions.
         max_image_side: See `pipeline.prepare.images.encode_pixels`.
     """
 
     keys: dict[str, str]
     classes: list[str]
+    numbers: dict[int, int]
     prompts: tuple[str, ...]
     max_image_side: int | None
 
     def __call__(self, row: Row) -> Sample | Rejected:
         name = f"{row.table}/{row.number}"
         captions: list[str] = []
+        label = None
         if row.label is not None:
             if not 0 <= row.label < len(self.classes):
                 return Rejected(
                     name, f"label {row.label}, but there are {len(self.classes)} classes"
                 )
             captions = [prompt.format(self.classes[row.label]) for prompt in self.prompts]
+            label = self.numbers[row.label]
         try:
             image = encode_pixels(row.pixels, self.max_image_side)
         except UnusableImage as error:
             return Rejected(name, str(error))
         key = f"{self.keys[row.table]}-{row.number:07d}"
-        return Sample(key, image.jpeg, captions, name, row.label, grid=image.grid)
+        return Sample(key, image.jpeg, captions, name, label, grid=image.grid)
 
 
 def array_rows(
@@ -125,9 +130,12 @@ def array_rows(
 
     Raises:
         ConfigError: The template set is unknown.
-        DataError: Two classes have one name.
+        DataError: A class has no name, or two have one.
     """
-    names = [" ".join(name.replace("_", " ").split()) for name in classes]
+    names = [class_name(name) for name in classes]
+    for number, name in enumerate(names):
+        if not name:
+            raise DataError(f"class {number} has no name ({classes[number]!r}); give it one")
     if len(set(names)) < len(names):
         name = next(name for name in names if names.count(name) > 1)
         raise DataError(f"two classes are called {name!r}; rename one")
@@ -139,10 +147,24 @@ def array_rows(
     for split, table in tables.items():
         if split != "train":
             inputs[split] = Rows(table, np.ones(table.count, dtype=bool))
-    held_out = []
-    if train.labels is not None:
-        trained = set(np.unique(train.labels[inputs["train"].chosen]))
-        held_out = [name for number, name in enumerate(names) if number not in trained]
+    stored = {split: _labels(part, len(names)) for split, part in inputs.items()}
+    kept = sorted(set().union(*stored.values()))
+    renumbered = {number: place for place, number in enumerate(kept)}
+    warn_of_classes(names, [names[number] for number in kept])
+    held_out = [] if train.labels is None else [n for n in kept if n not in stored["train"]]
     keys = unique_keys(table.name for table in tables.values())
     prompts = () if template_set is None else templates(template_set)
-    return Source(inputs, RowReader(keys, names, prompts, max_image_side), names, held_out)
+    return Source(
+        inputs,
+        RowReader(keys, names, renumbered, prompts, max_image_side),
+        [names[number] for number in kept],
+        [names[number] for number in held_out],
+        [split for split in tables if split != "train"],
+    )
+
+
+def _labels(rows: Rows, num_classes: int) -> set[int]:
+    """The class numbers of rows; numbers of no class, whose rows are rejected, are left out."""
+    if rows.table.labels is None:
+        return set()
+    return {n for n in np.unique(rows.table.labels[rows.chosen]).tolist() if 0 <= n < num_classes}

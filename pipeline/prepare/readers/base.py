@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from pipeline.console import printable
+
+logger = logging.getLogger(__name__)
+
+NUM_EXAMPLES = 5  # of classes, in a log line
 
 
 @dataclass(frozen=True)
@@ -55,11 +62,25 @@ class Source:
         inputs: The inputs of each split. Those that listing rejects are `Rejected`.
         make: Makes a sample of one input, deterministically. It is pickled into worker processes,
             so it holds no list of inputs.
-        classes: Names of the labels; empty where images have none.
-        held_out: Classes that do not occur in training.
+        classes: Names of the labels; empty where images have none. A class that the data set
+            names, and of which no image can be stored, is left out.
+        held_out: Classes of which no training image can be stored.
     """
 
     inputs: Mapping[str, Inputs]
     make: Callable[[Any], Sample | Rejected]
     classes: list[str] = field(default_factory=list)
     held_out: list[str] = field(default_factory=list)
+
+
+def warn_of_classes(classes: Collection[str], stored: Collection[str]) -> None:
+    """Names the classes that are left out, as no image of them can be stored."""
+    warn_of_some("no image", set(classes) - set(stored), len(classes))
+
+
+def warn_of_some(words: str, few: Collection[str], total: int) -> None:
+    """Logs how many of all classes have few images, with examples."""
+    if few:
+        some = ", ".join(map(printable, sorted(few)[:NUM_EXAMPLES]))
+        more = ", ..." if len(few) > NUM_EXAMPLES else ""
+        logger.warning("%d of %d classes have %s: %s%s", len(few), total, words, some, more)

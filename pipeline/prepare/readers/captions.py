@@ -1,21 +1,31 @@
-"""Cleans captions."""
+"""The captions of an image, from the texts that tables and descriptions hold."""
 
 from __future__ import annotations
 
+import ast
+import io
+import json
+import re
+import tokenize
 from collections.abc import Iterable
 
+from pipeline.artifacts.texts import clean_caption, is_unicode
 from pipeline.prepare.images import UnusableImage
 
 REPLACEMENT = "\ufffd"  # the replacement character, for bytes that could not be decoded
+OPENED = re.compile(r"(array\()?[\[({]")
+QUOTED = re.compile(r"(array\()?[\[{]+\s*[bru]?['\"]")
+LAYOUT = (tokenize.NEWLINE, tokenize.NL, tokenize.ENDMARKER)
 
 
 def clean_captions(texts: Iterable[str]) -> list[str]:
-    """Joins words by single spaces and drops empty captions.
+    """Splits lists, joins words by single spaces and drops empty captions.
 
     Raises:
-        UnusableImage: No caption is left, or one was decoded with the wrong encoding.
+        UnusableImage: No caption is left, one is a structure other than a list of texts, or one
+            was decoded with the wrong encoding.
     """
-    captions = [text for raw in texts if (text := " ".join(raw.split()))]
+    captions = [text for raw in texts for item in split_list(raw) if (text := clean_caption(item))]
     if not captions:
         raise UnusableImage("no caption")
     for caption in captions:
@@ -24,23 +34,48 @@ def clean_captions(texts: Iterable[str]) -> list[str]:
     return captions
 
 
-def caption_text(value: object) -> str:
-    """The caption of a JSON value; null is an empty caption.
+def split_list(text: str) -> list[str]:
+    """The items of a list that was written into one cell, in JSON, or as Python or NumPy print it;
+    of another text, itself.
 
     Raises:
-        TypeError: The value is not a string.
+        UnusableImage: The text is another structure, or a list that is cut off.
     """
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise TypeError(f"the caption {value!r} is not a string")
-    return value
-
-
-def is_unicode(text: str) -> bool:
-    """Whether a text can be encoded as UTF-8: lone surrogates cannot."""
+    text = text.strip()
+    if not OPENED.match(text):
+        return [text]
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        values = _literals(text)
+        if values is None and not QUOTED.match(text):
+            return [text]  # such as "[a dog] on grass"
+    if not isinstance(values, list) or not all(v is None or isinstance(v, str) for v in values):
+        raise UnusableImage(f"a cell that is no list of captions ({text[:40]!a})")
+
+    return [value or "" for value in values]
+
+
+def _literals(text: str) -> list[str | None] | None:
+    """The strings of a list or tuple of Python, also without commas; None for another text.
+
+    Python itself would join strings without a comma between them.
+    """
+    items: list[str | None] = []
+    commas = 0
+    try:
+        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+        for token in [t for t in tokens if t.type not in LAYOUT][1:]:
+            if token.type == tokenize.STRING or token.string == "None":
+                value = ast.literal_eval(token.string)
+                if value is not None and not isinstance(value, str):
+                    return None
+                items.append(value)
+            elif token.string == ",":
+                commas += 1
+            elif token.string != "])"[text[0] == "("]:
+                return None
+    except (tokenize.TokenError, SyntaxError, ValueError):
+        return None
+    # a sentence in parentheses is a caption
+    return None if text[0] == "{" or (text[0] == "(" and not commas) else items

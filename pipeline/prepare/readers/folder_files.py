@@ -10,8 +10,8 @@ import stat
 from functools import lru_cache
 from pathlib import Path
 
+from pipeline.artifacts.texts import file_name, is_unicode
 from pipeline.prepare.images import UnusableImage
-from pipeline.prepare.readers.captions import is_unicode
 
 MAX_BYTES = 1 << 30  # more than an image of `pipeline.prepare.images.MAX_PIXELS` needs
 
@@ -21,7 +21,8 @@ def read_within(root: Path, name: str) -> bytes:
 
     Args:
         root: The folder, without links in its path.
-        name: Path of the file within the folder. Links are followed within the folder.
+        name: Path of the file within the folder. Links are followed within the folder. Accents may
+            be composed otherwise (NFC, NFD) than on disk.
 
     Raises:
         UnusableImage: It is missing, unreadable, or no regular file within the folder.
@@ -32,24 +33,56 @@ def read_within(root: Path, name: str) -> bytes:
         raise UnusableImage("its name holds a null")
     if not is_unicode(name):
         raise UnusableImage("its name is not UTF-8")
+    try:
+        try:
+            return _read_inside(root, name)
+        except FileNotFoundError:
+            if (spelled := _spelled_on_disk(root, name)) in (None, name):
+                raise
+        return _read_inside(root, spelled)
+    except FileNotFoundError:
+        raise UnusableImage("no such file") from None
+    except OSError as error:
+        raise UnusableImage(f"unreadable ({error.strerror})") from error
+
+
+def _read_inside(root: Path, name: str) -> bytes:
     outside = "lies outside the folder of images (by .. or a link); give the real folder in prepare"
     # one check of a folder is enough for all of its files (`_lies_in` is cached)
     if not _lies_in(root, name[: name.rfind("/") + 1]):
         raise UnusableImage(outside)
     path = f"{root}/{name}"
     try:
-        try:
-            return _read(path, os.O_NOFOLLOW)
-        except OSError as error:
-            if error.errno != errno.ELOOP:
-                raise
-        if not _lies_in(root, name):
-            raise UnusableImage(outside)
-        return _read(path)
-    except FileNotFoundError:
-        raise UnusableImage("no such file") from None
+        return _read(path, os.O_NOFOLLOW)
     except OSError as error:
-        raise UnusableImage(f"unreadable ({error.strerror})") from error
+        if error.errno != errno.ELOOP:
+            raise
+    if not _lies_in(root, name):
+        raise UnusableImage(outside)
+    return _read(path)
+
+
+def _spelled_on_disk(root: Path, name: str) -> str | None:
+    """The name with its accents composed as on disk, or None where there is no such file."""
+    parts = name.split("/")
+    if name.isascii() or ".." in parts:
+        return None
+    folder, spelled = f"{root}", []
+    for part in parts:
+        if (found := _names(folder).get(file_name(part))) is None:
+            return None
+        folder = f"{folder}/{found}"
+        spelled.append(found)
+    return "/".join(spelled)
+
+
+@lru_cache(maxsize=8)  # a folder may hold a million names
+def _names(folder: str) -> dict[str, str]:
+    """The names in a folder by their comparable spelling; empty where it cannot be listed."""
+    try:
+        return {file_name(path.name): path.name for path in Path(folder).iterdir()}
+    except OSError:
+        return {}
 
 
 @lru_cache(maxsize=1024)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from kdeov.errors import DataError
 from pipeline.artifacts.dataset import SPLITS
-from pipeline.prepare.images import UnusableImage, decode_image
-from pipeline.prepare.readers.base import Rejected, Sample, Source
+from pipeline.prepare.images import UnusableImage, decode_image, without_warnings
+from pipeline.prepare.readers.base import Rejected, Sample, Source, warn_of_classes
 from pipeline.prepare.readers.boxes import Boxes
 from pipeline.prepare.readers.captions import clean_captions
 from pipeline.prepare.readers.folder_files import read_within
@@ -55,14 +55,16 @@ def image_files(
     splits: Mapping[str, Iterable[ImageFile | Rejected]],
     max_image_side: int | None,
     option: str,
+    classes: Iterable[str] = (),
 ) -> Source:
-    """The source of image files in a folder.
+    """The source of image files in a folder. Its classes are those of which an image can be stored.
 
     Args:
         folder: The folder of images.
         splits: Files of each split, each file once, and those that listing rejects.
         max_image_side: See `pipeline.prepare.images.decode_image`.
         option: The keys of `params.yaml` that name the folder, for messages.
+        classes: Classes that the source names, besides those of the files.
 
     Raises:
         DataError: The folder does not exist, or two names give one key.
@@ -72,24 +74,41 @@ def image_files(
     listed = {split: list(splits.get(split, ())) for split in SPLITS}
     files = [f for part in listed.values() for f in part if isinstance(f, ImageFile)]
     keys = unique_keys(file.name for file in files)
-    classes = sorted({file.label for file in files if file.label is not None})
-    numbers = {name: number for number, name in enumerate(classes)}
-    trained = {file.label for file in listed["train"] if isinstance(file, ImageFile)}
+    reader = FileReader(folder.resolve(), max_image_side)
+    trained = _stored_classes(reader, listed["train"], set())
+    stored = _stored_classes(reader, [*listed["val"], *listed["test"]], trained)
+    warn_of_classes({file.label for file in files if file.label is not None} | {*classes}, stored)
+    names = sorted(stored)
+    numbers: dict[str | None, int] = {name: number for number, name in enumerate(names)}
 
     def inputs(part: list[ImageFile | Rejected]) -> list[Input | Rejected]:
         return [
             file
             if isinstance(file, Rejected)
-            else Input(keys[file.name], file, None if file.label is None else numbers[file.label])
+            else Input(keys[file.name], file, numbers.get(file.label))
             for file in part
         ]
 
     return Source(
         inputs={split: inputs(part) for split, part in listed.items()},
-        make=FileReader(folder.resolve(), max_image_side),
-        classes=classes,
-        held_out=[name for name in classes if name not in trained],
+        make=reader,
+        classes=names,
+        held_out=[name for name in names if name not in trained],
     )
+
+
+def _stored_classes(
+    reader: FileReader, part: Iterable[ImageFile | Rejected], known: set[str]
+) -> set[str]:
+    """The known classes, and those of which a file can be stored; reads one for most classes."""
+    found = set(known)
+    with without_warnings():
+        for file in part:
+            if isinstance(file, Rejected) or file.label is None or file.label in found:
+                continue
+            if isinstance(reader(Input("", file, None)), Sample):
+                found.add(file.label)
+    return found
 
 
 @dataclass(frozen=True)

@@ -27,14 +27,14 @@ def plain_members(path: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def members_of(file: IO[bytes], where: str) -> Iterator[tuple[str, int, int]]:
-    """Name, offset and size of each member.
+    """Name, offset and size of each regular file. Folders have no content and are passed over.
 
     Args:
         file: A tar that is not compressed.
         where: Its name in messages.
 
     Raises:
-        DataError: The tar is damaged or has no end, or a member is no regular file.
+        DataError: The tar is damaged or has no end, or a member is a link or a device.
     """
     try:
         total = file.seek(0, 2)
@@ -42,20 +42,23 @@ def members_of(file: IO[bytes], where: str) -> Iterator[tuple[str, int, int]]:
         while (found := _member(file, where, place)) is not None:
             name, offset, size = found
             if not 0 <= size <= total - offset:
-                raise tarfile.ReadError(f"truncated at {name}")
-            yield found
+                raise tarfile.ReadError(f"truncated at {name or 'a folder'}")
+            if name is not None:
+                yield name, offset, size
             place = offset + size + -size % BLOCK
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
         raise DataError(f"{where}: damaged tar ({error}); get it again") from error
 
 
-def refused(where: str, member: str) -> DataError:
-    """The error for a member that is a link, a folder or lies elsewhere."""
-    return DataError(f"{where}: member {member!r} is refused: not a regular file beside the others")
+def refused(where: str, member: str, reason: str) -> DataError:
+    """The error for a member that is not read, as a tar could lead out of its folder by it."""
+    return DataError(f"{where}: member {member!r} is refused: {reason}")
 
 
-def _member(file: IO[bytes], where: str, place: int) -> tuple[str, int, int] | None:
-    """Name, offset and size of the member whose header begins there, or None at the end."""
+def _member(file: IO[bytes], where: str, place: int) -> tuple[str | None, int, int] | None:
+    """Name, offset and size of the member whose header begins there, or None at the end; a folder
+    has no name.
+    """
     file.seek(place)
     header = file.read(BLOCK)
     if (plain := _plain(header)) is not None:
@@ -68,8 +71,10 @@ def _member(file: IO[bytes], where: str, place: int) -> tuple[str, int, int] | N
         member = tar.next()
         if member is None:  # tarfile treats an unreadable header as the end
             raise tarfile.ReadError(f"no member at byte {place}")
+        if member.isdir():
+            return None, member.offset_data, 0
         if not member.isreg() or member.issparse():
-            raise refused(where, member.name)
+            raise refused(where, member.name, "not a regular file; pack the files themselves")
         return member.name, member.offset_data, member.size
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from pipeline.artifacts.dataset import SPLITS
 from pipeline.artifacts.tables import table_rows
+from pipeline.artifacts.texts import class_name
 from pipeline.config.source_params import CaptionsCsvParams
 from pipeline.prepare.readers.base import Rejected, Source
 from pipeline.prepare.readers.image_files import ImageFile, image_files
-from pipeline.prepare.readers.naming import hash_split
+from pipeline.prepare.readers.naming import hash_split, name_within
 
 
 def captions_csv(
@@ -37,10 +38,11 @@ def captions_csv(
     if options.label_column:
         columns.append(options.label_column)
     table_option, section = "prepare.path and prepare.captions_csv.table", "prepare.captions_csv"
+    images = path / options.images
     for name, caption, *rest in table_rows(path / options.table, columns, table_option, section):
-        name = name.strip()
+        name = name_within(images, name.strip())
         captions.setdefault(name, []).append(caption)
-        labels.setdefault(name, set()).update(text for cell in rest if (text := cell.strip()))
+        labels.setdefault(name, set()).update(label for cell in rest if (label := class_name(cell)))
     splits: dict[str, list[ImageFile | Rejected]] = {split: [] for split in SPLITS}
     for name, texts in captions.items():  # in the order in which the table first names them
         entry: ImageFile | Rejected = ImageFile(name, texts)
@@ -53,4 +55,4 @@ def captions_csv(
             )
         splits[hash_split(name, seed, options.val, options.test)].append(entry)
     where = "prepare.path and prepare.captions_csv.images"
-    return image_files(path / options.images, splits, max_image_side, where)
+    return image_files(images, splits, max_image_side, where)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -13,18 +12,21 @@ from kdeov.errors import DataError
 from kdeov.prompts import templates
 from pipeline.artifacts.dataset import SPLITS
 from pipeline.artifacts.tables import read_json_table
+from pipeline.artifacts.texts import class_name, file_name
 from pipeline.config.source_params import ImageFolderParams
-from pipeline.prepare.readers.base import Rejected, Source
+from pipeline.prepare.readers.base import Rejected, Source, warn_of_some
 from pipeline.prepare.readers.image_files import ImageFile, image_files
 from pipeline.prepare.readers.naming import hash_split
+from pipeline.prepare.readers.split_folders import class_levels, folders_in
 
-logger = logging.getLogger(__name__)
+OPTION = "prepare.image_folder.class_names"
 
 
 def image_folder(
     path: Path, options: ImageFolderParams, seed: int, max_image_side: int | None
 ) -> Source:
-    """Lists the images of class folders in `path`, or in its folders `train`, `val` and `test`.
+    """Lists the images of class folders in `path`, or in its folders of splits (see
+    `class_levels`).
 
     A split that has no folder of its own takes its share of `train`, or of the whole, by a hash of
     names. Files and folders whose name begins with a dot are ignored.
@@ -36,39 +38,36 @@ def image_folder(
         max_image_side: See `pipeline.prepare.images.decode_image`.
 
     Raises:
-        DataError: The folder or the file of class names is missing, or two folders have one class
-            name.
+        DataError: The folder or the file of class names is missing, two folders have one class
+            name, or the level of the classes is unclear.
     """
     if not path.is_dir():
         raise DataError(f"{path}: no such folder of images; check prepare.path")
-    # without a folder of training images, `val` and `test` are classes like others
-    official = [s for s in SPLITS if (path / s).is_dir()] if (path / "train").is_dir() else []
-    if official and (others := sorted(set(_folders(path)) - set(official))):
-        logger.warning("%s: ignoring folders that are no splits: %s", path, ", ".join(others))
-    names = _class_names(path, official, options.class_names)
+    parts = class_levels(path)
+    names = _class_names(path, list(parts.values()), options.class_names)
     captions: dict[str, list[str] | None] = dict.fromkeys(names.values())
     if options.templates is not None:
         prompts = templates(options.templates)
         captions = {name: [prompt.format(name) for prompt in prompts] for name in captions}
-    val, test = (0.0 if s in official else getattr(options, s) for s in ("val", "test"))
+    val, test = (0.0 if s in parts else getattr(options, s) for s in ("val", "test"))
     splits: dict[str, list[ImageFile | Rejected]] = {split: [] for split in SPLITS}
     counts = Counter(dict.fromkeys(captions, 0))
-    for part in official or ["."]:
+    table = file_name(options.class_names or "")
+    for official, part in parts.items():
         for folder, name, problem in _walk(path, part):
-            if name == options.class_names:
+            if name == table:
                 continue
-            split = part if part in ("val", "test") else hash_split(name, seed, val, test)
+            split = hash_split(name, seed, val, test) if official == "train" else official
             if problem:
                 splits[split].append(Rejected(name, problem))
                 continue
             label = names[folder]
             counts[label] += 1
             splits[split].append(ImageFile(name, captions[label], label))
-    for number, words in ((0, "no image"), (1, "one image")):
-        if few := sorted(label for label, count in counts.items() if count == number):
-            some = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
-            logger.warning("%d of %d classes have %s: %s", len(few), len(counts), words, some)
-    return image_files(path, splits, max_image_side, "prepare.path")
+    single = [label for label, count in counts.items() if count == 1]
+    warn_of_some("one image", single, len(counts))
+    by_name = [split for split in parts if split != "train"]
+    return image_files(path, splits, max_image_side, "prepare.path", names.values(), by_name)
 
 
 def _walk(path: Path, part: str) -> Iterator[tuple[str, str, str | None]]:
@@ -87,32 +86,34 @@ def _walk(path: Path, part: str) -> Iterator[tuple[str, str, str | None]]:
                 yield inside[0] if inside else "", where + name, problem
 
 
-def _class_names(path: Path, official: list[str], table: str | None) -> dict[str, str]:
+def _class_names(path: Path, parts: list[str], table: str | None) -> dict[str, str]:
     """Maps folders to class names.
 
     Raises:
-        DataError: A folder has no class name, or two have the same.
+        DataError: A folder has no class name, or two of one part have the same.
     """
-    folders = sorted({folder for part in official or ["."] for folder in _folders(path / part)})
-    if table is None:
-        names = {folder: folder.replace("_", " ") for folder in folders}
-    else:
-        given = read_json_table(path / table, "prepare.image_folder.class_names")
-        if unnamed := [folder for folder in folders if not isinstance(given.get(folder), str)]:
-            raise DataError(f"{path / table}: no class name for the folder {unnamed[0]!r}; add it")
-        names = {folder: given[folder] for folder in folders}
-    owners: dict[str, str] = {}  # class name to folder
-    for folder, name in names.items():
-        if owners.setdefault(name, folder) != folder:
-            raise DataError(
-                f"{path}: class folders {owners[name]!r} and {folder!r} are both called {name!r}; "
-                "rename or merge them"
-            )
+    given = None if table is None else read_json_table(path / table, OPTION)
+    spelled = {file_name(folder): name for folder, name in (given or {}).items()}
+    names: dict[str, str] = {}
+    for part in parts:
+        owners: dict[str, str] = {}  # class name to folder
+        for folder in folders_in(path / part):
+            raw = folder if given is None else spelled.get(file_name(folder))
+            if not isinstance(raw, str) or not (name := class_name(raw)):
+                raise DataError(_unnamed(path, folder, table))
+            if (other := owners.setdefault(name, folder)) != folder:
+                raise DataError(
+                    f"{path}: class folders {other!r} and {folder!r} are both called {name!r}; "
+                    "rename or merge them"
+                )
+            names[folder] = name
     return names
 
 
-def _folders(path: Path) -> list[str]:
-    return [p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")]
+def _unnamed(path: Path, folder: str, table: str | None) -> str:
+    if table is None:
+        return f"{path}: the class folder {folder!r} has no name that can be read; rename it"
+    return f"{path / table}: no class name for the folder {folder!r}; add it"
 
 
 def _refuse(error: OSError) -> NoReturn:

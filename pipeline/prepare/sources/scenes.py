@@ -39,14 +39,15 @@ class SceneObject:
 
 
 def scenes(path: Path, options: ScenesParams, seed: int, max_image_side: int | None) -> Source:
-    """Lists generated scenes, whose size the description sets.
+    """Lists generated scenes, whose size the description sets. All of its classes can be drawn, so
+    they are classes of the data set, however few images are asked for.
 
     Raises:
         DataError: The description is missing or malformed.
     """
     drawing = Scenes(path, seed, {split: getattr(options, split) for split in SPLITS})
     inputs = {split: drawing.inputs(split) for split in SPLITS}
-    return Source(inputs, drawing.make, drawing.classes, drawing.held_out)
+    return Source(inputs, drawing.make, drawing.classes, drawing.held_out, SPLITS)
 
 
 class Scenes:
@@ -73,7 +74,8 @@ class Scenes:
         self.held_out_pairs = {(c, s) for c, s in self.world["held_out"]}
         self.training_pairs = [pair for pair in self.pairs if pair not in self.held_out_pairs]
         self.classes = [f"{color} {shape}" for color, shape in self.pairs]
-        self.held_out = [f"{c} {s}" for c, s in self.pairs if (c, s) in self.held_out_pairs]
+        trained = set(self.training_pairs[: counts["train"]])  # they take turns
+        self.held_out = [f"{c} {s}" for c, s in self.pairs if (c, s) not in trained]
 
     def inputs(self, split: str) -> Sequence[tuple[str, int]]:
         return [(split, index) for index in range(self.counts[split])]

@@ -1,13 +1,16 @@
 """The source `shards`: webdataset tars in the format of img2dataset.
 
-A sample is `KEY.jpg` (or .jpeg, .png, .webp) with its caption in `KEY.txt`, or in `KEY.json` under
-`caption` or `captions`. The tars are indexed once; workers read members by offset.
+A sample is `KEY.jpg` (or another suffix of an image) with its caption in `KEY.txt`, or in
+`KEY.json` under `caption` or `captions`. A key ends at the first dot. The tars are indexed once
+(`readers.sample_index`); workers read members by offset.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,20 +18,22 @@ from pathlib import Path
 
 from kdeov.errors import DataError
 from pipeline.artifacts.dataset import SPLITS
-from pipeline.artifacts.shards import KEY
+from pipeline.artifacts.texts import is_visible
 from pipeline.config.source_params import ShardsParams
 from pipeline.prepare.images import UnusableImage, decode_image
 from pipeline.prepare.readers.base import Rejected, Sample, Source
 from pipeline.prepare.readers.captions import clean_captions
-from pipeline.prepare.readers.naming import hash_split
-from pipeline.prepare.readers.tar_members import plain_members, refused
+from pipeline.prepare.readers.naming import hash_split, safe_key
+from pipeline.prepare.readers.sample_index import NO_SPANS, Ignored, index_samples
+from pipeline.prepare.readers.split_folders import folders_in, split_folders
 
-MEMBER_KINDS = {"jpg": 0, "jpeg": 0, "png": 0, "webp": 0, "txt": 1, "json": 2}
-NO_SPANS = (-1, -1) * 3  # offset and size of image, text and description
+logger = logging.getLogger(__name__)
+
+COMPRESSED = re.compile(r".*\.(tar\.[a-z0-9]+|tgz|tbz2?|txz)\Z", re.IGNORECASE)
 
 
 def shards(path: Path, options: ShardsParams, seed: int, max_image_side: int | None) -> Source:
-    """Indexes the tars in `path`, or in its folders `train`, `val` and `test`.
+    """Indexes the tars in `path`, or in its folders of splits.
 
     A split that has no folder of its own takes its share of `train`, or of the whole, by a hash of
     keys.
@@ -40,27 +45,67 @@ def shards(path: Path, options: ShardsParams, seed: int, max_image_side: int | N
         max_image_side: See `pipeline.prepare.images.decode_image`.
 
     Raises:
-        DataError: There are no tars, or one is damaged or holds other than regular files.
+        DataError: There are no tars, or one is compressed, damaged, not sorted, or holds links or
+            paths.
     """
-    official = [s for s in SPLITS if (path / s).is_dir()] if (path / "train").is_dir() else []
-    val, test = (0.0 if s in official else getattr(options, s) for s in ("val", "test"))
+    parts = _parts(path)
+    val, test = (0.0 if s in parts else getattr(options, s) for s in ("val", "test"))
     inputs = {split: Members() for split in SPLITS}
-    for part in official or [""]:
-        tars = sorted((path / part).glob("*.tar"))
-        if not tars:
-            raise DataError(f"{path / part}: no .tar in this folder; check prepare.path")
+    ignored = Ignored()
+    for official, part in parts.items():
         keys: set[str] = set()
-        for tar in tars:
+        for tar in _tars(path / part):
             name = str(tar.relative_to(path))
-            for key, places in _index(tar):
-                split = part if part in ("val", "test") else hash_split(key, seed, val, test)
-                problem = "its key occurs twice" if key in keys else _problem(places)
+            for entry in index_samples(tar, ignored):
+                split = hash_split(entry.name, seed, val, test) if official == "train" else official
+                problem = entry.problem or ("its key occurs twice" if entry.name in keys else None)
                 if problem:
-                    inputs[split].rejected.append(Rejected(f"{name}/{key}", problem))
+                    inputs[split].rejected.append(Rejected(f"{name}/{entry.name}", problem))
                 else:
-                    inputs[split].append(name, key, places)
-                keys.add(key)
-    return Source(inputs, MemberReader(path, max_image_side))
+                    inputs[split].append(name, entry.name, entry.places)
+                keys.add(entry.name)
+    if ignored.counts:
+        logger.warning("%s: ignoring members of unknown suffixes: %s", path, ignored)
+    by_name = [split for split in parts if split != "train"]
+    return Source(inputs, MemberReader(path, max_image_side), official=by_name)
+
+
+def _parts(path: Path) -> dict[str, str]:
+    """The folder of the tars of each split that has one; `train` alone, with `.`, where all tars
+    lie in `path`.
+    """
+    folders = split_folders(path) if path.is_dir() else {}
+    found = {split: folder for split, folder in folders.items() if _tars(path / folder)}
+    loose = _tars(path)
+    if not found and not loose:
+        raise DataError(f"{path}: no .tar in this folder; check prepare.path")
+    read = list(found.values()) or ["."]
+    if found and (loose or "train" not in found):
+        where = f"{loose[0].name} lies beside them" if loose else "none is `train`"
+        raise DataError(
+            f"{path}: {', '.join(read)} hold the tars of splits, but {where}; move all tars into "
+            "folders of splits"
+        )
+    others = [name for name in folders_in(path) if name not in read and _tars(path / name)]
+    if others:
+        logger.warning("%s: ignoring tars in folders that are no splits: %s", path, others)
+    return found or {"train": "."}
+
+
+def _tars(folder: Path) -> list[Path]:
+    """The tars of a folder, in order; none where there is no such folder.
+
+    Raises:
+        DataError: Some are compressed.
+    """
+    names = sorted(folder.iterdir()) if folder.is_dir() else []
+    for path in names:
+        if COMPRESSED.match(path.name):
+            raise DataError(
+                f"{path}: a compressed tar, whose members cannot be read by their place; unpack it "
+                "to a .tar (`gunzip`), or move it elsewhere"
+            )
+    return [p for p in names if p.suffix.lower() == ".tar" and not p.name.startswith(".")]
 
 
 @dataclass(frozen=True)
@@ -69,7 +114,7 @@ class Member:
 
     Attributes:
         tar: Path of the tar within the folder.
-        key: Key of the sample.
+        key: Key of the sample, as the tar spells it.
         places: Offset and size of image, text and description; -1 for what is missing.
     """
 
@@ -130,39 +175,7 @@ class MemberReader:
             image = decode_image(data, self.max_image_side)
         except UnusableImage as error:
             return Rejected(name, str(error))
-        return Sample(member.key, image.jpeg, captions, name, grid=image.grid)
-
-
-def _index(path: Path) -> Iterator[tuple[str, list[int]]]:
-    """Keys and member positions of a tar, in order; a second file of a kind gets size -2.
-
-    Raises:
-        DataError: The tar is damaged, or a member is no regular file beside the others.
-    """
-    key, places = "", list(NO_SPANS)
-    for member, offset, size in plain_members(path):
-        stem, _, suffix = member.partition(".")
-        if not KEY.match(stem):
-            raise refused(str(path), member)
-        if stem != key:
-            if key:
-                yield key, places
-            key, places = stem, list(NO_SPANS)
-        kind = MEMBER_KINDS.get(suffix.lower())
-        if kind is not None:
-            again = places[2 * kind] >= 0
-            places[2 * kind : 2 * kind + 2] = offset, -2 if again else size
-    if key:
-        yield key, places
-
-
-def _problem(places: list[int]) -> str | None:
-    sizes = places[1::2]
-    if -2 in sizes:
-        return "two files of one kind"
-    if sizes[0] < 0:
-        return "no image"
-    return None
+        return Sample(safe_key(member.key), image.jpeg, captions, name, grid=image.grid)
 
 
 def _read(path: str, places: Sequence[int]) -> list[bytes]:
@@ -178,16 +191,23 @@ def _read(path: str, places: Sequence[int]) -> list[bytes]:
 
 
 def _captions(text: bytes, description: bytes) -> list[str]:
+    """The text, or where nothing of it is visible, the captions of the description."""
     try:
-        if text:
-            return [text.decode("utf-8-sig")]
+        if is_visible(caption := text.decode("utf-8-sig")):
+            return [caption]
         values = json.loads(description or b"{}")
-        found = values.get("caption") or values.get("captions") or []
+        found = [values.get(key) for key in ("caption", "captions")]
     except UnicodeDecodeError:
         raise UnusableImage("a caption that is not UTF-8") from None
     except (ValueError, AttributeError, RecursionError) as error:
         raise UnusableImage(f"a description that is not a JSON mapping ({error})") from error
-    captions = [found] if isinstance(found, str) else found
-    if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
-        raise UnusableImage("a caption that is not a string")
-    return captions
+    for value in found:
+        captions = [value] if isinstance(value, str) else value or []
+        if not isinstance(captions, list):
+            raise UnusableImage("a caption that is not a string")
+        captions = [caption for caption in captions if caption is not None]
+        if not all(isinstance(caption, str) for caption in captions):
+            raise UnusableImage("a caption that is not a string")
+        if any(map(is_visible, captions)):
+            return captions
+    return []

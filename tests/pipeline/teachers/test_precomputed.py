@@ -169,6 +169,48 @@ def test_captions_without_an_embedding_are_counted_and_named(
         embedded(of_layout(retrieval_layout))
 
 
+@pytest.mark.parametrize("blank", ["", None, " \t", "\u200b"])
+def test_captions_that_are_empty_stop_nothing(
+    retrieval_layout: Path,
+    embeddings: dict[str, np.ndarray],
+    make_params: Callable[..., Params],
+    tmp_path: Path,
+    complains: Any,
+    blank: str | None,
+) -> None:
+    path = retrieval_layout / "metadata_0.parquet"
+    table = parquet.read_table(path)
+    captions = [blank, blank, *table.column("caption").to_pylist()[2:]]
+    parquet.write_table(table.set_column(1, "caption", pa.array(captions, pa.string())), path)
+    params = make_params(teacher=of_layout(retrieval_layout))
+    write_teacher(params.teacher, tmp_path, tmp_path / "teacher")
+    teacher = load_teacher(tmp_path / "teacher")
+    assert isinstance(teacher, PrecomputedTeacher)
+    found = teacher.caption_embeddings(["image 1", "number 1"])
+    for row, embedding in zip(embeddings["captions"][2:4], found, strict=True):
+        np.testing.assert_allclose(embedding, unit(row), atol=1e-3)
+    for text in ("", "image 0"):
+        with complains("captions have no embedding"):
+            teacher.caption_embeddings([text])
+
+
+@pytest.mark.parametrize("prefix", ["/elsewhere/images/", "/elsewhere/images"])
+def test_an_image_finds_its_embedding_however_its_name_is_spelled(
+    retrieval_layout: Path, make_params: Callable[..., Params], tmp_path: Path, prefix: str
+) -> None:
+    path = retrieval_layout / "metadata_0.parquet"
+    table = parquet.read_table(path)
+    names = table.column("image_path").to_pylist()
+    names = [n.replace("/0.jpg", "/./cafe\u0301.jpg").replace("/1.jpg", "//1.jpg") for n in names]
+    parquet.write_table(table.set_column(0, "image_path", pa.array(names)), path)
+    params = make_params(teacher=of_layout(retrieval_layout, prefix=prefix))
+    write_teacher(params.teacher, tmp_path, tmp_path / "teacher")
+    teacher = load_teacher(tmp_path / "teacher")
+    assert isinstance(teacher, PrecomputedTeacher)
+    for name in ("caf\u00e9.jpg", "cafe\u0301.jpg", "1.jpg"):
+        assert teacher.image_embeddings([{"key": "k", "source": name}]).shape == (1, DIM)
+
+
 def test_a_row_of_another_array_gets_no_embedding(
     tmp_path: Path, make_params: Callable[..., Params], complains: Any
 ) -> None:

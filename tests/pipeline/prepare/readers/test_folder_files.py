@@ -28,6 +28,18 @@ def test_a_file_may_be_called_anything(root: Path, name: str) -> None:
     assert read_within(root, name) == name.encode()
 
 
+def test_accents_may_be_composed_otherwise_than_on_disk(root: Path) -> None:
+    composed, apart = "\u00e9\u00fc.jpg", "e\u0301u\u0308.jpg"
+    (root / "mixed").mkdir()
+    (root / "mixed" / "\u00e9u\u0308.jpg").write_bytes(b"mixed")
+    assert read_within(root, f"mixed/{composed}") == read_within(root, f"mixed/{apart}") == b"mixed"
+    (root / composed).write_bytes(b"composed")
+    (root / apart).write_bytes(b"apart")
+    assert (read_within(root, composed), read_within(root, apart)) == (b"composed", b"apart")
+    with pytest.raises(UnusableImage, match="no such file"):
+        read_within(root, "\u00e8.jpg")
+
+
 def test_links_are_followed_within_the_folder(root: Path) -> None:
     (root / "link.jpg").symlink_to(root / "deep" / "b.jpg")
     (root / "again").symlink_to("deep")

@@ -50,6 +50,40 @@ def test_rows_of_one_name_make_one_image_and_keep_their_captions(tmp_path: Path)
     assert isinstance(sample, Sample) and sample.captions == ["a dog", "a dog", "b"]
 
 
+def test_one_file_has_one_name_however_it_is_spelled(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "sub/caf\u00e9.jpg", "cafe\u0301/b.jpg")
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    absolute = [f"{tmp_path}/images/a.jpg", f"{tmp_path}/link/a.jpg"]
+    spelled = {
+        "a.jpg": ["a.jpg", "./a.jpg", ".//a.jpg", "sub/../a.jpg", *absolute],
+        "sub/caf\u00e9.jpg": ["sub/caf\u00e9.jpg", "./sub/cafe\u0301.jpg", "sub//caf\u00e9.jpg"],
+        "caf\u00e9/b.jpg": ["caf\u00e9/b.jpg", "cafe\u0301/./b.jpg"],
+    }
+    rows = [(name, name) for names in spelled.values() for name in names]
+    samples = made(source(tmp_path, rows))
+    assert {name: s.captions for name, s in samples.items() if isinstance(s, Sample)} == spelled
+    assert set(samples) == set(spelled)
+    alone = split_of(source(tmp_path, [(f"./{name}", "x") for name in spelled]))
+    assert alone == split_of(source(tmp_path, rows))
+
+
+def test_lists_of_captions_in_cells_are_split(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    rows = [("a.jpg", '["one", "two"]'), ("b.jpg", "['one', 'two']"), ("c.jpg", '[["one"]]')]
+    results = made(source(tmp_path, rows))
+    for name in ("a.jpg", "b.jpg"):
+        sample = results[name]
+        assert isinstance(sample, Sample) and sample.captions == ["one", "two"]
+    assert isinstance(results["c.jpg"], Rejected) and "list" in results["c.jpg"].reason
+
+
+def test_an_invisible_caption_is_none(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "b.jpg")
+    results = made(source(tmp_path, [("a.jpg", "\u200b"), ("b.jpg", "\ufeff"), ("b.jpg", "x")]))
+    assert results["a.jpg"] == Rejected("a.jpg", "no caption")
+    assert isinstance(results["b.jpg"], Sample) and results["b.jpg"].captions == ["x"]
+
+
 def test_a_tsv_has_no_quotes(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg")
     (tmp_path / "t.tsv").write_text('image\tcaption\na.jpg\t"Stop", it says\n')
@@ -195,10 +229,13 @@ def test_an_image_of_two_classes_is_rejected(tmp_path: Path) -> None:
     assert result == Rejected("a.jpg", "several labels (cat, dog)")
 
 
-def test_space_around_a_class_name_makes_no_other_class(tmp_path: Path) -> None:
-    put(tmp_path, "a.jpg", "b.jpg")
-    rows = [("a.jpg", "x", "dog"), ("b.jpg", "y", " dog ")]
-    assert source(tmp_path, rows, label_column="label").classes == ["dog"]
+def test_one_class_has_one_name_however_it_is_spelled(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    labels = ["caf\u00e9 bar", " cafe\u0301  bar ", "caf\u00e9_bar", "\u200b"]
+    rows = [(f"{name}.jpg", "x", label) for name, label in zip("abcd", labels, strict=True)]
+    labelled = source(tmp_path, rows, label_column="label")
+    assert labelled.classes == ["caf\u00e9 bar"]
+    assert made(labelled)["d.jpg"] == Rejected("d.jpg", "no label")
 
 
 @pytest.mark.parametrize("caption", ["a caf\ufffd", "a \udcff"])

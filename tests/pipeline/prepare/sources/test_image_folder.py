@@ -59,6 +59,25 @@ def test_folders_of_splits_are_the_official_ones(tmp_path: Path) -> None:
     assert source.held_out == ["bird"]
 
 
+def test_folders_of_splits_may_be_spelled_otherwise(tmp_path: Path) -> None:
+    put(tmp_path, "Training/cat/a.jpg", "Training/dog/a.jpg", "valid/cat/b.jpg")
+    put(tmp_path, *(f"Testing/{name}/c.jpg" for name in ("cat", "bird")))
+    source = listed(tmp_path)
+    assert source.classes == ["bird", "cat", "dog"] and source.held_out == ["bird"]
+    assert set(made(source, "train")) == {"Training/cat/a.jpg", "Training/dog/a.jpg"}
+    assert set(made(source, "val")) == {"valid/cat/b.jpg"}
+    assert set(made(source, "test")) == {"Testing/cat/c.jpg", "Testing/bird/c.jpg"}
+
+
+def test_a_class_may_be_spelled_otherwise_in_each_split(tmp_path: Path) -> None:
+    put(tmp_path, "train/polar_bear/a.jpg", "train/cafe\u0301/a.jpg")
+    put(tmp_path, "test/polar bear/b.jpg", "test/caf\u00e9/b.jpg")
+    source = listed(tmp_path)
+    assert source.classes == ["caf\u00e9", "polar bear"] and source.held_out == []
+    labels = {name: s.label for name, s in made(source).items() if isinstance(s, Sample)}
+    assert sorted(labels.values()) == [0, 0, 1, 1]
+
+
 def test_a_split_without_a_folder_takes_its_share_of_the_training_images(tmp_path: Path) -> None:
     put(tmp_path, *(f"train/cat/{n}.jpg" for n in range(100)), "val/cat/b.jpg")
     source = listed(tmp_path, val=0.5)
@@ -110,9 +129,9 @@ def test_a_file_name_that_is_not_utf8_is_rejected(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_no_splits_are_reported(tmp_path: Path, log: Any) -> None:
-    put(tmp_path, "train/cat/a.jpg", "valid/cat/b.jpg")
+    put(tmp_path, "train/cat/a.jpg", "extra/cat/b.jpg")
     assert len(made(listed(tmp_path))) == 1
-    assert "splits: valid" in log.text
+    assert "splits: extra" in log.text
 
 
 def test_names_of_classes_may_come_from_a_file(tmp_path: Path, complains: Any) -> None:
@@ -124,6 +143,9 @@ def test_names_of_classes_may_come_from_a_file(tmp_path: Path, complains: Any) -
     table.write_text(json.dumps({"n01": "tench"}))
     with complains(table, "'n02'"):
         listed(tmp_path, class_names="names.json")
+    table.write_text(json.dumps({"n01": "tench", "n02": " \u200b"}))
+    with complains(table, "'n02'"):
+        listed(tmp_path, class_names="./names.json")
     with complains(tmp_path / "none.json", "prepare.image_folder.class_names"):
         listed(tmp_path, class_names="none.json")
 
@@ -131,6 +153,12 @@ def test_names_of_classes_may_come_from_a_file(tmp_path: Path, complains: Any) -
 def test_two_folders_of_one_class_are_refused(tmp_path: Path, complains: Any) -> None:
     put(tmp_path, "polar bear/a.jpg", "polar_bear/b.jpg")
     with complains("'polar bear' and 'polar_bear' are both called 'polar bear'"):
+        listed(tmp_path)
+
+
+def test_a_folder_whose_name_is_blank_is_refused(tmp_path: Path, complains: Any) -> None:
+    put(tmp_path, "_/a.jpg", "cat/b.jpg")
+    with complains("'_'", "rename"):
         listed(tmp_path)
 
 

@@ -2,59 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from pipeline.artifacts.dataset import Dataset
 from pipeline.artifacts.shards import read_shard
 from pipeline.config.params import Params
-from pipeline.config.source_params import ShardsParams
 from pipeline.prepare.prepare import write_image_shards
-from pipeline.prepare.readers.base import Rejected, Sample, Source
-from pipeline.prepare.sources.shards import shards
+from pipeline.prepare.readers.base import Rejected, Sample
 from tests.helpers.sampling import made
-
-
-def encoded(kind: str = "JPEG", colour: str = "red") -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), colour).save(buffer, kind)
-    return buffer.getvalue()
-
-
-JPEG = encoded()
-
-
-def pack(path: Path, *members: tuple[str, bytes] | tarfile.TarInfo) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for member in members:
-            if isinstance(member, tarfile.TarInfo):
-                tar.addfile(member)
-            else:
-                info = tarfile.TarInfo(member[0])
-                info.size = len(member[1])
-                tar.addfile(info, io.BytesIO(member[1]))
-    return path
-
-
-def pair(key: str, caption: str = "a dog") -> list[tuple[str, bytes]]:
-    """What img2dataset writes of an image."""
-    meta = {"caption": caption, "key": key, "status": "success", "url": "http://x/y.jpg"}
-    return [
-        (f"{key}.jpg", JPEG), (f"{key}.json", json.dumps(meta).encode()),
-        (f"{key}.txt", caption.encode()),
-    ]  # fmt: skip
-
-
-def listed(folder: Path, val: float = 0.2, test: float = 0.2) -> Source:
-    return shards(folder, ShardsParams(val=val, test=test), 0, 64)
+from tests.helpers.tars import JPEG, encoded, link, listed, pack, pair
 
 
 def test_samples_of_img2dataset_keep_key_caption_and_bytes(tmp_path: Path) -> None:
@@ -134,12 +95,6 @@ def test_folders_of_splits_are_the_official_ones_and_may_share_keys(tmp_path: Pa
     assert {name.split("/")[0] for name in made(source, "val")} == {"val"}
 
 
-def link(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
-    return info
-
-
 @pytest.mark.parametrize(
     "member",
     [
@@ -149,7 +104,9 @@ def link(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
         link("a.jpg", tarfile.SYMTYPE, "/etc/hostname"),
         link("a.jpg", tarfile.LNKTYPE, "b.jpg"),
         link("a.jpg", tarfile.CHRTYPE),
-        link("a", tarfile.DIRTYPE),
+        ("./../a.jpg", JPEG),
+        ("a/../a.jpg", JPEG),
+        ("./deep/a.jpg", JPEG),
     ],
 )
 def test_members_with_paths_and_links_are_refused(

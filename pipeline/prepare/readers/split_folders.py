@@ -1,0 +1,167 @@
+"""Folders that stand for splits, by their names in any case (`Training`, `valid`, `test_set`), and
+the level at which folders stand for classes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from pathlib import Path
+
+from kdeov.errors import DataError
+from pipeline.console import printable
+from pipeline.prepare.formats import READABLE_SUFFIXES
+
+logger = logging.getLogger(__name__)
+
+NUM_EXAMPLES = 5
+
+SPLIT_NAMES = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test", "eval": "test", "evaluation": "test", "holdout": "test",
+}  # fmt: skip
+FILLERS = {"", "set", "data", "dataset", "images", "imgs", "split", "folder", "dir"}
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder is named after, or None."""
+    split, others = _words(name)
+    return None if others else split
+
+
+def split_folders(path: Path) -> dict[str, str]:
+    """The folder of each split that has one: `train` and `test`, or `own_train` and `own_test`.
+
+    Raises:
+        DataError: Two folders are named after one split.
+    """
+    groups: dict[frozenset[str], dict[str, str]] = {frozenset(): {}}  # by the other words of names
+    for name in folders_in(path):
+        split, others = _words(name)
+        if split is None:
+            continue
+        found = groups.setdefault(others, {})
+        if (other := found.setdefault(split, name)) != name and not others:
+            raise DataError(
+                f"{path}: {other} and {name} are both named after the split {split}; merge or "
+                "rename one"
+            )
+    plain = groups.pop(frozenset())
+    affixed = [found for found in groups.values() if len(found) > 1]
+    return affixed[0] if not plain and len(affixed) == 1 else plain
+
+
+def _words(name: str) -> tuple[str | None, frozenset[str]]:
+    """The split that occurs in the name of a folder, if just one does, and the other words."""
+    words = frozenset(re.split(r"[\W\d_]+", name.casefold())) - FILLERS
+    named = {word for word in words if _split(word)}
+    if len(named) != 1:
+        return None, words
+    return _split(*named), words - named
+
+
+def _split(word: str) -> str | None:
+    return SPLIT_NAMES.get(word) or SPLIT_NAMES.get(word.removesuffix("set"))
+
+
+def folders_in(path: Path) -> list[str]:
+    """Names of the folders in a folder, in order; those that begin with a dot are ignored."""
+    return sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def class_levels(path: Path) -> dict[str, str]:
+    """The folders, within `path`, that hold a folder a class: of each split its own, or `.`.
+
+    Returns:
+        The folders by split; `train` alone, with `.`, where the data set names no splits. A class
+        may be called as a split, such as `train` beside `bus`.
+
+    Raises:
+        DataError: Folders are named after splits, and it is unclear whether they are some; or the
+            folders of a class are.
+    """
+    parts = split_folders(path)
+    others = [name for name in folders_in(path) if name not in parts.values()]
+    classes = [name for name in others if has_images(path / name)]
+    if classes and len(parts) == 1 and not _holds_classes(path / next(iter(parts.values()))):
+        parts = {}
+    if parts:
+        _check_splits(path, parts, classes)
+        if others:
+            some = ", ".join(map(printable, others))
+            logger.warning("%s: ignoring folders that are no splits: %s", path, some)
+    parts = parts or {"train": "."}
+    for part in parts.values():
+        _check_classes(path / part)
+    return parts
+
+
+def _check_splits(path: Path, parts: dict[str, str], classes: list[str]) -> None:
+    names = ", ".join(map(printable, parts.values()))
+    if "train" not in parts:
+        raise DataError(
+            f"{path}: folders are named after splits ({names}), but none `train`; add it, or set "
+            "prepare.path to the folder of the classes"
+        )
+    mixed = [name for name in classes if has_own_images(path / name)]
+    if mixed and (len(parts) == 1 or not _holds_classes(path / parts["train"])):
+        raise DataError(
+            f"{path}: folders are named after splits ({names}), beside the class "
+            f"{printable(mixed[0])}; move the classes into folders of splits, or rename what is "
+            "no split"
+        )
+
+
+def _check_classes(path: Path) -> None:
+    """Names class folders without an image of their own whose folders have some: the level may be
+    wrong.
+    """
+    deep = {}
+    folders = folders_in(path)
+    for name in folders:
+        inner = [] if has_own_images(path / name) else folders_in(path / name)
+        if inner := [folder for folder in inner if has_images(path / name / folder)]:
+            deep[name] = inner
+            splits = {split for folder in inner if (split := split_of(folder))}
+            if len(splits) > 1 or len(splits) == len(inner):
+                raise DataError(
+                    f"{path / name}: holds folders of splits, {', '.join(inner)}, in place of "
+                    "images; set prepare.path to it, or put the classes into folders of splits"
+                )
+            if split_of(name) or name == path.name:  # as archives unpack
+                raise DataError(
+                    f"{path / name}: named after no class, but holds folders with images "
+                    f"({', '.join(inner[:NUM_EXAMPLES])}); move them one level up"
+                )
+    if deep:
+        some = "; ".join(
+            f"{printable(name)} ({', '.join(map(printable, inner[:NUM_EXAMPLES]))})"
+            for name, inner in list(deep.items())[:NUM_EXAMPLES]
+        )
+        logger.warning(
+            "%s: %d of %d class folders have no image of their own, but folders with images: %s; "
+            "where those are the classes, set prepare.path to their folder",
+            path, len(deep), len(folders), some,
+        )  # fmt: skip
+
+
+def _holds_classes(path: Path) -> bool:
+    """Whether a folder looks like a split: with folders of images, and no image of its own."""
+    return not has_own_images(path) and has_images(path)
+
+
+def has_own_images(path: Path) -> bool:
+    """Whether an image lies in a folder itself, by the suffixes of its files."""
+    with os.scandir(path) as entries:
+        return any(_is_image(entry.name) and entry.is_file() for entry in entries)
+
+
+def has_images(path: Path) -> bool:
+    """Whether an image lies in a folder or below, by the suffixes of files."""
+    return any(any(map(_is_image, files)) for _, _, files in os.walk(path))
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and name.lower().rpartition(".")[2] in READABLE_SUFFIXES
