@@ -23,7 +23,8 @@ from pipeline.tracking.mlflow_run import (
     find_or_create_run,
     log_history,
 )
-from pipeline.tracking.target import TrackingTarget, live_target, one_line
+from pipeline.tracking.errors import one_line
+from pipeline.tracking.target import TrackingTarget, live_target
 
 pytestmark = pytest.mark.slow  # the first of these tests trains
 
