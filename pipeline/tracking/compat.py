@@ -48,3 +48,12 @@ def make_tables(uri: str, artifacts: str) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     SqlAlchemyStore(uri, artifacts).engine.dispose()
+
+
+def forget_folders() -> None:
+    """Empties MLflow's memory of where the files of a run lie: it is by run alone, and a copy of a
+    checkout has runs of the same ids.
+    """
+    from mlflow.tracking._tracking_service import utils
+
+    utils._artifact_repos_cache.clear()

@@ -16,6 +16,7 @@ from kdeov.errors import ConfigError, StorageError
 from pipeline.config.execution_params import TrackingParams
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
+from pipeline.tracking.compat import forget_folders
 from pipeline.tracking.database import (
     ARTIFACTS,
     check_connection,
@@ -117,7 +118,7 @@ class TrackingTarget:
         try:
             if self.is_empty():
                 return False
-            _prepare(self)
+            self._correct_folders()
         except tracking_errors() as error:
             reason, cure = self.explain(error)
             message = f"MLflow at {self.address} cannot be read ({reason}); {cure}"
@@ -153,8 +154,14 @@ class TrackingTarget:
             check_connection(self.uri)
         elif is_missing(self.file):
             make_file(self.file, self.artifacts or self.file.with_name("artifacts").as_uri())
-        _prepare(self)
+        _make_tables(self.uri)
+        self._correct_folders()
+        forget_folders()
         return MlflowClient(self.uri)
+
+    def _correct_folders(self) -> None:
+        if self.is_own and self.artifacts:
+            follow_checkout(self.uri, self.artifacts)
 
     def experiment_id(self, client: MlflowClient) -> str:
         """Returns the id of the experiment; creates it if it is missing.
@@ -225,15 +232,13 @@ class TrackingTarget:
 
 
 @lru_cache
-def _prepare(target: TrackingTarget) -> None:
+def _make_tables(uri: str) -> None:
     """Checks a database once a process, and lets one process at a time make its tables."""
-    if not has_tables(target.uri):
-        from mlflow import MlflowClient
+    from mlflow import MlflowClient
 
-        with first_use(target.uri):
-            MlflowClient(target.uri)
-    if target.is_own and target.artifacts:
-        follow_checkout(target.uri, target.artifacts)
+    if not has_tables(uri):
+        with first_use(uri):
+            MlflowClient(uri)
 
 
 def live_target(params: Params, paths: Layout) -> TrackingTarget | None:
