@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from pipeline.tracking.database import ARTIFACTS, sqlite_file, sqlite_uri
 from pipeline.tracking.errors import TrackingError
 from pipeline.tracking.mlflow_run import LiveTracker
 from pipeline.tracking.target import TrackingTarget
+from tests.helpers.mlflow_databases import deleted, half_made, newer, older
 from tests.helpers.mlflow_runs import row
 
 NAMES = [
@@ -159,31 +159,6 @@ def test_a_copy_that_is_deleted_after_its_run_uses_the_database_of_its_checkout(
     assert Layout(copy).student.is_relative_to(copy)
     (tmp_path / "dvc.yaml").unlink()  # no checkout of this project
     assert Layout(copy).home == copy
-
-
-def half_made(path: Path) -> None:
-    """Leaves a database as a kill during its making does."""
-    with sqlite3.connect(path) as database:
-        for table in ("runs", "logged_models", "model_versions"):
-            database.execute(f"DROP TABLE {table}")
-        database.execute("DELETE FROM experiments")
-        database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
-
-
-def older(path: Path) -> None:
-    with sqlite3.connect(path) as database:
-        database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
-
-
-def newer(path: Path) -> None:
-    with sqlite3.connect(path) as database:
-        database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
-
-
-def deleted(path: Path) -> None:
-    target = of(path.parents[2])
-    client = target.client()
-    client.delete_experiment(target.experiment_id(client))
 
 
 @pytest.mark.parametrize(
