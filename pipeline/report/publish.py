@@ -53,9 +53,11 @@ def publish(params: Params, paths: Layout) -> str:
     results = Results.read(params, paths)
     results = replace(results, history=_whole_history(params, paths, results))
     target = TrackingTarget.of(params.tracking, paths)
+    files = _published_files(paths)
+    state = digest({str(path.relative_to(paths.root)): sha256_file(path) for path in files})
     try:
         with locked(paths.tracking_lock):
-            run_id = _publish(target, results, paths)
+            run_id = _publish(target, results, paths, files, state)
     except tracking_errors() as error:
         reason, cure = target.explain(error)
         raise StorageError(
@@ -66,13 +68,13 @@ def publish(params: Params, paths: Layout) -> str:
     return run_id
 
 
-def _publish(target: TrackingTarget, results: Results, paths: Layout) -> str:
-    """Brings the run up to date. Each step is done or is done again after a kill: what is written
-    twice is compared first, and the digest of the files is written when all else is there.
+def _publish(
+    target: TrackingTarget, results: Results, paths: Layout, files: list[Path], state: str
+) -> str:
+    """Brings the run up to date. Each step can be repeated after a kill: it compares what is there
+    with what it would write. The digest of the files, `state`, is written last.
     """
     record = results.run
-    files = _published_files(paths)
-    state = digest({str(path.relative_to(paths.root)): sha256_file(path) for path in files})
     with request_limits(timeout_s=10, max_retries=2):
         client = target.client()
         experiment = target.experiment_id(client)
