@@ -147,7 +147,7 @@ class TrackingTarget:
         """
         from mlflow import MlflowClient
 
-        _silence_loggers()
+        _silence()
         if self.is_server:
             return MlflowClient(self.uri)
         if self.file is None:
@@ -281,7 +281,8 @@ def request_limits(timeout_s: int, max_retries: int) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _silence_loggers() -> None:
-    """Hides database migrations and retries from the console."""
+def _silence() -> None:
+    """Hides database migrations, retries and addresses, which may hold a password."""
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("alembic", "mlflow", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
