@@ -168,8 +168,6 @@ def _places_outside(values: Any) -> set[str]:
 def _environment(layout: Layout) -> dict[str, str]:
     """Variables of a stage in a clone: MLflow is that of the checkout."""
     target = TrackingTarget.of(load_params(layout.params).tracking, layout)
-    if target.is_file:
-        target.experiment_id(target.client())  # made here, or its files would lie in a clone
     return {**_path(), URI_VARIABLE: target.uri}
 
 

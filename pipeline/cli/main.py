@@ -215,7 +215,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> 
         address = target.address.rstrip("/")
         typer.echo(f"MLflow is already served: {address}/#/experiments?{VIEW}")
         return
-    if target.is_file and not Path(target.uri.removeprefix("sqlite:///")).is_file():
+    if not target.prepare():
         raise DataError("MLflow has no run yet; run `dvc repro` or `kdeov publish`")
 
     def print_address(address: str) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+COPIES = (".dvc/tmp/exps", "work/ablations")
+"""Folders of a checkout in which commands run copies of it, and delete them afterwards."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -20,6 +23,17 @@ class Layout:
     def here(cls) -> Layout:
         """The checkout that DVC (or a person) runs in."""
         return cls(Path.cwd())
+
+    @property
+    def home(self) -> Path:
+        """The checkout that keeps what is to outlive a run: the root or, for a copy that
+        `dvc exp run --temp`, `--queue` or `kdeov ablation` made, the checkout that it was made in.
+        """
+        for folder in self.root.parents:
+            inside = any(self.root.is_relative_to(folder / place) for place in COPIES)
+            if inside and (folder / "dvc.yaml").is_file():
+                return Layout(folder).home
+        return self.root
 
     @property
     def params(self) -> Path:
@@ -80,4 +94,18 @@ class Layout:
 
     @property
     def tracking_database(self) -> Path:
-        return self.root / "work" / "mlflow" / "mlflow.db"
+        return self.home / "work" / "mlflow" / "mlflow.db"
+
+    @property
+    def tracking_artifacts(self) -> Path:
+        """Files of runs in MLflow, where a database rather than a server keeps them."""
+        return self.home / "work" / "mlflow" / "artifacts"
+
+    @property
+    def tracking_lock(self) -> Path:
+        """Held by the process that publishes."""
+        return self.home / "work" / "mlflow" / ".publish.lock"
+
+    def published(self, fingerprint: str) -> Path:
+        """Which MLflow run shows a fingerprint."""
+        return self.home / "work" / "runs" / fingerprint / "mlflow.json"

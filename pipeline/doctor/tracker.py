@@ -13,7 +13,8 @@ from pathlib import Path
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.doctor.check import Check, ok, report_errors, warning
-from pipeline.tracking.target import TrackingTarget, one_line, request_limits, tracking_errors
+from pipeline.tracking.errors import TrackingError, tracking_errors
+from pipeline.tracking.target import TrackingTarget, request_limits
 
 TAG = "kdeov.doctor"
 FIX = "training goes on without it; run `kdeov publish` once it works"
@@ -24,59 +25,56 @@ def mlflow(params: Params, layout: Layout) -> list[Check]:
     checks: list[Check] = []
     with report_errors("MLflow", checks):
         target = TrackingTarget.of(params.tracking, layout)
-        if target.is_file:
-            wrong = _file(Path(target.uri.removeprefix("sqlite:///")))
-        else:
-            wrong = _server(target) if target.is_server else _database(target.uri)
-        if wrong:
-            return [warning("MLflow", f"{target.address} cannot be written ({wrong})", FIX)]
+        try:
+            _require_writable(target)
+        except tracking_errors() as error:
+            reason, cure = target.explain(error)
+            finding = f"{target.address} cannot be written ({reason})"
+            return [warning("MLflow", finding, f"{cure}; {FIX}")]
         found = f"{target.address} can be written"
-        if target.is_file and params.cluster.mode == "cluster":
+        if target.file and params.cluster.mode == "cluster":
             found = f"{target.address} is a local file: curves appear after the stage `report`"
         checks.append(ok("MLflow", found))
     return checks
 
 
-def _file(path: Path) -> str:
-    """The error of writing a SQLite file, or an empty text. The file is not created here."""
+def _require_writable(target: TrackingTarget) -> None:
+    """Asks MLflow for the experiment, and for a tag to set and delete. A database without tables
+    is asked for a connection alone: its tables are not made here.
+
+    Raises:
+        One of `tracking_errors`: It cannot be written.
+    """
+    if target.file:
+        _require_writable_file(target.file)
+    if not target.is_server and target.is_empty():
+        return
+    with request_limits(timeout_s=10, max_retries=1):
+        client = target.client()
+        found = target.find_experiment(client)
+        if target.file:
+            return
+        any_experiment = client.search_experiments(max_results=1)
+        for experiment in [found] if found else [e.experiment_id for e in any_experiment]:
+            client.set_experiment_tag(experiment, TAG, "writable")
+            client.delete_experiment_tag(experiment, TAG)
+
+
+def _require_writable_file(path: Path) -> None:
+    """Begins a write of a SQLite file, or looks at the folder where the file is still to be made.
+
+    Raises:
+        OSError, TrackingError: It cannot be written.
+    """
     if not path.exists():
-        folder = path.parent
-        while not folder.exists():
-            folder = folder.parent
-        return "" if folder.is_dir() and os.access(folder, os.W_OK) else f"{folder} is read-only"
+        folder = next(folder for folder in path.parents if folder.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise TrackingError(f"{folder} is read-only", f"let this user write {folder}")
+        return
     try:
         database = sqlite3.connect(f"{path.as_uri()}?mode=rw", timeout=1, uri=True)
         with contextlib.closing(database):
             database.execute("BEGIN IMMEDIATE")  # as every write does
             database.rollback()
     except sqlite3.Error as error:
-        return one_line(error)
-    return ""
-
-
-def _server(target: TrackingTarget) -> str:
-    """The error of setting and deleting a tag on a server, or an empty text."""
-    try:
-        with request_limits(timeout_s=10, max_retries=1):
-            client = target.client()
-            found = client.get_experiment_by_name(target.experiment)
-            for experiment in [found] if found else client.search_experiments(max_results=1):
-                client.set_experiment_tag(experiment.experiment_id, TAG, "writable")
-                client.delete_experiment_tag(experiment.experiment_id, TAG)
-    except tracking_errors() as error:
-        return one_line(error)
-    return ""
-
-
-def _database(uri: str) -> str:
-    """The error of connecting to a database, or an empty text. Tables are not created here."""
-    import sqlalchemy
-
-    try:
-        engine = sqlalchemy.create_engine(uri)
-        with contextlib.closing(engine.connect()) as connection:
-            connection.execute(sqlalchemy.text("SELECT 1"))
-        engine.dispose()
-    except tracking_errors() as error:
-        return one_line(error)
-    return ""
+        raise OSError(str(error)) from error

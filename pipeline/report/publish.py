@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +16,13 @@ from kdeov.errors import StorageError
 from pipeline.artifacts.run import HISTORY, runs_storage
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
+from pipeline.report.publish_model import publish_model
 from pipeline.report.results import MLFLOW_GROUPS, Results
 from pipeline.storage.files import digest, sha256_file, write_json
 from pipeline.tracking.compat import DATASET_CONTEXT_TAG, DESCRIPTION_TAG, VIEW
+from pipeline.tracking.database import locked
+from pipeline.tracking.drivers import end_abandoned_runs
+from pipeline.tracking.errors import tracking_errors
 from pipeline.tracking.mlflow_run import (
     EpochMetrics,
     find_or_create_run,
@@ -31,13 +31,7 @@ from pipeline.tracking.mlflow_run import (
     log_params,
     run_tags,
 )
-from pipeline.tracking.target import (
-    URI_VARIABLE,
-    TrackingTarget,
-    one_line,
-    request_limits,
-    tracking_errors,
-)
+from pipeline.tracking.target import TrackingTarget, request_limits
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,7 +40,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FILES_TAG = "kdeov.published"  # digest of the files that were published last
-MODEL_TAG = "kdeov.model"  # digest of the weights that were logged last
 
 
 def publish(params: Params, paths: Layout) -> str:
@@ -60,34 +53,47 @@ def publish(params: Params, paths: Layout) -> str:
     results = Results.read(params, paths)
     results = replace(results, history=_whole_history(params, paths, results))
     target = TrackingTarget.of(params.tracking, paths)
-    record = results.run
     files = _published_files(paths)
     state = digest({str(path.relative_to(paths.root)): sha256_file(path) for path in files})
     try:
-        with request_limits(timeout_s=10, max_retries=2):
-            client = target.client()
-            experiment = target.experiment_id(client)
-            run = find_or_create_run(
-                client, experiment, record.fingerprint, record.name, run_tags(paths, record)
-            )
-        with request_limits(timeout_s=120, max_retries=4):  # MLflow answers; files take longer
-            if run.data.tags.get(FILES_TAG) != state:
-                _update_run(client, target, run, results, paths, files)
-                client.set_tag(run.info.run_id, FILES_TAG, state)
-                client.set_terminated(run.info.run_id, "FINISHED")
-            elif run.info.status != "FINISHED":
-                client.set_terminated(run.info.run_id, "FINISHED")
+        with locked(paths.tracking_lock):
+            run_id = _publish(target, results, paths, files, state)
     except tracking_errors() as error:
+        reason, cure = target.explain(error)
         raise StorageError(
-            f"MLflow at {target.address} cannot be written ({one_line(error)}); start it, then run "
+            f"MLflow at {target.address} cannot be written ({reason}); {cure}, then run "
             "`kdeov publish`"
         ) from error
-    write_json(
-        paths.runs / record.fingerprint / "mlflow.json",
-        {"uri": target.address, "experiment": experiment, "run": run.info.run_id},
-    )
-    logger.info("MLflow run %s is up to date", record.name)
-    return run.info.run_id
+    logger.info("MLflow run %s is up to date", results.run.name)
+    return run_id
+
+
+def _publish(
+    target: TrackingTarget, results: Results, paths: Layout, files: list[Path], state: str
+) -> str:
+    """Brings the run up to date. Each step can be repeated after a kill: it compares what is there
+    with what it would write. The digest of the files, `state`, is written last.
+    """
+    record = results.run
+    with request_limits(timeout_s=10, max_retries=2):
+        client = target.client()
+        experiment = target.experiment_id(client)
+        run = find_or_create_run(
+            client, experiment, record.fingerprint, record.name, run_tags(paths, record)
+        )
+    run_id = run.info.run_id
+    with request_limits(timeout_s=120, max_retries=4):  # MLflow answers; files take longer
+        if run.data.tags.get(FILES_TAG) != state:
+            target.require_own_files(run.info.artifact_uri)
+            _update_run(client, run, results, paths, files)
+            client.set_tag(run_id, FILES_TAG, state)
+            client.set_terminated(run_id, "FINISHED")
+        elif run.info.status != "FINISHED":
+            client.set_terminated(run_id, "FINISHED")
+        end_abandoned_runs(client, experiment, run)
+    published = {"uri": target.address, "experiment": experiment, "run": run_id}
+    write_json(paths.published(record.fingerprint), published)
+    return run_id
 
 
 def _whole_history(params: Params, paths: Layout, results: Results) -> list[EpochMetrics]:
@@ -119,7 +125,7 @@ def run_address(paths: Layout, fingerprint: str, host: str = "http://127.0.0.1:5
         fingerprint: Fingerprint of the run.
         host: Address of `kdeov ui`, for runs in a database.
     """
-    path = paths.runs / fingerprint / "mlflow.json"
+    path = paths.published(fingerprint)
     if not path.is_file():
         return None
     record = json.loads(path.read_text())
@@ -128,28 +134,19 @@ def run_address(paths: Layout, fingerprint: str, host: str = "http://127.0.0.1:5
 
 
 def _update_run(
-    client: MlflowClient,
-    target: TrackingTarget,
-    run: Run,
-    results: Results,
-    paths: Layout,
-    files: list[Path],
+    client: MlflowClient, run: Run, results: Results, paths: Layout, files: list[Path]
 ) -> None:
     run_id = run.info.run_id
-    for name, value in run_tags(
-        paths, results.run
-    ).items():  # a job on a cluster has no git checkout
+    # a job on a cluster has no git checkout
+    for name, value in run_tags(paths, results.run).items():
         if run.data.tags.get(name) != value:
             client.set_tag(run_id, name, value)
     log_params(client, run, results.run.params)
     log_history(client, run_id, results.history)
-    log_metrics(client, run, results.metrics())
+    model = publish_model(client, client.get_run(run_id), paths.student)
+    log_metrics(client, run, results.metrics(), model)
     _log_files(client, run_id, files, paths)
     _log_datasets(client, run_id, results, paths)
-    weights = sha256_file(paths.student / "student.safetensors")
-    if run.data.tags.get(MODEL_TAG) != weights:
-        _log_model(target, run_id, paths)
-        client.set_tag(run_id, MODEL_TAG, weights)
     for name, scores in results.evaluations.items():
         tag = f"{scores['protocol_id']} {scores['protocol']}"
         client.set_tag(run_id, f"protocol.{MLFLOW_GROUPS.get(name, name)}", tag)
@@ -186,52 +183,6 @@ def _log_datasets(client: MlflowClient, run_id: str, results: Results, paths: La
         )
         inputs.append(DatasetInput(dataset, [InputTag(DATASET_CONTEXT_TAG, context)]))
     client.log_inputs(run_id, inputs)
-
-
-def _log_model(target: TrackingTarget, run_id: str, paths: Layout) -> None:
-    """Logs the image tower with a signature. Only MLflow's fluent interface logs models."""
-    import mlflow.pytorch
-    import torch
-    from mlflow.models import infer_signature
-
-    from kdeov.export import ImageTower
-    from kdeov.models.model import KDEOVModel
-
-    model = KDEOVModel.load(paths.student, "cpu")
-    tower = ImageTower(model.student)
-    size = model.transform.size
-    example = torch.zeros(2, 3, size, size)
-    with torch.no_grad():
-        embeddings = tower(example)
-    with _fluent(target.uri), mlflow.start_run(run_id=run_id), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # raised by torch.export's serialization
-        mlflow.pytorch.log_model(
-            tower,
-            name="student",
-            input_example=example.numpy(),
-            signature=infer_signature(example.numpy(), embeddings.numpy()),
-            pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],
-        )
-
-
-@contextmanager
-def _fluent(uri: str) -> Iterator[None]:
-    """Sets the address of MLflow's fluent interface, and restores the environment afterwards.
-    MLflow would leave the address in the environment and print it with its password.
-    """
-    import mlflow
-
-    names = (URI_VARIABLE, "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT")
-    before = {name: os.environ.pop(name, None) for name in names}
-    os.environ[names[1]] = "true"
-    mlflow.set_tracking_uri(uri)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
 
 def _description(results: Results) -> str:

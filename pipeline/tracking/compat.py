@@ -5,6 +5,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
+
 DATASET_CONTEXT_TAG = "mlflow.data.context"
 """Tag of a logged data set: what the run used it for, such as `training`."""
 
@@ -19,3 +25,35 @@ VIEW = "workflowType=machine_learning"
 
 JOB_EXECUTION_VARIABLE = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
 """Environment variable: whether `mlflow server` starts processes for background jobs."""
+
+FILE_COLUMNS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+)
+"""Columns of the database with addresses of files."""
+
+
+def schema_history() -> ScriptDirectory:
+    """The revisions of the database's schema."""
+    import mlflow
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+
+
+def make_tables(uri: str, artifacts: str) -> None:
+    """Makes the tables of an empty database, and keeps no connection to it."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    SqlAlchemyStore(uri, artifacts).engine.dispose()
+
+
+def forget_folders() -> None:
+    """Empties MLflow's memory of where the files of a run lie: it is by run alone, and a copy of a
+    checkout has runs of the same ids.
+    """
+    from mlflow.tracking._tracking_service import utils
+
+    utils._artifact_repos_cache.clear()

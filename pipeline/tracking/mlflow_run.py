@@ -18,11 +18,13 @@ from pipeline.config.params import flatten
 from pipeline.config.paths import Layout
 from pipeline.config.provenance import git_state
 from pipeline.tracking.compat import SOURCE_NAME_TAG
-from pipeline.tracking.target import TrackingTarget, one_line, request_limits, tracking_errors
+from pipeline.tracking.drivers import DRIVER_TAG, end_abandoned_runs, this_process
+from pipeline.tracking.errors import tracking_errors
+from pipeline.tracking.target import TrackingTarget, request_limits
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import LoggedModel, Run
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ def find_or_create_run(
     """Returns the run of a fingerprint; creates it if it is missing.
 
     If two drivers created one at the same moment, both use the older; the other one is moved to
-    MLflow's trash.
+    MLflow's trash, and what only it has is logged again by `kdeov publish`.
 
     Args:
         client: MLflow's client.
@@ -53,11 +55,11 @@ def find_or_create_run(
     """
     runs = _runs(client, experiment, fingerprint)
     if not runs:
-        client.create_run(experiment, run_name=name, tags={FINGERPRINT_TAG: fingerprint, **tags})
+        own = {FINGERPRINT_TAG: fingerprint, DRIVER_TAG: this_process()}
+        client.create_run(experiment, run_name=name, tags={**own, **tags})
         runs = _runs(client, experiment, fingerprint)
     for double in runs[1:]:
-        if not double.data.metrics:
-            client.delete_run(double.info.run_id)
+        client.delete_run(double.info.run_id)
     return runs[0]
 
 
@@ -101,16 +103,23 @@ def log_history(
         client.log_batch(run_id, metrics=batch)
 
 
-def log_metrics(client: MlflowClient, run: Run, values: dict[str, float]) -> None:
-    """Logs metrics of the run as a whole, if the run has other values or none."""
+def log_metrics(
+    client: MlflowClient, run: Run, values: dict[str, float], model: LoggedModel
+) -> None:
+    """Logs metrics of the run as a whole and of its model, where they have other values or none."""
     from mlflow.entities import Metric
 
     now = time.time_ns() // 1_000_000
-    metrics = [
-        Metric(name, float(value), now, 0)
-        for name, value in values.items()
-        if run.data.metrics.get(name) != float(value)
-    ]
+    of_model = {metric.key: metric.value for metric in model.metrics or ()}
+    metrics = []
+    for name, value in ((name, float(value)) for name, value in values.items()):
+        is_logged = run.data.metrics.get(name) == value
+        if is_logged and of_model.get(name) == value:
+            continue
+        # MLflow drops a point that repeats step, time and value: the model alone gets it
+        points = client.get_metric_history(run.info.run_id, name) if is_logged else []
+        at = max((point.timestamp for point in points), default=now)
+        metrics.append(Metric(name, value, at, 0, model.model_id))
     for first in range(0, len(metrics), MAX_METRICS_PER_BATCH):
         client.log_batch(run.info.run_id, metrics=metrics[first : first + MAX_METRICS_PER_BATCH])
 
@@ -164,6 +173,7 @@ class LiveTracker:
         self._pending: dict[int, EpochMetrics] = {}  # by epoch
         self._end_times: dict[int, int] = {}  # by epoch, in milliseconds since 1970
         self._unreachable = False
+        self._has_swept = False  # abandoned runs of the experiment
         self._retry_at = 0.0  # wall-clock time: the tracker may be moved to another machine
 
     def __enter__(self) -> LiveTracker:
@@ -207,10 +217,10 @@ class LiveTracker:
             self._retry_at = time.time() + BACKOFF_FACTOR * (time.time() - start)
             if not self._unreachable:
                 logger.warning(
-                    "MLflow at %s cannot be written (%s); training continues, later epochs "
+                    "MLflow at %s cannot be written (%s); %s; training continues, later epochs "
                     "retry, and `kdeov publish` logs the rest",
                     self.target.address,
-                    one_line(error),
+                    *self.target.explain(error),
                 )
             self._unreachable = True
         else:
@@ -224,6 +234,11 @@ class LiveTracker:
         client = target.client()
         experiment = target.experiment_id(client)
         run = find_or_create_run(client, experiment, self.fingerprint, self.name, self.tags)
+        if run.data.tags.get(DRIVER_TAG) != (driver := this_process()):
+            client.set_tag(run.info.run_id, DRIVER_TAG, driver)
+        if not self._has_swept:
+            end_abandoned_runs(client, experiment, run)
+            self._has_swept = True
         log_params(client, run, self.params)
         if self._pending:
             log_history(client, run.info.run_id, self._pending.values(), self._end_times)

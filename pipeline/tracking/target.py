@@ -1,21 +1,37 @@
-"""The MLflow tracking target: its address, the time it may take, and the errors it raises."""
+"""The MLflow tracking target: its address, its client, and the time it may take."""
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
+from functools import lru_cache
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
-from kdeov.errors import ConfigError
+from kdeov.errors import ConfigError, StorageError
 from pipeline.config.execution_params import TrackingParams
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
+from pipeline.tracking.compat import forget_folders
+from pipeline.tracking.database import (
+    ARTIFACTS,
+    check_connection,
+    check_database,
+    checkout_folder,
+    first_use,
+    follow_checkout,
+    has_tables,
+    is_missing,
+    make_file,
+    sqlite_file,
+    sqlite_uri,
+    with_driver,
+)
+from pipeline.tracking.errors import TrackingError, one_line, tracking_errors, without_login
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,12 +40,6 @@ logger = logging.getLogger(__name__)
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 SERVER_SCHEMES = ("http", "https", "databricks")
-DRIVER_PACKAGES = {  # of modules whose package has another name
-    "psycopg": "psycopg[binary]",
-    "psycopg2": "psycopg2-binary",
-    "MySQLdb": "mysqlclient",
-}
-DATABASE_TIMEOUT_S = "10"
 
 
 @dataclass(frozen=True)
@@ -41,11 +51,13 @@ class TrackingTarget:
         experiment: Name of the experiment.
         artifacts: Artifact folder of a new experiment in a database, as a `file:` URI; None for
             the server's default.
+        is_own: Whether the database is a file of the checkout, and is copied and moved with it.
     """
 
     uri: str
     experiment: str
     artifacts: str | None
+    is_own: bool = False
 
     @classmethod
     def of(cls, params: TrackingParams, paths: Layout) -> TrackingTarget:
@@ -53,11 +65,10 @@ class TrackingTarget:
         database below `work/`.
 
         Raises:
-            ConfigError: The URI is a folder, which MLflow no longer supports, or a database
-                without an installed driver.
+            ConfigError: The URI is a folder, which MLflow no longer supports, a database in
+                memory, or one without an installed driver.
         """
-        default = f"sqlite:///{paths.tracking_database}"
-        uri = os.environ.get(URI_VARIABLE) or params.uri or default
+        uri = os.environ.get(URI_VARIABLE) or params.uri or sqlite_uri(paths.tracking_database)
         if "://" not in uri or uri.startswith("file:"):
             raise ConfigError(
                 f"tracking.uri {uri!r} is a folder, which MLflow no longer supports; give "
@@ -66,12 +77,19 @@ class TrackingTarget:
         target = cls(uri, params.experiment, None)
         if target.is_server:
             return target
-        if uri != default:
-            uri = _with_driver(uri)
-            _check_database(uri)
+        uri = with_driver(uri)
+        check_database(uri)
         # MLflow's own default is a folder below the current one
-        artifacts = (paths.tracking_database.parent / "artifacts").as_uri()
-        return cls(uri, params.experiment, artifacts)
+        artifacts = paths.tracking_artifacts.as_uri()
+        if (file := sqlite_file(uri)) is None:
+            return cls(uri, params.experiment, artifacts)
+        if not file.name or str(file).startswith((":", "file:")):
+            raise ConfigError(f"tracking.uri {uri!r} names no file; give sqlite:////FOLDER/FILE")
+        file = Path(os.path.normpath(paths.home / file))
+        if str(beside := file.with_name("artifacts")).endswith(ARTIFACTS):  # of any checkout
+            artifacts = beside.as_uri()
+        is_own = file.is_relative_to(paths.home)
+        return cls(sqlite_uri(file), params.experiment, artifacts, is_own)
 
     @property
     def is_server(self) -> bool:
@@ -79,41 +97,148 @@ class TrackingTarget:
         return self.uri.partition(":")[0] in SERVER_SCHEMES
 
     @property
-    def is_file(self) -> bool:
-        """Whether the URI is a database file, which other machines cannot write."""
-        return self.uri.startswith("sqlite:")
+    def file(self) -> Path | None:
+        """The database file, which other machines cannot write; None for a server."""
+        return sqlite_file(self.uri)
 
     @property
     def address(self) -> str:
         """The URI without user and password, for logs and files."""
         return without_login(self.uri)
 
+    def prepare(self) -> bool:
+        """Checks and corrects a database, as `client` does, for MLflow's own server to open.
+
+        Returns:
+            Whether it has tables; none are made here.
+
+        Raises:
+            StorageError: It cannot be used.
+        """
+        try:
+            if self.is_empty():
+                return False
+            self._correct_folders()
+        except tracking_errors() as error:
+            reason, cure = self.explain(error)
+            message = f"MLflow at {self.address} cannot be read ({reason}); {cure}"
+            raise StorageError(message) from error
+        return True
+
+    def is_empty(self) -> bool:
+        """Whether a database is still to be made, or has no tables yet.
+
+        Raises:
+            TrackingError: It is half made, or made by another version of MLflow.
+            SQLAlchemyError: It cannot be read.
+        """
+        if self.file is not None and is_missing(self.file):
+            return True
+        if self.file is None:
+            check_connection(self.uri)
+        return not has_tables(self.uri)
+
     def client(self) -> MlflowClient:
-        """Returns a client; creates the folder of a local database."""
+        """Returns a client. Makes a local database where there is none, and corrects where one
+        that came with a copy of the checkout says that files lie.
+
+        Raises:
+            TrackingError: The database is half made, or made by another version of MLflow.
+        """
         from mlflow import MlflowClient
 
-        if self.is_file:
-            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        elif not self.is_server:
-            _check_connection(self.uri)
-        _silence_loggers()
+        _silence()
+        if self.is_server:
+            return MlflowClient(self.uri)
+        if self.file is None:
+            check_connection(self.uri)
+        elif is_missing(self.file):
+            make_file(self.file, self.artifacts or self.file.with_name("artifacts").as_uri())
+        _make_tables(self.uri)
+        self._correct_folders()
+        forget_folders()
         return MlflowClient(self.uri)
 
+    def _correct_folders(self) -> None:
+        if self.is_own and self.artifacts:
+            follow_checkout(self.uri, self.artifacts)
+
     def experiment_id(self, client: MlflowClient) -> str:
-        """Returns the id of the experiment; creates it if it is missing."""
+        """Returns the id of the experiment; creates it if it is missing.
+
+        Raises:
+            TrackingError: The experiment is deleted.
+        """
         from mlflow.exceptions import MlflowException
 
-        experiment = client.get_experiment_by_name(self.experiment)
-        if experiment is not None:
-            return experiment.experiment_id
+        if (found := self.find_experiment(client)) is not None:
+            return found
         try:
             return client.create_experiment(self.experiment, artifact_location=self.artifacts)
         except MlflowException as error:
             # another driver may have created it in the meantime
-            experiment = client.get_experiment_by_name(self.experiment)
-            if experiment is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
+            found = self.find_experiment(client)
+            if found is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            return experiment.experiment_id
+            return found
+
+    def find_experiment(self, client: MlflowClient) -> str | None:
+        """Returns the id of the experiment; None if it is missing.
+
+        Raises:
+            TrackingError: The experiment is deleted.
+        """
+        experiment = client.get_experiment_by_name(self.experiment)
+        if experiment is None:
+            return None
+        if experiment.lifecycle_stage != "active":
+            command = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+            raise TrackingError(
+                f"the experiment {self.experiment} is deleted",
+                f"run `{URI_VARIABLE}={quote(self.address)} {command}`, or give "
+                "tracking.experiment another name",
+            )
+        return experiment.experiment_id
+
+    def require_own_files(self, location: str) -> None:
+        """Refuses to write files into another checkout, where a shared database keeps them.
+
+        Args:
+            location: Where the files of a run lie.
+
+        Raises:
+            TrackingError: It is the `work/mlflow` of another checkout.
+        """
+        folder = checkout_folder(location)
+        if self.artifacts and folder not in (None, self.artifacts):
+            raise TrackingError(
+                f"the experiment {self.experiment} keeps its files in another checkout, {folder}",
+                "give tracking.experiment another name, or serve the database with "
+                "`mlflow server` and give its http:// address as tracking.uri",
+            )
+
+    def explain(self, error: Exception) -> tuple[str, str]:
+        """What is wrong, and what to do, for an error of `tracking_errors`."""
+        if isinstance(error, TrackingError):
+            return error.reason, error.cure
+        reason = one_line(error)
+        if self.file is None:
+            return reason, "start it, or correct tracking.uri"
+        if "locked" in reason:
+            return reason, f"wait for the process that writes {self.file}, or end it"
+        if "not a database" in reason or "malformed" in reason:
+            return reason, f"move {self.file} away, or restore a copy"
+        return reason, f"free space, or let this user write {self.file}"
+
+
+@lru_cache
+def _make_tables(uri: str) -> None:
+    """Checks a database once a process, and lets one process at a time make its tables."""
+    from mlflow import MlflowClient
+
+    if not has_tables(uri):
+        with first_use(uri):
+            MlflowClient(uri)
 
 
 def live_target(params: Params, paths: Layout) -> TrackingTarget | None:
@@ -124,7 +249,7 @@ def live_target(params: Params, paths: Layout) -> TrackingTarget | None:
         ConfigError: See `TrackingTarget.of`.
     """
     target = TrackingTarget.of(params.tracking, paths)
-    if params.cluster.mode == "cluster" and target.is_file:
+    if params.cluster.mode == "cluster" and target.file:
         logger.info(
             "MLflow is a file of this checkout, which a cluster cannot write: the report stage "
             "publishes the curves; set tracking.uri to a server to watch epochs"
@@ -156,70 +281,8 @@ def request_limits(timeout_s: int, max_retries: int) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def tracking_errors() -> tuple[type[Exception], ...]:
-    """The errors that MLflow raises if its server or database cannot be used."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return (MlflowException, SQLAlchemyError, OSError, ImportError)
-
-
-def one_line(error: Exception) -> str:
-    """The first line of an error's text, at most 200 characters, without a password; the name of
-    its class if it has no text.
-    """
-    text = without_login(next(iter(str(error).splitlines()), type(error).__name__))[:200]
-    if getattr(error, "error_code", "") in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
-        text += "; check MLFLOW_TRACKING_USERNAME and _PASSWORD, or MLFLOW_TRACKING_TOKEN"
-    return text
-
-
-def without_login(text: str) -> str:
-    """Removes users and passwords from the addresses in a text."""
-    return re.sub(r"(?<=://)[^/\s]*@|(?<=[?&])password=[^&\s]*", "", text)
-
-
-def _with_driver(uri: str) -> str:
-    """Names the installed PostgreSQL driver in a URI; SQLAlchemy's default is psycopg2 alone."""
-    plain = "postgresql://"
-    for driver in ("psycopg", "psycopg2"):
-        if uri.startswith(plain) and find_spec(driver):
-            return f"postgresql+{driver}://{uri.removeprefix(plain)}"
-    return uri
-
-
-def _check_database(uri: str) -> None:
-    """Refuses a database whose driver is not installed, before any work."""
-    from sqlalchemy import create_engine
-    from sqlalchemy.exc import SQLAlchemyError
-
-    address = without_login(uri)
-    try:
-        create_engine(uri)
-    except ImportError as error:
-        package = DRIVER_PACKAGES.get(str(error.name), error.name)
-        raise ConfigError(
-            f"tracking.uri {address}: this kind of database needs the package {package}; install "
-            "it, or give the http:// address of an MLflow server"
-        ) from error
-    except SQLAlchemyError as error:
-        raise ConfigError(
-            f"tracking.uri {address}: neither a server nor a database ({one_line(error)}); give "
-            "http://HOST:5000, sqlite:///FILE or postgresql://HOST/NAME"
-        ) from error
-
-
-def _check_connection(uri: str) -> None:
-    """Raises at once if a database cannot be reached; MLflow would retry for two minutes."""
-    from sqlalchemy import create_engine
-
-    os.environ.setdefault("PGCONNECT_TIMEOUT", DATABASE_TIMEOUT_S)
-    engine = create_engine(uri)
-    engine.connect().close()
-    engine.dispose()
-
-
-def _silence_loggers() -> None:
-    """Hides database migrations and retries from the console."""
+def _silence() -> None:
+    """Hides database migrations, retries and addresses, which may hold a password."""
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("alembic", "mlflow", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from pipeline.cli.main import app
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
+from tests.helpers.mlflow_databases import WithDatabase, half_made, no_database, older
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("loggers")]  # the first test trains
 
@@ -95,6 +97,22 @@ def test_nothing_is_served_before_anything_was_tracked(checkout: Layout) -> None
     result = kdeov("ui")
     assert result.exit_code == 1
     assert result.stderr.startswith("kdeov ui: ") and "run `dvc repro`" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [(older, "mlflow db upgrade"), (half_made, "delete "), (no_database, "move ")],
+)
+def test_a_database_that_cannot_be_served_is_named_with_its_cure_in_one_line(
+    checkout: Layout, with_database: WithDatabase, damage: Callable[[Path], None], words: str
+) -> None:
+    with_database(checkout.root)
+    file = checkout.tracking_database
+    damage(file)
+    result = kdeov("ui")
+    (line,) = result.stderr.splitlines()
+    assert result.exit_code == 1 and line.startswith("kdeov ui: ")
+    assert words in line and str(file) in line
 
 
 def test_a_port_that_is_taken_is_named_in_one_line(checkout: Layout) -> None:

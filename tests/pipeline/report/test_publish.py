@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.report.publish import publish, publish_or_warn
 from pipeline.report.report import report
+from pipeline.storage.files import write_json
+from pipeline.tracking.target import TrackingTarget
 
 pytestmark = pytest.mark.slow  # the first of these tests trains
 
@@ -38,6 +42,38 @@ def test_mlflow_that_is_away_is_a_warning_for_the_stage_and_an_error_for_the_com
     assert "kdeov publish" in warning.getMessage() and paths.report.is_file()
     with pytest.raises(StorageError, match="kdeov publish"):
         publish(away(params), paths)
+
+
+def test_a_file_that_cannot_be_used_is_named_with_its_own_cure(
+    copied: Trained,
+) -> None:
+    paths, params = copied
+    target = TrackingTarget.of(params.tracking, paths)
+    client = target.client()
+    client.delete_experiment(target.experiment_id(client))
+    with pytest.raises(StorageError) as caught:
+        publish(params, paths)
+    text = str(caught.value)
+    for word in ("mlflow experiments restore", str(paths.tracking_database), "kdeov publish"):
+        assert word in text
+    assert "start it" not in text and "\n" not in text
+
+
+def test_publishing_in_a_copy_leaves_every_byte_of_the_original(
+    copied: Trained, tmp_path: Path
+) -> None:
+    paths, params = copied
+    publish(params, paths)
+    copy = Layout(tmp_path / "copy")
+    shutil.copytree(paths.root, copy.root, symlinks=True)
+    write_json(copy.metrics / "more.json", {})  # something to publish
+    before = {p: p.read_bytes() for p in paths.root.rglob("*") if p.is_file()}
+    run = publish(params, copy)
+    assert {p: p.read_bytes() for p in paths.root.rglob("*") if p.is_file()} == before
+    folder = copy.tracking_artifacts / run / "artifacts" / "metrics"
+    assert {p.name for p in folder.iterdir()} == {p.name for p in copy.metrics.iterdir()}
+    (model,) = copy.tracking_artifacts.glob("models/*/artifacts/MLmodel")
+    assert model.is_file()
 
 
 def test_a_missing_result_is_an_error_and_no_warning(copied: Trained) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import mlflow
@@ -24,3 +25,17 @@ def test_the_page_knows_the_query_that_opens_it() -> None:
     scripts = (Path(mlflow.__file__).parent / "server" / "js" / "build").rglob("*.js")
     texts = [path.read_text(errors="replace") for path in scripts]
     assert any(key in text and value in text for text in texts)
+
+
+def test_columns_with_addresses_of_files_are_all_of_that_name(database: Path) -> None:
+    with sqlite3.connect(database) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master")]
+        columns = {
+            (table, row[1]) for table in tables for row in connection.execute(
+                f"PRAGMA table_info({table})"
+            )
+        }  # fmt: skip
+    names = {column for _, column in compat.FILE_COLUMNS}
+    assert {(table, column) for table, column in columns if column in names} == {
+        *compat.FILE_COLUMNS
+    }

@@ -15,6 +15,7 @@ from pipeline.artifacts.run import RunRecord
 from pipeline.config.execution_params import TrackingParams
 from pipeline.config.params import Params, flatten
 from pipeline.config.paths import Layout
+from pipeline.tracking.errors import one_line
 from pipeline.tracking.mlflow_run import (
     FINGERPRINT_TAG,
     EpochMetrics,
@@ -23,7 +24,7 @@ from pipeline.tracking.mlflow_run import (
     find_or_create_run,
     log_history,
 )
-from pipeline.tracking.target import TrackingTarget, live_target, one_line
+from pipeline.tracking.target import TrackingTarget, live_target
 
 pytestmark = pytest.mark.slow  # the first of these tests trains
 

@@ -1,0 +1,95 @@
+"""Publishing that is killed at any moment ends, when repeated, with everything once."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.config.params import Params
+from pipeline.config.paths import Layout
+from tests.helpers.kills import kill_after, kill_at_commit
+
+pytestmark = pytest.mark.slow
+
+KILLS, LONGEST_S, COMMITS = 10, 1.2, (4, 16)  # publishing takes 5 s and 36 commits
+BOUND_S = 150
+
+
+def publish_under_kills(checkout: str) -> None:
+    """Publishes from a fresh process: what is imported once takes no time of those killed."""
+    import mlflow.pytorch
+    import mlflow.store.tracking.sqlalchemy_store
+    import torch
+
+    from pipeline.report.publish import publish
+
+    layout = Layout(Path(checkout))
+    mlflow.pytorch.save_model(
+        torch.nn.Linear(2, 2), layout.root / "warm-up", input_example=np.zeros((1, 2), np.float32),
+        pip_requirements=["torch"],
+    )  # fmt: skip
+    params: Params = pickle.loads((layout.root / "params.pickle").read_bytes())
+    moments = random.Random(10)
+    for number in range(KILLS):
+        if number % 2:
+            kill_after(lambda: publish(params, layout), moments.uniform(0, LONGEST_S))
+        else:
+            kill_at_commit(lambda: publish(params, layout), moments.randint(*COMMITS))
+    publish(params, layout)
+
+
+def test_after_ten_kills_there_is_one_finished_run_with_one_model_and_everything_once(
+    copied: tuple[Layout, Params], run_python: Callable[..., Any]
+) -> None:
+    from mlflow import MlflowClient
+    from mlflow.artifacts import list_artifacts
+
+    from pipeline.artifacts.run import RunRecord
+    from pipeline.report.results import Results
+
+    layout, params = copied
+    tracking = params.tracking.model_copy(update={"experiment": "kills"})
+    params = params.model_copy(update={"tracking": tracking})
+    (layout.root / "params.pickle").write_bytes(pickle.dumps(params))
+    began = time.monotonic()
+    done = run_python("-m", __name__, str(layout.root))
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < BOUND_S
+
+    uri = f"sqlite:///{layout.tracking_database}"
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("kills")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["kdeov.fingerprint"] == RunRecord.read(layout.student).fingerprint
+    (model,) = client.search_logged_models([experiment.experiment_id])
+    assert (str(model.status), model.source_run_id) == ("READY", run.info.run_id)
+    assert [o.model_id for o in run.outputs.model_outputs] == [model.model_id]
+    names = [entry.dataset.name for entry in run.inputs.dataset_inputs]
+    assert sorted(names) == ["scenes/test", "scenes/train", "scenes/val"]
+
+    results = Results.read(params, layout)
+    assert {m.key: m.value for m in model.metrics} == pytest.approx(results.metrics())
+    assert run.data.metrics.keys() > results.metrics().keys()
+    for name in run.data.metrics:
+        points = Counter(point.step for point in client.get_metric_history(run.info.run_id, name))
+        assert set(points.values()) == {1}, name
+        assert len(points) == (1 if name in results.metrics() else len(results.history))
+    files = list_artifacts(run_id=run.info.run_id, artifact_path="metrics", tracking_uri=uri)
+    assert {Path(file.path).name for file in files} == {p.name for p in layout.metrics.iterdir()}
+    left = {path.name for path in layout.tracking_database.parent.iterdir()}
+    assert left - {".mlflow.db.lock", ".publish.lock"} == {"mlflow.db", "artifacts"}
+
+
+if __name__ == "__main__":
+    publish_under_kills(sys.argv[1])
