@@ -32,6 +32,9 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "a photo of the small {}.",
     ),
 }
+# letters and symbols without ink: the fillers of Hangul, and the blank of Braille
+BLANKS = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+INVISIBLE = ("Cc", "Cf", "Mn", "Me", "Zs", "Zl", "Zp")  # categories of Unicode
 TEMPLATES_FILE = Path(__file__).with_name("templates.json")
 
 
@@ -123,10 +126,16 @@ def normalize_class_name(name: Any, number: int | None = None) -> str:
     where = "a class name" if number is None else f"class name {number}"
     if not isinstance(name, str):
         raise ConfigError(f"{where} is {_kind(name)}; give a text")
-    # Z and C: separators, control and format characters, such as zero-width spaces
-    if all(unicodedata.category(letter)[0] in "ZC" for letter in name):
+    if not is_visible(name):
         raise ConfigError(f"{where} is {name!r}, which names nothing; give a name or leave it out")
     return normalize_text(name)
+
+
+def is_visible(text: str) -> bool:
+    """Whether a reader sees anything of a text: spaces, zero-width characters, controls and
+    accents without a letter show nothing.
+    """
+    return any(char not in BLANKS and unicodedata.category(char) not in INVISIBLE for char in text)
 
 
 def normalize_text(text: str) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-# letters and symbols without ink: the fillers of Hangul, and the blank of Braille
-BLANKS = frozenset("\u115f\u1160\u3164\uffa0\u2800")
-INVISIBLE = ("Cc", "Cf", "Mn", "Me", "Zs", "Zl", "Zp")  # categories of Unicode
+from kdeov.prompts import is_visible, normalize_text
 
 
 def is_unicode(text: str) -> bool:
@@ -18,13 +16,6 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def is_visible(text: str) -> bool:
-    """Whether a reader sees anything of a text: spaces, zero-width characters, controls and
-    accents without a letter show nothing.
-    """
-    return any(char not in BLANKS and unicodedata.category(char) not in INVISIBLE for char in text)
-
-
 def clean_caption(text: str) -> str:
     """Joins words by single spaces; an invisible caption is the empty text."""
     return " ".join(text.split()) if is_visible(text) else ""
@@ -34,7 +25,7 @@ def class_name(text: str) -> str:
     """A class as prompts name it: in NFC, with single spaces, also for underscores. Empty where
     nothing of it is visible.
     """
-    return clean_caption(unicodedata.normalize("NFC", text).replace("_", " "))
+    return normalize_text(text.replace("_", " ")) if is_visible(text.replace("_", " ")) else ""
 
 
 def file_name(text: str) -> str:

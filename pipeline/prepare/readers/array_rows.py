@@ -159,7 +159,6 @@ def array_rows(
         RowReader(keys, names, renumbered, prompts, max_image_side),
         [names[number] for number in kept],
         [names[number] for number in held_out],
-        [split for split in tables if split != "train"],
     )
 
 

@@ -66,8 +66,7 @@ def image_folder(
             splits[split].append(ImageFile(name, captions[label], label))
     single = [label for label, count in counts.items() if count == 1]
     warn_of_some("one image", single, len(counts))
-    by_name = [split for split in parts if split != "train"]
-    return image_files(path, splits, max_image_side, "prepare.path", names.values(), by_name)
+    return image_files(path, splits, max_image_side, "prepare.path", names.values())
 
 
 def _walk(path: Path, part: str) -> Iterator[tuple[str, str, str | None]]:

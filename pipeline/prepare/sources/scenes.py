@@ -47,7 +47,7 @@ def scenes(path: Path, options: ScenesParams, seed: int, max_image_side: int | N
     """
     drawing = Scenes(path, seed, {split: getattr(options, split) for split in SPLITS})
     inputs = {split: drawing.inputs(split) for split in SPLITS}
-    return Source(inputs, drawing.make, drawing.classes, drawing.held_out, SPLITS)
+    return Source(inputs, drawing.make, drawing.classes, drawing.held_out)
 
 
 class Scenes:

@@ -66,8 +66,7 @@ def shards(path: Path, options: ShardsParams, seed: int, max_image_side: int | N
                 keys.add(entry.name)
     if ignored.counts:
         logger.warning("%s: ignoring members of unknown suffixes: %s", path, ignored)
-    by_name = [split for split in parts if split != "train"]
-    return Source(inputs, MemberReader(path, max_image_side), official=by_name)
+    return Source(inputs, MemberReader(path, max_image_side))
 
 
 def _parts(path: Path) -> dict[str, str]:
