@@ -33,14 +33,12 @@ RAY_ENVIRONMENT = {
 LOOPBACK = "127.0.0.1"
 DASHBOARD_VARIABLE = "RAY_API_SERVER_ADDRESS"
 LOOPBACK_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-SOCKET_BELOW_TEMPORARY = (
-    "/ray/session_2000-12-31_23-59-59_000000_4194304/sockets/plasma_store"
-)
-"""The longest path of a socket below Ray's temporary folder, with a process id of seven digits."""
+SOCKET = "/session_2000-12-31_23-59-59_000000_4194304/sockets/plasma_store"
+"""The longest path of a socket below Ray's folder of sessions: a process id of seven digits."""
 
 
-def ray_temporary_folder() -> Path:
-    """The folder that holds Ray's folder `ray`, as Ray chooses it."""
+def temporary_folder() -> Path:
+    """The folder of temporary files, as Ray chooses it; its sessions are in `ray` there."""
     default = os.environ.get("TMPDIR", "/tmp") if sys.platform == "linux" else "/tmp"
     return Path(os.environ.get("RAY_TMPDIR", default))
 

@@ -20,7 +20,9 @@ logger = logging.getLogger(__name__)
 DVC_VARIABLE = "DVC_STAGE"  # DVC sets it for the command of a stage
 SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh", "ash", "busybox"}
 POLL_S = 0.5
-END_TIMEOUT_S = 30.0  # then a stage that was interrupted is killed; less than a lock takes to expire
+END_TIMEOUT_S = (
+    30.0  # then a stage that was interrupted is killed; less than a lock takes to expire
+)
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
@@ -76,8 +78,7 @@ def end_with_dvc(interrupt: bool) -> None:
 
 
 def _up_to_dvc() -> list[psutil.Process]:
-    """The parent; where it is the shell that runs a stage's command, also its parent, which is DVC.
-    """
+    """The parent; where it is the shell that runs a stage's command, also its parent, which is DVC."""
     found: list[psutil.Process] = []
     try:
         process = psutil.Process().parent()

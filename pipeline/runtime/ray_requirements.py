@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from kdeov.errors import ConfigError
-from pipeline.runtime.compat import SOCKET_BELOW_TEMPORARY, ray_temporary_folder
+from pipeline.runtime.compat import SOCKET, temporary_folder
 
 MAX_SOCKET_BYTES = 107 if os.uname().sysname == "Linux" else 103  # of a path, sun_path of unix(7)
 MIN_FREE_BYTES = 200_000_000  # logs, and objects where there is little shared memory
@@ -25,33 +25,33 @@ MIN_THREADS = 1000  # of a session's processes: 430, and those of workers
 CGROUP_LIMITS = ("/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max")
 
 
-def require_ray_can_start(temporary: Path | None = None) -> None:
+def require_ray_can_start(sessions: Path | None = None) -> None:
     """Refuses to start Ray where it would fail.
 
     Args:
-        temporary: Folder of Ray's sessions; None is the one that Ray chooses.
+        sessions: Folder of Ray's sessions; None is the one that Ray chooses.
 
     Raises:
         ConfigError: Something that Ray needs is missing.
     """
-    if found := next(find_obstacles(temporary), None):
+    if found := next(find_obstacles(sessions), None):
         raise ConfigError(f"Ray cannot start here: {found}")
 
 
-def find_obstacles(temporary: Path | None = None) -> Iterator[str]:
+def find_obstacles(sessions: Path | None = None) -> Iterator[str]:
     """What would stop Ray on this machine, and the fix; one line each.
 
     Args:
-        temporary: See `require_ray_can_start`.
+        sessions: See `require_ray_can_start`.
     """
-    yield from _temporary_folder(temporary or ray_temporary_folder())
+    yield from _sessions(sessions or temporary_folder() / "ray")
     yield from _token()
     yield from _limits()
     yield from _ports()
 
 
-def _temporary_folder(folder: Path) -> Iterator[str]:
-    room = MAX_SOCKET_BYTES - len(os.fsencode(SOCKET_BELOW_TEMPORARY))
+def _sessions(folder: Path) -> Iterator[str]:
+    room = MAX_SOCKET_BYTES - len(os.fsencode(SOCKET))
     length = len(os.fsencode(folder))
     fix = "set RAY_TMPDIR to another folder"
     if length > room:

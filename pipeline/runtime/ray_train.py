@@ -126,9 +126,7 @@ def _own_sigint_handler() -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
-def _epoch_callback(
-    report: Callable[[dict[str, float]], object], deaths: FailureTracker
-) -> Any:
+def _epoch_callback(report: Callable[[dict[str, float]], object], deaths: FailureTracker) -> Any:
     from ray.train import UserCallback
 
     class EpochCallback(UserCallback):
