@@ -20,9 +20,7 @@ logger = logging.getLogger(__name__)
 DVC_VARIABLE = "DVC_STAGE"  # DVC sets it for the command of a stage
 SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh", "ash", "busybox"}
 POLL_S = 0.5
-END_TIMEOUT_S = (
-    30.0  # then a stage that was interrupted is killed; less than a lock takes to expire
-)
+END_TIMEOUT_S = 30.0  # then an interrupted stage is killed; less than `LOCK_EXPIRY_S`
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
@@ -78,7 +76,7 @@ def end_with_dvc(interrupt: bool) -> None:
 
 
 def _up_to_dvc() -> list[psutil.Process]:
-    """The parent; where it is the shell that runs a stage's command, also its parent, which is DVC."""
+    """The parent of this process; where it is a shell, also DVC, which runs the shell."""
     found: list[psutil.Process] = []
     try:
         process = psutil.Process().parent()

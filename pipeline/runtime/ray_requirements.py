@@ -76,10 +76,14 @@ def _token() -> Iterator[str]:
         if not _has_text(Path(given)):
             yield f"RAY_AUTH_TOKEN_PATH names {given}, which holds no token; fix or unset it"
         return
-    path = Path(os.path.expanduser("~")) / ".ray" / "auth_token"
-    if path.exists() and not _has_text(path):
+    try:
+        path = Path.home() / ".ray" / "auth_token"
+    except RuntimeError:  # neither HOME nor an entry of passwd
+        yield "this user has no home folder, and Ray keeps its token there; set HOME"
+        return
+    if _exists(path) and not _has_text(path):
         yield f"{path}: holds no token that can be read; delete it, and Ray makes another one"
-    elif not path.exists() and (reason := _cannot_write(path.parent)):
+    elif not _exists(path) and (reason := _cannot_write(path.parent)):
         yield (
             f"{path.parent}: {reason}, and Ray makes its token there; set HOME to a folder that "
             "can be written, or RAY_AUTH_TOKEN to a secret of 32 bytes or more"
@@ -136,9 +140,16 @@ def _cannot_write(folder: Path) -> str:
 
 def _existing(path: Path) -> Path:
     """A path, or the nearest folder above it that exists."""
-    while not path.exists() and path != path.parent:
+    while not _exists(path) and path != path.parent:
         path = path.parent
     return path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a folder on the way may not be searched
+        return False
 
 
 def _has_text(path: Path) -> bool:

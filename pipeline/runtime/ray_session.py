@@ -109,9 +109,8 @@ def _start(cpus: int, environment: dict[str, str]) -> None:
             )
     except Exception as error:  # Ray raises this very type for a node that does not come up
         raise StorageError(
-            f"Ray did not start ({_reason(error)}); its logs are in "
-            f"{temporary_folder()}/ray/session_latest/logs; look there, or set cluster.mode to "
-            "inline"
+            f"Ray did not start ({_reason(error)}); look at its logs in "
+            f"{temporary_folder()}/ray/session_latest/logs, or set cluster.mode to inline"
         ) from error
 
 
@@ -192,7 +191,8 @@ def one_line_errors_of_ray() -> Iterator[None]:
     except RayActorError as error:
         raise KdeovError(
             f"a worker of Ray died too often ({str(error).splitlines()[0]}); its log is in "
-            f"{temporary_folder()}/ray/session_latest/logs; fix the cause or raise cluster.max_failures"
+            f"{temporary_folder()}/ray/session_latest/logs; fix the cause, or "
+            "raise cluster.max_failures"
         ) from error
     except (RayError, TrainingFailedError) as error:
         cause = unwrap_user_error(error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,3 +19,13 @@ def wait_for(
             log.read_text() if log else f"it did not happen within {seconds:.0f} s"
         )
         time.sleep(0.05)
+
+
+def next_line(process: subprocess.Popen[str], seconds: float = 60) -> str:
+    """The next line of a process's standard output; empty if it has ended. Fails after so many
+    seconds without one.
+    """
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], seconds)
+    assert ready, f"no line within {seconds:.0f} s"
+    return process.stdout.readline()
