@@ -27,8 +27,6 @@ __all__ = ["PREEMPTION", "RAY_ENVIRONMENT"]
 
 logger = logging.getLogger(__name__)
 
-LOOPBACK_HOSTS = (LOOPBACK, "localhost")
-
 
 def set_ray_environment() -> dict[str, str]:
     """Sets the variables that Ray reads when it is imported, unless the user has set them, and
@@ -39,16 +37,21 @@ def set_ray_environment() -> dict[str, str]:
     return environment
 
 
-def bypass_proxies() -> dict[str, str]:
-    """Adds this machine's own addresses to those that no proxy of the environment serves; returns
-    the variables for workers, none without a proxy.
+def bypass_proxies(*hosts: str) -> dict[str, str]:
+    """Adds this machine's own addresses to those that no proxy of the environment serves.
+
+    Args:
+        hosts: Addresses besides 127.0.0.1 and localhost.
+
+    Returns:
+        The variables for workers; none where there is no proxy.
     """
     if not urllib.request.getproxies_environment():
         return {}
     given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     listed = [host.strip() for host in given.split(",") if host.strip()]
-    hosts = ",".join(dict.fromkeys([*listed, *LOOPBACK_HOSTS]))
-    environment = {"no_proxy": hosts, "NO_PROXY": hosts}
+    listed = list(dict.fromkeys([*listed, LOOPBACK, "localhost", *hosts]))
+    environment = dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(listed))
     os.environ.update(environment)
     return environment
 

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 
 def wait_for(
     condition: Callable[[], object], log: Path | None = None, seconds: float = 240
@@ -29,3 +31,11 @@ def next_line(process: subprocess.Popen[str], seconds: float = 60) -> str:
     ready, _, _ = select.select([process.stdout], [], [], seconds)
     assert ready, f"no line within {seconds:.0f} s"
     return process.stdout.readline()
+
+
+def is_gone(process: psutil.Process) -> bool:
+    """Whether a process has ended; one that nobody has waited for has, too."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
