@@ -40,7 +40,8 @@ def main(folder: Path) -> None:
     from pipeline.runtime.ray_train import train_on_ray
 
     cluster = ClusterParams(mode="local", num_workers=2, use_gpu=False)
-    train_on_ray(hold, Settings(open_storage(str(folder)), cluster), cluster, "hold", print)
+    settings = Settings(open_storage(str(folder)), cluster)
+    train_on_ray(hold, settings, cluster, "hold", lambda _: None)
     print("own handler", signal.getsignal(signal.SIGINT) is signal.default_int_handler)
 
 

@@ -12,7 +12,10 @@ import psutil
 
 
 def wait_for(
-    condition: Callable[[], object], log: Path | None = None, seconds: float = 240
+    condition: Callable[[], object],
+    log: Path | None = None,
+    seconds: float = 240,
+    poll_s: float = 0.05,
 ) -> None:
     """Polls a condition until it is true; fails after so many seconds, with the log if given."""
     end = time.monotonic() + seconds
@@ -20,7 +23,7 @@ def wait_for(
         assert time.monotonic() < end, (
             log.read_text() if log else f"it did not happen within {seconds:.0f} s"
         )
-        time.sleep(0.05)
+        time.sleep(poll_s)
 
 
 def next_line(process: subprocess.Popen[str], seconds: float = 60) -> str:

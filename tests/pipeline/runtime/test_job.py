@@ -164,7 +164,7 @@ print(sorted(map(str, root.rglob("*.json"))), (root / "params.yaml").stat().st_i
         )
         for _ in range(3)
     ]  # fmt: skip
-    answers = {process.communicate()[0] for process in processes}
+    answers = {process.communicate(timeout=120)[0] for process in processes}
     assert len(answers) == 1 and "manifest.json" in answers.pop()
 
 
