@@ -218,7 +218,7 @@ def worker_place(run: Storage, rank: int) -> str:
     try:
         return str(json.loads(run.read(f"workers/rank-{rank}.json"))["machine"])
     except (FileNotFoundError, ValueError, KeyError):
-        return "a machine that is not known"
+        return "an unknown machine"
 
 
 def _write_place(run: Storage) -> None:
