@@ -110,14 +110,15 @@ def test_an_ablation_keeps_edits_made_before_and_while_it_runs(
     (checkout.path / "untracked.txt").write_text("new\n")
 
     def state() -> str:
-        return checkout.run("git", "status", "--porcelain").stdout
+        return checkout.run("git", "status", "--porcelain", "--untracked-files=no").stdout
 
     wait_for(lambda: "NOTES.md" in state())
     before = state()
     rows = run_ablation(RATES, Layout(checkout.path))
     assert editor() > 10
     assert readme.read_text() == "edited before\n" and "README.md" in log.text
-    assert state() == before and len(before.splitlines()) == 5
+    assert state() == before and len(before.splitlines()) == 4
+    assert (checkout.path / "untracked.txt").read_text() == "new\n"
     assert (checkout.path / "stage.py").read_text().endswith("# edited, not staged\n")
     assert checkout.run("git", "stash", "list").stdout == ""
     assert not (checkout.path / "metrics").exists()  # the variants ran elsewhere
