@@ -104,6 +104,7 @@ def start_cluster(folder: Path, nodes: int, cpus: int) -> LocalCluster:
     temporary = temporary_folder() / f"kdeov-ray-{uuid.uuid4().hex[:8]}"
     require_ray_can_start(temporary / "00")
     set_ray_environment()
+    bypass_proxies(*map(ip_of, range(nodes)))
     _ensure_token()
     temporary.mkdir(mode=0o700)
     port, dashboard, client = free_ports(3)
@@ -135,7 +136,7 @@ def add_node(
         StorageError: The node did not start.
     """
     number, alive = len(cluster.processes), len(cluster.alive)
-    bypass_proxies(*map(ip_of, range(number + 1)))
+    bypass_proxies(ip_of(number))
     log = folder / f"node-{number}.log"
     own = [f"--node-ip-address={ip_of(number)}", f"--temp-dir={cluster.temporary}/{number}"]
     process = _start_node(
