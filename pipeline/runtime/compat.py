@@ -79,7 +79,7 @@ def torch_on_loopback() -> TorchConfig:
     )
 
     class LoopbackBackend(_TorchBackend):
-        def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
             use_gpu = worker_group.get_resources_per_worker().get("GPU", 0) > 0
             port = worker_group.execute_single(0, _serve_store)
             worker_group.execute(_set_torch_distributed_env_vars)
