@@ -12,7 +12,7 @@ from pipeline.cluster.submit import run_on_cluster, runs_on_cluster
 from pipeline.config.params import Params, load_params
 from pipeline.config.paths import Layout
 from pipeline.console import setup_logging
-from pipeline.doctor.examine import preflight
+from pipeline.runtime.lifetime import end_with_dvc
 from pipeline.runtime.node import on_cluster
 
 logger = logging.getLogger(__name__)
@@ -29,9 +29,16 @@ def run_stage(name: str, work: Callable[[Params, Layout], None]) -> None:
     setup_logging()
     layout = Layout.here()
     try:
-        if on_cluster():
+        if on_cluster():  # a job outlives the machine that submitted it
+            # imported here: it takes seconds, in every process that `prepare` starts too
+            from pipeline.doctor.examine import preflight
+
             drive(name, work, preflight)
-        elif runs_on_cluster(name, params := load_params(layout.params)):
+            return
+        params = load_params(layout.params)
+        as_job = runs_on_cluster(name, params)
+        end_with_dvc(interrupt=not as_job)
+        if as_job:
             run_on_cluster(name, params, layout)
         else:
             work(params, layout)

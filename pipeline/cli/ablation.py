@@ -23,6 +23,7 @@ from rich.table import Table
 from kdeov.errors import ConfigError, DataError
 from pipeline.config.params import load_params
 from pipeline.config.paths import Layout
+from pipeline.runtime.lifetime import signal_at_parents_end
 from pipeline.storage.files import writing_folder
 from pipeline.tracking.target import URI_VARIABLE, TrackingTarget
 
@@ -139,7 +140,10 @@ def _run(
     settings = [f"-S{key}={value}" for key, value in params.items()]
     command = ["dvc", "exp", "run", "-n", name, *settings, *stages]
     # logs go to standard error: standard output is for the table
-    if subprocess.run(command, cwd=clone, env=environment, stdout=2).returncode:
+    done = subprocess.run(
+        command, cwd=clone, env=environment, stdout=2, preexec_fn=signal_at_parents_end()
+    )
+    if done.returncode:
         raise DataError(f"{name} failed; its log is above, and its files are in {clone}")
     ref = f"refs/exps/{head[:2]}/{head[2:]}/{name}"
     _output(clone, "git", "push", "--quiet", "origin", f"{ref}:{ref}")

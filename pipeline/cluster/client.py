@@ -11,13 +11,15 @@ import contextlib
 import logging
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from kdeov.errors import ConfigError, StorageError
 from pipeline.cluster.compat import job_client, quiet_uploads, server_version
-from pipeline.runtime.ray_session import set_ray_environment
+from pipeline.runtime.ray_session import bypass_proxies, set_ray_environment
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -56,6 +58,7 @@ class Dashboard:
 
     def _connect(self) -> JobSubmissionClient:
         set_ray_environment()
+        bypass_proxies()
         import ray
 
         quiet_uploads()
@@ -205,13 +208,25 @@ class Dashboard:
             raise
         except (requests.RequestException, ConnectionError) as error:
             raise Unreachable(
-                f"no answer from {self.address}; is the cluster up, and cluster.address right?"
+                f"no answer from {self.address}{_by_proxy(self.address)}; is the cluster up, and "
+                "cluster.address right?"
             ) from error
         except RuntimeError as error:  # Ray raises it for every status but 200
             if "status code 5" in str(error):
                 reason = str(error).strip().splitlines()[-1][:200]
-                raise Unreachable(f"{self.address} failed: {reason}") from error
+                where = f"{self.address}{_by_proxy(self.address)}"
+                raise Unreachable(f"{where} failed: {reason}") from error
             raise
+
+
+def _by_proxy(address: str) -> str:
+    """Names the proxy of the environment that stands before an address, if one does."""
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if proxy is None or urllib.request.proxy_bypass(host):
+        return ""
+    return f" by the proxy of {parts.scheme}_proxy (add {host} to no_proxy to go around it)"
 
 
 class LogTail:

@@ -1,6 +1,8 @@
-"""A Ray cluster on this machine: one process a node, on 127.0.0.1 alone.
+"""A Ray cluster on this machine: one process a node, with an address of its own, 127.0.0.2 and up.
 
-It is for trying out jobs; one machine trains faster with `cluster.mode: local`.
+It is for trying out jobs; one machine trains faster with `cluster.mode: local`. Its dashboard
+listens on 127.0.0.1. Some of Ray's other ports listen on all interfaces, and ask for the token:
+Ray connects no second node at 127.0.0.1, and only there it listens on loopback alone.
 """
 
 from __future__ import annotations
@@ -8,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +26,9 @@ import psutil
 
 from kdeov.errors import ConfigError, StorageError
 from pipeline.cluster.compat import RAY_COMMAND
-from pipeline.runtime.ray_session import set_ray_environment
+from pipeline.runtime.compat import temporary_folder
+from pipeline.runtime.ray_requirements import require_ray_can_start
+from pipeline.runtime.ray_session import bypass_proxies, set_ray_environment
 from pipeline.storage.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -84,7 +90,8 @@ def start_cluster(folder: Path, nodes: int, cpus: int) -> LocalCluster:
         cpus: CPUs of each node.
 
     Raises:
-        ConfigError: A cluster of this folder is up already.
+        ConfigError: A cluster of this folder is up already, or this machine lacks something that
+            Ray needs.
         StorageError: A node did not start.
     """
     left = LocalCluster.read(folder)
@@ -93,12 +100,15 @@ def start_cluster(folder: Path, nodes: int, cpus: int) -> LocalCluster:
             f"{len(left.alive)} nodes are up already, at {left.address}; stop them with `kdeov "
             "cluster down`"
         )
-    set_ray_environment()
-    _ensure_token()
-    port, dashboard, client = free_ports(3)
     # short, because the paths of Ray's sockets must be
-    temporary = tempfile.mkdtemp(prefix="kdeov-ray-")
-    cluster = LocalCluster(f"http://{HOST}:{dashboard}", f"{ip_of(0)}:{port}", temporary)
+    temporary = temporary_folder() / f"kdeov-ray-{uuid.uuid4().hex[:8]}"
+    require_ray_can_start(temporary / "00")
+    set_ray_environment()
+    bypass_proxies(*map(ip_of, range(nodes)))
+    _ensure_token()
+    temporary.mkdir(mode=0o700)
+    port, dashboard, client = free_ports(3)
+    cluster = LocalCluster(f"http://{HOST}:{dashboard}", f"{ip_of(0)}:{port}", str(temporary))
     folder.mkdir(parents=True, exist_ok=True)
     head = ["--head", f"--port={port}", f"--dashboard-host={HOST}",
             f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]  # fmt: skip
@@ -126,6 +136,7 @@ def add_node(
         StorageError: The node did not start.
     """
     number, alive = len(cluster.processes), len(cluster.alive)
+    bypass_proxies(ip_of(number))
     log = folder / f"node-{number}.log"
     own = [f"--node-ip-address={ip_of(number)}", f"--temp-dir={cluster.temporary}/{number}"]
     process = _start_node(
@@ -184,9 +195,11 @@ def _ensure_token() -> None:
     """Makes a token for Ray's authentication, where the user has none."""
     given = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
     if not given and not (Path.home() / ".ray" / "auth_token").is_file():
-        subprocess.run(
-            [*RAY_COMMAND, "get-auth-token", "--generate"], check=True, stdout=subprocess.DEVNULL
+        done = subprocess.run(
+            [*RAY_COMMAND, "get-auth-token", "--generate"], capture_output=True, text=True
         )
+        if done.returncode:
+            raise StorageError(f"Ray could not make a token ({_reason(done.stderr)})")
 
 
 def _start_node(place: list[str], cpus: int, log: Path, address: str) -> subprocess.Popen[bytes]:
@@ -214,9 +227,18 @@ def _wait(cluster: LocalCluster, process: subprocess.Popen[bytes], log: Path, co
     end = time.monotonic() + START_TIMEOUT_S
     while _count_alive(cluster.address) < count:
         if process.poll() is not None or time.monotonic() > end:
-            last = (log.read_text(errors="replace").split("\n\n")[-1].split("\n") or [""])[0]
-            raise StorageError(f"a node of Ray did not start ({last[:200]}); its log is {log}")
+            ended = process.poll() is not None
+            text = log.read_text(encoding="utf-8", errors="replace")
+            why = _reason(text) if ended else f"no answer within {START_TIMEOUT_S:.0f} s"
+            raise StorageError(f"a node of Ray did not start ({why}); see its log, {log}")
         time.sleep(0.5)
+
+
+def _reason(log: str) -> str:
+    """The last line of a log that names an error; else the last line."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if re.search(r"error|exception|fatal|cannot|fail", line, re.I)]
+    return ((errors or lines or ["no output"])[-1])[:200]
 
 
 def _count_alive(address: str) -> int:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdeov.errors import KdeovError
+from kdeov.errors import KdeovError, StorageError
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import MANIFEST
 from pipeline.cluster.client import Dashboard
@@ -49,7 +49,8 @@ def run_on_cluster(stage: str, params: Params, layout: Layout) -> None:
     """Runs a stage as a job, and puts its outputs in place.
 
     Raises:
-        KdeovError: The job could not run, or was stopped elsewhere.
+        StorageError: The cluster could not run the job, or somebody stopped it.
+        DataError: An output is not in the storage, or damaged.
         KeyboardInterrupt: Ctrl-C, after the job was stopped.
         SystemExit: The stage raised a `KdeovError`, which its log has shown.
     """
@@ -73,7 +74,7 @@ def run_on_cluster(stage: str, params: Params, layout: Layout) -> None:
         why = _cause_of_death(submission, info)
         failures += 1
         if failures > params.cluster.max_failures:
-            raise KdeovError(
+            raise StorageError(
                 f"the driver of {submission.id} died {failures} times ({why}); fix the cause, or "
                 "raise cluster.max_failures"
             )
@@ -176,7 +177,7 @@ class Submission:
         """Puts the outputs in place, all of them or none.
 
         Raises:
-            KdeovError: An output is no longer in the storage.
+            DataError: An output is no longer in the storage, or damaged.
         """
         files = outputs_of(self.folder) or []
         storage = open_storage(self.job.storage)
@@ -185,7 +186,7 @@ class Submission:
                 for output in self.job.outputs:
                     _place(output, files, storage, self.layout.root, stack)
         except KdeovError as error:
-            raise KdeovError(
+            raise type(error)(
                 f"{error}; to run {self.id} again, delete {self.folder.where('outputs.json')}"
             ) from error
         logger.info("outputs of %s are in place", self.id)
@@ -217,7 +218,7 @@ def _cause_of_death(submission: Submission, info: JobDetails | None) -> str:
     """The cause, where a job ended without outputs and may be tried again.
 
     Raises:
-        KdeovError: Another attempt would fail too, or is not wanted.
+        StorageError: Another attempt would fail too, or is not wanted.
         SystemExit: The stage raised a `KdeovError`, which the log has shown.
     """
     job = submission.id
@@ -225,16 +226,16 @@ def _cause_of_death(submission: Submission, info: JobDetails | None) -> str:
         return "unknown to the cluster"
     code = info.driver_exit_code
     if info.status == "STOPPED":
-        raise KdeovError(
+        raise StorageError(
             f"{job} was stopped elsewhere; `dvc repro` starts it again and goes on from its "
             "last checkpoint"
         )
     if code == EXIT_USER_ERROR:
         sys.exit(1)
     if code is not None and 0 <= code < 128:
-        raise KdeovError(f"{job} failed with status {code}; its log is above, and at "
+        raise StorageError(f"{job} failed with status {code}; its log is above, and at "
                          f"{submission.dashboard.address}")  # fmt: skip
     if code is None and info.error_type != "JOB_SUPERVISOR_ACTOR_DIED":
         reason = (info.message or str(info.error_type)).strip().splitlines()[0][:300]
-        raise KdeovError(f"{job} could not start: {reason}")
+        raise StorageError(f"{job} could not start ({reason}); fix it, then run the stage again")
     return f"signal {-code if code < 0 else code - 128}" if code is not None else "its node is gone"

@@ -65,6 +65,7 @@ def examine_run(params: Params, layout: Layout, quick: bool = False) -> list[Che
         *machines.consistency(found),
         *machines.clocks(found.nodes),
         *machines.devices(found.nodes, params.cluster),
+        *machines.ray(params.cluster),
         *disk.disks(found.nodes, wanted),
         *disk.shared_memory(found.nodes, wanted, params.cluster),
         *storages.storages(params, found.nodes, wrong),

@@ -8,6 +8,8 @@ from pipeline.config.execution_params import ClusterParams
 from pipeline.doctor.check import Check, error, first_few, ok, quantity, warning
 from pipeline.doctor.node import NodeFacts
 from pipeline.doctor.nodes import Survey
+from pipeline.runtime.compat import LOOPBACK
+from pipeline.runtime.ray_requirements import find_obstacles
 
 MAX_CLOCK_SKEW_S = 2.0  # with more, lines of several logs are out of order
 S3_MAX_CLOCK_SKEW_S = 300.0  # S3 refuses requests that were signed at another time
@@ -39,6 +41,15 @@ def consistency(survey: Survey) -> list[Check]:
     elif len(nodes) > 1:
         checks.append(ok("code", f"{nodes[0].code}{where}"))
     return checks
+
+
+def ray(cluster: ClusterParams) -> list[Check]:
+    """Checks that Ray can start on this machine, where a run starts it."""
+    if cluster.mode != "local":
+        return []
+    if obstacles := list(find_obstacles()):
+        return [error("ray", obstacle) for obstacle in obstacles]
+    return [ok("ray", f"can start, and listens on {LOOPBACK} alone")]
 
 
 def _outliers(subject: str, values: dict[str, str]) -> list[str]:

@@ -27,6 +27,7 @@ from pipeline.artifacts.shards import Shard, shard_name
 from pipeline.prepare.images import without_warnings
 from pipeline.prepare.near_duplicates import difference_hashes
 from pipeline.prepare.readers.base import Inputs, Rejected, Sample
+from pipeline.runtime.lifetime import end_with_parent
 
 POLL_S = 0.5
 PROCESS_START_S = 0.5  # from its start to the first sample of a process
@@ -211,6 +212,7 @@ _done: Any
 
 def _initialize(make: Callable[[Any], Sample | Rejected], done: Any) -> None:
     global _make, _done
+    end_with_parent()
     _make, _done = make, done
 
 

@@ -5,6 +5,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchConfig
+
 PREEMPTION = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 RAY_ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",  # the default; set, so that Ray does not warn of it
@@ -16,3 +29,111 @@ RAY_ENVIRONMENT = {
 }
 """Variables that Ray reads when it is imported. Few are documented: they stand in
 `ray.train.constants` and `ray.train.v2._internal.constants`."""
+
+LOOPBACK = "127.0.0.1"
+DASHBOARD_VARIABLE = "RAY_API_SERVER_ADDRESS"
+LOOPBACK_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+SOCKET = "/session_2000-12-31_23-59-59_000000_4194304/sockets/plasma_store"
+"""The longest path of a socket below Ray's folder of sessions: a process id of seven digits."""
+
+
+def temporary_folder() -> Path:
+    """The folder of temporary files, as Ray chooses it; its sessions are in `ray` there."""
+    default = os.environ.get("TMPDIR", "/tmp") if sys.platform == "linux" else "/tmp"
+    return Path(os.environ.get("RAY_TMPDIR", default))
+
+
+@contextlib.contextmanager
+def listening_on_loopback() -> Iterator[None]:
+    """Makes a Ray that is started meanwhile listen on 127.0.0.1 alone.
+
+    Ray does so on macOS and Windows, where it runs on one machine. Elsewhere it replaces 127.0.0.1
+    by the address in the network, and then listens on all interfaces.
+    """
+    from ray._private import ray_constants
+
+    before = os.environ.get(LOOPBACK_VARIABLE), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[LOOPBACK_VARIABLE], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        os.environ.pop(LOOPBACK_VARIABLE)
+        if before[0] is not None:
+            os.environ[LOOPBACK_VARIABLE] = before[0]
+        ray_constants.ENABLE_RAY_CLUSTER = before[1]
+
+
+def torch_on_loopback() -> TorchConfig:
+    """Ray Train's way to set up torch's process group, with all of its ports on 127.0.0.1; for
+    workers of one machine.
+
+    The store through which ranks find each other has no token, and torch opens its port on all
+    interfaces. So rank 0 opens the port itself, and the ranks connect as torchrun's do.
+    """
+    import ray
+    from ray.train.torch import TorchConfig
+    from ray.train.torch.config import (
+        _set_torch_distributed_env_vars,
+        _setup_torch_process_group,
+        _TorchBackend,
+    )
+
+    class LoopbackBackend(_TorchBackend):
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            use_gpu = worker_group.get_resources_per_worker().get("GPU", 0) > 0
+            port = worker_group.execute_single(0, _serve_store)
+            worker_group.execute(_set_torch_distributed_env_vars)
+            worker_group.execute(_use_store, port)
+            settings: dict[str, Any] = {
+                "backend": "nccl" if use_gpu else "gloo",
+                "world_size": len(worker_group),
+                "init_method": "env://",
+                "timeout_s": backend_config.timeout_s,
+            }
+            ray.get(
+                [
+                    worker_group.execute_single_async(
+                        rank, _setup_torch_process_group, world_rank=rank, **settings
+                    )
+                    for rank in range(len(worker_group))
+                ]
+            )
+
+    class LoopbackConfig(TorchConfig):
+        @property
+        def backend_cls(self) -> type[LoopbackBackend]:
+            return LoopbackBackend
+
+    return LoopbackConfig()
+
+
+_stores: list[Any] = []  # of this process, open until it ends
+
+
+def _serve_store() -> int:
+    """Opens torch's store in this process; returns its port on 127.0.0.1."""
+    from torch.distributed import TCPStore
+
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        port = listener.getsockname()[1]
+        _stores.append(
+            TCPStore(
+                LOOPBACK, port, is_master=True, wait_for_workers=False,
+                master_listen_fd=listener.detach(),
+            )
+        )  # fmt: skip
+    return port
+
+
+def _use_store(port: int) -> None:
+    """Makes `init_process_group` of this process use the store at a port of 127.0.0.1."""
+    interface = next(
+        name for name, found in psutil.net_if_addrs().items()
+        if any(address.address == LOOPBACK for address in found)
+    )  # fmt: skip
+    os.environ.update(
+        MASTER_ADDR=LOOPBACK,
+        MASTER_PORT=str(port),
+        TORCHELASTIC_USE_AGENT_STORE="True",
+        GLOO_SOCKET_IFNAME=interface,
+    )

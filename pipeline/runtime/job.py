@@ -1,7 +1,7 @@
 """A job: a stage with its params, the digests of its inputs, and the names of its outputs.
 
-It lies in the storage as `jobs/ID/job.json`, and small files as `blobs/SHA256`. It holds no
-credentials: these stay in the environment of each machine.
+The storage holds the job as `jobs/ID/job.json`, and its small files as `blobs/SHA256`. A job holds
+no credentials: these stay in the environment of each machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError, DataError, StorageError
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.config.provenance import code_files, is_code, stage_of_dvc
@@ -25,35 +25,40 @@ from pipeline.storage.storage import Storage
 JOB = "KDEOV_JOB"
 """Environment variable of every process of a job: the address of its folder in the storage."""
 STAGES = ("embed", "distill", "zero_shot", "linear_probe", "retrieval")
-"""Those that run on a cluster; the others are small, and always run where DVC does."""
-DIGEST_CHARS = 16  # of the digest in a job's name
+"""Stages that run on a cluster; the others are small, and always run on the machine of DVC."""
+DIGEST_CHARS = 16  # length of the digest in a job's name
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of a job: its path in the checkout, and the sha256 of its bytes."""
+    """A file of a job.
+
+    Attributes:
+        path: Path in the checkout.
+        sha256: Digest of the bytes.
+    """
 
     path: str
     sha256: str
 
     @property
     def blob(self) -> str:
-        """Its name in the storage."""
+        """The file's name in the storage."""
         return f"blobs/{self.sha256}"
 
 
 @dataclass(frozen=True)
 class Job:
-    """A stage with all that it needs to run on another machine.
+    """A stage with all that another machine needs to run it.
 
     Attributes:
-        stage: Of `dvc.yaml`.
-        params: As in `params.yaml`, places put right for other machines.
-        sections: Of `params`, those that the stage depends on.
-        code: Digests of the code that `dvc.yaml` lists for the stage.
+        stage: Name of the stage in `dvc.yaml`.
+        params: Content of `params.yaml`, with paths that hold on other machines.
+        sections: Sections of `params` that the stage depends on.
+        code: Code files that `dvc.yaml` lists for the stage.
         inputs: Small files; shards are read from `data.storage`.
         outputs: Files and folders that the stage writes.
-        storage: Where all this lies.
+        storage: Address of the storage that holds the job.
     """
 
     stage: str
@@ -66,7 +71,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The same for the same work: sections that say only where things run are left out."""
+        """A name with a digest of the work: equal for equal work, wherever it runs."""
         counted = {**asdict(self), "params": {s: self.params[s] for s in self.sections}}
         counted["shards"] = self.params["data"]["storage"]
         return f"kdeov-{self.stage.replace('_', '-')}-{digest(counted)[:DIGEST_CHARS]}"
@@ -77,26 +82,31 @@ class Job:
 
     @classmethod
     def read(cls, folder: Storage) -> Job:
-        """The job of a folder.
+        """Reads the job of a folder.
 
         Raises:
-            KdeovError: There is none, or it cannot be read.
+            StorageError: The folder holds no job, or cannot be read.
         """
         try:
             values = json.loads(folder.read("job.json"))
         except FileNotFoundError as error:
-            raise KdeovError(
-                f"{folder.where('job.json')}: not there; do all machines share the storage?"
+            raise StorageError(
+                f"{folder.where('job.json')}: missing; give data.storage an address that all "
+                "machines share"
             ) from error
         files = {key: [File(**file) for file in values[key]] for key in ("code", "inputs")}
         return cls(**{**values, **files})
 
     @classmethod
     def of(cls, stage: str, params: Params, layout: Layout) -> tuple[Job, dict[str, Path]]:
-        """The job that runs a stage on this checkout as it is, and where each input lies here.
+        """Describes a stage of this checkout as a job.
+
+        Returns:
+            The job, and the local path of each input.
 
         Raises:
-            KdeovError: An input is missing.
+            DataError: An input is missing.
+            ConfigError: A file that params name is missing.
         """
         described = stage_of_dvc(layout.root, stage)
         code: list[File] = []
@@ -115,13 +125,13 @@ class Job:
         outputs = [_path(entry) for kind in ("outs", "metrics", "plots")
                    for entry in described.get(kind, [])]  # fmt: skip
         storage = params.cluster.storage or params.data.storage
-        assert storage is not None  # the schema asks for it
+        assert storage is not None  # the schema requires it
         sections = [str(section) for section in described.get("params", [])]
         return cls(stage, values, sections, code, inputs, outputs, storage), places
 
 
 def files_below(path: Path) -> Iterator[Path]:
-    """A file, or the files of a folder, without shards and what is half-written."""
+    """A file, or the files of a folder, without shards and half-written files."""
     if path.is_file():
         yield path
         return
@@ -133,24 +143,24 @@ def files_below(path: Path) -> Iterator[Path]:
 def _files(deps: list[Any], root: Path, stage: str) -> Iterator[Path]:
     for dep in map(_path, deps):
         if not (root / dep).exists():
-            raise KdeovError(f"{root / dep}: missing; run `dvc repro {stage}`")
+            raise DataError(f"{root / dep}: missing; run `dvc repro {stage}`")
         yield from code_files(root / dep) if is_code(dep) else files_below(root / dep)
 
 
 def _path(entry: Any) -> str:
-    """Of an entry of `dvc.yaml`, which may be a path with settings."""
+    """The path of an entry of `dvc.yaml`, which is a path, or a path with settings."""
     return str(next(iter(entry)) if isinstance(entry, dict) else entry)
 
 
 def _portable(stage: str, params: Params, layout: Layout) -> tuple[dict[str, Any], dict[str, Path]]:
-    """Params as other machines may read them, and the files outside of `out/` that the stage's own
-    section names, which travel with the job.
+    """Params for other machines, and the local path of each file outside of `out/` that the
+    stage's own section names: these files travel with the job.
     """
     values = yaml.safe_load(layout.params.read_bytes())
     for section in ("data", "cluster", "tracking"):
         values[section] = getattr(params, section).model_dump(mode="json")
-    values["tracking"]["uri"] = _open_to_all(params.tracking.uri)
-    for part in ("clip", "open_clip"):  # they may name a weight file, of which the name is kept
+    values["tracking"]["uri"] = _public_uri(params.tracking.uri)
+    for part in ("clip", "open_clip"):  # of a weight file, the name is kept without its folder
         options = getattr(params.teacher, part)
         for key, value in values["teacher"].get(part, {}).items() if options else ():
             if isinstance(value, str) and Path(found := getattr(options, key)).is_absolute():
@@ -162,13 +172,14 @@ def _portable(stage: str, params: Params, layout: Layout) -> tuple[dict[str, Any
             values[stage][key], outside[name] = name, value
     for name, path in outside.items():
         if not path.is_file():
-            raise KdeovError(f"{path}: no such file (params.yaml: {stage}.{name.split('/')[1]})")
+            key = f"{stage}.{name.split('/')[1]}"
+            raise ConfigError(f"{path}: missing; fix {key} in params.yaml")
     return values, outside
 
 
-def _open_to_all(uri: str | None) -> str | None:
-    """An MLflow server's address; one with a login in it, or a database of one machine, is
-    not given to a job.
+def _public_uri(uri: str | None) -> str | None:
+    """The address of an MLflow server; None for one that holds a login, and for a database, which
+    other machines do not reach.
     """
     if uri is None or not uri.startswith("http"):
         return None

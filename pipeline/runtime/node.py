@@ -1,5 +1,5 @@
-"""A job on a machine of the cluster: its small inputs in a folder that has the same path on all
-nodes, and its outputs on their way back.
+"""A job on a machine of the cluster: downloads small inputs into a folder that has the same path on
+all nodes, and uploads outputs.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pipeline.runtime.job import JOB, File, Job, files_below
 from pipeline.storage.files import sha256_file, writing_folder
 from pipeline.storage.storage import Storage, open_storage
 
-CODE = Path(__file__).resolve().parents[2]  # where Ray unpacked it on this node
-JOB_EXPIRY_S = 30 * 86400.0  # age at which a node deletes files of jobs; none runs longer
+CODE = Path(__file__).resolve().parents[2]  # the folder into which Ray unpacked the code
+JOB_EXPIRY_S = 30 * 86400.0  # age at which a node deletes files of jobs; no job runs longer
 
 
 def on_cluster() -> bool:
@@ -42,23 +42,24 @@ def job_id() -> str:
 
 
 def ready_node() -> Path | None:
-    """Puts the job's inputs in place on this machine, unless they are; outside of a job, does
-    nothing. Every process of a node calls it first.
+    """Downloads the job's inputs to this machine, unless they are there. Every process of a node
+    calls it first.
 
     Returns:
-        The folder that stands for the checkout.
+        The folder that takes the place of the checkout; None outside of a job.
     """
     if not on_cluster():
         return None
-    return materialise(job_folder(), _base())
+    return materialize(job_folder(), _base())
 
 
-def materialise(folder: Storage, base: Path) -> Path:
-    """A folder with a job's params, inputs and code. However many processes ask, one downloads.
+def materialize(folder: Storage, base: Path) -> Path:
+    """Makes a folder with a job's params, inputs and code. Of several processes that call it, one
+    downloads, and the others wait.
 
     Args:
-        folder: Of the job, in the storage.
-        base: Where this machine keeps jobs.
+        folder: The job's folder in the storage.
+        base: This machine's folder of jobs.
 
     Raises:
         StorageError: The storage cannot be read.
@@ -76,7 +77,7 @@ def materialise(folder: Storage, base: Path) -> Path:
             for file in job.inputs:
                 place = partial / file.path
                 place.parent.mkdir(parents=True, exist_ok=True)
-                # a teacher that five stages need comes to a node once
+                # linked, so that a teacher that five stages need is downloaded once
                 os.link(_blob(storage, file, base), place)
             (partial / "params.yaml").write_text(yaml.safe_dump(job.params))
             for path in CODE.iterdir():
@@ -86,28 +87,30 @@ def materialise(folder: Storage, base: Path) -> Path:
 
 
 def fetch(storage: Storage, file: File, path: Path) -> None:
-    """Downloads a file of a job, and compares it with its digest.
+    """Downloads a file of a job, and compares its digest.
 
     Raises:
-        DataError: It is not in the storage, or damaged.
+        DataError: The file is not in the storage, or damaged.
     """
     try:
         storage.download(file.blob, path)
     except FileNotFoundError as error:
-        raise DataError(f"{storage.where(file.blob)} ({file.path}): not there") from error
+        raise DataError(
+            f"{storage.where(file.blob)} ({file.path}): missing; run the stage again"
+        ) from error
     if sha256_file(path) != file.sha256:
         path.unlink()
         raise DataError(f"{storage.where(file.blob)} ({file.path}): damaged; delete it")
 
 
 def store(storage: Storage, file: File, path: Path) -> None:
-    """Uploads a file of a job, unless it is there."""
+    """Uploads a file of a job, unless the storage has it."""
     if storage.size(file.blob) != path.stat().st_size:
         storage.upload(path, file.blob)
 
 
 def upload_outputs(job: Job, root: Path) -> list[File]:
-    """Uploads the outputs of a stage, except shards, which are in the storage already."""
+    """Uploads the outputs of a stage, except shards, which the stage has uploaded; returns them."""
     storage, files = open_storage(job.storage), []
     for output in job.outputs:
         for path in files_below(root / output):
@@ -118,12 +121,12 @@ def upload_outputs(job: Job, root: Path) -> list[File]:
 
 
 def mark_done(files: list[File]) -> None:
-    """Marks the job as done, by the list of its outputs in the storage."""
+    """Marks this process's job as done: writes the list of its outputs to the storage."""
     job_folder().write("outputs.json", json.dumps([asdict(file) for file in files]).encode())
 
 
 def outputs_of(folder: Storage) -> list[File] | None:
-    """Outputs of a job, or None where it is not done."""
+    """The outputs of a job; None where the job is not done."""
     try:
         return [File(**file) for file in json.loads(folder.read("outputs.json"))]
     except FileNotFoundError:
@@ -131,7 +134,7 @@ def outputs_of(folder: Storage) -> list[File] | None:
 
 
 def _base() -> Path:
-    """This user's folder for jobs on this machine, closed to others."""
+    """This user's folder of jobs on this machine, which other users cannot read."""
     base = Path(tempfile.gettempdir()) / f"kdeov-{os.getuid()}"
     base.mkdir(mode=0o700, exist_ok=True)
     if base.is_symlink() or base.stat().st_uid != os.getuid():
@@ -152,13 +155,13 @@ def _blob(storage: Storage, file: File, base: Path) -> Path:
     path = base / file.blob
     if not path.is_file():
         fetch(storage, file, path)
-        path.chmod(0o444)  # jobs share it
+        path.chmod(0o444)  # several jobs link to it
     os.utime(path)
     return path
 
 
 def _forget(base: Path) -> None:
-    """Deletes jobs, and files that no job uses, which are old."""
+    """Deletes old jobs, and old files that no job links to."""
     old = time.time() - JOB_EXPIRY_S
     for path in (base / "jobs").iterdir():
         if path.lstat().st_mtime < old:

@@ -22,20 +22,21 @@ SAME_DEATH_S = 30.0  # within which deaths on one machine count as one
 
 
 class Progress:
-    """Counts the finished samples of unfinished tasks; outlives the workers that report them."""
+    """Counts the finished samples of unfinished tasks. It outlives the workers that report them."""
 
     def __init__(self) -> None:
         self._done: dict[str, int] = {}
 
     def set(self, name: str, count: int) -> None:
-        """Sets the count of a task; one that is run a second time starts over."""
+        """Sets the count of a task, which starts over where the task is run a second time."""
         self._done[name] = count
 
     def finish(self, name: str) -> None:
-        """Forgets a task whose result has been returned."""
+        """Removes a task, whose samples the pool counts from then on."""
         self._done.pop(name, None)
 
     def total(self) -> int:
+        """Finished samples of all unfinished tasks."""
         return sum(self._done.values())
 
 
@@ -43,8 +44,8 @@ class Task(Protocol):
     """A piece of work.
 
     Attributes:
-        name: Unique in the pool; stands in messages and progress.
-        size: Samples that it counts in the progress.
+        name: Name in messages and progress, unique in the pool.
+        size: Number of samples.
     """
 
     @property
@@ -58,14 +59,14 @@ T = TypeVar("T", bound=Task)
 
 
 class Pool(Generic[T]):
-    """Workers that start, work and die.
+    """Runs tasks on workers, and replaces workers that die.
 
     Args:
         tasks: The tasks to run.
         kind: Ray's actor class, with the resources that a worker needs.
-        config: The argument that each worker is constructed with.
+        config: The argument of the actor's constructor.
         workers: Number of workers.
-        limit: Deaths after which the pool gives up.
+        limit: Number of deaths that the pool survives.
     """
 
     def __init__(self, tasks: list[T], kind: Any, config: Any, workers: int, limit: int) -> None:
@@ -73,7 +74,7 @@ class Pool(Generic[T]):
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self.queue, self.kind, self.config, self.limit = deque(tasks), kind, config, limit
-        # beside this process: a count on another machine would be lost with it
+        # on this machine: the count would be lost with another one
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         kind_of_progress: Any = ray.remote(Progress)
         self.progress = kind_of_progress.options(num_cpus=0, scheduling_strategy=here).remote()
@@ -87,13 +88,16 @@ class Pool(Generic[T]):
             self._start()
 
     def run(self, on_progress: Callable[[int], object]) -> Iterator[tuple[T, Any]]:
-        """Runs all tasks, and yields each with its result, in any order.
+        """Runs all tasks.
 
         Args:
             on_progress: Called with the number of finished samples.
 
+        Yields:
+            Each task with its result, in any order.
+
         Raises:
-            KdeovError: A task failed, or workers died too often.
+            KdeovError: A task failed, or workers died more often than the limit.
         """
         import ray
         from ray.exceptions import RayActorError
@@ -133,11 +137,11 @@ class Pool(Generic[T]):
         self._waiting[worker.run.remote(task, self.progress)] = (worker, task)
 
     def _died(self, worker: Any, task: T | None, error: Exception) -> None:
-        place, node = self._places.pop(worker, ("a machine that is not known", ""))
+        place, node = self._places.pop(worker, ("an unknown machine", ""))
         now = time.monotonic()
-        # a machine that goes takes all of its workers along
+        # a machine that fails ends all of its workers at once
         if getattr(error, "preempted", False) or now - self._last_death.get(node, 0) < SAME_DEATH_S:
-            logger.warning("a worker on %s went with its machine; the others go on", place)
+            logger.warning("a worker on %s was lost with its machine; the others go on", place)
         else:
             self._count(place, task, error)
         if node:
@@ -154,8 +158,8 @@ class Pool(Generic[T]):
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise KdeovError(
                 f"{what} ({reason}), death {self.deaths}, more than cluster.max_failures = "
-                f"{self.limit} allows; look at that machine, then run the stage again: finished "
-                "shards are kept"
+                f"{self.limit} allows; check that machine, then run the stage again, which keeps "
+                "finished shards"
             )
         logger.warning(
             "%s, death %d of %d that cluster.max_failures allows; the others go on",

@@ -5,13 +5,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kdeov.errors import ConfigError, KdeovError
-from pipeline.runtime.compat import PREEMPTION, RAY_ENVIRONMENT
+from kdeov.errors import ConfigError, KdeovError, StorageError
+from pipeline.runtime.compat import (
+    DASHBOARD_VARIABLE,
+    LOOPBACK,
+    PREEMPTION,
+    RAY_ENVIRONMENT,
+    listening_on_loopback,
+    temporary_folder,
+)
 from pipeline.runtime.node import on_cluster
+from pipeline.runtime.ray_requirements import require_ray_can_start
 
 __all__ = ["PREEMPTION", "RAY_ENVIRONMENT"]
 
@@ -27,12 +37,35 @@ def set_ray_environment() -> dict[str, str]:
     return environment
 
 
+def bypass_proxies(*hosts: str) -> dict[str, str]:
+    """Adds this machine's own addresses to those that no proxy of the environment serves.
+
+    Args:
+        hosts: Addresses besides 127.0.0.1 and localhost.
+
+    Returns:
+        The variables for workers; none where there is no proxy.
+    """
+    if not urllib.request.getproxies_environment():
+        return {}
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    listed = [host.strip() for host in given.split(",") if host.strip()]
+    listed = list(dict.fromkeys([*listed, LOOPBACK, "localhost", *hosts]))
+    environment = dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(listed))
+    os.environ.update(environment)
+    return environment
+
+
 @contextlib.contextmanager
 def ray_session(cpus: int) -> Iterator[None]:
     """Starts Ray on this machine, or uses the one that is there already: a job's cluster, or a
     test's.
+
+    Raises:
+        ConfigError: This machine lacks something that Ray needs.
+        StorageError: Ray did not start.
     """
-    environment = set_ray_environment()
+    environment = set_ray_environment() | bypass_proxies()
     import ray
 
     if ray.is_initialized():
@@ -42,21 +75,53 @@ def ray_session(cpus: int) -> Iterator[None]:
         # code and environment of the workers come from the submission
         ray.init(address="auto", logging_level=logging.WARNING)
     else:
-        root = Path(__file__).resolve().parents[2]
-        logger.info("starting Ray on this machine")
-        ray.init(
-            address="local",
-            num_cpus=max(cpus, os.cpu_count() or 1),
-            include_dashboard=True,  # without it, Ray complains that it cannot see itself
-            dashboard_host="127.0.0.1",
-            logging_level=logging.WARNING,
-            log_to_driver=True,
-            runtime_env={"env_vars": {"PYTHONPATH": str(root), **environment}},
-        )
+        _start(cpus, environment)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start(cpus: int, environment: dict[str, str]) -> None:
+    """Starts Ray on this machine, for this process alone.
+
+    Args:
+        cpus: How many workers should find a CPU.
+        environment: Variables of the workers.
+    """
+    import ray
+
+    require_ray_can_start()
+    logger.info("starting Ray on this machine")
+    root = Path(__file__).resolve().parents[2]
+    with socket.create_server((LOOPBACK, 0)) as probe:
+        port = probe.getsockname()[1]
+    # else Ray Train asks the dashboard of any Ray that it finds on this machine
+    environment = {**environment, DASHBOARD_VARIABLE: f"http://{LOOPBACK}:{port}"}
+    try:
+        with listening_on_loopback():
+            ray.init(
+                address="local",
+                num_cpus=max(cpus, os.cpu_count() or 1),
+                include_dashboard=True,  # without it, Ray complains that it cannot see itself
+                dashboard_host=LOOPBACK,
+                dashboard_port=port,
+                logging_level=logging.WARNING,
+                log_to_driver=True,
+                runtime_env={"env_vars": {"PYTHONPATH": str(root), **environment}},
+            )
+    except Exception as error:  # Ray raises this very type for a node that does not come up
+        raise StorageError(
+            f"Ray did not start ({_reason(error)}); look at its logs in "
+            f"{temporary_folder()}/ray/session_latest/logs, or set cluster.mode to inline"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, without a stack trace that it quotes."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[
+        :200
+    ]
 
 
 def gpus_of_ray(use_gpu: bool | str) -> int:
@@ -129,7 +194,8 @@ def one_line_errors_of_ray() -> Iterator[None]:
     except RayActorError as error:
         raise KdeovError(
             f"a worker of Ray died too often ({str(error).splitlines()[0]}); its log is in "
-            "/tmp/ray/session_latest/logs; fix the cause or raise cluster.max_failures"
+            f"{temporary_folder()}/ray/session_latest/logs; fix the cause, or "
+            "raise cluster.max_failures"
         ) from error
     except (RayError, TrainingFailedError) as error:
         cause = unwrap_user_error(error)

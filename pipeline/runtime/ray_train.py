@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import os
+import signal
 import socket
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -17,6 +20,7 @@ from kdeov.errors import KdeovError
 from kdeov.training.distributed import broadcast_object
 from pipeline.config.execution_params import ClusterParams
 from pipeline.console import setup_logging
+from pipeline.runtime.compat import torch_on_loopback
 from pipeline.runtime.node import ready_node
 from pipeline.runtime.ray_session import (
     PREEMPTION,
@@ -70,21 +74,60 @@ def train_on_ray(
     Raises:
         KdeovError: Training stopped for a reason that the user can fix.
     """
-    with ray_session(cluster.max_workers), one_line_errors_of_ray():
-        _train(loop, config, cluster, name, report)
+    with ray_session(cluster.max_workers), one_line_errors_of_ray(), _own_sigint_handler():
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+
+        gpus = gpus_of_ray(cluster.use_gpu)
+        use_gpu = cluster.use_gpu is True or gpus >= cluster.min_workers
+        logger.info(
+            "training on %s Ray workers, %s",
+            " to ".join(map(str, dict.fromkeys([cluster.min_workers, cluster.max_workers]))),
+            "one GPU each" if use_gpu else "CPUs",
+        )
+        # plain dictionaries, because Ray's types are those of its older version
+        scaling: dict[str, Any] = {
+            "num_workers": cluster.num_workers,
+            "use_gpu": use_gpu,
+            "elastic_resize_monitor_interval_s": RESIZE_S,
+        }
+        deaths = FailureTracker(config.run, cluster.max_failures)
+        TorchTrainer(
+            ray_worker,
+            # set here, because Ray does not hide GPUs from workers that have none
+            train_loop_config={
+                "loop": loop,
+                "config": replace(config, cluster=cluster.model_copy(update={"use_gpu": use_gpu})),
+                "most": cluster.max_workers,
+            },
+            torch_config=torch_on_loopback() if cluster.mode == "local" else None,
+            scaling_config=ScalingConfig(**scaling),
+            run_config=RunConfig(
+                # unique, because Ray silently resumes a run of the same name; KDEOV resumes from
+                # its own checkpoints
+                name=f"{name}-{time.time_ns()}",
+                **(config.run / "ray").for_ray(),
+                failure_config=FailureConfig(max_failures=cluster.max_failures),
+                callbacks=[_epoch_callback(report, deaths)],
+            ),
+        ).fit()
 
 
-def _train(
-    loop: Loop[C],
-    config: C,
-    cluster: ClusterParams,
-    name: str,
-    report: Callable[[dict[str, float]], object],
-) -> None:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
-    from ray.train.torch import TorchTrainer
+@contextlib.contextmanager
+def _own_sigint_handler() -> Iterator[None]:
+    """Restores this process's handler of Ctrl-C afterwards: Ray Train leaves its own, which would
+    swallow the next Ctrl-C.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
-    deaths = FailureTracker(config.run, cluster.max_failures)
+
+def _epoch_callback(report: Callable[[dict[str, float]], object], deaths: FailureTracker) -> Any:
+    from ray.train import UserCallback
 
     class EpochCallback(UserCallback):
         """Runs in Ray's controller, which outlives workers: one writer for all of them."""
@@ -100,37 +143,7 @@ def _train(
             setup_logging()
             deaths.count(worker_exceptions)
 
-    gpus = gpus_of_ray(cluster.use_gpu)
-    use_gpu = cluster.use_gpu is True or gpus >= cluster.min_workers
-    logger.info(
-        "training on %s Ray workers, %s",
-        " to ".join(map(str, dict.fromkeys([cluster.min_workers, cluster.max_workers]))),
-        "one GPU each" if use_gpu else "CPUs",
-    )
-    # plain dictionaries, because Ray's types are those of its older version
-    scaling: dict[str, Any] = {
-        "num_workers": cluster.num_workers,
-        "use_gpu": use_gpu,
-        "elastic_resize_monitor_interval_s": RESIZE_S,
-    }
-    TorchTrainer(
-        ray_worker,
-        # set here, because Ray does not hide GPUs from workers that have none
-        train_loop_config={
-            "loop": loop,
-            "config": replace(config, cluster=cluster.model_copy(update={"use_gpu": use_gpu})),
-            "most": cluster.max_workers,
-        },
-        scaling_config=ScalingConfig(**scaling),
-        run_config=RunConfig(
-            # unique, because Ray silently resumes a run of the same name; we resume from our own
-            # checkpoints
-            name=f"{name}-{time.time_ns()}",
-            **(config.run / "ray").for_ray(),
-            failure_config=FailureConfig(max_failures=cluster.max_failures),
-            callbacks=[EpochCallback()],  # type: ignore[list-item]
-        ),
-    ).fit()
+    return EpochCallback()
 
 
 class FailureTracker:
@@ -205,7 +218,7 @@ def worker_place(run: Storage, rank: int) -> str:
     try:
         return str(json.loads(run.read(f"workers/rank-{rank}.json"))["machine"])
     except (FileNotFoundError, ValueError, KeyError):
-        return "a machine that is not known"
+        return "an unknown machine"
 
 
 def _write_place(run: Storage) -> None:

@@ -3,6 +3,8 @@
 The file `driver.json` beside the checkpoints is renewed every 10 s and expires after 45 s. It is
 only ever written by compare-and-swap, so a driver that took over is never overwritten. A lock ends
 at once where its process is known to be dead, or belongs to an earlier attempt of the same job.
+A driver that was suspended for longer than that finds out at its next renewal, within 10 s of
+waking, and stops; what it writes until then are the steps that the other driver takes too.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from types import TracebackType
 import psutil
 
 from kdeov.errors import DataError, KdeovError
+from pipeline.runtime.lifetime import is_alive
 from pipeline.runtime.node import job_id
 from pipeline.storage.storage import Storage
 
@@ -31,6 +34,7 @@ logger = logging.getLogger(__name__)
 LOCK_FILE = "driver.json"
 LOCK_HEARTBEAT_S = 10.0
 LOCK_EXPIRY_S = 45.0
+CLAIM_WAIT_S = LOCK_HEARTBEAT_S + 5
 RELEASED = 0.0  # the time of a lock that its driver has given up
 
 
@@ -44,7 +48,8 @@ class Driver:
         host: Name of the machine.
         machine: Tells machines of the same name apart.
         pid: Of the process.
-        created: When the process was created.
+        created: When the process was created, in seconds since the machine started: setting the
+            clock does not change it.
         job: Its id on a cluster; empty elsewhere.
         time: Of the last heartbeat, in seconds since 1970; `RELEASED` after the end.
     """
@@ -67,7 +72,7 @@ class Driver:
             who = str(os.getuid())
         return cls(
             uuid.uuid4().hex, who, socket.gethostname(), uuid.getnode(), os.getpid(),
-            psutil.Process().create_time(), job_id(), time.time(),
+            _created(psutil.Process()), job_id(), time.time(),
         )  # fmt: skip
 
     def to_bytes(self) -> bytes:
@@ -75,31 +80,34 @@ class Driver:
         return json.dumps(asdict(self), indent=2, sort_keys=True).encode()
 
     def gives_way_to(self, other: Driver) -> bool:
-        """Whether the lock is over: released, expired, of a dead process, or of another attempt of
-        the same job.
+        """Whether the lock is over: released, of a dead process, of another attempt of the same
+        job, or expired. A time in the future has expired too: the clocks differ.
         """
-        if other.time - self.time > LOCK_EXPIRY_S:
+        return self.is_over_for(other) or abs(other.time - self.time) > LOCK_EXPIRY_S
+
+    def is_over_for(self, other: Driver) -> bool:
+        """Whether the lock is over whatever the clocks say."""
+        if self.time == RELEASED:
             return True
         if self.job and self.job.rpartition("-")[0] == other.job.rpartition("-")[0]:
             return self.job != other.job
-        return not self.elsewhere(other) and not self._runs_here()
-
-    def elsewhere(self, other: Driver) -> bool:
-        """Whether they are on different machines."""
-        return (self.host, self.machine) != (other.host, other.machine)
+        elsewhere = (self.host, self.machine) != (other.host, other.machine)
+        return not elsewhere and not self._runs_here()
 
     def _runs_here(self) -> bool:
         try:
             process = psutil.Process(self.pid)
-            return process.create_time() == self.created and (
-                process.status() != psutil.STATUS_ZOMBIE
-            )
+            return _created(process) == self.created and is_alive(process)
         except psutil.NoSuchProcess:
             return False
 
     def __str__(self) -> str:
         job = f"job {self.job}, " if self.job else ""
         return f"{job}process {self.pid} of {self.who} on {self.host}"
+
+
+def _created(process: psutil.Process) -> float:
+    return round(process.create_time() - psutil.boot_time(), 1)
 
 
 def read_driver(run: Storage) -> tuple[bytes, Driver] | tuple[None, None]:
@@ -156,7 +164,8 @@ class RunLock:
         self._thread.join(LOCK_HEARTBEAT_S)
         if self._usurper is None:
             with contextlib.suppress(KdeovError):  # it expires
-                self._beat(RELEASED)
+                # twice at most: a renewal that was under way may have written in between
+                any(self._beat(RELEASED) for _ in range(2))
         elif isinstance(error, KeyboardInterrupt):
             raise KdeovError(
                 f"{self._run.address}: {self._usurper} has taken over this run, as this process "
@@ -170,22 +179,23 @@ class RunLock:
                 self._beat(time.time())
             except KdeovError as error:  # away for others too; the next beat retries
                 logger.warning("%s", error)
-            if self._usurper is not None:
+            if self._usurper is not None and not self._ended.is_set():
                 # to the main thread, which a signal wakes even where it waits
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                 return
 
-    def _beat(self, now: float) -> None:
-        """Writes the lock anew, unless another driver has taken over."""
+    def _beat(self, now: float) -> bool:
+        """Writes the lock anew, unless another driver has taken over; returns whether it did."""
         new = replace(self._me, time=now).to_bytes()
         if self._run.swap(LOCK_FILE, self._written, new):
             self._written = new
-            return
+            return True
         found, driver = read_driver(self._run)
         if driver is not None and driver.id != self._me.id:
             self._usurper = driver
         else:  # deleted by hand, or an answer was lost; the next beat writes it
             self._written = found
+        return False
 
 
 def _claim(run: Storage) -> tuple[Driver, bytes]:
@@ -199,11 +209,11 @@ def _claim(run: Storage) -> tuple[Driver, bytes]:
     if holder is not None:
         if not holder.gives_way_to(me):
             raise _refusal(run, holder)
+        if not holder.is_over_for(me):
+            # only the clocks say so: a driver that lives writes again in the meantime
+            time.sleep(CLAIM_WAIT_S)
+            me = replace(me, time=time.time())
         if holder.time != RELEASED:
-            if me.time - holder.time > LOCK_EXPIRY_S and holder.elsewhere(me):
-                # clocks may differ: a driver that lives writes again in the meantime
-                time.sleep(LOCK_HEARTBEAT_S + 5)
-                me = replace(me, time=time.time())
             logger.info("taking over from %s, whose lock is over", holder)
     new = me.to_bytes()
     if run.swap(LOCK_FILE, found, new):

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable
 
 from kdeov.errors import ConfigError
+from pipeline.runtime.lifetime import signal_at_parents_end
 from pipeline.tracking.compat import JOB_EXECUTION_VARIABLE
 from pipeline.tracking.target import TrackingTarget
 
@@ -48,6 +49,7 @@ def serve(target: TrackingTarget, port: int, on_ready: Callable[[str], None]) ->
         },
         stdout=sys.stderr,  # standard output holds the address alone
         start_new_session=True,  # Ctrl-C reaches this process alone, which stops the server
+        preexec_fn=signal_at_parents_end(),
     )
 
     def stop(number: int, _: object) -> None:

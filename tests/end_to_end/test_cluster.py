@@ -75,7 +75,7 @@ class Command:
         for process in (parent, *parent.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        self.process.wait()
+        self.process.wait(60)
 
 
 def jobs(checkout: Checkout, stage: str) -> list[str]:

@@ -127,7 +127,7 @@ def nodes(
         yield Nodes(cluster.gcs, private, shared)
     finally:
         odd.send_signal(signal.SIGTERM)
-        odd.wait()
+        odd.wait(60)
 
 
 @pytest.fixture(scope="module")

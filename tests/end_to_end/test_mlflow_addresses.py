@@ -26,6 +26,7 @@ from pipeline.tracking.target import TrackingTarget
 from tests.helpers.checkouts import Checkout
 from tests.helpers.mlflow_runs import points, row, runs, tracker
 from tests.helpers.mlflow_servers import MlflowServer, free_port
+from tests.helpers.waiting import next_line
 
 pytestmark = pytest.mark.slow
 
@@ -119,14 +120,13 @@ def test_ui_prints_its_address_once_it_answers_and_stops_with_the_command(
         text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        assert server.stdout is not None
-        address = server.stdout.readline().strip()
+        address = next_line(server, seconds=120).strip()
         assert address.startswith(f"http://127.0.0.1:{port}/#/experiments?")
         page = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30)
         assert b"MLflow" in page.read()
     finally:
         server.terminate()
-        status = server.wait()
+        status = server.wait(60)
     assert status == 128 + signal.SIGTERM
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))

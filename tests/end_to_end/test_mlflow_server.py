@@ -72,7 +72,7 @@ for epoch in range(1, 401):
         wait_for(three_epochs_are_there)
     finally:
         driver.send_signal(signal.SIGKILL)
-        driver.wait()
+        driver.wait(60)
     again = tracker(mlflow_server.uri, "c" * 16)
     again.start()
     again.log_epochs([row(epoch) for epoch in range(1, 401)])
@@ -88,9 +88,9 @@ def test_two_drivers_that_start_at_once_end_with_one_experiment_and_one_run(
 
     def drive(number: int) -> None:
         live = tracker(uri, "d" * 16, "at once")
-        barrier.wait()
+        barrier.wait(60)
         live.start()
-        barrier.wait()
+        barrier.wait(60)
         live.log_epochs([row(number + 1)])
 
     with ThreadPoolExecutor(4) as pool:

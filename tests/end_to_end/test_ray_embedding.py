@@ -44,7 +44,7 @@ def test_an_embedding_worker_that_is_killed_costs_its_shard_alone(
     thread = threading.Thread(target=kill)
     thread.start()
     embed_on_ray(reproduced, tmp_path, workers=1, views=40)
-    thread.join()
+    thread.join(60)
     assert killed.is_set() and finished
     assert all(path.stat().st_mtime_ns == age for path, age in finished.items())
     embed_inline = tmp_path.with_name("inline")

@@ -65,7 +65,7 @@ def test_a_worker_killed_amid_an_epoch_is_replaced_and_every_step_is_that_of_an_
     kill = threading.Thread(target=kill_a_training_worker, args=(run.config, 6))
     kill.start()
     launch(run.config, "killed", run.tracker)
-    kill.join()
+    kill.join(60)
     assert [row["epoch"] for row in history(run)] == [1, 2, 3, 4, 5, 6]
     assert logged_epochs(run) == [1, 2, 3, 4, 5, 6]
     assert_same_steps(run, undisturbed)
@@ -117,7 +117,7 @@ def test_training_goes_on_with_the_machines_that_are_left_and_takes_new_ones(
     thread = threading.Thread(target=disturb)
     thread.start()
     launch(replace(run.config, cluster=elastic), "elastic", run.tracker)
-    thread.join()
+    thread.join(60)
     seen = [count for count, _ in groupby(workers(run))]
     assert seen == [2, 1, 2]
     assert [row["epoch"] for row in history(run)] == logged_epochs(run) == [*range(1, EPOCHS + 1)]

@@ -164,7 +164,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
     )  # fmt: skip
     wait_for(lambda: list(checkout.path.glob("work/runs/*/checkpoints/step-000000004.pt")))
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.wait(60)
     result = checkout.stage("distill")
     assert re.search(r"after epoch \d", result.stderr)
     ours, theirs = (

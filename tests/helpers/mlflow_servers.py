@@ -55,7 +55,7 @@ class MlflowServer:
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            self._process.wait(60)
             self._process = None
 
     def _answers(self) -> bool:
@@ -101,7 +101,7 @@ def postgresql() -> Iterator[str]:
             yield f"postgresql+psycopg2://kdeov:hush-hush@/postgres?host={folder}"
         finally:
             server.send_signal(signal.SIGINT)  # its fast way to stop
-            server.wait()
+            server.wait(60)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

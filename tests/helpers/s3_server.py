@@ -97,7 +97,7 @@ def s3_process(**environment: str) -> Iterator[S3Server]:
             yield S3Server(_endpoint(process, log.fileno()), process.pid)
         finally:
             process.kill()
-            process.wait()
+            process.wait(60)
 
 
 def _endpoint(process: subprocess.Popen[bytes], log: int, patience_s: float = 60) -> str:
@@ -137,7 +137,7 @@ class Forwarder:
     def __exit__(self, *_: object) -> None:
         self._stopped = True
         self._open.clear()
-        self._thread.join()
+        self._thread.join(60)
         self._listener.close()
 
     @property
@@ -148,7 +148,7 @@ class Forwarder:
     def away(self) -> Iterator[None]:
         """Connections are cut, and new ones refused."""
         self._open.clear()
-        self._thread.join()
+        self._thread.join(60)
         try:
             yield
         finally:

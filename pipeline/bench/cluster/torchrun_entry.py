@@ -15,6 +15,7 @@ import torch.distributed as dist
 from kdeov.errors import DataError
 from pipeline.config.execution_params import ClusterParams
 from pipeline.config.stage_params import DistillParams
+from pipeline.runtime.lifetime import signal_at_parents_end
 from pipeline.storage.files import read_json
 from pipeline.storage.storage import open_storage
 from pipeline.training.config import TrainConfig
@@ -46,6 +47,7 @@ def torchrun(config: TrainConfig, ranks: int) -> None:
     done = subprocess.run(
         [sys.executable, "-m", *launcher, "-m", __name__, config.run.where(CONFIG)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        preexec_fn=signal_at_parents_end(),
     )
     if done.returncode:
         raise DataError(f"bench cluster: torchrun ended with status {done.returncode}; see above")

@@ -25,6 +25,7 @@ from pipeline.storage.files import sha256_file
 from pipeline.storage.storage import Storage
 from tests.helpers.s3_server import S3Server
 from tests.helpers.stored_shards import damage, everything, flip, paired, shards, texts
+from tests.helpers.waiting import wait_for
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -80,11 +81,10 @@ write_image_shards(params.prepare, images, 1, storage)
 """
     process = subprocess.Popen([sys.executable, "-c", script])
     stored = tmp_path / "storage" / "shards"
-    while not list(stored.glob("*.tar")):
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_for(lambda: [*stored.glob("*.tar")] or process.poll() is not None, poll_s=0.01)
+    assert process.poll() is None
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.wait(60)
     assert not (tmp_path / "images").exists()
     for path in stored.glob("*.tar"):
         assert path.name == f"{sha256_file(path)}.tar"

@@ -16,6 +16,7 @@ from rich.console import Console
 from pipeline.cli.ablation import Ablation, _places_outside, ablation_table, run_ablation
 from pipeline.config.paths import Layout
 from tests.helpers.checkouts import Checkout
+from tests.helpers.waiting import wait_for
 
 STAGE = """
 import json, os, sys, yaml
@@ -103,9 +104,22 @@ def test_an_ablation_keeps_edits_made_before_and_while_it_runs(
 ) -> None:
     readme = checkout.path / "README.md"
     readme.write_text("edited before\n")
+    checkout.run("git", "add", "README.md")
+    (checkout.path / "stage.py").write_text(f"{STAGE}# edited, not staged\n")
+    (checkout.path / ".rayignore").unlink()
+    (checkout.path / "untracked.txt").write_text("new\n")
+
+    def state() -> str:
+        return checkout.run("git", "status", "--porcelain", "--untracked-files=no").stdout
+
+    wait_for(lambda: "NOTES.md" in state())
+    before = state()
     rows = run_ablation(RATES, Layout(checkout.path))
     assert editor() > 10
     assert readme.read_text() == "edited before\n" and "README.md" in log.text
+    assert state() == before and len(before.splitlines()) == 4
+    assert (checkout.path / "untracked.txt").read_text() == "new\n"
+    assert (checkout.path / "stage.py").read_text().endswith("# edited, not staged\n")
     assert checkout.run("git", "stash", "list").stdout == ""
     assert not (checkout.path / "metrics").exists()  # the variants ran elsewhere
     assert not any((checkout.path / "work" / "ablations").rglob("dvc.yaml"))

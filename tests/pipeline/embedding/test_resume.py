@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import yaml
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from tests.helpers.teacher_cache import MakeParams, ages, files, paired, run
+from tests.helpers.waiting import wait_for
 
 
 def test_a_second_run_keeps_every_finished_shard(
@@ -119,11 +119,11 @@ def test_a_run_that_is_killed_keeps_its_finished_shards_and_ends_with_the_same_b
         cwd=checkout.root, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE,
     )  # fmt: skip
     folder = checkout.embeddings / "train"
-    while not (folder / "000000.json").exists():
-        assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
-        time.sleep(0.001)
+    first = folder / "000000.json"
+    wait_for(lambda: first.exists() or process.poll() is not None, poll_s=0.001)
+    assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
     process.kill()
-    process.wait()
+    process.wait(60)
     finished = {path.stem for path in folder.glob("*.json")}
     before = ages(checkout.embeddings)
     assert "000000" in finished and not (folder / "manifest.json").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import ray
 from ray.exceptions import RayTaskError
 
 from kdeov.errors import ConfigError, DataError, KdeovError, StorageError
+from pipeline.runtime import compat
 from pipeline.runtime.compat import RAY_ENVIRONMENT
+from pipeline.runtime.ray_requirements import MAX_SOCKET_BYTES
 from pipeline.runtime.ray_session import unwrap_user_error
 
 
@@ -32,3 +35,43 @@ def test_every_kind_of_user_error_is_taken_out_of_the_wrapping_of_ray(kind: Any)
     assert isinstance(wrapped, kind)
     assert unwrap_user_error(wrapped) is error
     assert unwrap_user_error(RuntimeError("a crash")) is None
+
+
+def test_ray_still_decides_by_one_variable_whether_it_is_for_one_machine() -> None:
+    from ray._private import ray_constants
+
+    assert ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR == compat.LOOPBACK_VARIABLE
+    assert ray_constants.ENABLE_RAY_CLUSTER is True
+    with compat.listening_on_loopback():
+        assert ray.util.get_node_ip_address() == "127.0.0.1"
+    assert ray_constants.ENABLE_RAY_CLUSTER is True
+    assert compat.LOOPBACK_VARIABLE not in os.environ
+
+
+def test_ray_train_still_sets_up_torch_by_the_parts_that_are_replaced() -> None:
+    from ray.train.torch.config import _TorchBackend
+
+    backend = compat.torch_on_loopback().backend_cls
+    assert issubclass(backend, _TorchBackend) and backend.on_start is not _TorchBackend.on_start
+
+
+@pytest.mark.parametrize("variables", [{}, {"TMPDIR": "/a"}, {"TMPDIR": "/a", "RAY_TMPDIR": "/b"}])
+def test_ray_still_chooses_this_temporary_folder(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    from ray._common.utils import get_default_system_temp_dir
+
+    for name in ("TMPDIR", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert str(compat.temporary_folder()) == get_default_system_temp_dir()
+
+
+def test_ray_still_refuses_the_same_paths_of_sockets() -> None:
+    from ray._private.utils import validate_socket_filepath
+
+    longest = "/" + "x" * (MAX_SOCKET_BYTES - len(compat.SOCKET) - 1) + compat.SOCKET
+    validate_socket_filepath(longest)
+    with pytest.raises(OSError, match="length"):
+        validate_socket_filepath(f"/{longest}")

@@ -77,7 +77,7 @@ def test_a_worker_that_never_said_where_it_is_is_told_so(
 ) -> None:
     with log.at_level(logging.WARNING):
         FailureTracker(open_storage(str(tmp_path)), limit=3).count({0: death()})
-    assert "worker 0 on a machine that is not known" in log.messages[0]
+    assert "worker 0 on an unknown machine" in log.messages[0]
 
 
 def test_a_storage_that_cannot_be_read_is_no_unknown_machine(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pipeline.cluster.submit import Submission
 from pipeline.config.params import Params, load_params
 from pipeline.config.paths import Layout
 from pipeline.runtime.job import JOB, File, Job
-from pipeline.runtime.node import materialise, outputs_of, store, upload_outputs
+from pipeline.runtime.node import materialize, outputs_of, store, upload_outputs
 from pipeline.runtime.ray_session import cpus_each
 from pipeline.storage.storage import Storage, open_storage
 
@@ -128,7 +128,7 @@ def test_a_machine_gets_params_inputs_and_code_in_one_folder(
 ) -> None:
     (tmp_path / "names.json").write_text('{"dog": "hound"}')
     folder = submitted(checkout, "zero_shot", zero_shot={"class_names": "../names.json"})
-    root = materialise(folder, tmp_path / "node")
+    root = materialize(folder, tmp_path / "node")
     assert (root / "out" / "student" / "student.json").read_text() == "{}"
     assert (root / "stages" / "zero_shot.py").is_file()
     there, here = load_params(root / "params.yaml"), load_params(checkout.params)
@@ -140,9 +140,9 @@ def test_a_machine_gets_params_inputs_and_code_in_one_folder(
 
 def test_whoever_comes_later_finds_the_folder_there(checkout: Layout, tmp_path: Path) -> None:
     folder = submitted(checkout, "embed")
-    root = materialise(folder, tmp_path / "node")
+    root = materialize(folder, tmp_path / "node")
     shutil.rmtree(open_storage(str(tmp_path / "storage")).folder / "blobs")  # type: ignore[operator]
-    assert materialise(folder, tmp_path / "node") == root
+    assert materialize(folder, tmp_path / "node") == root
 
 
 def test_processes_that_ask_at_once_get_one_whole_folder(
@@ -152,9 +152,9 @@ def test_processes_that_ask_at_once_get_one_whole_folder(
     code = """
 import sys
 from pathlib import Path
-from pipeline.runtime.node import materialise
+from pipeline.runtime.node import materialize
 from pipeline.storage.storage import Storage, open_storage
-root = materialise(open_storage(sys.argv[1]), Path(sys.argv[2]))
+root = materialize(open_storage(sys.argv[1]), Path(sys.argv[2]))
 print(sorted(map(str, root.rglob("*.json"))), (root / "params.yaml").stat().st_ino)
 """
     processes = [
@@ -164,7 +164,7 @@ print(sorted(map(str, root.rglob("*.json"))), (root / "params.yaml").stat().st_i
         )
         for _ in range(3)
     ]  # fmt: skip
-    answers = {process.communicate()[0] for process in processes}
+    answers = {process.communicate(timeout=120)[0] for process in processes}
     assert len(answers) == 1 and "manifest.json" in answers.pop()
 
 
@@ -175,18 +175,18 @@ def test_a_damaged_input_is_refused_and_leaves_nothing(
     job = Job.read(folder)
     open_storage(job.storage).write(job.inputs[0].blob, b"something else")
     with complains(job.inputs[0].path, "damaged"):
-        materialise(folder, tmp_path / "node")
+        materialize(folder, tmp_path / "node")
     assert list((tmp_path / "node" / "jobs").iterdir()) == []
 
 
 def test_a_job_that_is_not_there_is_named(tmp_path: Path, complains: Any) -> None:
-    with complains("jobs/kdeov-embed-1/job.json", "not there"):
-        materialise(open_storage(str(tmp_path / "jobs" / "kdeov-embed-1")), tmp_path / "node")
+    with complains("jobs/kdeov-embed-1/job.json", "missing"):
+        materialize(open_storage(str(tmp_path / "jobs" / "kdeov-embed-1")), tmp_path / "node")
 
 
 def test_outputs_go_back_without_shards(checkout: Layout, tmp_path: Path) -> None:
     folder = submitted(checkout, "embed")
-    root = materialise(folder, tmp_path / "node")
+    root = materialize(folder, tmp_path / "node")
     out = root / "out" / "embeddings" / "train"
     out.mkdir(parents=True)
     (out / "manifest.json").write_text('{"a": 1}')
@@ -213,7 +213,7 @@ def test_outputs_are_put_in_place_all_or_none(
     files = [File(name, hashlib.sha256(data).hexdigest()) for name, data in made.items()]
     folder.write("outputs.json", json.dumps([vars(file) for file in files]).encode())
     storage.write(files[0].blob, made[files[0].path])
-    with complains("metrics/zero_shot.json", "not there", "outputs.json"):
+    with complains("metrics/zero_shot.json", "missing", "outputs.json"):
         submission.fetch_outputs()
     assert old.read_text() == "old" and not (checkout.metrics / "zero_shot.json").exists()
     storage.write(files[1].blob, made[files[1].path])

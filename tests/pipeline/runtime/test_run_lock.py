@@ -28,13 +28,14 @@ from pipeline.runtime.run_lock import (
     read_driver,
 )
 from pipeline.storage.storage import Storage, open_storage
+from tests.helpers.waiting import next_line, wait_for
 
 HOLD = """
 import sys, time
 from pipeline.runtime.run_lock import RunLock
 from pipeline.storage.storage import open_storage
 sys.stdin.readline()
-with RunLock(open_storage(sys.argv[1])):
+with RunLock(open_storage(sys.argv[1]), heartbeat_s=float(sys.argv[2])):
     print("driving", flush=True)
     time.sleep(60)
 """
@@ -56,13 +57,13 @@ def run(tmp_path: Path) -> Storage:
 
 
 @pytest.fixture
-def spawn(run: Storage, root: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+def spawn(run: Storage, root: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts a process that drives the run once it gets a line."""
     started = []
 
-    def start() -> subprocess.Popen[str]:
+    def start(heartbeat_s: float = 10) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-c", HOLD, run.address], cwd=root, text=True,
+            [sys.executable, "-c", HOLD, run.address, str(heartbeat_s)], cwd=root, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         started.append(process)
@@ -71,7 +72,7 @@ def spawn(run: Storage, root: Path) -> Iterator[Callable[[], subprocess.Popen[st
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.communicate(timeout=60)
 
 
 def drive(process: subprocess.Popen[str]) -> None:
@@ -81,13 +82,13 @@ def drive(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.fixture
-def other(spawn: Any) -> Callable[[], subprocess.Popen[str]]:
+def other(spawn: Any) -> Callable[..., subprocess.Popen[str]]:
     """Starts another driver of the run; returns once it drives."""
 
-    def start() -> subprocess.Popen[str]:
-        process = spawn()
+    def start(heartbeat_s: float = 10) -> subprocess.Popen[str]:
+        process: subprocess.Popen[str] = spawn(heartbeat_s)
         drive(process)
-        assert process.stdout.readline() == "driving\n"
+        assert next_line(process) == "driving\n"
         return process
 
     return start
@@ -106,23 +107,23 @@ def test_of_processes_that_start_at_once_one_drives(run: Storage, spawn: Any) ->
     processes = [spawn() for _ in range(3)]
     for process in processes:
         drive(process)
-    lines = [process.stdout.readline() for process in processes]  # empty of one that ended
+    lines = [next_line(process) for process in processes]  # empty of one that ended
     assert sorted(lines) == ["", "", "driving\n"]
     for process, line in zip(processes, lines, strict=True):
         if not line:
-            assert run.address in process.communicate()[1] and process.returncode == 1
+            assert run.address in process.communicate(timeout=60)[1] and process.returncode == 1
 
 
 @pytest.mark.parametrize("before", ["no lock", "an expired lock"])
 def test_of_many_races_each_has_one_winner(
     storage: Storage, before: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_lock, "LOCK_HEARTBEAT_S", -5.0)  # no wait for clocks that differ
+    monkeypatch.setattr(run_lock, "CLAIM_WAIT_S", 0.0)
     storage.write("warm", b"up")  # connects before the race
     gone = replace(Driver.of_this_process(), host="elsewhere", time=1.0)
 
     def claim(run: Storage, barrier: threading.Barrier) -> str | None:
-        barrier.wait()
+        barrier.wait(60)
         try:
             return run_lock._claim(run)[0].id
         except KdeovError as error:
@@ -141,7 +142,7 @@ def test_of_many_races_each_has_one_winner(
 def test_a_driver_that_was_killed_gives_way_at_once(run: Storage, other: Any) -> None:
     killed = other()
     killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.wait(60)
     with RunLock(run):
         assert driver_of(run).pid != killed.pid
 
@@ -168,7 +169,7 @@ def test_an_earlier_attempt_of_the_same_job_gives_way_at_once(
 def test_a_machine_that_vanished_gives_way_when_its_lock_expires(
     run: Storage, complains: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_lock, "LOCK_HEARTBEAT_S", -4.9)
+    monkeypatch.setattr(run_lock, "CLAIM_WAIT_S", 0.1)
     gone = replace(Driver.of_this_process(), host="elsewhere")
     write(replace(gone, time=time.time() - LOCK_EXPIRY_S + 5), run)
     with complains("elsewhere"), RunLock(run):
@@ -178,27 +179,80 @@ def test_a_machine_that_vanished_gives_way_when_its_lock_expires(
         pass
 
 
-def test_a_driver_whose_clock_is_late_keeps_its_run(
-    run: Storage, complains: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("ahead", [-100, 100])
+@pytest.mark.parametrize("host", ["elsewhere", "here"])  # where the clock may have been set
+def test_a_driver_whose_clock_differs_keeps_its_run_while_it_renews(
+    run: Storage, complains: Any, monkeypatch: pytest.MonkeyPatch, ahead: float, host: str
 ) -> None:
-    alive = replace(Driver.of_this_process(), host="elsewhere", time=time.time() - 100)
+    alive = Driver.of_this_process()
+    alive = replace(alive, host=host if host != "here" else alive.host, time=time.time() + ahead)
     write(alive, run)
     monkeypatch.setattr(
         run_lock.time, "sleep", lambda _: write(replace(alive, time=alive.time + 10), run)
     )
-    with complains("elsewhere"), RunLock(run):
+    with complains(alive.host), RunLock(run):
         raise AssertionError("two drive")
     assert driver_of(run).id == alive.id
+
+
+def test_a_machine_that_vanished_with_its_clock_ahead_gives_way(
+    run: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_lock, "CLAIM_WAIT_S", 0.1)
+    write(replace(Driver.of_this_process(), host="elsewhere", time=time.time() + 3600), run)
+    with RunLock(run):
+        pass
+
+
+def test_a_driver_that_was_suspended_and_wakes_stops_and_leaves_the_new_one_alone(
+    run: Storage, other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_lock, "CLAIM_WAIT_S", 0.5)
+    monkeypatch.setattr(run_lock, "LOCK_EXPIRY_S", 1.0)
+    suspended = other(heartbeat_s=0.2)
+    suspended.send_signal(signal.SIGSTOP)
+    last = driver_of(run)
+    assert last.pid == suspended.pid
+    wait_for(lambda: time.time() - last.time > 1.0)
+    with RunLock(run, heartbeat_s=0.2):
+        mine = driver_of(run)
+        assert mine.id != last.id
+        suspended.send_signal(signal.SIGCONT)
+        error = suspended.communicate(timeout=60)[1]
+        assert suspended.returncode == 1 and f"process {mine.pid}" in error
+        assert driver_of(run).id == mine.id
+    assert driver_of(run) == replace(mine, time=RELEASED)
+
+
+def test_of_a_renewal_and_a_takeover_at_once_one_succeeds(storage: Storage) -> None:
+    gone = replace(Driver.of_this_process(), host="elsewhere", time=1.0)
+
+    def swap(run: Storage, barrier: threading.Barrier, new: Driver) -> bool:
+        barrier.wait(60)
+        return run.swap(LOCK_FILE, gone.to_bytes(), new.to_bytes())
+
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(25):
+            run, barrier = storage / str(number), threading.Barrier(2)
+            write(gone, run)
+            drivers = [replace(gone, time=2.0), Driver.of_this_process()]
+            won = list(pool.map(lambda d, r=run, b=barrier: swap(r, b, d), drivers))
+            assert sorted(won) == [False, True]
+            assert driver_of(run) == drivers[won.index(True)]
+
+
+def test_a_renewal_that_was_under_way_does_not_keep_a_run_that_has_ended(run: Storage) -> None:
+    with RunLock(run):
+        write(replace(driver_of(run), time=time.time() + 1), run)
+    assert driver_of(run).time == RELEASED
 
 
 def test_a_driver_renews_its_lock_and_stops_when_another_took_over(run: Storage) -> None:
     usurper = replace(Driver.of_this_process(), host="elsewhere")
     with pytest.raises(KdeovError, match="elsewhere"), RunLock(run, heartbeat_s=0.05):
         first = driver_of(run)
-        end = time.monotonic() + 30
-        while driver_of(run).time == first.time and time.monotonic() < end:
-            time.sleep(0.02)
-        assert driver_of(run).time > first.time and driver_of(run).id == first.id
+        wait_for(lambda: driver_of(run).time > first.time, seconds=30)
+        assert driver_of(run).id == first.id
         write(usurper, run)
         threading.Event().wait(30)
         raise AssertionError("two drive")
@@ -208,9 +262,7 @@ def test_a_driver_renews_its_lock_and_stops_when_another_took_over(run: Storage)
 def test_a_lock_that_was_deleted_by_hand_is_written_again(run: Storage) -> None:
     with RunLock(run, heartbeat_s=0.05):
         run.delete(LOCK_FILE)
-        end = time.monotonic() + 30
-        while run.size(LOCK_FILE) is None and time.monotonic() < end:
-            time.sleep(0.02)
+        wait_for(lambda: run.size(LOCK_FILE) is not None, seconds=30)
         assert driver_of(run).time != RELEASED
 
 
@@ -233,11 +285,8 @@ def test_a_storage_that_is_away_for_a_while_costs_no_lock(run: Storage, log: Any
         first, moved = driver_of(run), folder.with_name("away")
         folder.rename(moved)
         folder.touch()
-        end = time.monotonic() + 30
-        while str(folder) not in log.text and time.monotonic() < end:
-            time.sleep(0.02)
+        wait_for(lambda: str(folder) in log.text, seconds=30)
         folder.unlink()
         moved.rename(folder)
-        while driver_of(run).time == first.time and time.monotonic() < end:
-            time.sleep(0.02)
-        assert driver_of(run).id == first.id and driver_of(run).time > first.time
+        wait_for(lambda: driver_of(run).time > first.time, seconds=30)
+        assert driver_of(run).id == first.id

@@ -163,11 +163,11 @@ def test_shards_stream_and_checkpoints_are_written_while_a_server_is_away_for_te
         def stream() -> list[bytes]:
             reading = folder.read(shard)
             found = [next(reading)[1]["jpg"]]
-            gone.wait()
+            gone.wait(60)
             return found + [sample["jpg"] for _, sample in reading]
 
         def save() -> None:
-            gone.wait()
+            gone.wait(60)
             checkpoints.save(1, {"weights": torch.ones(1_000_000)})
 
         with ThreadPoolExecutor(2) as pool:

@@ -1,0 +1,110 @@
+"""Processes that end with the one that started them, however that one ends, SIGKILL included."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import wait
+
+import psutil
+
+logger = logging.getLogger(__name__)
+
+DVC_VARIABLE = "DVC_STAGE"  # DVC sets it for the command of a stage
+SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh", "ash", "busybox"}
+POLL_S = 0.5
+END_TIMEOUT_S = 30.0  # then an interrupted stage is killed; less than `LOCK_EXPIRY_S`
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+
+
+def end_with_parent() -> None:
+    """Ends this process of `multiprocessing` as soon as its parent is gone, whatever it is doing.
+
+    A pool's processes would otherwise wait for tasks for ever: each of them holds the queue open.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch(sentinel: int) -> None:
+        wait([sentinel])  # a pipe, which the parent's end closes
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(parent.sentinel,), name="parent", daemon=True).start()
+
+
+def signal_at_parents_end() -> Callable[[], None] | None:
+    """The `preexec_fn` of a program that receives SIGTERM when this thread's process ends.
+
+    Linux ties the signal to the thread that starts the program, so only a thread that outlives the
+    program may use it. Other systems have nothing of the kind: None.
+    """
+    if sys.platform != "linux":
+        return None
+    parent, libc = os.getpid(), ctypes.CDLL(None)
+
+    def prepare() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it has ended in the meantime
+            os._exit(1)
+
+    return prepare
+
+
+def end_with_dvc(interrupt: bool) -> None:
+    """Ends this process, a stage, when the DVC that runs it is gone: a killed DVC passes no signal
+    on, and the stage would go on and hold its run.
+
+    Args:
+        interrupt: Whether it ends as after Ctrl-C; else at once, so that a job that it follows goes
+            on.
+    """
+    if DVC_VARIABLE not in os.environ:
+        return
+    # adopted by another process: DVC starts its commands in its own process group
+    gone = os.getpgid(os.getppid()) != os.getpgrp()
+    ancestors = [] if gone else _up_to_dvc()
+    arguments = (ancestors, gone, interrupt)
+    threading.Thread(target=_watch, args=arguments, name="dvc", daemon=True).start()
+
+
+def _up_to_dvc() -> list[psutil.Process]:
+    """The parent of this process; where it is a shell, also DVC, which runs the shell."""
+    found: list[psutil.Process] = []
+    try:
+        process = psutil.Process().parent()
+        while process is not None:
+            found.append(process)
+            if process.name() not in SHELLS:
+                break
+            process = process.parent()
+    except psutil.NoSuchProcess:  # it has just ended, which `_watch` sees
+        pass
+    return found
+
+
+def _watch(ancestors: list[psutil.Process], gone: bool, interrupt: bool) -> None:
+    while not gone:
+        time.sleep(POLL_S)
+        gone = not all(map(is_alive, ancestors))
+    logger.warning("DVC has ended; this stage ends too")
+    if interrupt:
+        # to the main thread, which a signal wakes even where it waits
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(END_TIMEOUT_S)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process still runs; one that has ended and was not waited for does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

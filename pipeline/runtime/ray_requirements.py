@@ -1,0 +1,159 @@
+"""What Ray needs of a machine to start. Ray itself answers a lack with a stack trace, or with
+minutes of silence.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import resource
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from kdeov.errors import ConfigError
+from pipeline.runtime.compat import SOCKET, temporary_folder
+
+MAX_SOCKET_BYTES = 107 if os.uname().sysname == "Linux" else 103  # of a path, sun_path of unix(7)
+MIN_FREE_BYTES = 200_000_000  # logs, and objects where there is little shared memory
+MIN_OPEN_FILES = 512  # of a process; Ray raises the soft limit itself
+MIN_ADDRESS_SPACE = 8_000_000_000  # bytes of a process, most of them never touched
+MIN_THREADS = 1000  # of a session's processes: 430, and those of workers
+CGROUP_LIMITS = ("/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max")
+
+
+def require_ray_can_start(sessions: Path | None = None) -> None:
+    """Refuses to start Ray where it would fail.
+
+    Args:
+        sessions: Folder of Ray's sessions; None is the one that Ray chooses.
+
+    Raises:
+        ConfigError: Something that Ray needs is missing.
+    """
+    if found := next(find_obstacles(sessions), None):
+        raise ConfigError(f"Ray cannot start here: {found}")
+
+
+def find_obstacles(sessions: Path | None = None) -> Iterator[str]:
+    """What would stop Ray on this machine, and the fix; one line each.
+
+    Args:
+        sessions: See `require_ray_can_start`.
+    """
+    yield from _sessions(sessions or temporary_folder() / "ray")
+    yield from _token()
+    yield from _limits()
+    yield from _ports()
+
+
+def _sessions(folder: Path) -> Iterator[str]:
+    room = MAX_SOCKET_BYTES - len(os.fsencode(SOCKET))
+    length = len(os.fsencode(folder))
+    fix = "set RAY_TMPDIR to another folder"
+    if length > room:
+        yield (
+            f"{folder}: a path of {length} bytes, and the names of Ray's sockets leave room for "
+            f"{room}; set RAY_TMPDIR to a shorter one, /tmp for example"
+        )
+    elif reason := _cannot_write(folder):
+        yield f"{folder}: {reason}, and Ray keeps sockets and logs there; {fix}"
+    elif (free := psutil.disk_usage(str(_existing(folder))).free) < MIN_FREE_BYTES:
+        yield (
+            f"{folder}: {free / 1e6:,.0f} MB are free, and Ray's logs and objects need "
+            f"{MIN_FREE_BYTES / 1e6:,.0f}; free space, or {fix}"
+        )
+
+
+def _token() -> Iterator[str]:
+    """Ray makes its token in the home folder, unless there is one."""
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_MODE") == "disabled":
+        return
+    if given := os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        if not _has_text(Path(given)):
+            yield f"RAY_AUTH_TOKEN_PATH names {given}, which holds no token; fix or unset it"
+        return
+    try:
+        path = Path.home() / ".ray" / "auth_token"
+    except RuntimeError:  # neither HOME nor an entry of passwd
+        yield "this user has no home folder, and Ray keeps its token there; set HOME"
+        return
+    if _exists(path) and not _has_text(path):
+        yield f"{path}: holds no token that can be read; delete it, and Ray makes another one"
+    elif not _exists(path) and (reason := _cannot_write(path.parent)):
+        yield (
+            f"{path.parent}: {reason}, and Ray makes its token there; set HOME to a folder that "
+            "can be written, or RAY_AUTH_TOKEN to a secret of 32 bytes or more"
+        )
+
+
+def _limits() -> Iterator[str]:
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if files != resource.RLIM_INFINITY and files < MIN_OPEN_FILES:
+        yield (
+            f"a process may open {files} files, and Ray needs {MIN_OPEN_FILES}; raise it with "
+            "`ulimit -Hn`, or for containers with --ulimit nofile=8192"
+        )
+    space = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if space != resource.RLIM_INFINITY and space < MIN_ADDRESS_SPACE:
+        yield (
+            f"a process may have {space / 1e9:.1f} GB of addresses, and Ray needs "
+            f"{MIN_ADDRESS_SPACE / 1e9:.0f}; raise it with `ulimit -v unlimited`"
+        )
+    threads = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    if os.getuid() and threads != resource.RLIM_INFINITY and threads < MIN_THREADS:  # root has none
+        yield (
+            f"{getpass.getuser()} may have {threads} processes and threads, and Ray needs about "
+            f"{MIN_THREADS}; raise it with `ulimit -u`"
+        )
+    for name in CGROUP_LIMITS:
+        text = Path(name).read_text() if Path(name).is_file() else "max"
+        if text.strip().isdigit() and int(text) < MIN_THREADS:
+            yield (
+                f"this container may have {int(text)} processes and threads, and Ray needs about "
+                f"{MIN_THREADS}; start it with --pids-limit={2 * MIN_THREADS} or without a limit"
+            )
+
+
+def _ports() -> Iterator[str]:
+    try:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+    except OSError as error:
+        yield (
+            f"no port of 127.0.0.1 can be used ({error.strerror}), and Ray's processes talk "
+            "through some; end what holds them, or allow sockets where this process runs"
+        )
+
+
+def _cannot_write(folder: Path) -> str:
+    """Why no file can be written in a folder, or in the one that it will be made in; or nothing."""
+    try:
+        with tempfile.TemporaryFile(dir=_existing(folder)):
+            return ""
+    except OSError as error:
+        return f"cannot be written ({error.strerror or error})"
+
+
+def _existing(path: Path) -> Path:
+    """A path, or the nearest folder above it that exists."""
+    while not _exists(path) and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a folder on the way may not be searched
+        return False
+
+
+def _has_text(path: Path) -> bool:
+    try:
+        return bool(path.read_text().strip())
+    except (OSError, UnicodeDecodeError):
+        return False

@@ -1,0 +1,130 @@
+"""Processes that are started end with the one that started them, which is killed by SIGKILL."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.helpers.waiting import is_gone, wait_for
+
+POOL = """
+import sys, time
+from pipeline.artifacts.shard_folder import ShardFolder
+from pipeline.prepare.make_shards import ShardMaker
+from pathlib import Path
+with ShardMaker(time.sleep, processes=2) as maker:  # an input takes as many seconds
+    list(maker.make(ShardFolder(Path(sys.argv[1])), {"train": [600] * 4}, 1, print))
+"""
+PROGRAM = """
+import subprocess, sys, time
+from pipeline.runtime.lifetime import signal_at_parents_end
+subprocess.run([sys.executable, "-c", "import time; time.sleep(600)"],
+               preexec_fn=signal_at_parents_end())
+"""
+STAGE = """
+import os, subprocess, sys, time
+from pathlib import Path
+from pipeline.runtime.lifetime import end_with_dvc
+Path(sys.argv[1], "started").touch()
+if sys.argv[3] == "early":  # its parent is gone before it looks
+    while os.getppid() == int(sys.argv[4]): time.sleep(0.01)
+end_with_dvc(interrupt=sys.argv[2] == "interrupt")
+try:
+    time.sleep(600)
+except KeyboardInterrupt:
+    Path(sys.argv[1], "interrupted").touch()
+"""
+RUNNER = """
+import os, subprocess, sys
+command = [sys.executable, "-c", sys.argv[1], *sys.argv[3:], str(os.getpid())]
+shell = ["sh", "-c", '"$@"; true', "sh"] if sys.argv[2] == "shell" else []
+subprocess.run([*shell, *command], env={**os.environ, "DVC_STAGE": "hold"})
+"""
+
+
+@pytest.fixture
+def start(root: Path) -> Iterator[Any]:
+    """Starts a Python script in a process group of its own, as a terminal does."""
+    started: list[psutil.Process] = []
+
+    def run(script: str, *arguments: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, *map(str, arguments)],
+            cwd=root, text=True, stdout=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        started.append(psutil.Process(process.pid))
+        return process
+
+    yield run
+    for parent in started:
+        if not is_gone(parent):
+            for process in [*parent.children(recursive=True), parent]:
+                process.kill()
+
+
+def below(process: subprocess.Popen[str], count: int) -> list[psutil.Process]:
+    """The processes below one, once there are so many."""
+    parent = psutil.Process(process.pid)
+    wait_for(lambda: len(parent.children(recursive=True)) >= count, seconds=60)
+    return parent.children(recursive=True)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait(60)
+
+
+def wait_until_gone(processes: list[psutil.Process]) -> None:
+    wait_for(lambda: all(map(is_gone, processes)), seconds=60)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])  # resource tracker, fork server, two of the pool
+def test_no_process_of_a_pool_is_left_when_its_owner_is_killed(
+    start: Any, tmp_path: Path, count: int
+) -> None:
+    owner = start(POOL, tmp_path)
+    processes = below(owner, count)
+    kill(owner)
+    wait_until_gone(processes)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a signal at a parent's end")
+def test_a_program_of_a_command_ends_when_the_command_is_killed(start: Any) -> None:
+    command = start(PROGRAM)
+    processes = below(command, 1)
+    kill(command)
+    wait_until_gone(processes)
+
+
+@pytest.mark.parametrize("shell", ["shell", "none"])
+@pytest.mark.parametrize("when", ["late", "early"])
+@pytest.mark.parametrize("how", ["interrupt", "at once"])
+def test_a_stage_ends_when_the_dvc_that_runs_it_is_killed(
+    start: Any, tmp_path: Path, shell: str, when: str, how: str
+) -> None:
+    if shell == "shell" and when == "early":
+        pytest.skip("the shell is still there, and the stage looks above it")
+    dvc = start(RUNNER, STAGE, shell, tmp_path, how, when)
+    processes = below(dvc, 2 if shell == "shell" else 1)
+    wait_for((tmp_path / "started").exists, seconds=60)
+    kill(dvc)
+    wait_until_gone(processes)
+    assert (tmp_path / "interrupted").exists() == (how == "interrupt")
+
+
+def test_a_stage_that_no_dvc_runs_outlives_its_parent(start: Any, tmp_path: Path) -> None:
+    without = RUNNER.replace('"DVC_STAGE"', '"ANOTHER"')
+    parent = start(without, STAGE, "none", tmp_path, "interrupt", "late")
+    (stage,) = below(parent, 1)
+    wait_for((tmp_path / "started").exists, seconds=60)
+    kill(parent)
+    with pytest.raises(psutil.TimeoutExpired):
+        stage.wait(2)
+    stage.kill()
