@@ -4,12 +4,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import model_validator
 
-from pipeline.config.schema import Count, Section
+from pipeline.config.schema import Count, Flag, Section, Whole, section_error
 
 
 class DataParams(Section):
@@ -32,17 +31,17 @@ class ClusterParams(Section):
     other modes than `cluster`, null is `work/`."""
     num_workers: Count | tuple[Count, Count] = 2
     """How many train, or `[min, max]`: then training goes on with as many as there are."""
-    use_gpu: bool | Literal["auto"] = "auto"
+    use_gpu: Flag | Literal["auto"] = "auto"
     """Whether workers use GPUs; auto uses them where there are some."""
-    dataloader_workers: Annotated[int, Field(ge=0)] = 0
+    dataloader_workers: Whole = 0
     """Processes that read data, a worker."""
-    max_failures: Annotated[int, Field(ge=0)] = 3
+    max_failures: Whole = 3
     """How often training, or an embedding worker, is started again after a death."""
     checkpoint_every: Count = 500
     """Steps between checkpoints; each epoch ends with one too."""
     embed_batch: Count | Literal["auto"] = "auto"
     """Views that the teacher embeds at once; auto sizes it to the device."""
-    compile: bool = False
+    compile: Flag = False
     """Whether torch.compile makes the student faster, after some minutes at the start."""
 
     @property
@@ -58,14 +57,11 @@ class ClusterParams(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> ClusterParams:
         if self.min_workers > self.max_workers:
-            raise PydanticCustomError(
-                "part",
-                "num_workers: [{low}, {high}] goes down; write [min, max]",
-                {"low": self.min_workers, "high": self.max_workers},
+            raise section_error(
+                f"num_workers: [{self.min_workers}, {self.max_workers}] goes down; write [min, max]"
             )
         if self.mode == "cluster" and self.address is None:
-            raise PydanticCustomError(
-                "part",
+            raise section_error(
                 "address is null; give the cluster's dashboard, http://HOST:8265 "
                 "(`kdeov cluster up` prints it)",
             )

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, get_args
 
-from pydantic import AfterValidator, NonNegativeInt
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator
 
-from pipeline.config.schema import Count, Section, Share
+from pipeline.config.schema import Count, Section, Share, Whole
 
 
 class SourceSection(Section):
@@ -25,7 +24,7 @@ class SourceSection(Section):
 
 def _rising(rows: tuple[int, int]) -> tuple[int, int]:
     if rows[0] >= rows[1]:
-        raise PydanticCustomError("rows", "the row behind the last must come after the first")
+        raise ValueError("give [first row, row behind the last], the second being larger")
     return rows
 
 
@@ -106,7 +105,7 @@ class ArrayPart(Section):
     """Array of uint8 [N, height, width, 3], or [N, height, width] in grey."""
     labels: str | None
     """Array of N numbers of classes; null where the images of the split have none."""
-    rows: Annotated[tuple[NonNegativeInt, Count], AfterValidator(_rising)] | None
+    rows: Annotated[tuple[Whole, Count], AfterValidator(_rising)] | None
     """First row of the split, and the one behind its last; null takes all."""
 
 

@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field, Strict, model_validator
 
 from pipeline.config.batch_sharing import sharing_problem
-from pipeline.config.schema import Count, NonNegative, Section, Seed, Share
+from pipeline.config.schema import (
+    AnyPath,
+    Count,
+    Flag,
+    NonNegative,
+    Positive,
+    Real,
+    Section,
+    Seed,
+    Share,
+    WatchedPath,
+    Whole,
+    section_error,
+)
 from pipeline.config.source_params import SOURCES, SourceSections
+
+STRIDE = 32  # pixels of the image a location of a backbone's last feature map
+MAX_SIDE = 4096  # pixels; an image of a larger side does not fit into memory
+
+
+def _plain_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        raise ValueError("give a name of letters, digits, _, . and -")
+    return name
 
 
 class PrepareParams(SourceSections):
-    dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    dataset: Annotated[str, AfterValidator(_plain_name)]
     """What metrics and reports call the data."""
     source: str
     """Name of the source, whose section must be there."""
-    path: Path
+    path: WatchedPath
     """What the source reads; DVC watches it."""
     seed: Seed
     """Seed of generated images and of random splits."""
@@ -33,17 +53,10 @@ class PrepareParams(SourceSections):
     @model_validator(mode="after")
     def _source_is_there(self) -> PrepareParams:
         if self.source not in SOURCES:
-            raise PydanticCustomError(
-                "source",
-                "source: choose from {sources}, not {source}",
-                {"sources": ", ".join(SOURCES), "source": repr(self.source)},
-            )
+            raise section_error(f"source: choose from {', '.join(SOURCES)}, not {self.source!r}")
         if getattr(self, self.source) is None:
-            raise PydanticCustomError(
-                "source",
-                "{source} is missing; add to this section `{source}: {example}`",
-                {"source": self.source, "example": SOURCES[self.source].example},
-            )
+            example = f"{self.source}: {SOURCES[self.source].example}"
+            raise section_error(f"{self.source} is missing; add to this section `{example}`")
         return self
 
 
@@ -52,9 +65,9 @@ class EmbedParams(Section):
     """Seed of the views."""
     views: Count
     """Views of each training image; validation and test images have the plain one."""
-    crop_scale_min: Annotated[float, Field(gt=0, le=1)]
+    crop_scale_min: Annotated[Real, Field(gt=0, le=1)]
     """Smallest share of the image's area that a crop shows."""
-    color_jitter: Annotated[float, Field(ge=0, lt=1)]
+    color_jitter: Annotated[Real, Field(ge=0, lt=1)]
     """Strength of changes of brightness, contrast and saturation."""
     blur_prob: Share
     """Share of views that are blurred."""
@@ -95,9 +108,9 @@ class DistillParams(Section):
     """`yolov5`, `yolov8` or `yolo11` with a size n, s, m, l or x; or `timm:` and a name of timm."""
     fusion: Literal["film", "cross_attention"]
     """Kind of fusion module."""
-    backbone_weights: Path | None
+    backbone_weights: AnyPath | None
     """Pretrained weights of the backbone (.pt, .safetensors); null starts from random ones."""
-    image_size: Annotated[int, Field(ge=32)]
+    image_size: Annotated[int, Strict(), Field(ge=32, le=MAX_SIDE)]
     """Side of the student's input in pixels."""
     epochs: Count
     """Passes over the training images."""
@@ -110,22 +123,22 @@ class DistillParams(Section):
     """Places of the data that a step mixes, each read in sequence; workers share them evenly."""
     shuffle_buffer: Count
     """Images, over all workers, that are in memory and shuffled together."""
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: Positive
     """Peak learning rate."""
     backbone_learning_rate: NonNegative | None
     """Of the backbone alone; 0 leaves it as it is, null trains it like the rest."""
-    freeze_batch_norm: bool
+    freeze_batch_norm: Flag
     """Whether the backbone's batch norms keep their statistics, which pretrained weights bring."""
-    ridge_init: Annotated[float, Field(gt=0)] | None
+    ridge_init: Positive | None
     """Strength of the ridge regression that fits the last linear map before training; null starts
     from random weights. See `kdeov.training.ridge_init`."""
     weight_decay: NonNegative
     """Weight decay of AdamW."""
     warmup_fraction: Share
     """Share of all steps."""
-    max_grad_norm: Annotated[float, Field(gt=0)]
+    max_grad_norm: Positive
     """Norm to which gradients are clipped."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    ema_decay: Annotated[Real, Field(ge=0, lt=1)]
     """Decay of the weight average that is evaluated and saved; 0 keeps the plain weights."""
     feature_loss: Literal["cosine", "l2"]
     """Distance of the loss term `feature`."""
@@ -138,12 +151,18 @@ class DistillParams(Section):
         if problem := sharing_problem(
             self.global_batch_size, self.num_streams, self.micro_batch_size
         ):
-            raise PydanticCustomError("part", "{problem}", {"problem": problem})
+            raise section_error(problem)
+        if self.micro_batch_size == 1 and self.image_size <= STRIDE:
+            raise section_error(
+                f"micro_batch_size: 1 image of {self.image_size} pixels gives batch norm one value "
+                f"a channel; use at least 2, or an image_size above {STRIDE}"
+            )
         if self.backbone_weights is None and (
             self.freeze_batch_norm or self.backbone_learning_rate == 0
         ):
-            raise PydanticCustomError(
-                "part", "backbone_weights: null are random weights, which are not worth freezing"
+            raise section_error(
+                "backbone_weights: null starts from random weights, which are not worth freezing; "
+                "give a file, or set freeze_batch_norm to false and backbone_learning_rate to null"
             )
         return self
 
@@ -151,7 +170,7 @@ class DistillParams(Section):
 class ZeroShotParams(Section):
     templates: str
     """Set of `kdeov.prompts`."""
-    class_names: dict[str, str | None] | Path | None
+    class_names: dict[str, str | None] | AnyPath | None
     """What prompts call classes, null leaving one out: a mapping, or a JSON file with one. DVC
     watches a mapping; of a file, results state the digest, which whoever shows them compares."""
     bootstrap_samples: Count
@@ -159,14 +178,14 @@ class ZeroShotParams(Section):
 
 
 class LinearProbeParams(Section):
-    C_grid: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    C_grid: Annotated[list[Positive], Field(min_length=1)]
     """Values of C among which the validation split chooses."""
     bootstrap_samples: Count
     """Bootstrap samples of the 95% intervals."""
 
 
 class RetrievalParams(Section):
-    rerank: Annotated[int, Field(ge=0)]
+    rerank: Whole
     """First hits that fusion re-orders, as a row of its own; 0 leaves the row out."""
     bootstrap_samples: Count
     """Bootstrap samples of the 95% intervals."""
@@ -179,7 +198,7 @@ class EfficiencyParams(Section):
     """Images a forward pass, where throughput is measured."""
     repeats: Count
     """Number of timed forward passes."""
-    reference_size: Annotated[int, Field(ge=32, multiple_of=32)]
+    reference_size: Annotated[int, Strict(), Field(ge=32, le=MAX_SIDE, multiple_of=32)]
     """Side at which the student is timed against the reference, CLIP's ViT-B/32."""
 
 

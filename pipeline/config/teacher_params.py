@@ -9,10 +9,17 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field, Strict, model_validator
 
-from pipeline.config.schema import Count, Section, Seed
+from pipeline.config.schema import (
+    MAX_COUNT,
+    Count,
+    Positive,
+    Section,
+    Seed,
+    WatchedPath,
+    section_error,
+)
 
 LEARNT_FROM = Path("out/images/train/manifest.json")
 
@@ -38,11 +45,11 @@ class TinyTeacherParams(TeacherSection):
     """Seed of initial weights and batches."""
     epochs: Count
     """Passes over the training captions."""
-    batch_size: Annotated[int, Field(ge=2)]
+    batch_size: Annotated[int, Strict(), Field(ge=2, le=MAX_COUNT)]
     """Image and caption pairs a step."""
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: Positive
     """Peak learning rate."""
-    width: Annotated[int, Field(ge=8, multiple_of=2)]
+    width: Annotated[int, Strict(), Field(ge=8, le=1024, multiple_of=2)]
     """Channels of the first layer."""
     embed_dim: Count
     """Dimension of the embeddings."""
@@ -131,20 +138,19 @@ class EmbeddingsParams(TeacherSection):
         if (self.metadata is None) != (self.match == "row") or (
             self.metadata is not None and self.key_column is None
         ):
-            raise PydanticCustomError(
-                "part",
+            raise section_error(
                 "match: `row` goes without metadata, `key` and `source` need metadata and "
                 "key_column",
             )
         if self.captions is not None and (self.metadata is None or self.caption_column is None):
-            raise PydanticCustomError("part", "captions: need metadata and caption_column")
+            raise section_error("captions: need metadata and caption_column")
         return self
 
 
 class TeacherParams(Section):
     source: Literal["tiny", "clip", "open_clip", "embeddings"]
     """Kind of teacher, whose part must be there."""
-    path: Path
+    path: WatchedPath
     """What the teacher is made from, which DVC watches: the images that `tiny` learns from, a
     weight file, or the folder of vectors."""
     sha256: str | None
@@ -167,15 +173,10 @@ class TeacherParams(Section):
     def _part_is_there(self) -> TeacherParams:
         if getattr(self, self.source) is None:
             kind = get_args(TeacherParams.model_fields[self.source].annotation)[0]
-            raise PydanticCustomError(
-                "part",
-                "{source} is missing; add to this section `{source}: {example}`",
-                {"source": self.source, "example": kind.example},
-            )
+            example = f"{self.source}: {kind.example}"
+            raise section_error(f"{self.source} is missing; add to this section `{example}`")
         if self.source == "tiny" and self.path.parts[-4:] != LEARNT_FROM.parts:
-            raise PydanticCustomError(
-                "part", f"path: give `{LEARNT_FROM}`, from which the source `tiny` learns"
-            )
+            raise section_error(f"path: give `{LEARNT_FROM}`, from which the source `tiny` learns")
         return self
 
     def absolute(self, resolve: Callable[[Path], Path]) -> TeacherParams:
