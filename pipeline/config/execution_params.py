@@ -8,13 +8,13 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from pipeline.config.schema import Count, Flag, Section, Whole, section_error
+from pipeline.config.schema import Count, Flag, Section, Text, Whole, section_error
 
 
 class DataParams(Section):
     """Where shards lie; manifests vouch for them wherever they are."""
 
-    storage: str | None = None
+    storage: Text | None = None
     """A folder that all machines share, or `s3://BUCKET/PREFIX`; null keeps shards in `out/`."""
 
 
@@ -24,9 +24,9 @@ class ClusterParams(Section):
     mode: Literal["inline", "local", "cluster"] = "local"
     """`inline` runs in this process, `local` in Ray on this machine, `cluster` as jobs of a Ray
     cluster."""
-    address: str | None = None
+    address: Text | None = None
     """Of a Ray cluster's dashboard, which takes jobs: `http://HOST:8265`."""
-    storage: str | None = None
+    storage: Text | None = None
     """Where checkpoints and jobs lie, like `data.storage`, which stands in where it is null; in
     other modes than `cluster`, null is `work/`."""
     num_workers: Count | tuple[Count, Count] = 2
@@ -71,7 +71,7 @@ class ClusterParams(Section):
 class TrackingParams(Section):
     """Where MLflow records; `MLFLOW_TRACKING_URI` wins over `uri`."""
 
-    uri: str | None = None
+    uri: Text | None = None
     """MLflow's tracking address; null is a database under `work/`."""
-    experiment: str = "kdeov"
+    experiment: Text = "kdeov"
     """Name of the MLflow experiment."""

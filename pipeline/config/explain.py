@@ -137,19 +137,19 @@ def describe(annotation: Any, metadata: list[Any] | None = None) -> str:
     if origin is Annotated:
         return describe(parts[0], [*parts[1:], *constraints])
     if origin is Literal:
-        return " or ".join(map(str, parts))
+        return " or ".join(filter(None, (", ".join(map(str, parts[:-1])), str(parts[-1]))))
     if origin in (Union, UnionType):
-        return " or ".join(describe(part, constraints) for part in parts)
+        return ", or ".join(describe(part, constraints) for part in parts)
     if origin is list:
         least = "at least one" if any(isinstance(c, MinLen) for c in constraints) else "any number"
-        return f"a list of {least} of: {describe(parts[0])}"
+        return f"a list of {least}: {describe(parts[0])}"
     if origin is tuple:
-        return f"a list [{', '.join(map(describe, parts))}]"
+        return f"a list of {len(parts)}: {'; '.join(map(describe, parts))}"
     if origin is dict:
         return f"a mapping of {describe(parts[0])} to {describe(parts[1])}"
     if annotation in (int, float):
         name = "a whole number" if annotation is int else "a number"
-        return ", ".join([name, *_bounds(constraints)])
+        return ", ".join([name, *_bounds(constraints)]).replace("number, from", "number from")
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return f"a mapping with the keys {', '.join(annotation.model_fields)}"
     names = {type(None): "null", bool: "true or false", str: "text", Path: "a path"}
@@ -157,14 +157,17 @@ def describe(annotation: Any, metadata: list[Any] | None = None) -> str:
 
 
 def _bounds(constraints: list[Any]) -> Iterator[str]:
-    bounds = [
-        f"{words} {getattr(constraint, kind.__name__.lower())}"
-        for kind, words in BOUNDS.items()
-        for constraint in constraints
-        if isinstance(constraint, kind)
-    ]
-    if bounds:
-        yield " and ".join(bounds)
+    """Limits of a number: "from 1 to 10", "above 0, at most 1", "a multiple of 32"."""
+    limits = {
+        kind: f"{getattr(item, kind.__name__.lower()):.10g}"
+        for kind in BOUNDS
+        for item in constraints
+        if isinstance(item, kind)
+    }
+    if limits.keys() == {Ge, Le}:
+        yield f"from {limits[Ge]} to {limits[Le]}"
+    else:
+        yield from (f"{BOUNDS[kind]} {limit}" for kind, limit in limits.items())
     yield from (f"a multiple of {c.multiple_of}" for c in constraints if isinstance(c, MultipleOf))
 
 

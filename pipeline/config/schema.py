@@ -25,9 +25,9 @@ NonNegative = Annotated[Real, Field(ge=0, le=LARGEST)]
 Positive = Annotated[Real, Field(ge=SMALLEST, le=LARGEST)]
 
 
-def _is_path(value: object) -> object:
-    if isinstance(value, str) and not (value and value.isprintable()):
-        raise ValueError("give a path; an empty one, or one with control characters, names no file")
+def _names_something(value: object) -> object:
+    if isinstance(value, str) and not (value.strip() and value.isprintable()):
+        raise ValueError("give a text that is not empty and has no control characters")
     return value
 
 
@@ -37,7 +37,8 @@ def _without_home(path: Path) -> Path:
     return path
 
 
-AnyPath = Annotated[Path, BeforeValidator(_is_path)]
+Text = Annotated[str, BeforeValidator(_names_something)]
+AnyPath = Annotated[Path, BeforeValidator(_names_something)]
 WatchedPath = Annotated[AnyPath, AfterValidator(_without_home)]
 """A path that `dvc.yaml` lists as a dep."""
 

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, get_args
 
 from pydantic import AfterValidator
 
-from pipeline.config.schema import Count, Section, Share, Whole
+from pipeline.config.schema import Count, Section, Share, Text, Whole
 
 
 class SourceSection(Section):
@@ -45,15 +45,15 @@ class CaptionsCsvParams(SourceSection):
         "label_column: null, val: 0.1, test: 0.1}"
     )
 
-    images: str
+    images: Text
     """Folder of the images, within `prepare.path`."""
-    table: str
+    table: Text
     """A .csv, .tsv or .parquet file within `prepare.path`: one row a caption."""
-    image_column: str
+    image_column: Text
     """Column of file names."""
-    caption_column: str
+    caption_column: Text
     """Column of captions."""
-    label_column: str | None
+    label_column: Text | None
     """Column of class names, where images have them."""
     val: Share
     """Share of the images for validation."""
@@ -62,11 +62,11 @@ class CaptionsCsvParams(SourceSection):
 
 
 class CocoPart(Section):
-    images: str
+    images: Text
     """Folder of the images, within `prepare.path`."""
-    captions: str
+    captions: Text
     """`captions_*.json`, within `prepare.path`."""
-    instances: str | None
+    instances: Text | None
     """`instances_*.json`: boxes are stored with the images; null leaves them out."""
 
 
@@ -89,9 +89,9 @@ class CocoParams(SourceSection):
 class ImageFolderParams(SourceSection):
     example = "{templates: plain, class_names: null, val: 0.1, test: 0.1}"
 
-    templates: str | None
+    templates: Text | None
     """Set of `kdeov.prompts` that makes captions of class names; null makes none."""
-    class_names: str | None
+    class_names: Text | None
     """JSON file within `prepare.path` that maps folders to names; null takes the folders' names,
     with spaces for underscores."""
     val: Share
@@ -101,9 +101,9 @@ class ImageFolderParams(SourceSection):
 
 
 class ArrayPart(Section):
-    images: str
+    images: Text
     """Array of uint8 [N, height, width, 3], or [N, height, width] in grey."""
-    labels: str | None
+    labels: Text | None
     """Array of N numbers of classes; null where the images of the split have none."""
     rows: Annotated[tuple[Whole, Count], AfterValidator(_rising)] | None
     """First row of the split, and the one behind its last; null takes all."""
@@ -127,9 +127,9 @@ class ArraysParams(SourceSection):
 
     splits: ArraySplits
     """Names of the arrays; a split of null takes its share of the training images."""
-    class_names: str | None
+    class_names: Text | None
     """Array of texts; null where no split has labels."""
-    templates: str | None
+    templates: Text | None
     """Set of `kdeov.prompts` that makes captions of class names; null makes none."""
     val: Share
     """Share of the training images, where `splits.val` is null."""
@@ -140,7 +140,7 @@ class ArraysParams(SourceSection):
 class CifarParams(SourceSection):
     example = "{templates: plain, val: 0.1}"
 
-    templates: str
+    templates: Text
     """Set of `kdeov.prompts` that makes captions of class names."""
     val: Share
     """Share of the training images."""
@@ -156,9 +156,9 @@ class Shares(Section):
 class FlickrParams(SourceSection):
     example = "{images: Images, captions: dataset_flickr8k.json, shares: null}"
 
-    images: str
+    images: Text
     """Folder of the images, within `prepare.path`."""
-    captions: str
+    captions: Text
     """Token file, or Karpathy's JSON, within `prepare.path`."""
     shares: Shares | None
     """Null takes the splits of Karpathy's JSON; a token file has none."""

@@ -17,6 +17,7 @@ from pipeline.config.schema import (
     Positive,
     Section,
     Seed,
+    Text,
     WatchedPath,
     section_error,
 )
@@ -60,7 +61,7 @@ class ClipParams(TeacherSection):
 
     example = "{model: ViT-B/32}"
 
-    model: str
+    model: Text
     """A name of `clip.available_models()`, or a weight file."""
 
 
@@ -69,9 +70,9 @@ class OpenClipParams(TeacherSection):
 
     example = "{architecture: ViT-B-32-quickgelu, pretrained: openai}"
 
-    architecture: str
+    architecture: Text
     """A name of `open_clip.list_models()`."""
-    pretrained: str
+    pretrained: Text
     """One of its tags, or a weight file."""
 
 
@@ -109,7 +110,7 @@ class EmbeddingsParams(TeacherSection):
         "caption_column: caption, texts: [], splits_without_embeddings: []}"
     )
 
-    name: str
+    name: Text
     """Of the model that made them."""
     images: Inside
     """A .npy, .safetensors or .pt file within `teacher.path`, or a pattern of several; a row a
@@ -153,7 +154,7 @@ class TeacherParams(Section):
     path: WatchedPath
     """What the teacher is made from, which DVC watches: the images that `tiny` learns from, a
     weight file, or the folder of vectors."""
-    sha256: str | None
+    sha256: Text | None
     """Of the tensors, where they must not change unnoticed; the stage prints it."""
     tiny: TinyTeacherParams | None = None
     """A small CLIP trained here."""
