@@ -22,7 +22,7 @@ from pipeline.config.schema import (
     section_error,
 )
 
-LEARNT_FROM = Path("out/images/train/manifest.json")
+TRAIN_MANIFEST = Path("out/images/train/manifest.json")
 
 
 class TeacherSection(Section):
@@ -92,7 +92,7 @@ def _one_place(template: str) -> str:
 Inside = Annotated[str, AfterValidator(_inside)]
 
 
-class TextVectorsParams(Section):
+class TextEmbeddingsParams(Section):
     vectors: Inside
     """A file within `teacher.path`, a row a text."""
     names: Inside
@@ -129,7 +129,7 @@ class EmbeddingsParams(TeacherSection):
     `row`, the name of the array: `test_x/`."""
     caption_column: str | None
     """Column of `metadata` with the captions; null without captions."""
-    texts: list[TextVectorsParams]
+    texts: list[TextEmbeddingsParams]
     """Of class names: what zero-shot classification can name."""
     splits_without_embeddings: list[Literal["test"]]
     """Splits whose images have no vectors; there, the student is measured alone."""
@@ -176,8 +176,10 @@ class TeacherParams(Section):
             kind = get_args(TeacherParams.model_fields[self.source].annotation)[0]
             example = f"{self.source}: {kind.example}"
             raise section_error(f"{self.source} is missing; add to this section `{example}`")
-        if self.source == "tiny" and self.path.parts[-4:] != LEARNT_FROM.parts:
-            raise section_error(f"path: give `{LEARNT_FROM}`, from which the source `tiny` learns")
+        if self.source == "tiny" and self.path.parts[-4:] != TRAIN_MANIFEST.parts:
+            raise section_error(
+                f"path: give `{TRAIN_MANIFEST}`, from which the source `tiny` learns"
+            )
         return self
 
     def absolute(self, resolve: Callable[[Path], Path]) -> TeacherParams:

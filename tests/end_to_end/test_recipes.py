@@ -17,6 +17,17 @@ QUICK = (
 )  # fmt: skip
 
 
+PLACES = {
+    "flickr8k": "flickr8k_1k",
+    "coco": "coco_mini",
+    "cifar10/cifar10.npz": "cifar10/cifar10_train5000_test2000.npz",
+    "clip_vitb32": "clip_vitb32",
+    "yolo/yolov8n.pt": "yolo/yolov8n_state_dict.pt",
+    "yolo/yolov5su.pt": "yolo/yolov5s_state_dict.pt",
+}
+"""What recipes read below `data/`, and what stands for it below the shared data."""
+
+
 @pytest.fixture
 def reproduce(
     new_checkout: Callable[[], Checkout], shared_data: Path
@@ -26,7 +37,11 @@ def reproduce(
     def run(name: str, *changes: str) -> dict[str, Any]:
         checkout = new_checkout()
         settings = [word for change in changes for word in ("--set", change)]
-        used = checkout.run("kdeov", "use", name, "--data", str(shared_data), *settings)
+        for place, source in PLACES.items():
+            path = checkout.path / "data" / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(shared_data / source)
+        used = checkout.run("kdeov", "use", name, *settings)
         assert "run `dvc repro`" in used.stdout
         checkout.run("dvc", "repro")
         manifests = list((checkout.path / "out" / "images").glob("*/manifest.json"))
@@ -51,7 +66,7 @@ def test_the_thousand_images_of_flickr8k_go_through(reproduce: Any) -> None:
 
 @pytest.mark.slow
 def test_the_images_of_coco_go_through_with_its_own_test_split(reproduce: Any) -> None:
-    found = reproduce("coco", *QUICK)
+    found = reproduce("coco", *QUICK, "prepare.coco.val=0.1")
     assert found["retrieval"]["coco"]["student"]["images"] == 79
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,15 +16,16 @@ import pytest
 import yaml
 from rich.console import Console
 
-from pipeline.cli.ablation import Ablation, _places_outside, ablation_table, run_ablation
+from pipeline.cli.ablation import Ablation, ablation_table, run_ablation
 from pipeline.config.paths import Layout
-from tests.helpers.checkouts import Checkout
+from tests.helpers.checkouts import ROOT, Checkout
 
 STAGE = """
 import json, os, sys, yaml
 from pathlib import Path
 rate = yaml.safe_load(Path("params.yaml").read_text())["distill"]["learning_rate"]
-assert Path("../beside/data.txt").read_text() == "data"
+assert Path("data/set/data.txt").read_text() == "data"
+assert Path("../beside/weights.pt").read_text() == "weights"
 assert os.environ["MLFLOW_TRACKING_URI"] == f"sqlite:///{sys.argv[1]}", "of the checkout"
 Path("metrics").mkdir(exist_ok=True)
 scores = {"scenes": {"student": {"top1": rate}}}
@@ -60,10 +64,12 @@ def checkout(new_checkout: Callable[[], Checkout], git_identity: None) -> Checko
     }
     (checkout.path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"zero_shot": stage}}))
     (checkout.path / "stage.py").write_text(STAGE)
-    beside = checkout.path.parent / "beside"
-    beside.mkdir(exist_ok=True)
-    (beside / "data.txt").write_text("data")
-    checkout.change({"prepare": {"path": "../beside/data.txt"}})
+    for path in ("data/set/data.txt", "../beside/weights.pt"):
+        (checkout.path / path).parent.mkdir(parents=True, exist_ok=True)
+        (checkout.path / path).write_text(Path(path).stem)
+    checkout.change({
+        "prepare": {"path": "data/set"}, "distill": {"backbone_weights": "../beside/weights.pt"}
+    })  # fmt: skip
     for name in ("README.md", "NOTES.md"):
         (checkout.path / name).write_text("committed\n")
     checkout.run("git", "add", "-A")
@@ -147,6 +153,18 @@ def test_the_last_of_several_values_of_a_param_counts() -> None:
     }  # fmt: skip
 
 
-def test_data_beside_the_checkout_is_found() -> None:
-    values = {"path": "../shared/data/x.npz", "more": [{"file": "../w.pt"}], "inside": "out/x"}
-    assert _places_outside(values) == {"shared", "w.pt"}
+def test_the_table_is_whole_on_a_narrow_stream_and_on_one_that_knows_ascii_alone() -> None:
+    script = (
+        "from pipeline.cli.ablation import *; from pipeline.console import print_table\n"
+        "metrics = dict.fromkeys(map(str, range(9)), '')\n"
+        "a = Ablation('Question?', [0, 1], {'variant': []}, metrics, [])\n"
+        "row = {column: 0.5 for column in a.metrics}\n"
+        "print_table(ablation_table(a, [('a long name of a variant', [row, row])]))"
+    )
+    for encoding, cell in (("ascii", "0.500 +/- 0.000"), ("utf-8", "0.500 ± 0.000")):
+        variables = {"PYTHONIOENCODING": encoding, "COLUMNS": "40", "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, "-c", script], check=True, capture_output=True, encoding="utf-8",
+            env={**os.environ, **variables},
+        )  # fmt: skip
+        assert done.stdout.count(cell) == 9 and "a long name of a variant" in done.stdout
