@@ -241,7 +241,9 @@ class KDEOVModel(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         write_tensors(folder / "student.safetensors", self.student.state_dict())
         self.text_encoder.save(folder)
-        (folder / "config.json").write_text(json.dumps(self.config(), indent=2) + "\n")
+        (folder / "config.json").write_text(
+            json.dumps(self.config(), indent=2) + "\n", encoding="utf-8"
+        )
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device | None = None) -> KDEOVModel:
@@ -252,7 +254,7 @@ class KDEOVModel(nn.Module):
         """
         folder = Path(folder)
         try:
-            config = json.loads((folder / "config.json").read_text())
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             student_state = load_file(folder / "student.safetensors")
             text_encoder = load_text_encoder(folder)
             if not isinstance(config, dict):

@@ -227,7 +227,9 @@ def _metrics(ablation: Ablation, row: dict[str, Any], name: str) -> dict[str, fl
 
 
 def _output(folder: Path, *command: str) -> str:
-    done = subprocess.run(command, cwd=folder, env=_path(), capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=folder, env=_path(), capture_output=True, text=True, encoding="utf-8"
+    )
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
         raise ConfigError(f"`{' '.join(command)}` failed in {folder}: {lines[-1]}")

@@ -214,7 +214,10 @@ def _wait(cluster: LocalCluster, process: subprocess.Popen[bytes], log: Path, co
     end = time.monotonic() + START_TIMEOUT_S
     while _count_alive(cluster.address) < count:
         if process.poll() is not None or time.monotonic() > end:
-            last = (log.read_text(errors="replace").split("\n\n")[-1].split("\n") or [""])[0]
+            last = (
+                log.read_text(errors="replace", encoding="utf-8").split("\n\n")[-1].split("\n")
+                or [""]
+            )[0]
             raise StorageError(f"a node of Ray did not start ({last[:200]}); its log is {log}")
         time.sleep(0.5)
 

@@ -51,7 +51,7 @@ def stage_of_dvc(root: Path, stage: str) -> dict[str, Any]:
         KdeovError: It is missing or lists no such stage.
     """
     try:
-        return yaml.safe_load((root / "dvc.yaml").read_text())["stages"][stage]
+        return yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
     except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
         raise KdeovError(
             f"{root / 'dvc.yaml'}: lists no stage {stage}; run in a checkout of KDEOV"
@@ -71,7 +71,12 @@ def git_state(root: Path) -> dict[str, str]:
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", *arguments], cwd=root, capture_output=True, text=True, check=True
+            ["git", *arguments],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+            encoding="utf-8",
         ).stdout.strip()
 
     try:

@@ -45,13 +45,15 @@ def reproduce(
         assert "run `dvc repro`" in used.stdout
         checkout.run("dvc", "repro")
         manifests = list((checkout.path / "out" / "images").glob("*/manifest.json"))
-        rejected = [r for m in manifests for r in json.loads(m.read_text())["rejected"]]
+        rejected = [
+            r for m in manifests for r in json.loads(m.read_text(encoding="utf-8"))["rejected"]
+        ]
         assert len(manifests) == 3 and rejected == []
         assert (checkout.path / "out" / "report" / "index.html").is_file()
         again = checkout.run("dvc", "repro")
         assert "Running stage" not in again.stdout
         files = (checkout.path / "metrics").glob("*.json")
-        return {path.stem: json.loads(path.read_text()) for path in files}
+        return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
 
     return run
 

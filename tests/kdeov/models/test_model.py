@@ -224,8 +224,10 @@ def test_a_config_of_something_else_is_reported_in_one_line(saved, mistake, cont
 
 
 def test_weights_of_another_student_are_reported_in_one_line(saved, mistake):
-    config = json.loads((saved / "config.json").read_text())
-    (saved / "config.json").write_text(json.dumps({**config, "backbone_type": "yolov5s"}))
+    config = json.loads((saved / "config.json").read_text(encoding="utf-8"))
+    (saved / "config.json").write_text(
+        json.dumps({**config, "backbone_type": "yolov5s"}), encoding="utf-8"
+    )
     with mistake(saved):
         KDEOVModel.load(saved, "cpu")
 

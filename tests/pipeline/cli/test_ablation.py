@@ -62,16 +62,18 @@ def checkout(new_checkout: Callable[[], Checkout], git_identity: None) -> Checko
         "params": ["distill"],
         "metrics": [{"metrics/zero_shot.json": {"cache": False}}],
     }
-    (checkout.path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"zero_shot": stage}}))
-    (checkout.path / "stage.py").write_text(STAGE)
+    (checkout.path / "dvc.yaml").write_text(
+        yaml.safe_dump({"stages": {"zero_shot": stage}}), encoding="utf-8"
+    )
+    (checkout.path / "stage.py").write_text(STAGE, encoding="utf-8")
     for path in ("data/set/data.txt", "../beside/weights.pt"):
         (checkout.path / path).parent.mkdir(parents=True, exist_ok=True)
-        (checkout.path / path).write_text(Path(path).stem)
+        (checkout.path / path).write_text(Path(path).stem, encoding="utf-8")
     checkout.change({
         "prepare": {"path": "data/set"}, "distill": {"backbone_weights": "../beside/weights.pt"}
     })  # fmt: skip
     for name in ("README.md", "NOTES.md"):
-        (checkout.path / name).write_text("committed\n")
+        (checkout.path / name).write_text("committed\n", encoding="utf-8")
     checkout.run("git", "add", "-A")
     checkout.run("git", "commit", "-qm", "texts")
     return checkout
@@ -85,10 +87,10 @@ def editor(checkout: Checkout) -> Iterator[Callable[[], int]]:
 
     def edit() -> None:
         while not stop.wait(0.02):
-            if saved[0] and notes.read_text() != f"{saved[0]}\n":
+            if saved[0] and notes.read_text(encoding="utf-8") != f"{saved[0]}\n":
                 lost.append(saved[0])
             saved[0] += 1
-            notes.write_text(f"{saved[0]}\n")
+            notes.write_text(f"{saved[0]}\n", encoding="utf-8")
 
     thread = threading.Thread(target=edit, daemon=True)
     thread.start()
@@ -96,7 +98,7 @@ def editor(checkout: Checkout) -> Iterator[Callable[[], int]]:
     def finish() -> int:
         stop.set()
         thread.join(timeout=10)
-        assert not lost and notes.read_text() == f"{saved[0]}\n"
+        assert not lost and notes.read_text(encoding="utf-8") == f"{saved[0]}\n"
         return saved[0]
 
     yield finish
@@ -108,10 +110,10 @@ def test_an_ablation_keeps_edits_made_before_and_while_it_runs(
     checkout: Checkout, editor: Callable[[], int], log: Any
 ) -> None:
     readme = checkout.path / "README.md"
-    readme.write_text("edited before\n")
+    readme.write_text("edited before\n", encoding="utf-8")
     rows = run_ablation(RATES, Layout(checkout.path))
     assert editor() > 10
-    assert readme.read_text() == "edited before\n" and "README.md" in log.text
+    assert readme.read_text(encoding="utf-8") == "edited before\n" and "README.md" in log.text
     assert checkout.run("git", "stash", "list").stdout == ""
     assert not (checkout.path / "metrics").exists()  # the variants ran elsewhere
     assert not any((checkout.path / "work" / "ablations").rglob("dvc.yaml"))

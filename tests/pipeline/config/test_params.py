@@ -236,7 +236,7 @@ def test_the_part_of_a_teacher_that_is_missing_is_shown(
 def test_every_section_belongs_to_a_stage_but_those_that_say_where_things_run(
     root: Path, values: dict[str, Any]
 ) -> None:
-    stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
+    stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     watched = {section for stage in stages.values() for section in stage["params"]}
     assert watched == set(Params.model_fields) - PLACES
     assert set(values) == set(Params.model_fields)
@@ -245,7 +245,9 @@ def test_every_section_belongs_to_a_stage_but_those_that_say_where_things_run(
 def test_a_stage_says_what_is_wrong_in_its_first_line_and_shows_no_trace(
     tmp_path: Path, values: dict[str, Any], run_python: Any
 ) -> None:
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(put(values, "prepare.sead", 1)))
+    (tmp_path / "params.yaml").write_text(
+        yaml.safe_dump(put(values, "prepare.sead", 1)), encoding="utf-8"
+    )
     result = run_python("-m", "stages.prepare", cwd=tmp_path)
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
@@ -258,16 +260,16 @@ def test_a_stage_says_what_is_wrong_in_its_first_line_and_shows_no_trace(
 def test_an_old_name_of_a_key_is_answered_with_the_new_one(
     root: Path, tmp_path: Path, complains: Any, old: str
 ) -> None:
-    values = yaml.safe_load((root / "params.yaml").read_text())
+    values = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     if old.startswith("teacher.embeddings."):
         recipe = root / "pipeline" / "config" / "recipes" / "cifar10-embeddings.yaml"
-        values["teacher"] = yaml.safe_load(recipe.read_text())["teacher"]
+        values["teacher"] = yaml.safe_load(recipe.read_text(encoding="utf-8"))["teacher"]
     *sections, key = old.split(".")
     section = values
     for name in sections:
         section = section[name]
     section[key] = section.pop(RENAMED[old])
     path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(values))
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
     with complains(old, ".".join([*sections, RENAMED[old]])):
         load_params(path)

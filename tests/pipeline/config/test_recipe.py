@@ -29,12 +29,12 @@ def test_every_recipe_fits_the_schema_and_leaves_nothing_to_defaults(
 ) -> None:
     use_recipe(Recipe.named(name), tmp_path / "params.yaml")
     load_params(tmp_path / "params.yaml")
-    sections = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    sections = yaml.safe_load((tmp_path / "params.yaml").read_text(encoding="utf-8"))
     assert set(sections) == set(yaml.safe_load(Recipe.named("scenes").text))
 
 
 def test_the_params_of_the_repository_are_the_recipe_scenes(root: Path) -> None:
-    assert (root / "params.yaml").read_text() == Recipe.named("scenes").text
+    assert (root / "params.yaml").read_text(encoding="utf-8") == Recipe.named("scenes").text
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -115,7 +115,7 @@ def test_a_recipe_that_a_change_made_wrong_is_not_put_in_place(
 
 def test_edits_that_git_does_not_have_are_not_lost(tmp_path: Path, complains: Any) -> None:
     params = tmp_path / "params.yaml"
-    params.write_text(Recipe.named("scenes").text + "# mine\n")
+    params.write_text(Recipe.named("scenes").text + "# mine\n", encoding="utf-8")
     with complains("holds changes that git does not have", "--force"):
         use_recipe(Recipe.named("coco"), params)
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
@@ -126,10 +126,12 @@ def test_edits_that_git_does_not_have_are_not_lost(tmp_path: Path, complains: An
     subprocess.run(["git", *identity, "commit", "-qm", "mine"], cwd=tmp_path, check=True)
     use_recipe(Recipe.named("coco"), params)
     use_recipe(Recipe.named("flickr8k"), params)  # a recipe can be had again
-    assert params.read_text() == Recipe.named("flickr8k").text
+    assert params.read_text(encoding="utf-8") == Recipe.named("flickr8k").text
     use_recipe(Recipe.named("flickr8k").with_changes(None, ["distill.epochs=3"]), params)
     use_recipe(Recipe.named("coco"), params)  # and so can what was put here, and not edited since
-    params.write_text(params.read_text().replace("seed: 0", "seed: 1"))
+    params.write_text(
+        params.read_text(encoding="utf-8").replace("seed: 0", "seed: 1"), encoding="utf-8"
+    )
     with complains("holds changes that git does not have"):
         use_recipe(Recipe.named("coco"), params)
 

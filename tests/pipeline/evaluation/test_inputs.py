@@ -101,6 +101,9 @@ def test_a_split_without_labels_captions_or_teacher_has_none(trained: Trained) -
 def test_a_student_of_another_teacher_is_not_evaluated(copied: Trained, complains: Any) -> None:
     paths, params = copied
     path = paths.teacher / "identity.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"weights_sha256": "0" * 64}))
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"weights_sha256": "0" * 64}),
+        encoding="utf-8",
+    )
     with complains("teacher.weights_sha256", "run `dvc repro embed`"):
         retrieval(params, paths)

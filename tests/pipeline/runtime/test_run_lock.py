@@ -64,6 +64,7 @@ def spawn(run: Storage, root: Path) -> Iterator[Callable[[], subprocess.Popen[st
         process = subprocess.Popen(
             [sys.executable, "-c", HOLD, run.address], cwd=root, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            encoding="utf-8",
         )  # fmt: skip
         started.append(process)
         return process
