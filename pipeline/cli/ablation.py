@@ -23,7 +23,7 @@ from rich.table import Table
 from kdeov.errors import ConfigError, DataError
 from pipeline.config.params import load_params
 from pipeline.config.paths import Layout
-from pipeline.config.yaml_file import parse_yaml, read_yaml
+from pipeline.config.reading.yaml_file import parse_yaml, read_yaml
 from pipeline.console import stdout
 from pipeline.storage.files import writing_folder
 from pipeline.tracking.target import URI_VARIABLE, TrackingTarget

@@ -1,7 +1,7 @@
-"""The schema of `params.yaml`: one section a stage, and those of where things are and run.
+"""The schema of `params.yaml`: a section for each stage, and those that say where stages run.
 
-The sections of stages have no defaults: every value that a number depends on stands in the file,
-where DVC sees it. Of the sections of sources, only the one that is used must stand there.
+The sections of stages have no defaults: the file holds every value that a number depends on, and
+DVC watches it. Of the parts for sources and teachers, only the one in use is required.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pydantic import ValidationError, model_validator
 
 from kdeov.errors import ConfigError
 from pipeline.config.execution_params import ClusterParams, DataParams, TrackingParams
-from pipeline.config.explain import explain
+from pipeline.config.reading.explain import explain
+from pipeline.config.reading.yaml_file import read_yaml
 from pipeline.config.schema import Section, section_error
 from pipeline.config.stage_params import (
     DistillParams,
@@ -26,12 +27,11 @@ from pipeline.config.stage_params import (
     ZeroShotParams,
 )
 from pipeline.config.teacher_params import TeacherParams
-from pipeline.config.yaml_file import read_yaml
 from pipeline.storage.storage import check_address
 
 
 class Params(Section):
-    """All of `params.yaml`."""
+    """The whole of `params.yaml`."""
 
     prepare: PrepareParams
     """Stage `prepare`: images and captions into shards."""
@@ -52,11 +52,11 @@ class Params(Section):
     report: ReportParams
     """Stage `report`."""
     data: DataParams = DataParams()
-    """Where shards lie."""
+    """Storage of the shards."""
     cluster: ClusterParams = ClusterParams()
     """Where and how stages run."""
     tracking: TrackingParams = TrackingParams()
-    """Where MLflow is."""
+    """MLflow."""
 
     @model_validator(mode="after")
     def _cluster_has_storage(self) -> Params:
@@ -93,10 +93,6 @@ def _absolute(params: Params, root: Path) -> Params:
         return (root / path.expanduser()).resolve()
 
     distill, names = params.distill, params.zero_shot.class_names
-    try:
-        teacher = params.teacher.absolute(resolve)
-    except ValueError as error:
-        raise ConfigError(f"params.yaml: {error}") from error
     storages = {
         section: getattr(params, section).model_copy(
             update={"storage": _address(root, getattr(params, section).storage)}
@@ -107,7 +103,7 @@ def _absolute(params: Params, root: Path) -> Params:
         update={
             **storages,
             "prepare": params.prepare.model_copy(update={"path": resolve(params.prepare.path)}),
-            "teacher": teacher,
+            "teacher": params.teacher.absolute(resolve),
             "distill": distill.model_copy(
                 update={"backbone_weights": resolve(distill.backbone_weights)}
             )
@@ -121,14 +117,14 @@ def _absolute(params: Params, root: Path) -> Params:
 
 
 def _address(root: Path, storage: str | None) -> str | None:
-    """Where a storage is, seen from anywhere."""
+    """The absolute address of a storage."""
     if storage is None or "://" in storage:
         return None if storage is None else check_address(storage)
     return str((root / Path(storage).expanduser()).resolve())
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted names."""
+    """Nested mappings as one mapping with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):

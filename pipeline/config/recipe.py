@@ -15,7 +15,7 @@ from ruamel.yaml import YAML, YAMLError
 from kdeov.errors import ConfigError
 from kdeov.prompts import templates
 from pipeline.config.params import check_params, flatten
-from pipeline.config.yaml_file import parse_yaml
+from pipeline.config.reading.yaml_file import parse_yaml
 from pipeline.storage.files import digest, write_text
 
 RECIPES = Path(__file__).with_name("recipes")

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 
-from pipeline.config.explain import section_of
 from pipeline.config.params import Params
-from pipeline.config.yaml_file import read_yaml
+from pipeline.config.reading.explain import section_of
+from pipeline.config.reading.yaml_file import read_yaml
 
 PARAMS = Path(__file__).with_name("recipes") / "scenes.yaml"  # equals params.yaml
 HEAD = """# params.yaml
@@ -21,7 +21,7 @@ Written by `kdeov params > docs/params.md`. "Default" is the value in the commit
 
 
 def params_markdown() -> str:
-    """All keys by section: type, default and meaning, as Markdown tables."""
+    """The keys of all sections, with type, default and meaning, as Markdown tables."""
     values = read_yaml(PARAMS)
     parts = [HEAD]
     for name, field in Params.model_fields.items():
@@ -46,7 +46,7 @@ def _rows(model: Any, values: dict[str, Any], prefix: str) -> Iterator[str]:
 
 
 def yaml_inline(value: Any) -> str:
-    """A value as YAML in one line."""
+    """A value as a line of YAML."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False)
     return text.removesuffix("\n").removesuffix("\n...")
 

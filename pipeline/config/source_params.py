@@ -1,6 +1,6 @@
-"""The sections of `prepare` that belong to one source each.
+"""The parts of the section `prepare` that belong to one source each.
 
-A section is needed where `prepare.source` names it, and may be left out elsewhere.
+A part is required where `prepare.source` names it, and optional elsewhere.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class SourceSection(Section):
     """Options of one source.
 
     Attributes:
-        example: The section as it stands in `params.yaml`, shown where it is missing.
+        example: The part as YAML, which the error shows where it is missing.
     """
 
     example: ClassVar[str]
@@ -24,7 +24,7 @@ class SourceSection(Section):
 
 def _rising(rows: tuple[int, int]) -> tuple[int, int]:
     if rows[0] >= rows[1]:
-        raise ValueError("give [first row, row behind the last], the second being larger")
+        raise ValueError("give [first row, row after the last], the second being larger")
     return rows
 
 
@@ -95,18 +95,18 @@ class ImageFolderParams(SourceSection):
     """JSON file within `prepare.path` that maps folders to names; null takes the folders' names,
     with spaces for underscores."""
     val: Share
-    """Where there is no folder `val`."""
+    """Share of the images for validation, where there is no folder `val`."""
     test: Share
-    """Where there is no folder `test`."""
+    """Share of the images for the test, where there is no folder `test`."""
 
 
 class ArrayPart(Section):
     images: Text
-    """Array of uint8 [N, height, width, 3], or [N, height, width] in grey."""
+    """Array of uint8 [N, height, width, 3], or [N, height, width] in gray."""
     labels: Text | None
     """Array of N numbers of classes; null where the images of the split have none."""
     rows: Annotated[tuple[Whole, Count], AfterValidator(_rising)] | None
-    """First row of the split, and the one behind its last; null takes all."""
+    """First row of the split, and the row after its last; null takes all rows."""
 
 
 class ArraySplits(Section):
@@ -161,20 +161,20 @@ class FlickrParams(SourceSection):
     captions: Text
     """Token file, or Karpathy's JSON, within `prepare.path`."""
     shares: Shares | None
-    """Null takes the splits of Karpathy's JSON; a token file has none."""
+    """Shares of the splits; null takes the splits of Karpathy's JSON, which a token file lacks."""
 
 
 class ShardsParams(SourceSection):
     example = "{val: 0.01, test: 0.01}"
 
     val: Share
-    """Where there is no folder `val`."""
+    """Share of the images for validation, where there is no folder `val`."""
     test: Share
-    """Where there is no folder `test`."""
+    """Share of the images for the test, where there is no folder `test`."""
 
 
 class SourceSections(Section):
-    """The part of `prepare` that holds the sections of sources."""
+    """The parts of `prepare` for the sources."""
 
     scenes: ScenesParams | None = None
     """Generated scenes."""

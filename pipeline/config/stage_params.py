@@ -1,4 +1,4 @@
-"""The sections of `params.yaml` of one stage each; `teacher` has a file of its own."""
+"""The sections of `params.yaml` of one stage each, but for `teacher`, which has its own module."""
 
 from __future__ import annotations
 
@@ -36,17 +36,18 @@ def _plain_name(name: str) -> str:
 
 class PrepareParams(SourceSections):
     dataset: Annotated[str, AfterValidator(_plain_name)]
-    """What metrics and reports call the data."""
+    """Name of the data in metrics and reports."""
     source: str
-    """Name of the source, whose section must be there."""
+    """Kind of source, whose part of this section must be given."""
     path: WatchedPath
-    """What the source reads; DVC watches it."""
+    """File or folder that the source reads; DVC watches it."""
     seed: Seed
     """Seed of generated images and of random splits."""
     samples_per_shard: Count
     """Images a shard."""
     max_image_side: Count | None
-    """Images whose longer side exceeds it are reduced; others keep their bytes where they can."""
+    """Longest side in pixels. Longer images are reduced, others keep their bytes where they can;
+    null reduces none."""
     max_rejected: Share
     """Share of unusable inputs above which the stage fails."""
 
@@ -72,7 +73,7 @@ class EmbedParams(Section):
     blur_prob: Share
     """Share of views that are blurred."""
     precision: Literal["float32", "bfloat16", "float16"]
-    """What the teacher computes in; vectors are stored as float16 in any case."""
+    """Precision of the teacher's computation; embeddings are stored as float16 in any case."""
 
 
 class LossParams(Section):
@@ -89,11 +90,11 @@ class LossParams(Section):
     interactive: NonNegative
     """Weight of the interactive contrastive loss of CLIP-KD."""
     fusion: NonNegative
-    """Trains the fusion module alone; the index embedding does not depend on it."""
+    """Weight of the fusion loss, which trains the fusion module alone."""
 
 
 def _known_backbone(name: str) -> str:
-    """What can be told of a name without building the network."""
+    """Checks the name of a backbone, as far as that is possible without building it."""
     if not re.fullmatch(r"yolo(v5|v8|11)[nsmlx]|timm:.+", name):
         raise ValueError(
             "choose yolov5, yolov8 or yolo11 with a size n, s, m, l or x (yolov8n), or timm:NAME"
@@ -120,22 +121,22 @@ class DistillParams(Section):
     """Images a forward pass; a worker's share of a step is a multiple of it. Batch norm sees one
     micro-batch at a time, so that numbers do not depend on how many workers there are."""
     num_streams: Count
-    """Places of the data that a step mixes, each read in sequence; workers share them evenly."""
+    """Number of interleaved shard streams a step. Must divide `global_batch_size`."""
     shuffle_buffer: Count
-    """Images, over all workers, that are in memory and shuffled together."""
+    """Images, over all workers, that are held in memory and shuffled."""
     learning_rate: Positive
     """Peak learning rate."""
     backbone_learning_rate: NonNegative | None
-    """Of the backbone alone; 0 leaves it as it is, null trains it like the rest."""
+    """Peak learning rate of the backbone alone; 0 freezes it, null takes `learning_rate`."""
     freeze_batch_norm: Flag
-    """Whether the backbone's batch norms keep their statistics, which pretrained weights bring."""
+    """Whether the backbone's batch norms keep the statistics of the pretrained weights."""
     ridge_init: Positive | None
     """Strength of the ridge regression that fits the last linear map before training; null starts
     from random weights. See `kdeov.training.ridge_init`."""
     weight_decay: NonNegative
     """Weight decay of AdamW."""
     warmup_fraction: Share
-    """Share of all steps."""
+    """Share of all steps in which the learning rate rises."""
     max_grad_norm: Positive
     """Norm to which gradients are clipped."""
     ema_decay: Annotated[Real, Field(ge=0, lt=1)]
@@ -147,7 +148,7 @@ class DistillParams(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> DistillParams:
-        """Refuses what would otherwise fail after hours of embedding."""
+        """Refuses values that would otherwise fail after hours of embedding."""
         if problem := sharing_problem(
             self.global_batch_size, self.num_streams, self.micro_batch_size
         ):
@@ -169,12 +170,12 @@ class DistillParams(Section):
 
 class ZeroShotParams(Section):
     templates: str
-    """Set of `kdeov.prompts`."""
+    """Set of prompt templates of `kdeov.prompts`."""
     class_names: dict[str, str | None] | AnyPath | None
-    """What prompts call classes, null leaving one out: a mapping, or a JSON file with one. DVC
-    watches a mapping; of a file, results state the digest, which whoever shows them compares."""
+    """Names of classes in prompts, null leaving a class out: a mapping, or a JSON file that holds
+    one. DVC watches a mapping; of a file, the results hold the digest."""
     bootstrap_samples: Count
-    """Of the bootstrap that gives the 95% intervals."""
+    """Bootstrap samples of the 95% intervals."""
 
 
 class LinearProbeParams(Section):
@@ -186,7 +187,7 @@ class LinearProbeParams(Section):
 
 class RetrievalParams(Section):
     rerank: Whole
-    """First hits that fusion re-orders, as a row of its own; 0 leaves the row out."""
+    """Number of first hits that fusion re-ranks, in a row of its own; 0 leaves the row out."""
     bootstrap_samples: Count
     """Bootstrap samples of the 95% intervals."""
 

@@ -1,6 +1,6 @@
 """The section `teacher` of `params.yaml`, with a part for each kind of teacher.
 
-A part is needed where `teacher.source` names it, and may be left out elsewhere.
+A part is required where `teacher.source` names it, and optional elsewhere.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, Field, Strict, model_validator
 
+from kdeov.errors import ConfigError
 from pipeline.config.schema import (
     MAX_COUNT,
     Count,
@@ -29,7 +30,7 @@ class TeacherSection(Section):
     """Options of one kind of teacher.
 
     Attributes:
-        example: The part as it stands in `params.yaml`, shown where it is missing.
+        example: The part as YAML, which the error shows where it is missing.
     """
 
     example: ClassVar[str]
@@ -98,11 +99,11 @@ class TextEmbeddingsParams(Section):
     names: Inside
     """A .json or .txt file within `teacher.path`: names in the order of the rows."""
     template: Annotated[str, AfterValidator(_one_place)]
-    """What was embedded of each name, such as `a {}`."""
+    """Prompt that was embedded for each name, such as `a {}`."""
 
 
 class EmbeddingsParams(TeacherSection):
-    """Vectors that someone has computed, as clip-retrieval stores them or in single files."""
+    """Embeddings computed elsewhere, as clip-retrieval stores them or in single files."""
 
     example = (
         "{name: ViT-B/32, images: img_emb_*.npy, captions: text_emb_*.npy, metadata: "
@@ -111,28 +112,29 @@ class EmbeddingsParams(TeacherSection):
     )
 
     name: Text
-    """Of the model that made them."""
+    """Name of the model that computed them."""
     images: Inside
-    """A .npy, .safetensors or .pt file within `teacher.path`, or a pattern of several; a row a
+    """A .npy, .safetensors or .pt file within `teacher.path`, or a pattern of several: a row an
     image."""
     captions: Inside | None
-    """The same of captions, a row for each of `metadata`; null trains and tests without them."""
+    """The same for captions, in the order of `metadata`; null trains and tests without captions."""
     metadata: Inside | None
     """A .csv, .tsv or .parquet file within `teacher.path`, or a pattern of several."""
     match: Literal["key", "source", "row"]
-    """How an image finds its vector: `key_column` holds its key in the shards, or its name in the
-    source; or its row in the source's array is the row of its vector."""
+    """How an image finds its embedding. `key`: `key_column` holds the key of the image in the
+    shards; `source`: its name in the source; `row`: the row in the source's array is that of the
+    embedding."""
     key_column: str | None
     """Column of `metadata` that names the image; null for `row`."""
     prefix: str
-    """Is cut off at the front of what `key_column` holds: the folder of the images, say. For
-    `row`, the name of the array: `test_x/`."""
+    """Text that is removed from the start of the values of `key_column`, such as the folder of the
+    images. For `row`, the name of the array: `test_x/`."""
     caption_column: str | None
     """Column of `metadata` with the captions; null without captions."""
     texts: list[TextEmbeddingsParams]
-    """Of class names: what zero-shot classification can name."""
+    """Embeddings of class names, for zero-shot classification."""
     splits_without_embeddings: list[Literal["test"]]
-    """Splits whose images have no vectors; there, the student is measured alone."""
+    """Splits whose images have no embeddings; there, the student is measured alone."""
 
     @model_validator(mode="after")
     def _columns_are_there(self) -> EmbeddingsParams:
@@ -150,12 +152,12 @@ class EmbeddingsParams(TeacherSection):
 
 class TeacherParams(Section):
     source: Literal["tiny", "clip", "open_clip", "embeddings"]
-    """Kind of teacher, whose part must be there."""
+    """Kind of teacher, whose part of this section must be given."""
     path: WatchedPath
-    """What the teacher is made from, which DVC watches: the images that `tiny` learns from, a
-    weight file, or the folder of vectors."""
+    """File or folder that the teacher is made from, which DVC watches: the manifest of the images
+    that `tiny` is trained on, a weight file, or the folder of embeddings."""
     sha256: Text | None
-    """Of the tensors, where they must not change unnoticed; the stage prints it."""
+    """Digest that the tensors must have; the stage prints it. Null takes any."""
     tiny: TinyTeacherParams | None = None
     """A small CLIP trained here."""
     clip: ClipParams | None = None
@@ -183,10 +185,10 @@ class TeacherParams(Section):
         return self
 
     def absolute(self, resolve: Callable[[Path], Path]) -> TeacherParams:
-        """With absolute paths.
+        """A copy with absolute paths.
 
         Raises:
-            ValueError: A weight file is not what `path` makes DVC watch.
+            ConfigError: DVC does not watch the weight file, because `path` is another one.
         """
         changes: dict[str, object] = {"path": resolve(self.path)}
         for part, key in (("clip", "model"), ("open_clip", "pretrained")):
@@ -198,7 +200,8 @@ class TeacherParams(Section):
             watched = [file.parent] if described else [file, file.parent]
             if self.source == part and changes["path"] not in watched:
                 what = "the folder" if described else "the weight file"
-                raise ValueError(
-                    f"teacher.path: give it {what} of teacher.{part}.{key}, so that DVC watches it"
+                raise ConfigError(
+                    f"params.yaml: teacher.path: give it {what} of teacher.{part}.{key}, so that "
+                    "DVC watches it"
                 )
         return self.model_copy(update=changes)

@@ -17,7 +17,7 @@ from kdeov.errors import KdeovError
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.config.provenance import code_files, is_code, stage_of_dvc
-from pipeline.config.yaml_file import read_yaml
+from pipeline.config.reading.yaml_file import read_yaml
 from pipeline.storage.files import TEMPORARY, digest, sha256_file
 from pipeline.storage.storage import Storage
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.yaml_file import read_yaml
+from pipeline.config.reading.yaml_file import read_yaml
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,10 @@ import pytest
 from pydantic import BaseModel
 
 from kdeov.errors import ConfigError
-from pipeline.config.explain import section_of
 from pipeline.config.params import Params, check_params, load_params
+from pipeline.config.reading.explain import section_of
+from pipeline.config.reading.yaml_file import parse_yaml
 from pipeline.config.source_params import SOURCES
-from pipeline.config.yaml_file import parse_yaml
 from tests.helpers.params_file import load, put
 
 NO_NUMBERS = (

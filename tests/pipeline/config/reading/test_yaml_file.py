@@ -10,7 +10,7 @@ from dvc.utils.serialize import load_yaml
 
 from kdeov.errors import ConfigError
 from pipeline.config.params import load_params
-from pipeline.config.yaml_file import parse_yaml, read_yaml
+from pipeline.config.reading.yaml_file import parse_yaml, read_yaml
 
 SCALARS = (
     "1e-3", "1.0e-3", "1:30", "190:20:30", "yes", "NO", "on", "~", "null", ".inf", "0x10", "0o10",

@@ -10,7 +10,7 @@ import pytest
 
 from kdeov.errors import ConfigError
 from pipeline.config.params import Params, check_params, load_params
-from pipeline.config.yaml_file import parse_yaml
+from pipeline.config.reading.yaml_file import parse_yaml
 from tests.helpers.params_file import put
 
 FOREIGN = re.compile(
