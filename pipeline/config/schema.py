@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 SECTION_ERROR = "section"  # type of pydantic's errors that `section_error` makes
 MAX_COUNT = 2**31 - 1  # fits every integer of the libraries that read it
-SMALLEST, LARGEST = 1e-12, 1e12  # beyond them, float32 arithmetic under- or overflows
+SMALLEST, LARGEST = 1e-30, 1e30  # beyond them, float32 arithmetic under- or overflows
 
 Flag = Annotated[bool, Strict()]
 Whole = Annotated[int, Strict(), Field(ge=0, le=MAX_COUNT)]

@@ -19,7 +19,7 @@ from pipeline.config.source_params import SOURCES
 from tests.helpers.params_file import load, put
 
 NO_NUMBERS = (
-    math.inf, -math.inf, math.nan, -1, -1e9, 10**30, -(10**30), 1e300, True, False, "5", "1e-3",
+    math.inf, -math.inf, math.nan, -1, -1e9, 10**40, -(10**40), 1e300, True, False, "5", "1e-3",
     "inf", "", [], {}, "1:30", "yes",
 )  # fmt: skip
 
