@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import time
@@ -11,11 +12,13 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 logger = logging.getLogger(__name__)
 console = Console(stderr=True)
 stdout = Console()
 LOG_EVERY_S = 15.0
+MAX_WIDTH = 1000  # characters of a table
 
 
 def setup_logging(level: int = logging.INFO) -> None:
@@ -33,6 +36,17 @@ def setup_logging(level: int = logging.INFO) -> None:
         package_logger.handlers = [handler]
         package_logger.setLevel(level)
         package_logger.propagate = False
+
+
+def allow_every_character() -> None:
+    """Lets standard output escape what its encoding lacks, as standard error does."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def print_table(table: Table) -> None:
+    """Prints a table whole: a narrow terminal wraps its lines, and no cell is cut."""
+    Console(width=MAX_WIDTH).print(table)
 
 
 class ProgressBar:

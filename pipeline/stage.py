@@ -1,4 +1,4 @@
-"""How every stage script starts and ends: logging, params, and errors in one line."""
+"""The frame of every stage script: logging, params, and errors in one line."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ logger = logging.getLogger(__name__)
 
 
 def run_stage(name: str, work: Callable[[Params, Layout], None]) -> None:
-    """Runs a stage in the current folder, or where `cluster.mode` sends it, and leaves with its
-    exit status.
+    """Runs a stage on the checkout in the current folder, here or as a job of a cluster, as
+    `cluster.mode` says. Exits the process where the stage fails.
 
     Args:
-        name: Of the stage, which begins every error message.
-        work: The stage.
+        name: Name of the stage, with which every error message begins.
+        work: Function of the stage.
     """
     setup_logging()
     layout = Layout.here()

@@ -246,7 +246,9 @@ class KDEOVModel(nn.Module):
         with replacing_files(user_path(folder)) as partial:
             write_tensors(partial / "student.safetensors", self.student.state_dict())
             self.text_encoder.save(partial)
-            (partial / "config.json").write_text(json.dumps(self.config(), indent=2) + "\n")
+            (partial / "config.json").write_text(
+                json.dumps(self.config(), indent=2) + "\n", encoding="utf-8"
+            )
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device | None = None) -> KDEOVModel:
@@ -257,7 +259,7 @@ class KDEOVModel(nn.Module):
         """
         folder, target = user_path(folder), usable_device(device)
         try:
-            config = json.loads((folder / "config.json").read_text())
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             student_state = load_file(folder / "student.safetensors")
             text_encoder = load_text_encoder(folder)
             if not isinstance(config, dict):

@@ -45,7 +45,7 @@ def published_templates() -> dict[str, tuple[str, ...]]:
     """
     return {
         name: tuple(prompts)
-        for name, prompts in json.loads(TEMPLATES_FILE.read_text())["sets"].items()
+        for name, prompts in json.loads(TEMPLATES_FILE.read_text(encoding="utf-8"))["sets"].items()
     }
 
 

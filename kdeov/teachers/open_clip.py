@@ -167,7 +167,9 @@ class OpenClipTeacher(TowerTeacher):
             "weights_sha256": self.weights_sha256,
             "tokenizer": self.text.tokenizer_digest(),
         }
-        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        (folder / CONFIG_FILE).write_text(
+            json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        )
 
     @classmethod
     def open(cls, folder: str | Path, device: str | torch.device = "cpu") -> OpenClipTeacher:

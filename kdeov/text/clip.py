@@ -113,7 +113,7 @@ class FrozenCLIPTextEncoder(TextTower):
         """Writes `TENSORS` and `DESCRIPTION`."""
         # CLIP is published in half precision, which holds those weights exactly at half the size
         write_tensors(folder / TENSORS, half_where_exact(self.state_dict()))
-        (folder / DESCRIPTION).write_text(json.dumps({"kind": "clip"}) + "\n")
+        (folder / DESCRIPTION).write_text(json.dumps({"kind": "clip"}) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> FrozenCLIPTextEncoder:

@@ -28,7 +28,7 @@ def load_text_encoder(folder: Path) -> TextEncoder:
             version does not know.
     """
     try:
-        kind = json.loads((folder / DESCRIPTION).read_text())["kind"]
+        kind = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["kind"]
         if kind in KINDS:
             return KINDS[kind].load(folder)
     except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:

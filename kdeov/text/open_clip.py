@@ -94,7 +94,9 @@ class OpenClipTextEncoder(TextTower):
             "model_cfg": self.architecture,
             "tokenizer": self.tokenizer_digest(),
         }
-        (folder / DESCRIPTION).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        (folder / DESCRIPTION).write_text(
+            json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        )
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> OpenClipTextEncoder:

@@ -85,10 +85,12 @@ class PrecomputedTextEncoder(TextEncoder):
         """Writes `TENSORS` and `DESCRIPTION`."""
         write_tensors(folder / TENSORS, {TENSOR: self.embeddings})
         description = {"kind": "table", "texts": self.texts}
-        (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
+        (folder / DESCRIPTION).write_text(
+            json.dumps(description, indent=1) + "\n", encoding="utf-8"
+        )
 
     @classmethod
     def load(cls, folder: Path) -> PrecomputedTextEncoder:
         """Reads what `save` wrote."""
-        texts = json.loads((folder / DESCRIPTION).read_text())["texts"]
+        texts = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["texts"]
         return cls(texts, load_file(folder / TENSORS)[TENSOR])

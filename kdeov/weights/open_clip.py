@@ -190,7 +190,7 @@ def _config_beside(file: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict) or not all(
             isinstance(config.get(key, {}), dict) for key in ("model_cfg", "preprocess_cfg")
         ):

@@ -62,7 +62,7 @@ def read_config(path: Path, *keys: str) -> list[Any]:
         DataError: The file is missing or damaged, or lacks one of the entries.
     """
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
         return [config[key] for key in keys]
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise DataError(

@@ -13,16 +13,18 @@ import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.table import Table
 
 from kdeov.errors import ConfigError, DataError
 from pipeline.config.params import load_params
 from pipeline.config.paths import Layout
+from pipeline.config.reading.yaml_file import parse_yaml, read_yaml
+from pipeline.console import stdout
 from pipeline.runtime.lifetime import signal_at_parents_end
 from pipeline.storage.files import writing_folder
 from pipeline.tracking.target import URI_VARIABLE, TrackingTarget
@@ -62,7 +64,7 @@ class Ablation:
         Raises:
             ConfigError: There is none of this name.
         """
-        ablations = yaml.safe_load(ABLATIONS.read_text())
+        ablations = read_yaml(ABLATIONS)
         if name not in ablations:
             raise ConfigError(f"no ablation is called {name!r}; choose from {', '.join(ablations)}")
         return cls(**ablations[name])
@@ -109,7 +111,9 @@ def run_ablation(ablation: Ablation, layout: Layout) -> Rows:
 
 def ablation_table(ablation: Ablation, rows: Rows) -> Table:
     """The means over the seeds, with their standard deviations."""
-    table = Table(title=f"{ablation.question} Mean ± deviation of {len(ablation.seeds)} seeds.")
+    sign = "+/-" if stdout.options.ascii_only else "±"
+    seeds = len(ablation.seeds)
+    table = Table(title=f"{ablation.question} Mean {sign} deviation of {seeds} seeds.")
     table.add_column("variant")
     for column in ablation.metrics:
         table.add_column(column, justify="right")
@@ -118,7 +122,7 @@ def ablation_table(ablation: Ablation, rows: Rows) -> Table:
         for column in ablation.metrics:
             values = [metrics[column] for metrics in found]
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            cells.append(f"{statistics.mean(values):.3f} ± {spread:.3f}")
+            cells.append(f"{statistics.mean(values):.3f} {sign} {spread:.3f}")
         table.add_row(variant, *cells)
     return table
 
@@ -156,17 +160,29 @@ def _clone(root: Path, clone: Path) -> None:
     cache = _output(root, "dvc", "cache", "dir")
     _output(clone, "dvc", "cache", "dir", "--local", str((root / cache).resolve()))
     _output(clone, "dvc", "checkout", "--quiet", "--allow-missing")
-    for place in _places_outside(yaml.safe_load((clone / "params.yaml").read_text())):
-        (clone.parent / place).symlink_to(root.parent / place)
+    for path in _paths(read_yaml(clone / "params.yaml")):
+        _link(root, clone, path)
 
 
-def _places_outside(values: Any) -> set[str]:
-    """First folders of the paths in params that lead out of the checkout: `../shared/data`."""
+def _paths(values: Any) -> Iterator[Path]:
+    """The texts in params, as paths."""
     if isinstance(values, dict | list):
-        inner = values.values() if isinstance(values, dict) else values
-        return set().union(*map(_places_outside, inner))
-    parts = Path(values).parts if isinstance(values, str) else ()
-    return {parts[1]} if len(parts) > 1 and parts[0] == ".." != parts[1] else set()
+        for value in values.values() if isinstance(values, dict) else values:
+            yield from _paths(value)
+    elif isinstance(values, str):
+        yield Path(values)
+
+
+def _link(root: Path, clone: Path, path: Path) -> None:
+    """Links what git does not have of the data at a path, in the checkout or beside it."""
+    if path.is_absolute() or path.parts[:1] == ("out",) or not (root / path).exists():
+        return
+    place = Path()
+    for part in path.parts[:1] if path.parts[:2] == ("..", "..") else path.parts:
+        place /= part
+        if not (clone / place).exists():
+            (clone / place).symlink_to((root / place).resolve())
+            return
 
 
 def _environment(layout: Layout) -> dict[str, str]:
@@ -183,7 +199,7 @@ def _experiment(layout: Layout, name: str, params: dict[str, str]) -> dict[str, 
         if row.get("Experiment") != name:
             continue
         for key, value in params.items():
-            if not _equal(row.get(key), yaml.safe_load(value)):
+            if not _equal(row.get(key), parse_yaml(value, key)):
                 raise ConfigError(
                     f"experiment {name} exists with {key}={row.get(key)}, not {value}; remove it "
                     f"with `dvc exp remove {name}`"
@@ -213,7 +229,9 @@ def _metrics(ablation: Ablation, row: dict[str, Any], name: str) -> dict[str, fl
 
 
 def _output(folder: Path, *command: str) -> str:
-    done = subprocess.run(command, cwd=folder, env=_path(), capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=folder, env=_path(), capture_output=True, text=True, encoding="utf-8"
+    )
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
         raise ConfigError(f"`{' '.join(command)}` failed in {folder}: {lines[-1]}")

@@ -26,6 +26,9 @@ app.add_typer(cluster, name="cluster", help="Run a small Ray cluster on this mac
 @app.callback()
 def main() -> None:
     """KDEOV distils CLIP into models small enough for a phone."""
+    from pipeline.console import allow_every_character
+
+    allow_every_character()
 
 
 @app.command()
@@ -109,11 +112,11 @@ def ablation(
     """
     from pipeline.cli.ablation import Ablation, ablation_table, run_ablation
     from pipeline.config.paths import Layout
-    from pipeline.console import setup_logging, stdout
+    from pipeline.console import print_table, setup_logging
 
     setup_logging()
     chosen = Ablation.named(name)
-    stdout.print(ablation_table(chosen, run_ablation(chosen, Layout.here())))
+    print_table(ablation_table(chosen, run_ablation(chosen, Layout.here())))
 
 
 @app.command()
@@ -125,19 +128,23 @@ def params() -> None:
 
 
 @app.command()
-def recipes() -> None:
-    """List the params files for known data sets."""
-    from rich.table import Table
-
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(help="Show which data this recipe needs, and where it is from.")
+    ] = None,
+) -> None:
+    """List the params files for known data sets, or describe one."""
     from pipeline.config.recipe import Recipe
-    from pipeline.console import stdout
 
-    table = Table(
-        "recipe", "what it is", "reads", title="`kdeov use NAME` copies one to params.yaml"
-    )
+    if name is not None:
+        recipe = Recipe.named(name)
+        typer.echo(f"{recipe.about}\n\n`kdeov use {name}` writes params.yaml")
+        return
     for recipe in Recipe.all():
-        table.add_row(recipe.name, recipe.summary, "\n".join(recipe.needs.values()))
-    stdout.print(table)
+        typer.echo(f"{recipe.name}\n  {recipe.summary}")
+        for place in recipe.needs.values():
+            typer.echo(f"  reads {place}")
+    typer.echo("\n`kdeov recipes NAME` says where data is from, `kdeov use NAME` takes one")
 
 
 @app.command()
@@ -160,7 +167,7 @@ def use(
     name: Annotated[str, typer.Argument(help="See `kdeov recipes`.")],
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of your data; replaces ../shared/data in the recipe."),
+        typer.Option(help="Folder of your data; replaces data/ in the recipe."),
     ] = None,
     change: Annotated[
         list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")
@@ -181,8 +188,10 @@ def use(
     absent = use_recipe(recipe, layout.params, force)
     typer.echo(f"params.yaml is now {name}: {recipe.summary}")
     for key, place in absent.items():
-        typer.echo(f"{place} is missing: copy your data there, or give --set {key}=PATH")
-    if not absent:
+        typer.echo(f"{place} is missing: get it, or give --set {key}=PATH")
+    if absent:
+        typer.echo(f"`kdeov recipes {name}` says where they are from")
+    else:
         typer.echo("run `dvc repro`")
 
 

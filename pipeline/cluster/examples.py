@@ -18,4 +18,4 @@ def example(name: str) -> str:
     names = sorted(path.stem for path in FOLDER.glob("*.yaml"))
     if name not in names:
         raise ConfigError(f"no cluster file is called {name!r}; choose from {', '.join(names)}")
-    return (FOLDER / f"{name}.yaml").read_text()
+    return (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")

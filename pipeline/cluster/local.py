@@ -196,7 +196,10 @@ def _ensure_token() -> None:
     given = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
     if not given and not (Path.home() / ".ray" / "auth_token").is_file():
         done = subprocess.run(
-            [*RAY_COMMAND, "get-auth-token", "--generate"], capture_output=True, text=True
+            [*RAY_COMMAND, "get-auth-token", "--generate"],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
         )
         if done.returncode:
             raise StorageError(f"Ray could not make a token ({_reason(done.stderr)})")

@@ -45,7 +45,7 @@ def packaged(root: Path) -> Iterator[Path]:
 def _packaged(folder: Path, ignored: list[tuple[Path, PathSpec]]) -> Iterator[Path]:
     for name in IGNORE_FILES:
         if (folder / name).is_file():
-            lines = (folder / name).read_text().splitlines()
+            lines = (folder / name).read_text(encoding="utf-8").splitlines()
             ignored = [*ignored, (folder, PathSpec.from_lines("gitwildmatch", lines))]
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):

@@ -9,7 +9,7 @@ from kdeov.errors import ConfigError
 
 def shared_unit(global_batch_size: int, num_streams: int, micro_batch_size: int) -> int:
     """The smallest part of a step that a worker can take, in images: whole micro-batches of whole
-    streams. Workers share a step in such units.
+    streams. The share of every worker is a multiple of it.
     """
     return math.lcm(global_batch_size // num_streams, micro_batch_size)
 
@@ -17,7 +17,7 @@ def shared_unit(global_batch_size: int, num_streams: int, micro_batch_size: int)
 def sharing_problem(
     global_batch_size: int, num_streams: int, micro_batch_size: int = 1, workers: int = 1
 ) -> str | None:
-    """The first rule that is broken, as a sentence that follows "distill."; None where all hold."""
+    """The first broken rule, as a sentence that follows "distill."; None where all rules hold."""
     divisors = {"num_streams": num_streams, "micro_batch_size": micro_batch_size}
     for key, value in divisors.items():
         if global_batch_size % value:
@@ -39,7 +39,7 @@ def sharing_problem(
 def check_sharing(
     global_batch_size: int, num_streams: int, micro_batch_size: int = 1, workers: int = 1
 ) -> None:
-    """Raises where workers cannot share a step.
+    """Checks that workers can share a step.
 
     Raises:
         ConfigError: A rule is broken; names the keys and their values.

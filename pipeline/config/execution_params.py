@@ -1,22 +1,22 @@
-"""The sections of `params.yaml` that say only where things are and run. They stand in no stage's
-`params:`, so that moving never invalidates a model.
+"""The sections of `params.yaml` that say where data lies and where stages run.
+
+No stage of `dvc.yaml` lists them, so that moving to another machine never invalidates a model.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import model_validator
 
-from pipeline.config.schema import Count, Section
+from pipeline.config.schema import Count, Flag, Section, Text, Whole, section_error
 
 
 class DataParams(Section):
-    """Where shards lie; manifests vouch for them wherever they are."""
+    """Storage of the shards, which readers compare with their manifests."""
 
-    storage: str | None = None
-    """A folder that all machines share, or `s3://BUCKET/PREFIX`; null keeps shards in `out/`."""
+    storage: Text | None = None
+    """Folder that all machines share, or `s3://BUCKET/PREFIX`; null keeps shards in `out/`."""
 
 
 class ClusterParams(Section):
@@ -25,47 +25,45 @@ class ClusterParams(Section):
     mode: Literal["inline", "local", "cluster"] = "local"
     """`inline` runs in this process, `local` in Ray on this machine, `cluster` as jobs of a Ray
     cluster."""
-    address: str | None = None
-    """Of a Ray cluster's dashboard, which takes jobs: `http://HOST:8265`."""
-    storage: str | None = None
-    """Where checkpoints and jobs lie, like `data.storage`, which stands in where it is null; in
-    other modes than `cluster`, null is `work/`."""
+    address: Text | None = None
+    """Address of a Ray cluster's dashboard, which takes jobs: `http://HOST:8265`."""
+    storage: Text | None = None
+    """Storage of checkpoints and jobs. Null is `data.storage` in mode `cluster`, and `work/` in the
+    other modes."""
     num_workers: Count | tuple[Count, Count] = 2
-    """How many train, or `[min, max]`: then training goes on with as many as there are."""
-    use_gpu: bool | Literal["auto"] = "auto"
-    """Whether workers use GPUs; auto uses them where there are some."""
-    dataloader_workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that read data, a worker."""
-    max_failures: Annotated[int, Field(ge=0)] = 3
-    """How often training, or an embedding worker, is started again after a death."""
+    """Number of training workers, one CPU thread or one GPU each; or `[min, max]`: training goes on
+    with as many as there are."""
+    use_gpu: Flag | Literal["auto"] = "auto"
+    """Whether workers use GPUs; auto uses them where there are any."""
+    dataloader_workers: Whole = 0
+    """Processes of each worker that read data; with 0, the worker reads them itself."""
+    max_failures: Whole = 3
+    """How often training, or an embedding worker, is restarted after a death."""
     checkpoint_every: Count = 500
     """Steps between checkpoints; each epoch ends with one too."""
     embed_batch: Count | Literal["auto"] = "auto"
     """Views that the teacher embeds at once; auto sizes it to the device."""
-    compile: bool = False
-    """Whether torch.compile makes the student faster, after some minutes at the start."""
+    compile: Flag = False
+    """Whether torch.compile compiles the student, which takes minutes and makes steps faster."""
 
     @property
     def max_workers(self) -> int:
-        """At most as many train."""
+        """Largest number of training workers."""
         return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
 
     @property
     def min_workers(self) -> int:
-        """With fewer, training waits."""
+        """Smallest number of training workers; with fewer, training waits."""
         return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
 
     @model_validator(mode="after")
     def _fits_together(self) -> ClusterParams:
         if self.min_workers > self.max_workers:
-            raise PydanticCustomError(
-                "part",
-                "num_workers: [{low}, {high}] goes down; write [min, max]",
-                {"low": self.min_workers, "high": self.max_workers},
+            raise section_error(
+                f"num_workers: [{self.min_workers}, {self.max_workers}] goes down; write [min, max]"
             )
         if self.mode == "cluster" and self.address is None:
-            raise PydanticCustomError(
-                "part",
+            raise section_error(
                 "address is null; give the cluster's dashboard, http://HOST:8265 "
                 "(`kdeov cluster up` prints it)",
             )
@@ -73,9 +71,9 @@ class ClusterParams(Section):
 
 
 class TrackingParams(Section):
-    """Where MLflow records; `MLFLOW_TRACKING_URI` wins over `uri`."""
+    """MLflow; the variable `MLFLOW_TRACKING_URI` overrides `uri`."""
 
-    uri: str | None = None
-    """MLflow's tracking address; null is a database under `work/`."""
-    experiment: str = "kdeov"
+    uri: Text | None = None
+    """Tracking URI of MLflow; null is a database below `work/`."""
+    experiment: Text = "kdeov"
     """Name of the MLflow experiment."""

@@ -1,4 +1,4 @@
-"""Where things lie in a checkout."""
+"""Paths of a checkout."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ COPIES = (".dvc/tmp/exps", "work/ablations")
 
 @dataclass(frozen=True)
 class Layout:
-    """Absolute paths: `out/` belongs to DVC, `metrics/` to git, `work/` is scratch.
+    """Absolute paths of a checkout: DVC owns `out/`, git owns `metrics/`, `work/` is scratch.
 
     Attributes:
-        root: The folder of `dvc.yaml`.
+        root: Folder that holds `dvc.yaml`.
     """
 
     root: Path
 
     @classmethod
     def here(cls) -> Layout:
-        """The checkout that DVC (or a person) runs in."""
+        """The checkout in the current folder."""
         return cls(Path.cwd())
 
     @property
@@ -69,7 +69,7 @@ class Layout:
 
     @property
     def runs(self) -> Path:
-        """Checkpoints of training, one folder a fingerprint."""
+        """Checkpoints and logs of training: a folder for each fingerprint."""
         return self.root / "work" / "runs"
 
     @property
@@ -79,12 +79,12 @@ class Layout:
 
     @property
     def jobs(self) -> Path:
-        """Jobs that were submitted to clusters, one file each."""
+        """Records of the jobs that were submitted to clusters, a file each."""
         return self.root / "work" / "jobs"
 
     @property
     def local_cluster(self) -> Path:
-        """Of `kdeov cluster up`."""
+        """State of the cluster that `kdeov cluster up` starts."""
         return self.root / "work" / "cluster"
 
     @property

@@ -1,4 +1,4 @@
-"""The name of a run: a digest of everything that its numbers depend on."""
+"""Provenance of a run: its fingerprint, the digest of its code, and the state of git."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError
+from pipeline.config.reading.yaml_file import read_yaml
 from pipeline.storage.files import digest, sha256_file
 
 INPUTS = (".", ":(exclude)dvc.lock", ":(exclude)metrics")  # pathspecs of git
@@ -19,10 +18,10 @@ CODE_SUFFIXES = (".py", ".json", ".yaml", ".j2")
 
 
 def code_digest(root: Path, stage: str) -> str:
-    """A digest of the code that `dvc.yaml` lists for a stage, taken when the stage starts.
+    """The digest of the code that `dvc.yaml` lists for a stage, as it is now.
 
     Raises:
-        KdeovError: `dvc.yaml` is missing or lists no such stage.
+        ConfigError: `dvc.yaml` is missing or lists no such stage.
     """
     deps = [dep for dep in stage_of_dvc(root, stage)["deps"] if is_code(dep)]
     files = sorted(str(path.relative_to(root)) for dep in deps for path in code_files(root / dep))
@@ -35,7 +34,9 @@ def is_code(dep: str) -> bool:
 
 
 def code_files(dep: Path) -> Iterator[Path]:
-    """The code files of a dep: itself, or those below it in order, without caches and prose."""
+    """The code files of a dep: the file itself, or those below a folder, sorted, without caches
+    and prose.
+    """
     if dep.is_file():
         yield dep
         return
@@ -45,33 +46,41 @@ def code_files(dep: Path) -> Iterator[Path]:
 
 
 def stage_of_dvc(root: Path, stage: str) -> dict[str, Any]:
-    """What `dvc.yaml` says of a stage.
+    """The entry of a stage in `dvc.yaml`.
 
     Raises:
-        KdeovError: It is missing or lists no such stage.
+        ConfigError: `dvc.yaml` is missing or lists no such stage.
     """
+    path = root / "dvc.yaml"
     try:
-        return yaml.safe_load((root / "dvc.yaml").read_text())["stages"][stage]
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise KdeovError(
-            f"{root / 'dvc.yaml'}: lists no stage {stage}; run in a checkout of KDEOV"
-        ) from error
+        return read_yaml(path)["stages"][stage]
+    except (ConfigError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: lists no stage {stage}; run in a checkout of KDEOV") from error
 
 
 def fingerprint(**ingredients: Any) -> str:
-    """Sixteen hexadecimal digits of the ingredients' canonical JSON."""
+    """The name of a run: a digest of all that its numbers depend on, 16 hexadecimal digits.
+
+    Args:
+        ingredients: Values that JSON can hold.
+    """
     return digest(ingredients)[:LENGTH]
 
 
 def git_state(root: Path) -> dict[str, str]:
-    """Commit, and whether files differ from it; empty outside of git.
+    """The commit of a checkout, and whether tracked files differ from it; empty outside of git.
 
-    `dvc.lock` and `metrics/` do not count: `dvc repro` itself writes them.
+    Ignores `dvc.lock` and `metrics/`, which `dvc repro` writes.
     """
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", *arguments], cwd=root, capture_output=True, text=True, check=True
+            ["git", *arguments],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+            encoding="utf-8",
         ).stdout.strip()
 
     try:

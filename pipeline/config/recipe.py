@@ -1,4 +1,4 @@
-"""Recipes: complete params files for known data sets, listed and put in place."""
+"""Recipes: complete params files for known data sets."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ import io
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML, YAMLError
 
-from kdeov.errors import KdeovError
+from kdeov.errors import ConfigError
 from kdeov.prompts import templates
 from pipeline.config.params import check_params, flatten
+from pipeline.config.reading.yaml_file import parse_yaml
 from pipeline.storage.files import digest, write_text
 
 RECIPES = Path(__file__).with_name("recipes")
-PLACES = ("prepare.path", "teacher.path", "distill.backbone_weights")
-OURS = ("out/", "pipeline/")  # made by stages, or part of the project
-DATA = "../shared/data"  # where recipes look for data, beside the checkout
+PATH_KEYS = ("prepare.path", "teacher.path", "distill.backbone_weights")
+PROJECT_FOLDERS = ("out/", "pipeline/")  # outputs of stages, and files of the project
+DATA = "data/"  # folder of the checkout in which recipes look for data sets and weights
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One file of `pipeline/recipes/`.
+    """A file of `pipeline/config/recipes/`.
 
     Attributes:
-        name: Of the file, without its suffix.
-        text: All of it.
+        name: Name of the file, without its suffix.
+        text: The whole text.
     """
 
     name: str
@@ -37,44 +39,49 @@ class Recipe:
     @classmethod
     def all(cls) -> list[Recipe]:
         """Every recipe, by name."""
-        return [cls(path.stem, path.read_text()) for path in sorted(RECIPES.glob("*.yaml"))]
+        paths = sorted(RECIPES.glob("*.yaml"))
+        return [cls(path.stem, path.read_text(encoding="utf-8")) for path in paths]
 
     @classmethod
     def named(cls, name: str) -> Recipe:
-        """The recipe of a name.
+        """The recipe with a name.
 
         Raises:
-            KdeovError: There is none.
+            ConfigError: There is none.
         """
         recipes = {recipe.name: recipe for recipe in cls.all()}
         if name not in recipes:
-            raise KdeovError(f"no recipe is called {name!r}; choose from {', '.join(recipes)}")
+            raise ConfigError(f"no recipe is called {name!r}; choose from {', '.join(recipes)}")
         return recipes[name]
 
     @property
+    def about(self) -> str:
+        """The comment that the file begins with: which data to get, from where, and the license."""
+        lines = takewhile(lambda line: line.startswith("#"), self.text.splitlines())
+        return "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines)
+
+    @property
     def summary(self) -> str:
-        """Its first line: what it is."""
-        return self.text.splitlines()[0].removeprefix("# ")
+        """A line that says which data and models the recipe takes."""
+        return self.about.splitlines()[0]
 
     @property
     def needs(self) -> dict[str, str]:
-        """Files and folders of people's data that it reads, by the key that names each."""
-        values = flatten(yaml.safe_load(self.text))
-        places = {key: values[key] for key in PLACES if values[key] is not None}
-        return {k: v for k, v in places.items() if not v.startswith(OURS)}
+        """Files and folders that a user provides, by the key of params that names each."""
+        values = flatten(parse_yaml(self.text, self.name))
+        paths = {key: values[key] for key in PATH_KEYS if values[key] is not None}
+        return {k: v for k, v in paths.items() if not v.startswith(PROJECT_FOLDERS)}
 
     def with_changes(self, data: Path | None, changes: Sequence[str]) -> Recipe:
-        """The recipe for other places and values, with its comments.
+        """The recipe with other paths and values, and with its comments.
 
         Args:
-            data: Folder that stands for `DATA`.
+            data: Folder that replaces `DATA`.
             changes: `section.key=value`, the value as YAML.
 
         Raises:
-            KdeovError: A change is no such pair, or its section does not exist.
+            ConfigError: A change is no such pair, or its section does not exist.
         """
-        from ruamel.yaml import YAML, YAMLError
-
         if data is None and not changes:
             return self
         editor = YAML()
@@ -84,7 +91,7 @@ class Recipe:
         )
         values = editor.load(self.text)
         if data is not None:
-            _move(values, f"{DATA}/", f"{data.expanduser().as_posix()}/")
+            _replace_prefix(values, DATA, f"{data.expanduser().as_posix()}/")
         for change in changes:
             address, equals, value = change.partition("=")
             *sections, key = address.split(".")
@@ -92,66 +99,67 @@ class Recipe:
             for section in sections:
                 place = place.get(section) if isinstance(place, dict) else None
             if not equals or not isinstance(place, dict):
-                raise KdeovError(f"--set {change}: give section.key=value of params.yaml")
+                raise ConfigError(f"--set {change}: give section.key=value of params.yaml")
             try:
                 place[key] = editor.load(value)
             except (YAMLError, ValueError) as error:
-                raise KdeovError(f"--set {change}: the value is no YAML") from error
+                raise ConfigError(f"--set {change}: the value is no YAML") from error
         changed = io.StringIO()
         editor.dump(values, changed)
         return Recipe(self.name, changed.getvalue())
 
 
 def use_recipe(recipe: Recipe, params: Path, force: bool = False) -> dict[str, str]:
-    """Puts a recipe in the place of `params.yaml`.
+    """Replaces `params.yaml` by a recipe.
 
     Args:
-        recipe: What to use.
-        params: The file.
-        force: Whether a file that a person has edited may be replaced.
+        recipe: The recipe.
+        params: Path of `params.yaml`.
+        force: Whether to replace a file that holds edits which git does not have.
 
     Returns:
-        What the recipe reads and is not there, by the key that names it.
+        Files and folders that the recipe reads and that do not exist, by the key that names each.
 
     Raises:
-        KdeovError: The recipe does not fit the schema, or `params.yaml` holds changes that would be
-            lost.
+        ConfigError: The recipe does not fit the schema, or edits would be lost.
     """
-    templates(check_params(yaml.safe_load(recipe.text), params).zero_shot.templates)
-    if not force and params.is_file() and not _can_be_had_again(params):
-        raise KdeovError(
+    checked = check_params(parse_yaml(recipe.text, params.name), params)
+    templates(checked.zero_shot.templates)
+    if not force and params.is_file() and not _is_recoverable(params):
+        raise ConfigError(
             f"{params}: holds changes that git does not have; commit them, or give --force to lose "
             "them"
         )
     write_text(params, recipe.text)
-    write_text(_written(params), digest(recipe.text))
-    return {k: place for k, place in recipe.needs.items() if not (params.parent / place).exists()}
+    write_text(_last_digest(params), digest(recipe.text))
+    return {k: path for k, path in recipe.needs.items() if not (params.parent / path).exists()}
 
 
-def _can_be_had_again(params: Path) -> bool:
-    """Whether a file is in git as it is, is one of the recipes, or is what was put here last."""
-    text, last = params.read_text(), _written(params)
+def _is_recoverable(params: Path) -> bool:
+    """Whether git, the recipes or `kdeov use` can restore the file."""
+    content, last = params.read_bytes(), _last_digest(params)
+    text = content.decode("utf-8", "replace")
     if any(recipe.text == text for recipe in Recipe.all()):
         return True
-    if last.is_file() and last.read_text() == digest(text):
+    if last.is_file() and last.read_text(encoding="utf-8") == digest(text):
         return True
     try:
         command = ["git", "show", f"HEAD:./{params.name}"]
-        done = subprocess.run(command, cwd=params.parent, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=params.parent, capture_output=True)
     except OSError:
         return False
-    return done.returncode == 0 and done.stdout == text
+    return done.returncode == 0 and done.stdout == content
 
 
-def _written(params: Path) -> Path:
-    """Holds the digest of the recipe that was put in place last."""
+def _last_digest(params: Path) -> Path:
+    """The file that holds the digest of the last recipe that `use_recipe` wrote."""
     return params.parent / "work" / "recipe.sha256"
 
 
-def _move(value: Any, old: str, new: str) -> None:
-    """Changes what all texts begin with."""
+def _replace_prefix(value: Any, old: str, new: str) -> None:
+    """Replaces a prefix of every text in a nested value, in place."""
     for key in value if isinstance(value, dict) else range(len(value)):
         if isinstance(value[key], dict | list):
-            _move(value[key], old, new)
+            _replace_prefix(value[key], old, new)
         elif isinstance(value[key], str) and value[key].startswith(old):
             value[key] = new + value[key].removeprefix(old)

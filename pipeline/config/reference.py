@@ -8,10 +8,10 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from pipeline.config.params import Params
+from pipeline.config.reading.explain import section_of
+from pipeline.config.reading.yaml_file import read_yaml
 
 PARAMS = Path(__file__).with_name("recipes") / "scenes.yaml"  # equals params.yaml
 HEAD = """# params.yaml
@@ -21,22 +21,22 @@ Written by `kdeov params > docs/params.md`. "Default" is the value in the commit
 
 
 def params_markdown() -> str:
-    """All keys by section: type, default and meaning, as Markdown tables."""
-    values = yaml.safe_load(PARAMS.read_text())
+    """The keys of all sections, with type, default and meaning, as Markdown tables."""
+    values = read_yaml(PARAMS)
     parts = [HEAD]
     for name, field in Params.model_fields.items():
         parts.append(f"## {name}\n")
         parts.append("| key | type | default | meaning |\n|---|---|---|---|")
-        parts[-1] += "".join(_rows(_model(field), values.get(name) or {}, "")) + "\n"
+        parts[-1] += "".join(_rows(section_of(field), values.get(name) or {}, "")) + "\n"
     return "\n".join(parts)
 
 
 def _rows(model: Any, values: dict[str, Any], prefix: str) -> Iterator[str]:
     # parts of a section come after its own keys
     for name, field in sorted(
-        model.model_fields.items(), key=lambda item: _model(item[1]) is not None
+        model.model_fields.items(), key=lambda item: section_of(item[1]) is not None
     ):
-        inner, value = _model(field), values.get(name)
+        inner, value = section_of(field), values.get(name)
         shown = "" if name not in values or inner is not None else f"`{yaml_inline(value)}`"
         kind = "section" if inner is not None else f"`{_type(field.annotation)}`"
         cells = (f"`{prefix}{name}`", kind, shown, " ".join((field.description or "").split()))
@@ -46,17 +46,9 @@ def _rows(model: Any, values: dict[str, Any], prefix: str) -> Iterator[str]:
 
 
 def yaml_inline(value: Any) -> str:
-    """A value as YAML in one line."""
+    """A value as a line of YAML."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False)
     return text.removesuffix("\n").removesuffix("\n...")
-
-
-def _model(field: FieldInfo) -> type[BaseModel] | None:
-    """The section that a field holds, None for a plain value."""
-    for kind in (field.annotation, *get_args(field.annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-    return None
 
 
 def _type(annotation: Any) -> str:

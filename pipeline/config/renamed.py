@@ -1,4 +1,4 @@
-"""Names that keys of `params.yaml` had before: an old name is answered with the new one."""
+"""Former names of keys of `params.yaml`, each with its present name."""
 
 from __future__ import annotations
 

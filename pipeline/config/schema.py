@@ -1,18 +1,58 @@
-"""What the sections of `params.yaml` have in common."""
+"""Types that the sections of `params.yaml` have in common.
+
+Numbers are finite, and neither texts nor true and false stand for one.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic_core import PydanticCustomError
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Seed = Annotated[int, Field(ge=0)]
+SECTION_ERROR = "section"  # type of pydantic's errors that `section_error` makes
+MAX_COUNT = 2**31 - 1  # fits every integer of the libraries that read it
+SMALLEST, LARGEST = 1e-30, 1e30  # beyond them, float32 arithmetic under- or overflows
+
+Flag = Annotated[bool, Strict()]
+Whole = Annotated[int, Strict(), Field(ge=0, le=MAX_COUNT)]
+Seed = Whole
+Count = Annotated[int, Strict(), Field(ge=1, le=MAX_COUNT)]
+Real = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Share = Annotated[Real, Field(ge=0, le=1)]
+NonNegative = Annotated[Real, Field(ge=0, le=LARGEST)]
+Positive = Annotated[Real, Field(ge=SMALLEST, le=LARGEST)]
+
+
+def _names_something(value: object) -> object:
+    if isinstance(value, str) and not (value.strip() and value.isprintable()):
+        raise ValueError("give a text that is not empty and has no control characters")
+    return value
+
+
+def _without_home(path: Path) -> Path:
+    if path.parts[:1] and path.parts[0].startswith("~"):
+        raise ValueError(f"DVC does not expand ~; write {path.expanduser()}")
+    return path
+
+
+Text = Annotated[str, BeforeValidator(_names_something)]
+AnyPath = Annotated[Path, BeforeValidator(_names_something)]
+WatchedPath = Annotated[AnyPath, AfterValidator(_without_home)]
+"""A path that `dvc.yaml` lists as a dep."""
 
 
 class Section(BaseModel):
-    """A mapping that refuses unknown keys and never changes."""
+    """A mapping that refuses unknown keys and is immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def section_error(text: str) -> PydanticCustomError:
+    """The error of a validator of a whole section.
+
+    Args:
+        text: Begins with the key at fault, and follows the name of the section and a dot.
+    """
+    return PydanticCustomError(SECTION_ERROR, "{text}", {"text": text})

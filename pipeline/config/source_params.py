@@ -1,23 +1,22 @@
-"""The sections of `prepare` that belong to one source each.
+"""The parts of the section `prepare` that belong to one source each.
 
-A section is needed where `prepare.source` names it, and may be left out elsewhere.
+A part is required where `prepare.source` names it, and optional elsewhere.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, ClassVar, get_args
 
-from pydantic import AfterValidator, NonNegativeInt
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator
 
-from pipeline.config.schema import Count, Section, Share
+from pipeline.config.schema import Count, Section, Share, Text, Whole
 
 
 class SourceSection(Section):
     """Options of one source.
 
     Attributes:
-        example: The section as it stands in `params.yaml`, shown where it is missing.
+        example: The part as YAML, which the error shows where it is missing.
     """
 
     example: ClassVar[str]
@@ -25,7 +24,7 @@ class SourceSection(Section):
 
 def _rising(rows: tuple[int, int]) -> tuple[int, int]:
     if rows[0] >= rows[1]:
-        raise PydanticCustomError("rows", "the row behind the last must come after the first")
+        raise ValueError("give [first row, row after the last], the second being larger")
     return rows
 
 
@@ -46,15 +45,15 @@ class CaptionsCsvParams(SourceSection):
         "label_column: null, val: 0.1, test: 0.1}"
     )
 
-    images: str
+    images: Text
     """Folder of the images, within `prepare.path`."""
-    table: str
+    table: Text
     """A .csv, .tsv or .parquet file within `prepare.path`: one row a caption."""
-    image_column: str
+    image_column: Text
     """Column of file names."""
-    caption_column: str
+    caption_column: Text
     """Column of captions."""
-    label_column: str | None
+    label_column: Text | None
     """Column of class names, where images have them."""
     val: Share
     """Share of the images for validation."""
@@ -63,11 +62,11 @@ class CaptionsCsvParams(SourceSection):
 
 
 class CocoPart(Section):
-    images: str
+    images: Text
     """Folder of the images, within `prepare.path`."""
-    captions: str
+    captions: Text
     """`captions_*.json`, within `prepare.path`."""
-    instances: str | None
+    instances: Text | None
     """`instances_*.json`: boxes are stored with the images; null leaves them out."""
 
 
@@ -90,24 +89,24 @@ class CocoParams(SourceSection):
 class ImageFolderParams(SourceSection):
     example = "{templates: plain, class_names: null, val: 0.1, test: 0.1}"
 
-    templates: str | None
+    templates: Text | None
     """Set of `kdeov.prompts` that makes captions of class names; null makes none."""
-    class_names: str | None
+    class_names: Text | None
     """JSON file within `prepare.path` that maps folders to names; null takes the folders' names,
     with spaces for underscores."""
     val: Share
-    """Where there is no folder `val`."""
+    """Share of the images for validation, where there is no folder `val`."""
     test: Share
-    """Where there is no folder `test`."""
+    """Share of the images for the test, where there is no folder `test`."""
 
 
 class ArrayPart(Section):
-    images: str
-    """Array of uint8 [N, height, width, 3], or [N, height, width] in grey."""
-    labels: str | None
+    images: Text
+    """Array of uint8 [N, height, width, 3], or [N, height, width] in gray."""
+    labels: Text | None
     """Array of N numbers of classes; null where the images of the split have none."""
-    rows: Annotated[tuple[NonNegativeInt, Count], AfterValidator(_rising)] | None
-    """First row of the split, and the one behind its last; null takes all."""
+    rows: Annotated[tuple[Whole, Count], AfterValidator(_rising)] | None
+    """First row of the split, and the row after its last; null takes all rows."""
 
 
 class ArraySplits(Section):
@@ -128,9 +127,9 @@ class ArraysParams(SourceSection):
 
     splits: ArraySplits
     """Names of the arrays; a split of null takes its share of the training images."""
-    class_names: str | None
+    class_names: Text | None
     """Array of texts; null where no split has labels."""
-    templates: str | None
+    templates: Text | None
     """Set of `kdeov.prompts` that makes captions of class names; null makes none."""
     val: Share
     """Share of the training images, where `splits.val` is null."""
@@ -141,7 +140,7 @@ class ArraysParams(SourceSection):
 class CifarParams(SourceSection):
     example = "{templates: plain, val: 0.1}"
 
-    templates: str
+    templates: Text
     """Set of `kdeov.prompts` that makes captions of class names."""
     val: Share
     """Share of the training images."""
@@ -157,25 +156,25 @@ class Shares(Section):
 class FlickrParams(SourceSection):
     example = "{images: Images, captions: dataset_flickr8k.json, shares: null}"
 
-    images: str
+    images: Text
     """Folder of the images, within `prepare.path`."""
-    captions: str
+    captions: Text
     """Token file, or Karpathy's JSON, within `prepare.path`."""
     shares: Shares | None
-    """Null takes the splits of Karpathy's JSON; a token file has none."""
+    """Shares of the splits; null takes the splits of Karpathy's JSON, which a token file lacks."""
 
 
 class ShardsParams(SourceSection):
     example = "{val: 0.01, test: 0.01}"
 
     val: Share
-    """Where there is no folder `val`."""
+    """Share of the images for validation, where there is no folder `val`."""
     test: Share
-    """Where there is no folder `test`."""
+    """Share of the images for the test, where there is no folder `test`."""
 
 
 class SourceSections(Section):
-    """The part of `prepare` that holds the sections of sources."""
+    """The parts of `prepare` for the sources."""
 
     scenes: ScenesParams | None = None
     """Generated scenes."""

@@ -1,49 +1,63 @@
-"""The sections of `params.yaml` of one stage each; `teacher` has a file of its own."""
+"""The sections of `params.yaml` of one stage each, but for `teacher`, which has its own module."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field, Strict, model_validator
 
 from pipeline.config.batch_sharing import sharing_problem
-from pipeline.config.schema import Count, NonNegative, Section, Seed, Share
+from pipeline.config.schema import (
+    AnyPath,
+    Count,
+    Flag,
+    NonNegative,
+    Positive,
+    Real,
+    Section,
+    Seed,
+    Share,
+    WatchedPath,
+    Whole,
+    section_error,
+)
 from pipeline.config.source_params import SOURCES, SourceSections
+
+STRIDE = 32  # pixels of the image a location of a backbone's last feature map
+MAX_SIDE = 4096  # pixels; an image of a larger side does not fit into memory
+
+
+def _plain_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        raise ValueError("give a name of letters, digits, _, . and -")
+    return name
 
 
 class PrepareParams(SourceSections):
-    dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
-    """What metrics and reports call the data."""
+    dataset: Annotated[str, AfterValidator(_plain_name)]
+    """Name of the data in metrics and reports."""
     source: str
-    """Name of the source, whose section must be there."""
-    path: Path
-    """What the source reads; DVC watches it."""
+    """Kind of source, whose part of this section must be given."""
+    path: WatchedPath
+    """File or folder that the source reads; DVC watches it."""
     seed: Seed
     """Seed of generated images and of random splits."""
     samples_per_shard: Count
     """Images a shard."""
     max_image_side: Count | None
-    """Images whose longer side exceeds it are reduced; others keep their bytes where they can."""
+    """Longest side in pixels. Longer images are reduced, others keep their bytes where they can;
+    null reduces none."""
     max_rejected: Share
     """Share of unusable inputs above which the stage fails."""
 
     @model_validator(mode="after")
     def _source_is_there(self) -> PrepareParams:
         if self.source not in SOURCES:
-            raise PydanticCustomError(
-                "source",
-                "source: choose from {sources}, not {source}",
-                {"sources": ", ".join(SOURCES), "source": repr(self.source)},
-            )
+            raise section_error(f"source: choose from {', '.join(SOURCES)}, not {self.source!r}")
         if getattr(self, self.source) is None:
-            raise PydanticCustomError(
-                "source",
-                "{source} is missing; add to this section `{source}: {example}`",
-                {"source": self.source, "example": SOURCES[self.source].example},
-            )
+            example = f"{self.source}: {SOURCES[self.source].example}"
+            raise section_error(f"{self.source} is missing; add to this section `{example}`")
         return self
 
 
@@ -52,14 +66,14 @@ class EmbedParams(Section):
     """Seed of the views."""
     views: Count
     """Views of each training image; validation and test images have the plain one."""
-    crop_scale_min: Annotated[float, Field(gt=0, le=1)]
+    crop_scale_min: Annotated[Real, Field(gt=0, le=1)]
     """Smallest share of the image's area that a crop shows."""
-    color_jitter: Annotated[float, Field(ge=0, lt=1)]
+    color_jitter: Annotated[Real, Field(ge=0, lt=1)]
     """Strength of changes of brightness, contrast and saturation."""
     blur_prob: Share
     """Share of views that are blurred."""
     precision: Literal["float32", "bfloat16", "float16"]
-    """What the teacher computes in; vectors are stored as float16 in any case."""
+    """Precision of the teacher's computation; embeddings are stored as float16 in any case."""
 
 
 class LossParams(Section):
@@ -76,11 +90,11 @@ class LossParams(Section):
     interactive: NonNegative
     """Weight of the interactive contrastive loss of CLIP-KD."""
     fusion: NonNegative
-    """Trains the fusion module alone; the index embedding does not depend on it."""
+    """Weight of the fusion loss, which trains the fusion module alone."""
 
 
 def _known_backbone(name: str) -> str:
-    """What can be told of a name without building the network."""
+    """Checks the name of a backbone, as far as that is possible without building it."""
     if not re.fullmatch(r"yolo(v5|v8|11)[nsmlx]|timm:.+", name):
         raise ValueError(
             "choose yolov5, yolov8 or yolo11 with a size n, s, m, l or x (yolov8n), or timm:NAME"
@@ -95,9 +109,9 @@ class DistillParams(Section):
     """`yolov5`, `yolov8` or `yolo11` with a size n, s, m, l or x; or `timm:` and a name of timm."""
     fusion: Literal["film", "cross_attention"]
     """Kind of fusion module."""
-    backbone_weights: Path | None
+    backbone_weights: AnyPath | None
     """Pretrained weights of the backbone (.pt, .safetensors); null starts from random ones."""
-    image_size: Annotated[int, Field(ge=32)]
+    image_size: Annotated[int, Strict(), Field(ge=32, le=MAX_SIDE)]
     """Side of the student's input in pixels."""
     epochs: Count
     """Passes over the training images."""
@@ -107,25 +121,25 @@ class DistillParams(Section):
     """Images a forward pass; a worker's share of a step is a multiple of it. Batch norm sees one
     micro-batch at a time, so that numbers do not depend on how many workers there are."""
     num_streams: Count
-    """Places of the data that a step mixes, each read in sequence; workers share them evenly."""
+    """Number of interleaved shard streams a step. Must divide `global_batch_size`."""
     shuffle_buffer: Count
-    """Images, over all workers, that are in memory and shuffled together."""
-    learning_rate: Annotated[float, Field(gt=0)]
+    """Images, over all workers, that are held in memory and shuffled."""
+    learning_rate: Positive
     """Peak learning rate."""
     backbone_learning_rate: NonNegative | None
-    """Of the backbone alone; 0 leaves it as it is, null trains it like the rest."""
-    freeze_batch_norm: bool
-    """Whether the backbone's batch norms keep their statistics, which pretrained weights bring."""
-    ridge_init: Annotated[float, Field(gt=0)] | None
+    """Peak learning rate of the backbone alone; 0 freezes it, null takes `learning_rate`."""
+    freeze_batch_norm: Flag
+    """Whether the backbone's batch norms keep the statistics of the pretrained weights."""
+    ridge_init: Positive | None
     """Strength of the ridge regression that fits the last linear map before training; null starts
     from random weights. See `kdeov.training.ridge_init`."""
     weight_decay: NonNegative
     """Weight decay of AdamW."""
     warmup_fraction: Share
-    """Share of all steps."""
-    max_grad_norm: Annotated[float, Field(gt=0)]
+    """Share of all steps in which the learning rate rises."""
+    max_grad_norm: Positive
     """Norm to which gradients are clipped."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    ema_decay: Annotated[Real, Field(ge=0, lt=1)]
     """Decay of the weight average that is evaluated and saved; 0 keeps the plain weights."""
     feature_loss: Literal["cosine", "l2"]
     """Distance of the loss term `feature`."""
@@ -134,40 +148,46 @@ class DistillParams(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> DistillParams:
-        """Refuses what would otherwise fail after hours of embedding."""
+        """Refuses values that would otherwise fail after hours of embedding."""
         if problem := sharing_problem(
             self.global_batch_size, self.num_streams, self.micro_batch_size
         ):
-            raise PydanticCustomError("part", "{problem}", {"problem": problem})
+            raise section_error(problem)
+        if self.micro_batch_size == 1 and self.image_size <= STRIDE:
+            raise section_error(
+                f"micro_batch_size: 1 image of {self.image_size} pixels gives batch norm one value "
+                f"a channel; use at least 2, or an image_size above {STRIDE}"
+            )
         if self.backbone_weights is None and (
             self.freeze_batch_norm or self.backbone_learning_rate == 0
         ):
-            raise PydanticCustomError(
-                "part", "backbone_weights: null are random weights, which are not worth freezing"
+            raise section_error(
+                "backbone_weights: null starts from random weights, which are not worth freezing; "
+                "give a file, or set freeze_batch_norm to false and backbone_learning_rate to null"
             )
         return self
 
 
 class ZeroShotParams(Section):
     templates: str
-    """Set of `kdeov.prompts`."""
-    class_names: dict[str, str | None] | Path | None
-    """What prompts call classes, null leaving one out: a mapping, or a JSON file with one. DVC
-    watches a mapping; of a file, results state the digest, which whoever shows them compares."""
+    """Set of prompt templates of `kdeov.prompts`."""
+    class_names: dict[str, str | None] | AnyPath | None
+    """Names of classes in prompts, null leaving a class out: a mapping, or a JSON file that holds
+    one. DVC watches a mapping; of a file, the results hold the digest."""
     bootstrap_samples: Count
-    """Of the bootstrap that gives the 95% intervals."""
+    """Bootstrap samples of the 95% intervals."""
 
 
 class LinearProbeParams(Section):
-    C_grid: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    C_grid: Annotated[list[Positive], Field(min_length=1)]
     """Values of C among which the validation split chooses."""
     bootstrap_samples: Count
     """Bootstrap samples of the 95% intervals."""
 
 
 class RetrievalParams(Section):
-    rerank: Annotated[int, Field(ge=0)]
-    """First hits that fusion re-orders, as a row of its own; 0 leaves the row out."""
+    rerank: Whole
+    """Number of first hits that fusion re-ranks, in a row of its own; 0 leaves the row out."""
     bootstrap_samples: Count
     """Bootstrap samples of the 95% intervals."""
 
@@ -179,7 +199,7 @@ class EfficiencyParams(Section):
     """Images a forward pass, where throughput is measured."""
     repeats: Count
     """Number of timed forward passes."""
-    reference_size: Annotated[int, Field(ge=32, multiple_of=32)]
+    reference_size: Annotated[int, Strict(), Field(ge=32, le=MAX_SIDE, multiple_of=32)]
     """Side at which the student is timed against the reference, CLIP's ViT-B/32."""
 
 

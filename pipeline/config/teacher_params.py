@@ -1,6 +1,6 @@
 """The section `teacher` of `params.yaml`, with a part for each kind of teacher.
 
-A part is needed where `teacher.source` names it, and may be left out elsewhere.
+A part is required where `teacher.source` names it, and optional elsewhere.
 """
 
 from __future__ import annotations
@@ -9,19 +9,28 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field, Strict, model_validator
 
-from pipeline.config.schema import Count, Section, Seed
+from kdeov.errors import ConfigError
+from pipeline.config.schema import (
+    MAX_COUNT,
+    Count,
+    Positive,
+    Section,
+    Seed,
+    Text,
+    WatchedPath,
+    section_error,
+)
 
-LEARNT_FROM = Path("out/images/train/manifest.json")
+TRAIN_MANIFEST = Path("out/images/train/manifest.json")
 
 
 class TeacherSection(Section):
     """Options of one kind of teacher.
 
     Attributes:
-        example: The part as it stands in `params.yaml`, shown where it is missing.
+        example: The part as YAML, which the error shows where it is missing.
     """
 
     example: ClassVar[str]
@@ -38,11 +47,11 @@ class TinyTeacherParams(TeacherSection):
     """Seed of initial weights and batches."""
     epochs: Count
     """Passes over the training captions."""
-    batch_size: Annotated[int, Field(ge=2)]
+    batch_size: Annotated[int, Strict(), Field(ge=2, le=MAX_COUNT)]
     """Image and caption pairs a step."""
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: Positive
     """Peak learning rate."""
-    width: Annotated[int, Field(ge=8, multiple_of=2)]
+    width: Annotated[int, Strict(), Field(ge=8, le=1024, multiple_of=2)]
     """Channels of the first layer."""
     embed_dim: Count
     """Dimension of the embeddings."""
@@ -53,7 +62,7 @@ class ClipParams(TeacherSection):
 
     example = "{model: ViT-B/32}"
 
-    model: str
+    model: Text
     """A name of `clip.available_models()`, or a weight file."""
 
 
@@ -62,9 +71,9 @@ class OpenClipParams(TeacherSection):
 
     example = "{architecture: ViT-B-32-quickgelu, pretrained: openai}"
 
-    architecture: str
+    architecture: Text
     """A name of `open_clip.list_models()`."""
-    pretrained: str
+    pretrained: Text
     """One of its tags, or a weight file."""
 
 
@@ -84,17 +93,17 @@ def _one_place(template: str) -> str:
 Inside = Annotated[str, AfterValidator(_inside)]
 
 
-class TextVectorsParams(Section):
+class TextEmbeddingsParams(Section):
     vectors: Inside
     """A file within `teacher.path`, a row a text."""
     names: Inside
     """A .json or .txt file within `teacher.path`: names in the order of the rows."""
     template: Annotated[str, AfterValidator(_one_place)]
-    """What was embedded of each name, such as `a {}`."""
+    """Prompt that was embedded for each name, such as `a {}`."""
 
 
 class EmbeddingsParams(TeacherSection):
-    """Vectors that someone has computed, as clip-retrieval stores them or in single files."""
+    """Embeddings computed elsewhere, as clip-retrieval stores them or in single files."""
 
     example = (
         "{name: ViT-B/32, images: img_emb_*.npy, captions: text_emb_*.npy, metadata: "
@@ -102,53 +111,53 @@ class EmbeddingsParams(TeacherSection):
         "caption_column: caption, texts: [], splits_without_embeddings: []}"
     )
 
-    name: str
-    """Of the model that made them."""
+    name: Text
+    """Name of the model that computed them."""
     images: Inside
-    """A .npy, .safetensors or .pt file within `teacher.path`, or a pattern of several; a row a
+    """A .npy, .safetensors or .pt file within `teacher.path`, or a pattern of several: a row an
     image."""
     captions: Inside | None
-    """The same of captions, a row for each of `metadata`; null trains and tests without them."""
+    """The same for captions, in the order of `metadata`; null trains and tests without captions."""
     metadata: Inside | None
     """A .csv, .tsv or .parquet file within `teacher.path`, or a pattern of several."""
     match: Literal["key", "source", "row"]
-    """How an image finds its vector: `key_column` holds its key in the shards, or its name in the
-    source; or its row in the source's array is the row of its vector."""
+    """How an image finds its embedding. `key`: `key_column` holds the key of the image in the
+    shards; `source`: its name in the source; `row`: the row in the source's array is that of the
+    embedding."""
     key_column: str | None
     """Column of `metadata` that names the image; null for `row`."""
     prefix: str
-    """Is cut off at the front of what `key_column` holds: the folder of the images, say. For
-    `row`, the name of the array: `test_x/`."""
+    """Text that is removed from the start of the values of `key_column`, such as the folder of the
+    images. For `row`, the name of the array: `test_x/`."""
     caption_column: str | None
     """Column of `metadata` with the captions; null without captions."""
-    texts: list[TextVectorsParams]
-    """Of class names: what zero-shot classification can name."""
+    texts: list[TextEmbeddingsParams]
+    """Embeddings of class names, for zero-shot classification."""
     splits_without_embeddings: list[Literal["test"]]
-    """Splits whose images have no vectors; there, the student is measured alone."""
+    """Splits whose images have no embeddings; there, the student is measured alone."""
 
     @model_validator(mode="after")
     def _columns_are_there(self) -> EmbeddingsParams:
         if (self.metadata is None) != (self.match == "row") or (
             self.metadata is not None and self.key_column is None
         ):
-            raise PydanticCustomError(
-                "part",
+            raise section_error(
                 "match: `row` goes without metadata, `key` and `source` need metadata and "
                 "key_column",
             )
         if self.captions is not None and (self.metadata is None or self.caption_column is None):
-            raise PydanticCustomError("part", "captions: need metadata and caption_column")
+            raise section_error("captions: need metadata and caption_column")
         return self
 
 
 class TeacherParams(Section):
     source: Literal["tiny", "clip", "open_clip", "embeddings"]
-    """Kind of teacher, whose part must be there."""
-    path: Path
-    """What the teacher is made from, which DVC watches: the images that `tiny` learns from, a
-    weight file, or the folder of vectors."""
-    sha256: str | None
-    """Of the tensors, where they must not change unnoticed; the stage prints it."""
+    """Kind of teacher, whose part of this section must be given."""
+    path: WatchedPath
+    """File or folder that the teacher is made from, which DVC watches: the manifest of the images
+    that `tiny` is trained on, a weight file, or the folder of embeddings."""
+    sha256: Text | None
+    """Digest that the tensors must have; the stage prints it. Null takes any."""
     tiny: TinyTeacherParams | None = None
     """A small CLIP trained here."""
     clip: ClipParams | None = None
@@ -167,22 +176,19 @@ class TeacherParams(Section):
     def _part_is_there(self) -> TeacherParams:
         if getattr(self, self.source) is None:
             kind = get_args(TeacherParams.model_fields[self.source].annotation)[0]
-            raise PydanticCustomError(
-                "part",
-                "{source} is missing; add to this section `{source}: {example}`",
-                {"source": self.source, "example": kind.example},
-            )
-        if self.source == "tiny" and self.path.parts[-4:] != LEARNT_FROM.parts:
-            raise PydanticCustomError(
-                "part", f"path: give `{LEARNT_FROM}`, from which the source `tiny` learns"
+            example = f"{self.source}: {kind.example}"
+            raise section_error(f"{self.source} is missing; add to this section `{example}`")
+        if self.source == "tiny" and self.path.parts[-4:] != TRAIN_MANIFEST.parts:
+            raise section_error(
+                f"path: give `{TRAIN_MANIFEST}`, from which the source `tiny` learns"
             )
         return self
 
     def absolute(self, resolve: Callable[[Path], Path]) -> TeacherParams:
-        """With absolute paths.
+        """A copy with absolute paths.
 
         Raises:
-            ValueError: A weight file is not what `path` makes DVC watch.
+            ConfigError: DVC does not watch the weight file, because `path` is another one.
         """
         changes: dict[str, object] = {"path": resolve(self.path)}
         for part, key in (("clip", "model"), ("open_clip", "pretrained")):
@@ -194,7 +200,8 @@ class TeacherParams(Section):
             watched = [file.parent] if described else [file, file.parent]
             if self.source == part and changes["path"] not in watched:
                 what = "the folder" if described else "the weight file"
-                raise ValueError(
-                    f"teacher.path: give it {what} of teacher.{part}.{key}, so that DVC watches it"
+                raise ConfigError(
+                    f"params.yaml: teacher.path: give it {what} of teacher.{part}.{key}, so that "
+                    "DVC watches it"
                 )
         return self.model_copy(update=changes)

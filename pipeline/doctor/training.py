@@ -16,10 +16,12 @@ from pipeline.data.loader import Batch, EpochStream, epoch_loader
 from pipeline.doctor.check import Check, ok, quantity, report_errors, warning
 from pipeline.doctor.node import NodeFacts
 from pipeline.doctor.nodes import connected_to_ray
+from pipeline.runtime.device import cpu_threads
 from pipeline.runtime.node import ready_node
 from pipeline.runtime.ray_session import one_line_errors_of_ray
 from pipeline.training.config import TrainConfig
 from pipeline.training.distill import check_training, train_config
+from pipeline.training.loop import TRAIN_THREADS
 from pipeline.training.trainer import Trainer
 
 SECONDS = 3.0  # of measurement, for each of the two rates
@@ -82,14 +84,9 @@ def data_rate(params: Params, layout: Layout, nodes: list[NodeFacts]) -> list[Ch
     """Measures on a machine that trains, for some seconds, whether loading keeps up."""
     gpus = bool(params.cluster.use_gpu) and any(node.usable_gpus for node in nodes)
     config = train_config(params, layout).with_cluster(use_gpu=gpus)
-    threads = None if params.cluster.mode == "inline" else 1  # as Ray sets it
     checks: list[Check] = []
     with report_errors("data rate", checks):
-        rates = (
-            _measure_on_ray(config, threads)
-            if connected_to_ray()
-            else measure_rates(config, threads)
-        )
+        rates = _measure_on_ray(config) if connected_to_ray() else measure_rates(config)
         if rates is None:
             text = f"not measured within {TIMEOUT_S:.0f} s: no worker is free"
             return [warning("data rate", text, "see the other jobs of the cluster")]
@@ -98,14 +95,14 @@ def data_rate(params: Params, layout: Layout, nodes: list[NodeFacts]) -> list[Ch
     return checks
 
 
-def _measure_on_ray(config: TrainConfig, threads: int | None) -> Rates | None:
+def _measure_on_ray(config: TrainConfig) -> Rates | None:
     """Measures where training would run; None where no worker is free."""
     import ray
 
     remote = ray.remote(_measure_on_worker).options(
         num_cpus=1, num_gpus=int(config.cluster.use_gpu is True)
     )
-    reference = remote.remote(config, threads)
+    reference = remote.remote(config)
     ready, _ = ray.wait([reference], timeout=TIMEOUT_S)
     if not ready:
         ray.cancel(reference, force=True)
@@ -114,9 +111,9 @@ def _measure_on_ray(config: TrainConfig, threads: int | None) -> Rates | None:
         return ray.get(reference)
 
 
-def _measure_on_worker(config: TrainConfig, threads: int | None) -> Rates:
+def _measure_on_worker(config: TrainConfig) -> Rates:
     ready_node()  # else the job's files may be on the driver's machine alone
-    return measure_rates(config, threads)
+    return measure_rates(config)
 
 
 def rate_check(rates: Rates, loaders: int, cores: int) -> Check:
@@ -141,22 +138,16 @@ def rate_check(rates: Rates, loaders: int, cores: int) -> Check:
     return warning("data rate", text, fix)
 
 
-def measure_rates(config: TrainConfig, threads: int | None, seconds: float = SECONDS) -> Rates:
+def measure_rates(config: TrainConfig, seconds: float = SECONDS) -> Rates:
     """Measures both rates in this process.
 
     Args:
         config: Config of the run.
-        threads: CPU threads of training; None keeps torch's setting.
         seconds: Time for each of the two rates.
     """
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
+    with cpu_threads(TRAIN_THREADS):
         trainer = Trainer(config)
         return Rates(read_rate(config, seconds), trained_rate(trainer, seconds), trainer.device)
-    finally:
-        torch.set_num_threads(before)
 
 
 def read_rate(config: TrainConfig, seconds: float) -> float:

@@ -23,6 +23,7 @@ from pipeline.config.paths import Layout
 from pipeline.config.stage_params import EfficiencyParams
 from pipeline.evaluation.shared.student import student_of
 from pipeline.evaluation.shared.timing import interleaved
+from pipeline.runtime.device import cpu_threads
 from pipeline.storage.files import write_json
 from pipeline.teachers.load import Teacher, load_teacher
 
@@ -41,16 +42,12 @@ def efficiency(params: Params, paths: Layout) -> None:
     """
     student = student_of(paths, "cpu")
     teacher = load_teacher(paths.teacher)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(params.efficiency.threads)
-    try:
+    with cpu_threads(params.efficiency.threads):
         result = {
             **_at_own_size(student, teacher, params.efficiency, paths),
             "reference": _against_reference(student, params.efficiency),
             "threads": params.efficiency.threads,
         }
-    finally:
-        torch.set_num_threads(threads)
     write_json(paths.metrics / "efficiency.json", result)
     logger.info(
         "student: %.1f ms an image; at %d px, ViT-B/32 takes %.1f times as long",

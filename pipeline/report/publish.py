@@ -128,7 +128,7 @@ def run_address(paths: Layout, fingerprint: str, host: str = "http://127.0.0.1:5
     path = paths.published(fingerprint)
     if not path.is_file():
         return None
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text(encoding="utf-8"))
     base = record["uri"].rstrip("/") if record["uri"].startswith("http") else host
     return f"{base}/#/experiments/{record['experiment']}/runs/{record['run']}?{VIEW}"
 

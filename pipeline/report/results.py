@@ -139,7 +139,7 @@ class Results:
             require_same_names(params.zero_shot.class_names, scores["zero_shot"].get("class_names"))
         curve = paths.metrics / "history.csv"
         try:
-            with open(curve, newline="") as file:
+            with open(curve, newline="", encoding="utf-8") as file:
                 history = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
         except OSError as error:
             raise DataError(f"{curve}: {error.strerror}; run `dvc repro distill`") from error

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
 from kdeov.errors import ConfigError, DataError, StorageError
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.config.provenance import code_files, is_code, stage_of_dvc
+from pipeline.config.reading.yaml_file import read_yaml
 from pipeline.storage.files import TEMPORARY, digest, sha256_file
 from pipeline.storage.storage import Storage
 
@@ -156,7 +155,7 @@ def _portable(stage: str, params: Params, layout: Layout) -> tuple[dict[str, Any
     """Params for other machines, and the local path of each file outside of `out/` that the
     stage's own section names: these files travel with the job.
     """
-    values = yaml.safe_load(layout.params.read_bytes())
+    values = read_yaml(layout.params)
     for section in ("data", "cluster", "tracking"):
         values[section] = getattr(params, section).model_dump(mode="json")
     values["tracking"]["uri"] = _public_uri(params.tracking.uri)

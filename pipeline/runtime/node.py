@@ -79,7 +79,7 @@ def materialize(folder: Storage, base: Path) -> Path:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 # linked, so that a teacher that five stages need is downloaded once
                 os.link(_blob(storage, file, base), place)
-            (partial / "params.yaml").write_text(yaml.safe_dump(job.params))
+            (partial / "params.yaml").write_text(yaml.safe_dump(job.params), encoding="utf-8")
             for path in CODE.iterdir():
                 if not (partial / path.name).exists():
                     (partial / path.name).symlink_to(path)
@@ -146,7 +146,7 @@ def _base() -> Path:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with open(path, "w") as file:
+    with open(path, "w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

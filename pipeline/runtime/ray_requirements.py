@@ -110,7 +110,7 @@ def _limits() -> Iterator[str]:
             f"{MIN_THREADS}; raise it with `ulimit -u`"
         )
     for name in CGROUP_LIMITS:
-        text = Path(name).read_text() if Path(name).is_file() else "max"
+        text = Path(name).read_text(encoding="utf-8") if Path(name).is_file() else "max"
         if text.strip().isdigit() and int(text) < MIN_THREADS:
             yield (
                 f"this container may have {int(text)} processes and threads, and Ray needs about "
@@ -154,6 +154,6 @@ def _exists(path: Path) -> bool:
 
 def _has_text(path: Path) -> bool:
     try:
-        return bool(path.read_text().strip())
+        return bool(path.read_text(encoding="utf-8").strip())
     except (OSError, UnicodeDecodeError):
         return False

@@ -105,7 +105,7 @@ def read_json(path: Path, stage: str | None = None) -> Any:
         DataError: The file is missing or is no JSON.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         fix = f"run `dvc repro {stage}`" if stage else "check the path"
         raise DataError(f"{path}: {error.strerror}; {fix}") from error

@@ -16,7 +16,7 @@ from kdeov.text.table import PrecomputedTextEncoder
 from pipeline.artifacts.identity import IDENTITY, PRECOMPUTED
 from pipeline.artifacts.tables import reading, table_rows
 from pipeline.artifacts.texts import class_name, clean_caption, file_name
-from pipeline.config.teacher_params import EmbeddingsParams, TextVectorsParams
+from pipeline.config.teacher_params import EmbeddingsParams, TextEmbeddingsParams
 from pipeline.console import progress
 from pipeline.storage.files import write_json
 from pipeline.teachers.embedding_files import numbered_files, read_embeddings, unit_rows
@@ -137,7 +137,7 @@ def _column(
             )
 
 
-def _text_table(files: list[TextVectorsParams], path: Path, dim: int) -> PrecomputedTextEncoder:
+def _text_table(files: list[TextEmbeddingsParams], path: Path, dim: int) -> PrecomputedTextEncoder:
     texts: list[str] = []
     embeddings = [torch.empty(0, dim)]
     for options in files:

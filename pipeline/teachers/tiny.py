@@ -26,6 +26,7 @@ from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import sample_json
 from pipeline.config.teacher_params import TinyTeacherParams
 from pipeline.console import progress
+from pipeline.runtime.device import cpu_threads
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,10 @@ VISION_LAYERS = (1, 2, 2, 1)
 TEXT_WIDTH, TEXT_LAYERS = 64, 2
 CONTEXT = 28  # tokens; no caption of the scenes has more
 VOCABULARY = 49408  # of CLIP's tokenizer
+THREADS = 2  # CPU threads of training: with another number, gradients round differently
 
 
+@cpu_threads(THREADS)
 def train_tiny_teacher(images: ShardFolder, params: TinyTeacherParams) -> StateDict:
     """Trains on the training shards, contrastively (CLIP, arXiv:2103.00020).
 

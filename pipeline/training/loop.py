@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from pipeline.runtime.device import cpu_threads
 from pipeline.training.config import TrainConfig
 from pipeline.training.state import EpochMetrics
 from pipeline.training.trainer import Trainer
@@ -13,12 +14,13 @@ from pipeline.training.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 Report = Callable[[EpochMetrics], None]
+TRAIN_THREADS = 1  # CPU threads of a worker: with another number, gradients round differently
 
 
 def train(
     config: TrainConfig, report: Report, restart_due: Callable[[], bool] = lambda: False
 ) -> None:
-    """Trains to the end, from the newest checkpoint if there is one.
+    """Trains to the end, from the newest checkpoint if there is one, on one CPU thread.
 
     Args:
         config: What to train on what, and where.
@@ -28,7 +30,12 @@ def train(
     Raises:
         KdeovError: The data do not fit, or the loss is no longer finite.
     """
-    trainer, epochs = Trainer(config, restart_due), config.params.epochs
+    with cpu_threads(TRAIN_THREADS):
+        _train(Trainer(config, restart_due), report)
+
+
+def _train(trainer: Trainer, report: Report) -> None:
+    epochs = trainer.params.epochs
     trainer.resume()
     state = trainer.state
     if trainer.rank == 0 and state.global_step:

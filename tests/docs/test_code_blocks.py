@@ -76,7 +76,9 @@ def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("block", blocks_of("yaml"))
 def test_every_yaml_block_fits_into_params(block: Any, tmp_path: Path) -> None:
-    base, change = (yaml.safe_load(t) for t in ((ROOT / "params.yaml").read_text(), block.text))
+    base, change = (
+        yaml.safe_load(t) for t in ((ROOT / "params.yaml").read_text(encoding="utf-8"), block.text)
+    )
     params = check_params(merged(base, change), tmp_path / "params.yaml")
     assert json.loads(params.model_dump_json())
 

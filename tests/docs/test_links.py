@@ -30,7 +30,7 @@ def test_every_relative_link_and_anchor_resolves(page: Path) -> None:
 def test_every_path_that_a_page_names_exists(page: Path) -> None:
     if page.name == "CHANGELOG.md":  # it names old paths too
         return
-    for path in PATH.findall(page.read_text()):
+    for path in PATH.findall(page.read_text(encoding="utf-8")):
         assert (ROOT / path).exists() or path in generated() or "NAME" in path, path
 
 
@@ -40,4 +40,4 @@ def test_every_page_of_docs_is_linked_from_the_readme() -> None:
 
 
 def test_the_readme_is_at_most_170_lines() -> None:
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 170
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 170

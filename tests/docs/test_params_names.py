@@ -51,7 +51,7 @@ def test_a_wrong_name_would_be_noticed() -> None:
 
 
 def test_the_changelog_lists_every_renamed_key() -> None:
-    text = (ROOT / "CHANGELOG.md").read_text()
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     for old, new in RENAMED.items():
         section = old.rpartition(".")[0]
         assert f"| `{old}` | `{section}.{new}` |" in text, old

@@ -10,8 +10,8 @@ import yaml
 from tests.helpers import ROOT
 from tests.helpers.pages import blocks
 
-STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 
 
 def outputs(stage: dict[str, Any]) -> set[str]:
@@ -46,7 +46,7 @@ def test_the_diagram_has_every_stage_once() -> None:
 
 
 def test_the_table_of_edits_names_the_stages_that_list_a_folder() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text()
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     for folder, cell in re.findall(
         r"^\| `((?:kdeov|pipeline)/\w+(?:\.py)?)` \| (.+) \|$", text, re.M
     ):

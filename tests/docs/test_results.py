@@ -22,7 +22,7 @@ PAGES = [ROOT / "README.md", ROOT / "docs" / "results.md"]
 
 
 def metrics(stage: str) -> dict[str, Any]:
-    return json.loads((ROOT / "metrics" / f"{stage}.json").read_text())
+    return json.loads((ROOT / "metrics" / f"{stage}.json").read_text(encoding="utf-8"))
 
 
 def cell(values: dict[str, Any], key: str) -> str:
@@ -37,7 +37,7 @@ def test_results_in_prose_are_the_committed_metrics(page: Path, row: str) -> Non
     found = metrics(stage)["scenes"]
     teacher, student = (cell(found[side], key) for side in ("teacher", "student"))
     line = f"| {row} | {teacher} | {student} | {found['retained'][key]:.1%} |"
-    assert line in page.read_text().splitlines()
+    assert line in page.read_text(encoding="utf-8").splitlines()
 
 
 def test_the_gain_of_reranking_is_the_committed_one() -> None:
@@ -45,14 +45,14 @@ def test_the_gain_of_reranking_is_the_committed_one() -> None:
     for rank in ("r1", "r5"):
         low, high = found["interval"][f"gain_t2i_{rank}"]
         gain = f"R@{rank[1:]} {found[f'gain_t2i_{rank}']:+.3f} [{low:+.3f}, {high:+.3f}]"
-        assert gain in " ".join(PAGES[1].read_text().split())
+        assert gain in " ".join(PAGES[1].read_text(encoding="utf-8").split())
 
 
 def test_size_and_speed_are_the_committed_ones() -> None:
     efficiency = metrics("efficiency")
     reference, student = efficiency["reference"], efficiency["student"]
     speedup = f"{reference['speedup']:.0f} times"
-    rows = PAGES[1].read_text()
+    rows = PAGES[1].read_text(encoding="utf-8")
     assert (
         f"| {student['parameters'] / 1e6:.2f} M | {reference['student_macs'] / 1e9:.3f} G "
         f"| {reference['student_latency_ms']:.1f} ms |" in rows
@@ -61,4 +61,6 @@ def test_size_and_speed_are_the_committed_ones() -> None:
         f"| {reference['parameters'] / 1e6:.1f} M | {reference['macs'] / 1e9:.2f} G "
         f"| {reference['latency_ms']:.0f} ms ({speedup}) |" in rows
     )
-    assert re.search(rf"it is {speedup} as fast as CLIP's ViT-B/32", PAGES[0].read_text())
+    assert re.search(
+        rf"it is {speedup} as fast as CLIP's ViT-B/32", PAGES[0].read_text(encoding="utf-8")
+    )

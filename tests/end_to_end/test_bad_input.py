@@ -22,9 +22,9 @@ def checkout(new_checkout: Callable[[], Checkout]) -> Checkout:
 def params(checkout: Checkout) -> Any:
     """Params as they were, after each test."""
     path = checkout.path / "params.yaml"
-    before = path.read_text()
+    before = path.read_text(encoding="utf-8")
     yield checkout.change
-    path.write_text(before)
+    path.write_text(before, encoding="utf-8")
 
 
 def error_line(checkout: Checkout, stage: str) -> str:
@@ -67,7 +67,7 @@ def test_a_table_that_cannot_be_used_is_explained(
     checkout: Checkout, params: Any, tmp_path: Path, table: str, words: str
 ) -> None:
     (tmp_path / "images").mkdir()
-    (tmp_path / "captions.csv").write_text(table)
+    (tmp_path / "captions.csv").write_text(table, encoding="utf-8")
     params({"prepare": {"source": "captions_csv", "path": str(tmp_path)}})
     assert words in error_line(checkout, "prepare")
 
@@ -80,7 +80,7 @@ def test_too_many_unusable_images_fail_the_stage(
     for name in names:
         (tmp_path / "images" / name).write_bytes(b"not an image")
     rows = "".join(f"{name},a dog\n" for name in names)
-    (tmp_path / "captions.csv").write_text("image,caption\n" + rows)
+    (tmp_path / "captions.csv").write_text("image,caption\n" + rows, encoding="utf-8")
     shares = {"val": 0.3, "test": 0.3}
     params({"prepare": {"source": "captions_csv", "path": str(tmp_path), "captions_csv": shares}})
     line = error_line(checkout, "prepare")

@@ -53,7 +53,7 @@ class Command:
 
     def __init__(self, checkout: Checkout, *words: str) -> None:
         self._log = checkout.path.parent / f"log-{time.monotonic_ns()}"
-        with open(self._log, "w") as file:
+        with open(self._log, "w", encoding="utf-8") as file:
             self.process = subprocess.Popen(
                 words, cwd=checkout.path, env=checkout.environment, stdout=file, stderr=file,
                 # Ctrl-C reaches it also where these tests run in the background
@@ -62,7 +62,7 @@ class Command:
 
     @property
     def output(self) -> str:
-        return self._log.read_text()
+        return self._log.read_text(encoding="utf-8")
 
     def wait_for_output(self, words: str, seconds: float = 180) -> None:
         """Waits until its output has some words."""
@@ -94,7 +94,7 @@ def driver_of(job: str) -> psutil.Process:
 
 
 def read(checkout: Checkout, name: str) -> Any:
-    return json.loads((checkout.path / name).read_text())
+    return json.loads((checkout.path / name).read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -193,7 +193,9 @@ def test_an_error_of_a_worker_is_the_one_line_of_the_stage(
     laptop: Checkout,
 ) -> None:
     shard = read(laptop, "out/images/test/manifest.json")["shards"][0]
-    storage = yaml.safe_load((laptop.path / "params.yaml").read_text())["data"]["storage"]
+    storage = yaml.safe_load((laptop.path / "params.yaml").read_text(encoding="utf-8"))["data"][
+        "storage"
+    ]
     tar = Path(storage) / "shards" / f"{shard['sha256']}.tar"
     whole = tar.read_bytes()
     tar.write_bytes(whole[:-1] + b"x")

@@ -99,9 +99,13 @@ def nodes(
             shutil.copy(manifest.parent / shard.name, private / object_name(shard))
     files = importlib.metadata.distribution("timm").files or []
     (metadata,) = [file.locate() for file in files if file.name == "METADATA"]
-    (folder / "METADATA").write_text("Metadata-Version: 2.4\nName: timm\nVersion: 0.0.1\n")
+    (folder / "METADATA").write_text(
+        "Metadata-Version: 2.4\nName: timm\nVersion: 0.0.1\n", encoding="utf-8"
+    )
     code = laptop.path / "pipeline" / "doctor" / "__init__.py"
-    (folder / "code.py").write_text(code.read_text() + "# another version\n")
+    (folder / "code.py").write_text(
+        code.read_text(encoding="utf-8") + "# another version\n", encoding="utf-8"
+    )
     mounts = [
         ["mount", "-t", "tmpfs", "none", str(private)],
         ["mount", "--bind", str(folder / "METADATA"), str(metadata)],
@@ -120,8 +124,13 @@ def nodes(
             stdout=file, stderr=file, start_new_session=True,
         )  # fmt: skip
     try:
-        wait_for(lambda: "Ray runtime started" in log.read_text() or odd.poll() is not None, log)
-        assert odd.poll() is None, log.read_text()
+        wait_for(
+            lambda: (
+                "Ray runtime started" in log.read_text(encoding="utf-8") or odd.poll() is not None
+            ),
+            log,
+        )
+        assert odd.poll() is None, log.read_text(encoding="utf-8")
         where = {"mode": "cluster", "address": cluster.address, "storage": str(shared)}
         laptop.change({"data": {"storage": str(private)}, "cluster": {**where, "num_workers": 2}})
         yield Nodes(cluster.gcs, private, shared)

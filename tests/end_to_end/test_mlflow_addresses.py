@@ -117,8 +117,7 @@ def test_ui_prints_its_address_once_it_answers_and_stops_with_the_command(
     port = free_port()
     server = subprocess.Popen(
         ["kdeov", "ui", "--port", str(port)], cwd=reproduced.path, env=reproduced.environment,
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8")  # fmt: skip
     try:
         address = next_line(server, seconds=120).strip()
         assert address.startswith(f"http://127.0.0.1:{port}/#/experiments?")

@@ -30,11 +30,11 @@ with LiveTracker(target, "f" * 16, "run", {{}}, {{}}) as live:
 
 def test_the_run_of_an_experiment_in_a_temporary_folder_stays_after_it(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
-    (tmp_path / "stage.py").write_text(STAGE)
+    (tmp_path / "stage.py").write_text(STAGE, encoding="utf-8")
     stage = {"cmd": "python stage.py", "deps": ["stage.py"], "params": ["seed"]}
-    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"log": stage}}))
-    (tmp_path / "params.yaml").write_text("seed: 0\n")
-    (tmp_path / ".gitignore").write_text("/work/\n")
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"log": stage}}), encoding="utf-8")
+    (tmp_path / "params.yaml").write_text("seed: 0\n", encoding="utf-8")
+    (tmp_path / ".gitignore").write_text("/work/\n", encoding="utf-8")
     for command in ("git init -q", "dvc init -q", "git add -A", "git commit -qm start"):
         checkout.run(*command.split())
     result = checkout.run("dvc", "exp", "run", "--temp", "-S", "seed=1", "-n", "apart")

@@ -30,7 +30,6 @@ from tests.helpers.ray_runs import (
     logged_epochs,
     new_run,
     processes,
-    threads,
     wait_for_steps,
     workers,
 )
@@ -122,6 +121,5 @@ def test_training_goes_on_with_the_machines_that_are_left_and_takes_new_ones(
     assert seen == [2, 1, 2]
     assert [row["epoch"] for row in history(run)] == logged_epochs(run) == [*range(1, EPOCHS + 1)]
     alone = new_run(reproduced, tmp_path / "alone", epochs=EPOCHS)
-    with threads(1):
-        train(alone.config, lambda _: None)
+    train(alone.config, lambda _: None)
     assert_same_steps(run, alone, within=1e-4)

@@ -17,6 +17,17 @@ QUICK = (
 )  # fmt: skip
 
 
+PLACES = {
+    "flickr8k": "flickr8k_1k",
+    "coco": "coco_mini",
+    "cifar10/cifar10.npz": "cifar10/cifar10_train5000_test2000.npz",
+    "clip_vitb32": "clip_vitb32",
+    "yolo/yolov8n.pt": "yolo/yolov8n_state_dict.pt",
+    "yolo/yolov5su.pt": "yolo/yolov5s_state_dict.pt",
+}
+"""What recipes read below `data/`, and what stands for it below the shared data."""
+
+
 @pytest.fixture
 def reproduce(
     new_checkout: Callable[[], Checkout], shared_data: Path
@@ -26,17 +37,23 @@ def reproduce(
     def run(name: str, *changes: str) -> dict[str, Any]:
         checkout = new_checkout()
         settings = [word for change in changes for word in ("--set", change)]
-        used = checkout.run("kdeov", "use", name, "--data", str(shared_data), *settings)
+        for place, source in PLACES.items():
+            path = checkout.path / "data" / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(shared_data / source)
+        used = checkout.run("kdeov", "use", name, *settings)
         assert "run `dvc repro`" in used.stdout
         checkout.run("dvc", "repro")
         manifests = list((checkout.path / "out" / "images").glob("*/manifest.json"))
-        rejected = [r for m in manifests for r in json.loads(m.read_text())["rejected"]]
+        rejected = [
+            r for m in manifests for r in json.loads(m.read_text(encoding="utf-8"))["rejected"]
+        ]
         assert len(manifests) == 3 and rejected == []
         assert (checkout.path / "out" / "report" / "index.html").is_file()
         again = checkout.run("dvc", "repro")
         assert "Running stage" not in again.stdout
         files = (checkout.path / "metrics").glob("*.json")
-        return {path.stem: json.loads(path.read_text()) for path in files}
+        return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
 
     return run
 
@@ -51,7 +68,7 @@ def test_the_thousand_images_of_flickr8k_go_through(reproduce: Any) -> None:
 
 @pytest.mark.slow
 def test_the_images_of_coco_go_through_with_its_own_test_split(reproduce: Any) -> None:
-    found = reproduce("coco", *QUICK)
+    found = reproduce("coco", *QUICK, "prepare.coco.val=0.1")
     assert found["retrieval"]["coco"]["student"]["images"] == 79
 
 

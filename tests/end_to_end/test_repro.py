@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 def metrics(checkout: Checkout, name: str) -> dict[str, Any]:
-    return json.loads((checkout.path / "metrics" / f"{name}.json").read_text())
+    return json.loads((checkout.path / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def test_metrics_stand_where_scripts_look_for_them(reproduced: Checkout) -> None:
@@ -49,7 +49,7 @@ def test_a_second_run_changes_nothing_and_takes_seconds(reproduced: Checkout) ->
 
 
 def test_only_the_stages_that_read_a_param_are_changed_by_it(reproduced: Checkout) -> None:
-    params = (reproduced.path / "params.yaml").read_text()
+    params = (reproduced.path / "params.yaml").read_text(encoding="utf-8")
     try:
         reproduced.change({"retrieval": {"rerank": 3}, "cluster": {"num_workers": 5}})
         changed = json.loads(reproduced.run("dvc", "status", "--json").stdout)
@@ -58,7 +58,7 @@ def test_only_the_stages_that_read_a_param_are_changed_by_it(reproduced: Checkou
         changed = json.loads(reproduced.run("dvc", "status", "--json").stdout)
         assert set(changed) == {"retrieval", "zero_shot"}
     finally:
-        (reproduced.path / "params.yaml").write_text(params)
+        (reproduced.path / "params.yaml").write_text(params, encoding="utf-8")
 
 
 def test_metrics_and_plots_can_be_shown_and_compared(reproduced: Checkout) -> None:
@@ -70,8 +70,10 @@ def test_metrics_and_plots_can_be_shown_and_compared(reproduced: Checkout) -> No
 
 
 def test_the_report_is_one_page_that_needs_nothing_else(reproduced: Checkout) -> None:
-    page = (reproduced.path / "out" / "report" / "index.html").read_text()
-    record = json.loads((reproduced.path / "out" / "student" / "run.json").read_text())
+    page = (reproduced.path / "out" / "report" / "index.html").read_text(encoding="utf-8")
+    record = json.loads(
+        (reproduced.path / "out" / "student" / "run.json").read_text(encoding="utf-8")
+    )
     assert record["fingerprint"] in page
     assert "Teacher against student" in page and "red circle" in page
     sources = re.findall(r'(?:src|href)="([^"]{0,40})', page)
@@ -171,9 +173,9 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
         c.path / "out" / "student" / "student.safetensors" for c in (checkout, reproduced)
     )
     assert ours.read_bytes() == theirs.read_bytes()
-    assert (checkout.path / "metrics" / "history.csv").read_text() == (
+    assert (checkout.path / "metrics" / "history.csv").read_text(encoding="utf-8") == (
         reproduced.path / "metrics" / "history.csv"
-    ).read_text()
+    ).read_text(encoding="utf-8")
 
 
 def test_an_experiment_runs_with_other_params(reproduced: Checkout) -> None:

@@ -47,12 +47,12 @@ def test_moving_shards_to_a_storage_runs_nothing_again(
     reproduced: Checkout, tmp_path: Path
 ) -> None:
     params = reproduced.path / "params.yaml"
-    before = params.read_text()
+    before = params.read_text(encoding="utf-8")
     try:
         reproduced.change({"data": {"storage": str(tmp_path / "storage")}})
         assert "up to date" in reproduced.run("dvc", "status").stdout
     finally:
-        params.write_text(before)
+        params.write_text(before, encoding="utf-8")
 
 
 def test_every_checkout_finds_what_one_has_put_in_a_bucket(

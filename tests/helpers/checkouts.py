@@ -65,6 +65,7 @@ class Checkout:
             capture_output=True,
             text=True,
             timeout=600,
+            encoding="utf-8",
         )
         assert not check or result.returncode == 0, result.stdout + result.stderr
         return result
@@ -76,7 +77,10 @@ class Checkout:
     def change(self, changes: dict[str, Any]) -> None:
         """Changes params.yaml."""
         path = self.path / "params.yaml"
-        path.write_text(yaml.safe_dump(merged(yaml.safe_load(path.read_text()), changes)))
+        path.write_text(
+            yaml.safe_dump(merged(yaml.safe_load(path.read_text(encoding="utf-8")), changes)),
+            encoding="utf-8",
+        )
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

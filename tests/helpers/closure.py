@@ -21,7 +21,7 @@ UNLISTED = (
 
 def imports_of(path: Path) -> set[Path]:
     """Files of this project that a file imports, type-checking blocks left out."""
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     hidden = {
         id(node)
         for block in ast.walk(tree)

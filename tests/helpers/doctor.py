@@ -24,10 +24,10 @@ def git(layout: Layout, *arguments: str) -> None:
 
 def change(layout: Layout, **sections: dict[str, Any]) -> None:
     """Changes params.yaml, and commits it."""
-    values = yaml.safe_load(layout.params.read_text())
+    values = yaml.safe_load(layout.params.read_text(encoding="utf-8"))
     for section, keys in sections.items():
         values[section] |= keys
-    layout.params.write_text(yaml.safe_dump(values))
+    layout.params.write_text(yaml.safe_dump(values), encoding="utf-8")
     git(layout, "commit", "-qam", "change")
 
 

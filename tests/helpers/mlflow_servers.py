@@ -59,7 +59,9 @@ class MlflowServer:
             self._process = None
 
     def _answers(self) -> bool:
-        assert self._process is not None and self._process.poll() is None, self._log.read_text()
+        assert self._process is not None and self._process.poll() is None, self._log.read_text(
+            encoding="utf-8"
+        )
         with contextlib.suppress(OSError):
             return urllib.request.urlopen(f"{self.uri}/health", timeout=5).status == 200
         return False

@@ -35,13 +35,13 @@ def name(page: Path) -> str:
 
 def blocks(page: Path, *languages: str) -> list[Block]:
     """Code blocks of a page in these languages."""
-    found = FENCE.findall(page.read_text())
+    found = FENCE.findall(page.read_text(encoding="utf-8"))
     return [Block(page, kind, text) for kind, text in found if kind in languages]
 
 
 def prose(page: Path) -> str:
     """A page without its code blocks."""
-    return FENCE.sub("", page.read_text())
+    return FENCE.sub("", page.read_text(encoding="utf-8"))
 
 
 def anchors(page: Path) -> set[str]:
@@ -58,4 +58,4 @@ def links(page: Path) -> list[str]:
 
 def generated() -> set[str]:
     """Pages and figures that `make docs` writes."""
-    return set(re.findall(r"docs/\S+", (ROOT / "Makefile").read_text())) - {"docs/"}
+    return set(re.findall(r"docs/\S+", (ROOT / "Makefile").read_text(encoding="utf-8"))) - {"docs/"}

@@ -30,7 +30,7 @@ def hold(
 
     assert config.run.folder is not None
     dist.barrier()
-    (config.run.folder / f"rank-{dist.get_rank()}").write_text(str(os.getpid()))
+    (config.run.folder / f"rank-{dist.get_rank()}").write_text(str(os.getpid()), encoding="utf-8")
     wait_for((config.run.folder / "go").exists)
     report({"epoch": 1})
 

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import psutil
 import pytest
-import torch
 
 from pipeline.artifacts.identity import cache_identity, read_teacher_identity
 from pipeline.cluster.local import LocalCluster
@@ -125,15 +124,6 @@ class HoldingTracker(LiveTracker):
     def log_epoch(self, row: EpochMetrics) -> None:
         wait_for(lambda: not self.gate.exists())
         super().log_epoch(row)
-
-
-@contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Sets the number of torch's threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    yield
-    torch.set_num_threads(before)
 
 
 def workers(run: Run) -> list[int]:

@@ -12,14 +12,14 @@ from pipeline.config.paths import Layout
 
 def read_metrics(paths: Layout, name: str) -> dict[str, Any]:
     """The metrics of a stage on the data set `scenes`."""
-    return json.loads((paths.metrics / f"{name}.json").read_text())["scenes"]
+    return json.loads((paths.metrics / f"{name}.json").read_text(encoding="utf-8"))["scenes"]
 
 
 def edit_json(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     """Changes a JSON file in place."""
-    values = json.loads(path.read_text())
+    values = json.loads(path.read_text(encoding="utf-8"))
     edit(values)
-    path.write_text(json.dumps(values))
+    path.write_text(json.dumps(values), encoding="utf-8")
 
 
 def remove_labels(paths: Layout) -> None:

@@ -21,7 +21,7 @@ def wait_for(
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, (
-            log.read_text() if log else f"it did not happen within {seconds:.0f} s"
+            log.read_text(encoding="utf-8") if log else f"it did not happen within {seconds:.0f} s"
         )
         time.sleep(poll_s)
 

@@ -247,7 +247,7 @@ def open_clip(tmp_path_factory):
     package = import_open_clip()
     folder = tmp_path_factory.mktemp("open_clip")
     for name, config in OPEN_CLIP.items():
-        (folder / f"{name}.json").write_text(json.dumps(config))
+        (folder / f"{name}.json").write_text(json.dumps(config), encoding="utf-8")
     package.add_model_config(folder)
     return package
 

@@ -70,9 +70,9 @@ def make_params(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Param
     """The repository's params, tiny; `make_params(distill={"ema_decay": 0.5})` changes some."""
 
     def make(**sections: dict[str, Any]) -> Params:
-        values = _merge(yaml.safe_load((ROOT / "params.yaml").read_text()), TINY)
+        values = _merge(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")), TINY)
         path = tmp_path_factory.mktemp("params") / "params.yaml"
-        path.write_text(yaml.safe_dump(_merge(values, sections)))
+        path.write_text(yaml.safe_dump(_merge(values, sections)), encoding="utf-8")
         return load_params(path)
 
     return make
@@ -165,6 +165,7 @@ def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=cwd, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+            encoding="utf-8",
         )  # fmt: skip
 
     return run

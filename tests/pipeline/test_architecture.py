@@ -26,7 +26,7 @@ WINGS = sorted(
     for package in ("kdeov", "pipeline")
     for path in (ROOT / package).glob("*/__init__.py")
 )
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 
 def in_checkout(path: Path) -> str:
@@ -71,7 +71,7 @@ def test_packages_outside_of_listed_folders_hold_no_code() -> None:
         if path.endswith("/__init__.py") and not any(
             path.startswith(f"{dep}/") for name in STAGES for dep in code_deps(name)
         ):
-            assert (ROOT / path).read_text().strip() == "", path
+            assert (ROOT / path).read_text(encoding="utf-8").strip() == "", path
 
 
 def names(stage: dict[str, Any], *kinds: str) -> set[str]:
@@ -102,7 +102,7 @@ def test_stages_depend_on_manifests_so_that_shards_may_lie_elsewhere() -> None:
 
 @pytest.mark.parametrize("path", [*SOURCES, *TESTS, ROOT / "dvc.yaml"], ids=in_checkout)
 def test_no_file_grows_beyond_300_lines(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 300
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
 
 
 @pytest.mark.parametrize("folder", sorted({path.parent for path in SOURCES}), ids=in_checkout)
@@ -120,12 +120,14 @@ def test_beside_the_wings_lie_only_the_modules_that_the_design_names() -> None:
 
 @pytest.mark.parametrize("wing", WINGS, ids=in_checkout)
 def test_every_wing_has_a_readme_of_a_few_lines(wing: Path) -> None:
-    assert 3 <= len((wing / "README.md").read_text().splitlines()) <= 20
+    assert 3 <= len((wing / "README.md").read_text(encoding="utf-8").splitlines()) <= 20
 
 
 def test_dvc_sends_no_analytics() -> None:
     config = configparser.ConfigParser()
-    config.read_string(re.sub(r"^\s+", "", (ROOT / ".dvc" / "config").read_text(), flags=re.M))
+    config.read_string(
+        re.sub(r"^\s+", "", (ROOT / ".dvc" / "config").read_text(encoding="utf-8"), flags=re.M)
+    )
     assert config.getboolean("core", "analytics") is False
     assert config.getboolean("core", "check_update") is False
 

@@ -26,7 +26,7 @@ Trained = tuple[Layout, Params]
 
 
 def metrics(layout: Layout, name: str) -> dict[str, Any]:
-    return json.loads((layout.metrics / f"{name}.json").read_text())
+    return json.loads((layout.metrics / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def test_the_student_loads_and_sees_images(trained: Trained) -> None:
@@ -50,7 +50,7 @@ def test_the_record_the_metrics_and_the_checkpoints_bear_one_fingerprint(trained
 
 def test_the_history_has_a_row_an_epoch_that_depends_on_the_run_alone(trained: Trained) -> None:
     layout, _ = trained
-    with open(layout.metrics / "history.csv") as file:
+    with open(layout.metrics / "history.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert not {"images_per_s", "workers"} & set(rows[0])

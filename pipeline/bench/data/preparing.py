@@ -32,7 +32,7 @@ def prepare_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
     for path, jpeg in zip(paths, islice(photographs(), len(paths)), strict=True):
         path.write_bytes(jpeg)
     rows = "".join(f"{path.name},a photograph\n" for path in paths)
-    (params.path / "captions.csv").write_text("image,caption\n" + rows)
+    (params.path / "captions.csv").write_text("image,caption\n" + rows, encoding="utf-8")
 
     def bare() -> None:
         for path in paths:

@@ -81,7 +81,7 @@ def read_renaming(class_names: Renaming | Path) -> Renaming:
     if not isinstance(class_names, Path):
         return class_names
     try:
-        values: Any = json.loads(class_names.read_text())
+        values: Any = json.loads(class_names.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
             f"{class_names}: {error.strerror}; check zero_shot.class_names"

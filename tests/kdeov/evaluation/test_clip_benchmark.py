@@ -41,8 +41,8 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     target = ["--target", str(folder), f"clip-benchmark=={VERSION}"]
     subprocess.run([sys.executable, *install, *target], check=True, capture_output=True)
     path = folder / "clip_benchmark" / "metrics" / "zeroshot_classification.py"
-    assert path.read_text().count(OLD) == 1
-    path.write_text(path.read_text().replace(OLD, NEW))
+    assert path.read_text(encoding="utf-8").count(OLD) == 1
+    path.write_text(path.read_text(encoding="utf-8").replace(OLD, NEW), encoding="utf-8")
     sys.path.insert(0, str(folder))
     try:
         yield SimpleNamespace(
@@ -174,7 +174,9 @@ def test_genuine_embeddings_of_clip(benchmark: Any, shared_data: Path) -> None:
     images = torch.load(folder / "cifar10_500" / "image_embeddings.pt", weights_only=True)
     labels = torch.from_numpy(np.load(folder / "cifar10_500" / "image_labels.npy")).long()
     texts = torch.from_numpy(np.load(folder / "class_names" / "lvis_v1_clip_a+cname.npy")).float()
-    categories = json.loads((folder / "class_names" / "lvis_v1_train_cat_info.json").read_text())
+    categories = json.loads(
+        (folder / "class_names" / "lvis_v1_train_cat_info.json").read_text(encoding="utf-8")
+    )
     numbers = {category["name"]: category["id"] - 1 for category in categories}
     called = ["airplane", "car_(automobile)", "bird", "cat", "deer", "dog", "frog", "horse",
               None, "truck"]  # fmt: skip
@@ -204,7 +206,7 @@ def test_class_embeddings_are_its_classifier(benchmark: Any, clip_file: Path) ->
 
 def test_published_templates_are_its_own(benchmark: Any) -> None:
     path = benchmark.folder / "datasets" / "en_zeroshot_classification_templates.json"
-    theirs = json.loads(path.read_text())
+    theirs = json.loads(path.read_text(encoding="utf-8"))
     for name, prompts in published_templates().items():
         expected = [prompt.replace("{c}", "{}") for prompt in theirs[RENAMED.get(name, name)]]
         assert list(prompts) == expected, name

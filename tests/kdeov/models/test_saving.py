@@ -89,8 +89,10 @@ def test_a_config_of_something_else_is_reported_in_one_line(saved, mistake, cont
 
 
 def test_weights_of_another_student_are_reported_in_one_line(saved, mistake):
-    config = json.loads((saved / "config.json").read_text())
-    (saved / "config.json").write_text(json.dumps({**config, "backbone_type": "yolov5s"}))
+    config = json.loads((saved / "config.json").read_text(encoding="utf-8"))
+    (saved / "config.json").write_text(
+        json.dumps({**config, "backbone_type": "yolov5s"}), encoding="utf-8"
+    )
     with mistake(saved):
         KDEOVModel.load(saved, "cpu")
 
@@ -129,7 +131,7 @@ def test_a_full_disk_leaves_no_folder_where_there_was_none(model_of, tmp_path, m
 
 
 def test_saving_keeps_the_other_files_of_a_folder(saved, model_of):
-    (saved / "README.md").write_text("mine")
+    (saved / "README.md").write_text("mine", encoding="utf-8")
     killed, running = saved / ".partial-1", saved / ".partial-2"
     for folder in (killed, running):
         folder.mkdir()
@@ -137,7 +139,7 @@ def test_saving_keeps_the_other_files_of_a_folder(saved, model_of):
     os.utime(killed, (0, 0))
     model_of().save(saved)
     assert {path.name for path in saved.iterdir()} == FILES | {"README.md", running.name}
-    assert (saved / "README.md").read_text() == "mine"
+    assert (saved / "README.md").read_text(encoding="utf-8") == "mine"
     assert (running / "student.safetensors").read_bytes() == b"half"
 
 
@@ -158,7 +160,7 @@ def test_what_is_no_path_is_refused(model_of, mistake, folder):
 
 
 def test_a_folder_below_a_file_is_named(model_of, tmp_path, mistake):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     for folder in (tmp_path / "file", tmp_path / "file" / "model"):
         with mistake(folder):
             model_of().save(folder)

@@ -177,6 +177,7 @@ def test_a_backbone_neither_calls_out_nor_writes_nor_needs_the_other_library(tmp
         | {"HOME": str(home), "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
+        encoding="utf-8",
     )
     assert (run.returncode, run.stdout.strip()) == (0, ""), run.stderr
     assert [path.name for path in home.rglob("*")] == []

@@ -40,7 +40,7 @@ def weights_of(open_clip_models, tmp_path_factory):
         save_file(open_clip_models(architecture).state_dict(), path)
         if architecture in PREPROCESSING:
             config = {"preprocess_cfg": PREPROCESSING[architecture]}
-            (folder / "open_clip_config.json").write_text(json.dumps(config))
+            (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
         return path
 
     return make
@@ -177,7 +177,7 @@ def test_text_encoder_is_saved_alone(teacher_of, tmp_path, architecture):
     encoder = teacher_of(architecture).text
     encoder.save(tmp_path)
     assert not [key for key in load_file(tmp_path / "text_encoder.safetensors") if "visual" in key]
-    assert "vision" not in (tmp_path / "text_encoder.json").read_text()
+    assert "vision" not in (tmp_path / "text_encoder.json").read_text(encoding="utf-8")
     again = OpenClipTextEncoder.load(tmp_path)
     assert torch.equal(again(TEXTS), encoder(TEXTS))
     assert torch.equal(again.logit_scale, encoder.logit_scale)
@@ -261,12 +261,12 @@ def test_a_changed_folder_is_refused(teacher_of, tmp_path, mistake, kind):
             OpenClipTeacher.open(tmp_path)
         return
     path = tmp_path / ("text_encoder.json" if kind == "text" else "open_clip_config.json")
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     if kind == "format":
         config["format"] = 99
     else:
         config["tokenizer"] = "clip-bpe-0000000000000000"
-    path.write_text(json.dumps(config))
+    path.write_text(json.dumps(config), encoding="utf-8")
     open_folder = OpenClipTextEncoder.load if kind == "text" else OpenClipTeacher.open
     with mistake(tmp_path, "99" if kind == "format" else "clip-bpe-0000000000000000"):
         open_folder(tmp_path)
@@ -279,6 +279,6 @@ def test_a_folder_of_something_else_is_refused_in_one_line(tmp_path, mistake):
     ):
         for text in (None, "{", "[]", '{"format": 1}'):
             if text is not None:
-                (tmp_path / file).write_text(text)
+                (tmp_path / file).write_text(text, encoding="utf-8")
             with mistake(tmp_path / file):
                 open_folder(tmp_path)

@@ -63,7 +63,7 @@ def weights(open_clip, kind, tmp_path):
         "embed_dim": 32, "custom_text": True, "vision_cfg": VISION,
         "text_cfg": {**TEXT, **KINDS[kind]},
     }  # fmt: skip
-    (configs / f"tiny-hf-{kind}.json").write_text(json.dumps(config))
+    (configs / f"tiny-hf-{kind}.json").write_text(json.dumps(config), encoding="utf-8")
     open_clip.add_model_config(configs)
     torch.manual_seed(0)
     model = open_clip.create_model(f"tiny-hf-{kind}", load_weights=False)
@@ -122,11 +122,11 @@ def test_another_tokenizer_is_refused(kind, weights, tmp_path, mistake):
 
 def test_a_tokenizer_that_brings_code_is_refused(kind, weights, tmp_path, mistake):
     path = weights.parent / "tokenizer_config.json"
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     config["auto_map"] = {"AutoTokenizer": [None, "code.Tokenizer"]}
     config["tokenizer_class"] = "Tokenizer"
-    path.write_text(json.dumps(config))
-    (weights.parent / "code.py").write_text("open('ran', 'w')\n")
+    path.write_text(json.dumps(config), encoding="utf-8")
+    (weights.parent / "code.py").write_text("open('ran', 'w')\n", encoding="utf-8")
     with mistake("someone/tiny", weights.parent):
         OpenClipTeacher.load(f"tiny-hf-{kind}", weights)
 

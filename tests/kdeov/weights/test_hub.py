@@ -52,7 +52,10 @@ def run_apart(monkeypatch, endpoint, *arguments):
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     done = subprocess.run(
-        [sys.executable, "-c", LOADS, *map(str, arguments)], capture_output=True, text=True
+        [sys.executable, "-c", LOADS, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr

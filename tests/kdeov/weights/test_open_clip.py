@@ -113,12 +113,15 @@ def test_where_tags_differ_a_plain_file_needs_its_preprocessing_beside_it(
         infer_preprocessing(source, {})
     preprocess = {"mean": [0.1] * 3, "std": [0.2] * 3, "interpolation": "bilinear"}
     config = tmp_path / "open_clip_config.json"
-    config.write_text(json.dumps({"model_cfg": {}, "preprocess_cfg": preprocess}))
+    config.write_text(json.dumps({"model_cfg": {}, "preprocess_cfg": preprocess}), encoding="utf-8")
     assert infer_preprocessing(source, {}) == {**preprocess, "resize_mode": "shortest"}
-    config.write_text(json.dumps({"model_cfg": {"quick_gelu": True}, "preprocess_cfg": preprocess}))
+    config.write_text(
+        json.dumps({"model_cfg": {"quick_gelu": True}, "preprocess_cfg": preprocess}),
+        encoding="utf-8",
+    )
     with mistake("mine.safetensors", "open_clip_config.json", "QuickGELU", "ViT-L-14-quickgelu"):
         infer_preprocessing(source, {})
-    config.write_text("[]")
+    config.write_text("[]", encoding="utf-8")
     with mistake(config):
         infer_preprocessing(source, {})
 
@@ -162,10 +165,10 @@ def test_a_configuration_that_cannot_be_kept_is_refused(
     """By files of `OpenClipTeacher.save`, through which any configuration may come in."""
     OpenClipTeacher.load("tiny-vit-quickgelu", clip_file).save(tmp_path)
     path = tmp_path / "open_clip_config.json"
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     for section, values in change.items():
         config["model_cfg"][section] = {**config["model_cfg"].get(section, {}), **values}
-    path.write_text(json.dumps(config))
+    path.write_text(json.dumps(config), encoding="utf-8")
     with mistake(*words):
         OpenClipTeacher.open(tmp_path)
 

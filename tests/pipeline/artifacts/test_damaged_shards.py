@@ -31,7 +31,7 @@ Members = list[tuple[tarfile.TarInfo, bytes]]
 
 def paired(layout: Layout, split: str = "train") -> PairedShards:
     """The shards of a split, whatever they were made from."""
-    values = json.loads((layout.embeddings / split / "manifest.json").read_text())
+    values = json.loads((layout.embeddings / split / "manifest.json").read_text(encoding="utf-8"))
     return PairedShards(layout.images / split, layout.embeddings / split, values["identity"])
 
 
@@ -234,7 +234,9 @@ def test_a_manifest_edited_by_hand_is_refused(
 ) -> None:
     identity = paired(checkout).cache.identity
     path: Path = getattr(checkout, side) / "train" / "manifest.json"
-    path.write_text(json.dumps(edit(json.loads(path.read_text()))))
+    path.write_text(
+        json.dumps(edit(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8"
+    )
     with complains(path, words, "run `dvc repro"):
         PairedShards(checkout.images / "train", checkout.embeddings / "train", identity)
 

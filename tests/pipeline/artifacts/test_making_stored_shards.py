@@ -38,7 +38,7 @@ def test_prepare_leaves_manifests_and_they_are_those_of_local_shards(
     processes: int,
 ) -> None:
     out, values = tmp_path / "images", tmp_path / "params.json"
-    values.write_text(params.prepare.model_dump_json())
+    values.write_text(params.prepare.model_dump_json(), encoding="utf-8")
     script = f"""
 from pathlib import Path
 from pipeline.config.stage_params import PrepareParams
@@ -168,7 +168,7 @@ def test_shards_that_were_embedded_before_the_move_are_uploaded_and_not_made_aga
 def test_a_storage_that_cannot_be_written_is_told_before_work_begins(
     params: Params, tmp_path: Path, complains: Any
 ) -> None:
-    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "file").write_text("no folder", encoding="utf-8")
     start = time.monotonic()
     with complains(tmp_path / "file", "cannot be written"):
         write_image_shards(params.prepare, tmp_path / "images", 1, str(tmp_path / "file"))

@@ -111,7 +111,7 @@ def test_the_json_has_value_bar_and_verdict_of_each_figure(tmp_path: Path) -> No
     path = tmp_path / "figures.json"
     assert print_figures("Title", [GOOD], path)
     assert not print_figures("Title", [GOOD, BAD, NO_BAR], path)
-    assert json.loads(path.read_text()) == {
+    assert json.loads(path.read_text(encoding="utf-8")) == {
         "speed": {"value": 5301.4, "bar": 4000, "ok": True},
         "difference": {"value": 0.0123, "bar": 0.001, "ok": False},
         "start": {"value": 12.3, "bar": None, "ok": True},
@@ -124,7 +124,7 @@ def test_the_command_prints_all_figures_writes_json_and_fails_on_a_missed_bar(
     monkeypatch.setattr(data, "SIZES", SMALL)
     path = tmp_path / "figures.json"
     result = CliRunner().invoke(app, ["bench", "data", "--json", str(path)])
-    rows = json.loads(path.read_text())
+    rows = json.loads(path.read_text(encoding="utf-8"))
     assert set(rows) == FLOORS.keys() | CEILINGS.keys()
     assert all(name in result.output for name in rows)
     missed = [name for name, row in rows.items() if not row["ok"]]

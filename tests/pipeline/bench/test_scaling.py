@@ -22,7 +22,7 @@ SMALL = ["images=1e6", "batch=4096", "num_streams=512", "buffer=65536"]
 def test_docs_have_the_page_that_the_command_prints() -> None:
     result = CliRunner().invoke(app, ["scaling"])
     assert result.exit_code == 0
-    page = (ROOT / "docs" / "scaling.md").read_text()
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
     assert page == result.stdout, "run `kdeov scaling > docs/scaling.md`"
 
 

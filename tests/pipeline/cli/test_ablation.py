@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,16 +16,17 @@ import pytest
 import yaml
 from rich.console import Console
 
-from pipeline.cli.ablation import Ablation, _places_outside, ablation_table, run_ablation
+from pipeline.cli.ablation import Ablation, ablation_table, run_ablation
 from pipeline.config.paths import Layout
-from tests.helpers.checkouts import Checkout
+from tests.helpers.checkouts import ROOT, Checkout
 from tests.helpers.waiting import wait_for
 
 STAGE = """
 import json, os, sys, yaml
 from pathlib import Path
 rate = yaml.safe_load(Path("params.yaml").read_text())["distill"]["learning_rate"]
-assert Path("../beside/data.txt").read_text() == "data"
+assert Path("data/set/data.txt").read_text() == "data"
+assert Path("../beside/weights.pt").read_text() == "weights"
 assert os.environ["MLFLOW_TRACKING_URI"] == f"sqlite:///{sys.argv[1]}", "of the checkout"
 Path("metrics").mkdir(exist_ok=True)
 scores = {"scenes": {"student": {"top1": rate}}}
@@ -59,14 +63,18 @@ def checkout(new_checkout: Callable[[], Checkout], git_identity: None) -> Checko
         "params": ["distill"],
         "metrics": [{"metrics/zero_shot.json": {"cache": False}}],
     }
-    (checkout.path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"zero_shot": stage}}))
-    (checkout.path / "stage.py").write_text(STAGE)
-    beside = checkout.path.parent / "beside"
-    beside.mkdir(exist_ok=True)
-    (beside / "data.txt").write_text("data")
-    checkout.change({"prepare": {"path": "../beside/data.txt"}})
+    (checkout.path / "dvc.yaml").write_text(
+        yaml.safe_dump({"stages": {"zero_shot": stage}}), encoding="utf-8"
+    )
+    (checkout.path / "stage.py").write_text(STAGE, encoding="utf-8")
+    for path in ("data/set/data.txt", "../beside/weights.pt"):
+        (checkout.path / path).parent.mkdir(parents=True, exist_ok=True)
+        (checkout.path / path).write_text(Path(path).stem, encoding="utf-8")
+    checkout.change({
+        "prepare": {"path": "data/set"}, "distill": {"backbone_weights": "../beside/weights.pt"}
+    })  # fmt: skip
     for name in ("README.md", "NOTES.md"):
-        (checkout.path / name).write_text("committed\n")
+        (checkout.path / name).write_text("committed\n", encoding="utf-8")
     checkout.run("git", "add", "-A")
     checkout.run("git", "commit", "-qm", "texts")
     return checkout
@@ -80,10 +88,10 @@ def editor(checkout: Checkout) -> Iterator[Callable[[], int]]:
 
     def edit() -> None:
         while not stop.wait(0.02):
-            if saved[0] and notes.read_text() != f"{saved[0]}\n":
+            if saved[0] and notes.read_text(encoding="utf-8") != f"{saved[0]}\n":
                 lost.append(saved[0])
             saved[0] += 1
-            notes.write_text(f"{saved[0]}\n")
+            notes.write_text(f"{saved[0]}\n", encoding="utf-8")
 
     thread = threading.Thread(target=edit, daemon=True)
     thread.start()
@@ -91,7 +99,7 @@ def editor(checkout: Checkout) -> Iterator[Callable[[], int]]:
     def finish() -> int:
         stop.set()
         thread.join(timeout=10)
-        assert not lost and notes.read_text() == f"{saved[0]}\n"
+        assert not lost and notes.read_text(encoding="utf-8") == f"{saved[0]}\n"
         return saved[0]
 
     yield finish
@@ -103,11 +111,11 @@ def test_an_ablation_keeps_edits_made_before_and_while_it_runs(
     checkout: Checkout, editor: Callable[[], int], log: Any
 ) -> None:
     readme = checkout.path / "README.md"
-    readme.write_text("edited before\n")
+    readme.write_text("edited before\n", encoding="utf-8")
     checkout.run("git", "add", "README.md")
-    (checkout.path / "stage.py").write_text(f"{STAGE}# edited, not staged\n")
+    (checkout.path / "stage.py").write_text(f"{STAGE}# edited, not staged\n", encoding="utf-8")
     (checkout.path / ".rayignore").unlink()
-    (checkout.path / "untracked.txt").write_text("new\n")
+    (checkout.path / "untracked.txt").write_text("new\n", encoding="utf-8")
 
     def state() -> str:
         return checkout.run("git", "status", "--porcelain", "--untracked-files=no").stdout
@@ -116,10 +124,12 @@ def test_an_ablation_keeps_edits_made_before_and_while_it_runs(
     before = state()
     rows = run_ablation(RATES, Layout(checkout.path))
     assert editor() > 10
-    assert readme.read_text() == "edited before\n" and "README.md" in log.text
+    assert readme.read_text(encoding="utf-8") == "edited before\n" and "README.md" in log.text
     assert state() == before and len(before.splitlines()) == 4
-    assert (checkout.path / "untracked.txt").read_text() == "new\n"
-    assert (checkout.path / "stage.py").read_text().endswith("# edited, not staged\n")
+    assert (checkout.path / "untracked.txt").read_text(encoding="utf-8") == "new\n"
+    assert (
+        (checkout.path / "stage.py").read_text(encoding="utf-8").endswith("# edited, not staged\n")
+    )
     assert checkout.run("git", "stash", "list").stdout == ""
     assert not (checkout.path / "metrics").exists()  # the variants ran elsewhere
     assert not any((checkout.path / "work" / "ablations").rglob("dvc.yaml"))
@@ -161,6 +171,18 @@ def test_the_last_of_several_values_of_a_param_counts() -> None:
     }  # fmt: skip
 
 
-def test_data_beside_the_checkout_is_found() -> None:
-    values = {"path": "../shared/data/x.npz", "more": [{"file": "../w.pt"}], "inside": "out/x"}
-    assert _places_outside(values) == {"shared", "w.pt"}
+def test_the_table_is_whole_on_a_narrow_stream_and_on_one_that_knows_ascii_alone() -> None:
+    script = (
+        "from pipeline.cli.ablation import *; from pipeline.console import print_table\n"
+        "metrics = dict.fromkeys(map(str, range(9)), '')\n"
+        "a = Ablation('Question?', [0, 1], {'variant': []}, metrics, [])\n"
+        "row = {column: 0.5 for column in a.metrics}\n"
+        "print_table(ablation_table(a, [('a long name of a variant', [row, row])]))"
+    )
+    for encoding, cell in (("ascii", "0.500 +/- 0.000"), ("utf-8", "0.500 ± 0.000")):
+        variables = {"PYTHONIOENCODING": encoding, "COLUMNS": "40", "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, "-c", script], check=True, capture_output=True, encoding="utf-8",
+            env={**os.environ, **variables},
+        )  # fmt: skip
+        assert done.stdout.count(cell) == 9 and "a long name of a variant" in done.stdout

@@ -28,7 +28,7 @@ def checkout(
     source, params = trained
     shutil.copytree(source.root, tmp_path / "checkout", symlinks=True)
     layout = Layout(tmp_path / "checkout")
-    layout.params.write_text(yaml.safe_dump(params.model_dump(mode="json")))
+    layout.params.write_text(yaml.safe_dump(params.model_dump(mode="json")), encoding="utf-8")
     monkeypatch.chdir(layout.root)
     return layout
 

@@ -18,7 +18,9 @@ CHANGED = f"pipeline/cluster/compat.py was read in Ray {READ_IN}, and {ray.__ver
 
 
 def test_ray_is_the_version_that_was_read(root: Path) -> None:
-    (locked,) = re.findall(r"^ray==(.+)$", (root / "requirements.lock").read_text(), re.M)
+    (locked,) = re.findall(
+        r"^ray==(.+)$", (root / "requirements.lock").read_text(encoding="utf-8"), re.M
+    )
     assert locked == READ_IN, "requirements.lock has another Ray: read pipeline/cluster/compat.py"
 
 
@@ -44,5 +46,7 @@ def test_a_module_that_logs_uploads_has_a_logger_of_its_name(name: str) -> None:
 
 
 def test_the_ray_command_runs_as_a_module() -> None:
-    shown = subprocess.run([*RAY_COMMAND, "--version"], capture_output=True, text=True)
+    shown = subprocess.run(
+        [*RAY_COMMAND, "--version"], capture_output=True, text=True, encoding="utf-8"
+    )
     assert READ_IN in shown.stdout, f"{CHANGED}{RAY_COMMAND[-1]}: {shown.stderr}"

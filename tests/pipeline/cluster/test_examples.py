@@ -19,7 +19,7 @@ from pipeline.config.params import check_params
 from pipeline.config.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[3]
-SCHEMA = json.loads((ROOT / "tests" / "data" / "kuberay-1.6.2.json").read_text())
+SCHEMA = json.loads((ROOT / "tests" / "data" / "kuberay-1.6.2.json").read_text(encoding="utf-8"))
 
 
 def aws() -> dict[str, Any]:
@@ -118,7 +118,7 @@ def test_pods_ask_for_gpus_shared_memory_and_a_token() -> None:
 
 
 def test_ray_has_one_version_on_all_machines() -> None:
-    lock = (ROOT / "requirements.lock").read_text()
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     (version,) = re.findall(r"^ray==(.+)$", lock, re.M)
     assert kuberay()["RayCluster"]["spec"]["rayVersion"] == version
     assert f"rayproject/ray:{version}-" in example("kuberay")
@@ -141,7 +141,7 @@ def test_the_job_changes_params_that_exist(tmp_path: Path) -> None:
 def test_params_that_a_file_recommends_exist(name: str, tmp_path: Path) -> None:
     lines = re.findall(r"^#   ((?:data|cluster|tracking): .+)$", example(name), re.M)
     assert len(lines) == 3
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for section, values in yaml.safe_load("\n".join(lines)).items():
         params[section] |= values
     check_params(params, tmp_path / "params.yaml")

@@ -25,7 +25,7 @@ def checkout(tmp_path: Path, root: Path) -> Path:
     ):  # fmt: skip
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("*.txt" if path.name == ".gitignore" else "x")
+        path.write_text("*.txt" if path.name == ".gitignore" else "x", encoding="utf-8")
     return tmp_path
 
 
@@ -55,5 +55,7 @@ def test_a_heavy_checkout_is_refused_with_what_is_heavy(checkout: Path, complain
         (checkout / "weights" / f"{number}.pt").write_bytes(bytes(size))
     with complains("5 MB", "at most 2", "weights/0.pt (3.0 MB), weights/1.pt", ".rayignore"):
         check_package(checkout, limit=2_000_000)
-    (checkout / ".rayignore").write_text((checkout / ".rayignore").read_text() + "weights\n")
+    (checkout / ".rayignore").write_text(
+        (checkout / ".rayignore").read_text(encoding="utf-8") + "weights\n", encoding="utf-8"
+    )
     check_package(checkout, limit=2_000_000)

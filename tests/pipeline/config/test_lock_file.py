@@ -12,8 +12,8 @@ from pipeline.config.provenance import is_code
 
 
 def test_the_code_deps_of_the_lock_file_are_those_of_the_tree(root: Path) -> None:
-    stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
-    locked = yaml.safe_load((root / "dvc.lock").read_text())["stages"]
+    stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    locked = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
     hashes = {
         dep["path"]: dep["md5"]
         for stage in locked.values()
@@ -28,7 +28,12 @@ def test_the_code_deps_of_the_lock_file_are_those_of_the_tree(root: Path) -> Non
         "for dep in loads_from(stage, sys.argv[1:]): print(dep, dep.get_hash().value)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, *deps], cwd=root, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, *deps],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
     )
     tree = dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
     stale = [dep for dep in deps if hashes.get(dep) != tree[dep]]

@@ -2,59 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pydantic import AfterValidator
 
 from pipeline.config.params import Params, load_params
 from pipeline.config.renamed import RENAMED
+from pipeline.config.schema import _without_home
 from pipeline.config.source_params import SOURCES
+from tests.helpers.params_file import keys_of, load, put, without
 
 PLACES = {"data", "cluster", "tracking"}  # sections that say only where things are and run
-
-
-@pytest.fixture(scope="session")
-def values(root: Path) -> dict[str, Any]:
-    return yaml.safe_load((root / "params.yaml").read_text())
-
-
-def put(values: dict[str, Any], where: str, value: Any) -> dict[str, Any]:
-    """A copy with another value at a dotted place."""
-    changed = copy.deepcopy(values)
-    *sections, key = where.split(".")
-    section = changed
-    for name in sections:
-        section = section[name]
-    section[key] = value
-    return changed
-
-
-def without(values: dict[str, Any], where: str) -> dict[str, Any]:
-    """A copy that lacks a dotted place."""
-    changed = copy.deepcopy(values)
-    *sections, key = where.split(".")
-    section = changed
-    for name in sections:
-        section = section[name]
-    del section[key]
-    return changed
-
-
-def keys_of(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in values.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from keys_of(value, f"{prefix}{key}.")
-
-
-def load(folder: Path, values: Any) -> Params:
-    path = folder / "params.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return load_params(path)
 
 
 @pytest.mark.parametrize(
@@ -207,18 +169,38 @@ def test_relative_paths_start_at_the_file_whatever_the_folder_one_is_in(
         assert params.distill.backbone_weights == tmp_path / "yolo.pt"
 
 
-def test_the_home_folder_is_understood_in_every_path(
+def test_the_home_folder_is_understood_where_dvc_does_not_look(
     tmp_path: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "w.pt").touch()
-    changed = put(put(values, "prepare.path", "~/data"), "distill.backbone_weights", "~/w.pt")
-    changed = put(put(changed, "teacher.source", "clip"), "teacher.clip", {"model": "~/w.pt"})
-    params = load(tmp_path, put(changed, "teacher.path", "~/w.pt"))
-    assert params.prepare.path == tmp_path / "data"
+    changed = put(put(values, "teacher.source", "clip"), "teacher.clip", {"model": "~/w.pt"})
+    changed = put(put(changed, "teacher.path", str(tmp_path / "w.pt")), "data.storage", "~/shards")
+    params = load(tmp_path, put(changed, "distill.backbone_weights", "~/w.pt"))
     assert params.distill.backbone_weights == tmp_path / "w.pt"
-    assert params.teacher.path == tmp_path / "w.pt"
     assert params.teacher.clip and params.teacher.clip.model == str(tmp_path / "w.pt")
+    assert params.data.storage == str(tmp_path / "shards")
+
+
+@pytest.mark.parametrize("key", ["prepare.path", "teacher.path"])
+def test_the_home_folder_is_written_out_where_dvc_looks(
+    tmp_path: Path,
+    values: dict[str, Any],
+    complains: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with complains(key, tmp_path / "mine"):
+        load(tmp_path, put(values, key, "~/mine"))
+
+
+def test_every_param_that_dvc_takes_for_a_path_is_checked_for_the_home_folder(root: Path) -> None:
+    found = re.findall(r"\$\{(\w+)\.(\w+)\}", (root / "dvc.yaml").read_text(encoding="utf-8"))
+    for section, key in found:
+        field = Params.model_fields[section].annotation.model_fields[key]
+        assert AfterValidator(_without_home) in field.metadata, (section, key)
+    assert found
 
 
 def test_names_of_teachers_stay_names(tmp_path: Path, values: dict[str, Any]) -> None:
@@ -254,7 +236,7 @@ def test_the_part_of_a_teacher_that_is_missing_is_shown(
 def test_every_section_belongs_to_a_stage_but_those_that_say_where_things_run(
     root: Path, values: dict[str, Any]
 ) -> None:
-    stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
+    stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     watched = {section for stage in stages.values() for section in stage["params"]}
     assert watched == set(Params.model_fields) - PLACES
     assert set(values) == set(Params.model_fields)
@@ -263,7 +245,9 @@ def test_every_section_belongs_to_a_stage_but_those_that_say_where_things_run(
 def test_a_stage_says_what_is_wrong_in_its_first_line_and_shows_no_trace(
     tmp_path: Path, values: dict[str, Any], run_python: Any
 ) -> None:
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(put(values, "prepare.sead", 1)))
+    (tmp_path / "params.yaml").write_text(
+        yaml.safe_dump(put(values, "prepare.sead", 1)), encoding="utf-8"
+    )
     result = run_python("-m", "stages.prepare", cwd=tmp_path)
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
@@ -276,16 +260,16 @@ def test_a_stage_says_what_is_wrong_in_its_first_line_and_shows_no_trace(
 def test_an_old_name_of_a_key_is_answered_with_the_new_one(
     root: Path, tmp_path: Path, complains: Any, old: str
 ) -> None:
-    values = yaml.safe_load((root / "params.yaml").read_text())
+    values = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     if old.startswith("teacher.embeddings."):
         recipe = root / "pipeline" / "config" / "recipes" / "cifar10-embeddings.yaml"
-        values["teacher"] = yaml.safe_load(recipe.read_text())["teacher"]
+        values["teacher"] = yaml.safe_load(recipe.read_text(encoding="utf-8"))["teacher"]
     *sections, key = old.split(".")
     section = values
     for name in sections:
         section = section[name]
     section[key] = section.pop(RENAMED[old])
     path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(values))
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
     with complains(old, ".".join([*sections, RENAMED[old]])):
         load_params(path)

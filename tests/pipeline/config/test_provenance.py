@@ -81,14 +81,14 @@ def test_manifests_of_what_is_trained_on_count(
     checkout: Layout, params: Params, before: str, side: str, split: str
 ) -> None:
     path: Path = getattr(checkout, side) / split / "manifest.json"
-    values = json.loads(path.read_text())
+    values = json.loads(path.read_text(encoding="utf-8"))
     values["shards"][0]["sha256"] = "0" * 64
-    path.write_text(json.dumps(values))
+    path.write_text(json.dumps(values), encoding="utf-8")
     assert of(params, checkout) != before
 
 
 def test_the_test_split_does_not_count(checkout: Layout, params: Params, before: str) -> None:
-    (checkout.images / "test" / "manifest.json").write_text("{}")
+    (checkout.images / "test" / "manifest.json").write_text("{}", encoding="utf-8")
     assert of(params, checkout) == before
 
 
@@ -110,7 +110,7 @@ def test_the_code_that_trains_counts_and_other_code_does_not(
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(root / package, checkout.root / package, ignore=ignore)
     assert of(params, checkout) == before
-    with open(checkout.root / file, "a") as source:
+    with open(checkout.root / file, "a", encoding="utf-8") as source:
         source.write("# a change\n")
     assert (of(params, checkout) != before) == counts
 
@@ -146,7 +146,7 @@ def test_a_folder_that_is_no_checkout_is_named(
     tmp_path: Path, complains: Any, text: str | None
 ) -> None:
     if text is not None:
-        (tmp_path / "dvc.yaml").write_text(text)
+        (tmp_path / "dvc.yaml").write_text(text, encoding="utf-8")
     with complains(tmp_path / "dvc.yaml", "no stage distill", "run in a checkout"):
         code_digest(tmp_path, "distill")
 
@@ -163,13 +163,13 @@ def test_a_checkout_is_dirty_by_edits_and_not_by_what_dvc_repro_writes(tmp_path:
     for name in ("dvc.lock", "metrics/distill.json", "params.yaml"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text("1")
+        path.write_text("1", encoding="utf-8")
     git("init", "-q")
     git("add", "-A")
     git("commit", "-qm", "start")
     assert git_state(tmp_path)["git.dirty"] == "false"
-    (tmp_path / "dvc.lock").write_text("2")
-    (tmp_path / "metrics" / "distill.json").write_text("2")
+    (tmp_path / "dvc.lock").write_text("2", encoding="utf-8")
+    (tmp_path / "metrics" / "distill.json").write_text("2", encoding="utf-8")
     assert git_state(tmp_path)["git.dirty"] == "false"
-    (tmp_path / "params.yaml").write_text("2")
+    (tmp_path / "params.yaml").write_text("2", encoding="utf-8")
     assert git_state(tmp_path)["git.dirty"] == "true"

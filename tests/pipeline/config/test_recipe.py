@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,28 +29,66 @@ def test_every_recipe_fits_the_schema_and_leaves_nothing_to_defaults(
 ) -> None:
     use_recipe(Recipe.named(name), tmp_path / "params.yaml")
     load_params(tmp_path / "params.yaml")
-    sections = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    sections = yaml.safe_load((tmp_path / "params.yaml").read_text(encoding="utf-8"))
     assert set(sections) == set(yaml.safe_load(Recipe.named("scenes").text))
 
 
 def test_the_params_of_the_repository_are_the_recipe_scenes(root: Path) -> None:
-    assert (root / "params.yaml").read_text() == Recipe.named("scenes").text
+    assert (root / "params.yaml").read_text(encoding="utf-8") == Recipe.named("scenes").text
 
 
-def test_recipes_read_data_from_one_place_beside_the_checkout(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_recipe_reads_lies_in_the_checkout_where_git_does_not_look(
+    name: str, root: Path
+) -> None:
+    needs = Recipe.named(name).needs
+    assert bool(needs) == (name != "scenes")
+    for place in needs.values():
+        assert place.startswith(DATA) and ".." not in Path(place).parts
+        ignored = subprocess.run(["git", "check-ignore", "-q", place], cwd=root)
+        assert ignored.returncode == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_command_says_what_to_get_from_where_and_under_which_license(name: str) -> None:
+    recipe = Recipe.named(name)
+    result = CliRunner().invoke(app, ["recipes", name])
+    assert result.exit_code == 0 and recipe.summary in result.output
+    for place in recipe.needs.values():
+        _, _, after = result.output.partition(place)
+        about, _, _ = after.partition("\ndata/")  # the next thing to get
+        assert "https://" in about and "License" in about, place
+
+
+def test_data_may_lie_elsewhere(tmp_path: Path) -> None:
     recipe = Recipe.named("cifar10-embeddings")
-    keys = {"prepare.path", "teacher.path", "distill.backbone_weights"}
-    assert recipe.needs.keys() == keys
-    assert all(place.startswith(DATA) for place in recipe.needs.values())
+    assert recipe.needs.keys() == {"prepare.path", "teacher.path", "distill.backbone_weights"}
     elsewhere = recipe.with_changes(tmp_path / "my data #1", [])
     assert elsewhere.needs == {
-        key: place.replace(DATA, str(tmp_path / "my data #1"))
+        key: place.replace(DATA, f"{tmp_path / 'my data #1'}/", 1)
         for key, place in recipe.needs.items()
     }
     assert use_recipe(elsewhere, tmp_path / "params.yaml") == elsewhere.needs  # none is there
     for place in elsewhere.needs.values():
         Path(place).mkdir(parents=True, exist_ok=True)
     assert use_recipe(elsewhere, tmp_path / "params.yaml") == {}
+
+
+def test_the_list_of_recipes_is_whole_on_a_narrow_stream_and_in_every_encoding(root: Path) -> None:
+    for variables in (
+        {"PYTHONIOENCODING": "ascii", "COLUMNS": "40"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ):
+        for arguments in (["recipes"], ["recipes", "coco"], ["params"]):
+            done = subprocess.run(
+                [sys.executable, "-c", "from pipeline.cli.main import app; app()", *arguments],
+                env={**os.environ, **variables}, cwd=root, capture_output=True, encoding="ascii",
+            )  # fmt: skip
+            assert done.returncode == 0 and done.stderr == ""
+            if arguments == ["recipes"]:
+                for recipe in Recipe.all():
+                    words = (recipe.name, recipe.summary, *recipe.needs.values())
+                    assert all(word in done.stdout for word in words)
 
 
 def test_values_are_changed_and_comments_stay() -> None:
@@ -75,7 +115,7 @@ def test_a_recipe_that_a_change_made_wrong_is_not_put_in_place(
 
 def test_edits_that_git_does_not_have_are_not_lost(tmp_path: Path, complains: Any) -> None:
     params = tmp_path / "params.yaml"
-    params.write_text(Recipe.named("scenes").text + "# mine\n")
+    params.write_text(Recipe.named("scenes").text + "# mine\n", encoding="utf-8")
     with complains("holds changes that git does not have", "--force"):
         use_recipe(Recipe.named("coco"), params)
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
@@ -86,10 +126,12 @@ def test_edits_that_git_does_not_have_are_not_lost(tmp_path: Path, complains: An
     subprocess.run(["git", *identity, "commit", "-qm", "mine"], cwd=tmp_path, check=True)
     use_recipe(Recipe.named("coco"), params)
     use_recipe(Recipe.named("flickr8k"), params)  # a recipe can be had again
-    assert params.read_text() == Recipe.named("flickr8k").text
+    assert params.read_text(encoding="utf-8") == Recipe.named("flickr8k").text
     use_recipe(Recipe.named("flickr8k").with_changes(None, ["distill.epochs=3"]), params)
     use_recipe(Recipe.named("coco"), params)  # and so can what was put here, and not edited since
-    params.write_text(params.read_text().replace("seed: 0", "seed: 1"))
+    params.write_text(
+        params.read_text(encoding="utf-8").replace("seed: 0", "seed: 1"), encoding="utf-8"
+    )
     with complains("holds changes that git does not have"):
         use_recipe(Recipe.named("coco"), params)
 
@@ -106,6 +148,7 @@ def test_the_commands_list_recipes_and_say_what_is_missing(
     assert listed.exit_code == 0 and all(name in listed.output for name in NAMES)
     used = CliRunner().invoke(app, ["use", "coco", "--data", str(tmp_path / "data")])
     assert used.exit_code == 0 and "is missing" in used.output
+    assert "`kdeov recipes coco`" in used.output
     assert "--set prepare.path=PATH" in used.output
     unknown = CliRunner().invoke(app, ["use", "cocoa"])
     assert unknown.exit_code == 1 and "no recipe is called 'cocoa'" in unknown.output

@@ -27,8 +27,8 @@ def here(
     """A prepared checkout in git, without a student; the current folder of the test."""
     shutil.copytree(built.root, tmp_path / "checkout", symlinks=True)
     layout = Layout(tmp_path / "checkout")
-    layout.params.write_text(yaml.safe_dump(params.model_dump(mode="json")))
-    (layout.root / ".gitignore").write_text("/out/\n/work/\n")
+    layout.params.write_text(yaml.safe_dump(params.model_dump(mode="json")), encoding="utf-8")
+    (layout.root / ".gitignore").write_text("/out/\n/work/\n", encoding="utf-8")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     git(layout, "init", "-q")
     git(layout, "add", "-A")

@@ -62,7 +62,9 @@ def cut_shard(layout: Layout) -> None:
 
 def edited_manifest(layout: Layout) -> None:
     path = layout.images / "test" / "manifest.json"
-    path.write_text(path.read_text().replace('"samples": 10', '"samples": 11'))
+    path.write_text(
+        path.read_text(encoding="utf-8").replace('"samples": 10', '"samples": 11'), encoding="utf-8"
+    )
 
 
 def other_teacher(layout: Layout) -> None:
@@ -131,7 +133,9 @@ def test_an_error_is_named_with_its_fix_and_the_exit_status_is_1(
 
 
 def uncommitted(layout: Layout) -> None:
-    (layout.params).write_text(layout.params.read_text() + "# a thought\n")
+    (layout.params).write_text(
+        layout.params.read_text(encoding="utf-8") + "# a thought\n", encoding="utf-8"
+    )
 
 
 def dead_mlflow(layout: Layout) -> None:

@@ -43,6 +43,6 @@ def test_both_rates_are_those_of_the_real_stream_and_the_real_step(
 ) -> None:
     threads = torch.get_num_threads()
     params = make_params()
-    rates = measure_rates(train_config(params, built), threads=1, seconds=0.5)
+    rates = measure_rates(train_config(params, built), seconds=0.5)
     assert rates.device == "cpu" and rates.read > 20 and rates.trained > 20
     assert torch.get_num_threads() == threads

@@ -107,7 +107,10 @@ def test_a_teacher_that_is_not_its_identity_is_refused(
     checkout: Layout, params: Params, complains: Any
 ) -> None:
     path = checkout.teacher / "identity.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer": "another"}))
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"tokenizer": "another"}),
+        encoding="utf-8",
+    )
     with complains(path, "tokenizer is 'another', wanted 'clip-bpe-", "dvc repro -f teacher"):
         load_teacher(checkout.teacher)
 

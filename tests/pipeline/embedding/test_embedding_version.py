@@ -175,9 +175,12 @@ def test_a_comment_in_the_code_that_embeds_makes_no_shard_again(
         shutil.copytree(source, checkout.root / package, ignore=ignored)
     for name in ("kdeov/teachers/base.py", "kdeov/teachers/clip.py", "pipeline/embedding/embed.py"):
         path = checkout.root / name
-        path.write_text('"""Another docstring."""\n' + path.read_text().split('"""', 2)[2])
+        path.write_text(
+            '"""Another docstring."""\n' + path.read_text(encoding="utf-8").split('"""', 2)[2],
+            encoding="utf-8",
+        )
     values = yaml.safe_dump(params.model_dump(mode="json"))
-    (checkout.root / "params.yaml").write_text(values)
+    (checkout.root / "params.yaml").write_text(values, encoding="utf-8")
     before = ages(checkout.embeddings)
     done = run_python("-m", "stages.embed", cwd=checkout.root, without=["PYTHONPATH"])
     assert done.returncode == 0 and "keeping 3 of 3" in done.stderr, done.stderr

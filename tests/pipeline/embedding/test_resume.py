@@ -36,14 +36,16 @@ def damage_bytes(folder: Path) -> None:
 
 
 def damage_identity(folder: Path) -> None:
-    record = json.loads((folder / "000001.json").read_text())
+    record = json.loads((folder / "000001.json").read_text(encoding="utf-8"))
     record["identity"]["views"]["seed"] += 1
-    (folder / "000001.json").write_text(json.dumps(record))
+    (folder / "000001.json").write_text(json.dumps(record), encoding="utf-8")
 
 
 def damage_images(folder: Path) -> None:
-    record = json.loads((folder / "000001.json").read_text())
-    (folder / "000001.json").write_text(json.dumps(record | {"images_sha256": "0" * 64}))
+    record = json.loads((folder / "000001.json").read_text(encoding="utf-8"))
+    (folder / "000001.json").write_text(
+        json.dumps(record | {"images_sha256": "0" * 64}), encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,11 +55,11 @@ def damage_images(folder: Path) -> None:
         (damage_identity, "views.seed is 1, wanted 0"),
         (damage_images, "its images changed"),
         (
-            lambda folder: (folder / "000001.json").write_text("{"),
+            lambda folder: (folder / "000001.json").write_text("{", encoding="utf-8"),
             "tar: its record is damaged",
         ),
         (
-            lambda folder: (folder / "000001.json").write_text("[]"),
+            lambda folder: (folder / "000001.json").write_text("[]", encoding="utf-8"),
             "tar: its record is damaged",
         ),
         (lambda folder: (folder / "000001.json").unlink(), "keeping 2 of 3"),
@@ -93,7 +95,7 @@ def test_what_is_no_longer_listed_is_deleted(checkout: Layout, params: Params) -
     contents = files(checkout.embeddings)
     folder = checkout.embeddings / "train"
     for name in ("000099.tar", "000099.json", "000000.tar.77.partial", "notes.txt"):
-        (folder / name).write_text("stranger")
+        (folder / name).write_text("stranger", encoding="utf-8")
     run(params, checkout)
     assert files(checkout.embeddings) == contents
 
@@ -111,7 +113,9 @@ def test_a_run_that_is_killed_keeps_its_finished_shards_and_ends_with_the_same_b
 ) -> None:
     """A real SIGKILL of the stage while it makes its second shard or a later one."""
     slow = make_params(embed={"views": 60})
-    (checkout.root / "params.yaml").write_text(yaml.safe_dump(slow.model_dump(mode="json")))
+    (checkout.root / "params.yaml").write_text(
+        yaml.safe_dump(slow.model_dump(mode="json")), encoding="utf-8"
+    )
     shutil.rmtree(checkout.embeddings)
     run(slow, checkout, tmp_path / "whole")
     process = subprocess.Popen(
@@ -149,7 +153,9 @@ import runpy
 runpy.run_module("stages.embed", run_name="__main__")
 """
     params = make_params()
-    (checkout.root / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json")))
+    (checkout.root / "params.yaml").write_text(
+        yaml.safe_dump(params.model_dump(mode="json")), encoding="utf-8"
+    )
     contents = files(checkout.embeddings)
     limit = (checkout.embeddings / "train" / "000000.tar").stat().st_size - 1
     shutil.rmtree(checkout.embeddings)

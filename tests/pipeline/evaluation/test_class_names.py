@@ -17,7 +17,7 @@ RENAMING = {"automobile": "car (automobile)", "ship": None}
 
 
 def written(path: Path, text: str) -> Path:
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -92,7 +92,7 @@ def test_results_of_other_names_are_refused(tmp_path: Path, complains: Any) -> N
 def test_params_take_a_mapping_or_a_path_from_their_own_folder(
     root: Path, tmp_path: Path, complains: Any
 ) -> None:
-    values = yaml.safe_load((root / "params.yaml").read_text())
+    values = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
 
     def load(names: Any) -> Any:
         values["zero_shot"]["class_names"] = names

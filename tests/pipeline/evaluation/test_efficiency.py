@@ -66,6 +66,8 @@ def test_a_timm_student_goes_through_all_stages(
     assert name.startswith(backbone.removeprefix("timm:") + "-film-")
     student = KDEOVModel.load(checkout.student, "cpu").student
     assert student.backbone.backbone_type == backbone
-    measured = json.loads((checkout.metrics / "efficiency.json").read_text())["student"]
+    measured = json.loads((checkout.metrics / "efficiency.json").read_text(encoding="utf-8"))[
+        "student"
+    ]
     assert measured["parameters"] == count_parameters(ImageTower(student))
     assert measured["macs"] == count_macs(ImageTower(student), params.distill.image_size)

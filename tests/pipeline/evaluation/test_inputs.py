@@ -108,7 +108,7 @@ def test_a_damaged_student_names_its_stage_in_a_checkout_and_not_where_python_sa
 ) -> None:
     paths, params = copied
     path = paths.student / file
-    path.unlink() if content is None else path.write_text(content)
+    path.unlink() if content is None else path.write_text(content, encoding="utf-8")
     with pytest.raises(KdeovError) as caught:
         KDEOVModel.load(paths.student, "cpu")
     if path.exists():
@@ -121,6 +121,9 @@ def test_a_damaged_student_names_its_stage_in_a_checkout_and_not_where_python_sa
 def test_a_student_of_another_teacher_is_not_evaluated(copied: Trained, complains: Any) -> None:
     paths, params = copied
     path = paths.teacher / "identity.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"weights_sha256": "0" * 64}))
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"weights_sha256": "0" * 64}),
+        encoding="utf-8",
+    )
     with complains("teacher.weights_sha256", "run `dvc repro embed`"):
         retrieval(params, paths)

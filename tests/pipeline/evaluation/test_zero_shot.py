@@ -52,7 +52,7 @@ def test_the_confusion_table_has_a_row_an_image(trained: Trained) -> None:
     paths, _ = trained
     arrays = predictions(paths)
     classes = Dataset.read(paths.images).classes
-    with open(paths.evaluation / "zero_shot" / "confusion.csv") as file:
+    with open(paths.evaluation / "zero_shot" / "confusion.csv", encoding="utf-8") as file:
         rows = [(row["actual"], row["predicted"]) for row in csv.DictReader(file)]
     pairs = zip(arrays["labels"], arrays["student"], strict=True)
     assert rows == [(classes[a], classes[p]) for a, p in pairs]
@@ -84,14 +84,14 @@ def test_class_names_of_a_file_are_those_of_a_mapping(
     paths, _ = copied
     renaming = {Dataset.read(paths.images).classes[3]: "something else"}
     path = tmp_path / "names.json"
-    path.write_text(json.dumps(renaming))
+    path.write_text(json.dumps(renaming), encoding="utf-8")
     with_file = make_params(zero_shot={"class_names": str(path)})
     zero_shot(with_file, paths)
     by_file = read_metrics(paths, "zero_shot")
     zero_shot(make_params(zero_shot={"class_names": renaming}), paths)
     assert read_metrics(paths, "zero_shot") == by_file
     Results.read(with_file, paths)
-    path.write_text(json.dumps({next(iter(renaming)): "yet another"}))
+    path.write_text(json.dumps({next(iter(renaming)): "yet another"}), encoding="utf-8")
     with complains("zero_shot.class_names", "dvc repro -f zero_shot"):
         Results.read(with_file, paths)  # DVC tracks only the path of the file
 

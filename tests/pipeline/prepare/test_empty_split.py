@@ -88,7 +88,7 @@ def test_splits_of_a_file_may_be_replaced_by_shares(
         {"filename": f"{n}.png", "split": "train" if n else "test", "sentences": [{"raw": "a"}]}
         for n in range(20)
     ]
-    (root / "dataset.json").write_text(json.dumps({"images": images}))
+    (root / "dataset.json").write_text(json.dumps({"images": images}), encoding="utf-8")
     section = {"images": "Images", "captions": "dataset.json", "shares": None}
     params = make_params(prepare={"source": "flickr", "path": str(root), "flickr": section})
     with complains("the val split is empty", "prepare.flickr.shares.val"):

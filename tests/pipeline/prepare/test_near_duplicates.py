@@ -105,5 +105,8 @@ def test_prepare_reports_images_of_two_splits_and_keeps_them(
     assert dataset.near_duplicates == {"test in train": {"images": 1, "examples": [pair]}}
     assert dataset.samples == {"train": 30, "val": 5, "test": 6}
     assert "1 of 6 images of test nearly occur in train (test/cat/copy.jpg as" in log.text
-    manifests = [json.loads((tmp_path / "out" / s / "manifest.json").read_text()) for s in SPLITS]
+    manifests = [
+        json.loads((tmp_path / "out" / s / "manifest.json").read_text(encoding="utf-8"))
+        for s in SPLITS
+    ]
     assert all(manifest["rejected"] == [] for manifest in manifests)

@@ -33,7 +33,7 @@ def own(tmp_path: Path, make_params: MakeParams) -> Callable[..., Params]:
             if number < broken:
                 path.write_bytes(b"words")
         rows = "".join(f"{n:02d}.png,image {n}\n" for n in range(40))
-        (folder.parent / "captions.csv").write_text("image,caption\n" + rows)
+        (folder.parent / "captions.csv").write_text("image,caption\n" + rows, encoding="utf-8")
         section = {
             "source": "captions_csv", "path": str(folder.parent),
             "captions_csv": {"val": 0.3, "test": 0.3}, **changes,
@@ -54,7 +54,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 def test_manifests_count_and_vouch_for_what_the_tars_hold(built: Layout) -> None:
     sizes = {"train": [10, 10, 4], "val": [10, 2], "test": [10, 2]}
     for split in SPLITS:
-        manifest = json.loads((built.images / split / "manifest.json").read_text())
+        manifest = json.loads((built.images / split / "manifest.json").read_text(encoding="utf-8"))
         assert manifest["samples"] == sum(sizes[split])
         assert [shard["samples"] for shard in manifest["shards"]] == sizes[split]
         listed = {shard["name"] for shard in manifest["shards"]} | {"manifest.json"}
@@ -106,7 +106,10 @@ def test_rejected_inputs_are_listed_with_their_reasons(
     tmp_path: Path, own: Callable[..., Params], log: Any
 ) -> None:
     write_image_shards(own(broken=3, max_rejected=0.1).prepare, tmp_path / "out")
-    manifests = [json.loads((tmp_path / "out" / s / "manifest.json").read_text()) for s in SPLITS]
+    manifests = [
+        json.loads((tmp_path / "out" / s / "manifest.json").read_text(encoding="utf-8"))
+        for s in SPLITS
+    ]
     rejected = sorted(
         (entry["name"], entry["reason"]) for m in manifests for entry in m["rejected"]
     )
@@ -129,7 +132,7 @@ def test_names_that_break_lines_are_reported_in_one(
     tmp_path: Path, own: Callable[..., Params], complains: Any
 ) -> None:
     params = own(max_rejected=0)
-    with open(params.prepare.path / "captions.csv", "a") as file:
+    with open(params.prepare.path / "captions.csv", "a", encoding="utf-8") as file:
         file.write('"two\nlines.png",a dog\n')
     with complains("1 of 41 inputs cannot be used", r"'two\nlines.png': no such file"):
         write_image_shards(params.prepare, tmp_path / "out")
@@ -171,7 +174,7 @@ def test_a_table_without_rows_is_an_empty_data_set(
     tmp_path: Path, own: Callable[..., Params], complains: Any
 ) -> None:
     params = own()
-    (params.prepare.path / "captions.csv").write_text("image,caption\n")
+    (params.prepare.path / "captions.csv").write_text("image,caption\n", encoding="utf-8")
     with complains(params.prepare.path, "the data set is empty"):
         write_image_shards(params.prepare, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -50,7 +50,7 @@ def broken(tmp_path: Path, make_params: Callable[..., Params]) -> Callable[[floa
             if number < 4:
                 path.write_bytes(b"words")
         rows = "".join(f"{n:02d}.png,image {n}\n" for n in range(30))
-        (folder.parent / "captions.csv").write_text("image,caption\n" + rows)
+        (folder.parent / "captions.csv").write_text("image,caption\n" + rows, encoding="utf-8")
         section = {"source": "captions_csv", "path": str(folder.parent)}
         section |= {"captions_csv": {"val": 0.3, "test": 0.3}, "max_rejected": max_rejected}
         return make_params(prepare=section)
@@ -66,7 +66,7 @@ def test_a_failed_stage_prints_and_keeps_its_reasons(
         prepare(broken(0.1), paths)
     assert "4 x not an image: " in log.text and "2 x no such file: " in log.text
     assert "manifests" not in log.text
-    kept = json.loads(paths.rejected.read_text())
+    kept = json.loads(paths.rejected.read_text(encoding="utf-8"))
     assert sorted((entry["name"], entry["reason"]) for entry in kept) == [
         *((f"{n:02d}.png", "not an image") for n in range(4)),
         *((f"{n:02d}.png", "no such file") for n in (28, 29)),

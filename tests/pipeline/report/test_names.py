@@ -84,4 +84,4 @@ def test_params_show_letters_of_any_script(copied: Trained) -> None:
     )
     write_page(Results.read(params, paths), params, paths)
     assert "path: 写真 &amp; &lt;b&gt;" in paths.report.read_text(encoding="utf-8")
-    assert json.loads((paths.student / "run.json").read_text())["params"]["prepare"]
+    assert json.loads((paths.student / "run.json").read_text(encoding="utf-8"))["params"]["prepare"]

@@ -44,11 +44,13 @@ def without_teacher(paths: Layout) -> None:
 
 def absent(paths: Layout, name: str, reason: str) -> None:
     """Results of an evaluation that cannot run on the data set."""
-    (paths.metrics / f"{name}.json").write_text(json.dumps({"scenes": {"absent": reason}}))
+    (paths.metrics / f"{name}.json").write_text(
+        json.dumps({"scenes": {"absent": reason}}), encoding="utf-8"
+    )
 
 
 def page(paths: Layout) -> str:
-    return paths.report.read_text()
+    return paths.report.read_text(encoding="utf-8")
 
 
 def shown(results: Results, capsys: pytest.CaptureFixture[str]) -> str:
@@ -206,10 +208,16 @@ def test_near_duplicates_across_splits_are_shown(copied: Trained) -> None:
     paths, params = copied
     path = paths.images / "dataset.json"
     found = {"test in train": {"images": 7, "examples": [["test/1", "train/9"]]}}
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"near_duplicates": found}))
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"near_duplicates": found}),
+        encoding="utf-8",
+    )
     report(params, paths)
     assert "Near-duplicates across splits" in page(paths)
     assert "test in train" in page(paths) and "test/1 as train/9" in page(paths)
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"near_duplicates": {}}))
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"near_duplicates": {}}),
+        encoding="utf-8",
+    )
     report(params, paths)
     assert "Near-duplicates" not in page(paths)

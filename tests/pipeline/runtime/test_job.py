@@ -47,15 +47,15 @@ def checkout(tmp_path: Path, root: Path) -> Layout:
     for name, text in FILES.items():
         path = layout.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     for split in ("val", "test"):
         for folder in ("images", "embeddings"):
             source = layout.root / "out" / folder / "train"
             shutil.copytree(source, source.parent / split)
-    values = yaml.safe_load((root / "params.yaml").read_text())
+    values = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     values["data"]["storage"] = str(tmp_path / "storage")
     values["cluster"] |= {"mode": "cluster", "address": "http://127.0.0.1:8265"}
-    layout.params.write_text(yaml.safe_dump(values))
+    layout.params.write_text(yaml.safe_dump(values), encoding="utf-8")
     return layout
 
 
@@ -70,10 +70,10 @@ def job(checkout: Layout) -> Callable[..., Job]:
 
 
 def changed(checkout: Layout, **sections: dict[str, Any]) -> Params:
-    values = yaml.safe_load(checkout.params.read_text())
+    values = yaml.safe_load(checkout.params.read_text(encoding="utf-8"))
     for name, section in sections.items():
         values[name] |= section
-    checkout.params.write_text(yaml.safe_dump(values))
+    checkout.params.write_text(yaml.safe_dump(values), encoding="utf-8")
     return load_params(checkout.params)
 
 
@@ -96,7 +96,7 @@ def test_a_job_is_named_by_what_it_does_and_not_by_where(job: Any, checkout: Lay
     assert job("distill", tracking={"uri": "http://mlflow:5000"}).name == name
     other = job("distill", distill={"seed": 1}).name
     assert other != name
-    (checkout.root / "out" / "teacher" / "teacher.json").write_text('{"a": 1}')
+    (checkout.root / "out" / "teacher" / "teacher.json").write_text('{"a": 1}', encoding="utf-8")
     assert job("distill").name not in (name, other)
 
 
@@ -126,15 +126,15 @@ def test_no_secret_enters_a_job(checkout: Layout, monkeypatch: pytest.MonkeyPatc
 def test_a_machine_gets_params_inputs_and_code_in_one_folder(
     checkout: Layout, tmp_path: Path
 ) -> None:
-    (tmp_path / "names.json").write_text('{"dog": "hound"}')
+    (tmp_path / "names.json").write_text('{"dog": "hound"}', encoding="utf-8")
     folder = submitted(checkout, "zero_shot", zero_shot={"class_names": "../names.json"})
     root = materialize(folder, tmp_path / "node")
-    assert (root / "out" / "student" / "student.json").read_text() == "{}"
+    assert (root / "out" / "student" / "student.json").read_text(encoding="utf-8") == "{}"
     assert (root / "stages" / "zero_shot.py").is_file()
     there, here = load_params(root / "params.yaml"), load_params(checkout.params)
     assert there.distill == here.distill and there.data == here.data
     assert isinstance(there.zero_shot.class_names, Path)
-    assert there.zero_shot.class_names.read_text() == '{"dog": "hound"}'
+    assert there.zero_shot.class_names.read_text(encoding="utf-8") == '{"dog": "hound"}'
     assert there.prepare.path.name == "scenes.yaml" and there.prepare.path.is_file()
 
 
@@ -160,8 +160,7 @@ print(sorted(map(str, root.rglob("*.json"))), (root / "params.yaml").stat().st_i
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code, folder.address, str(tmp_path / "node")],
-            cwd=root, stdout=subprocess.PIPE, text=True,
-        )
+            cwd=root, stdout=subprocess.PIPE, text=True, encoding="utf-8")
         for _ in range(3)
     ]  # fmt: skip
     answers = {process.communicate(timeout=120)[0] for process in processes}
@@ -189,9 +188,9 @@ def test_outputs_go_back_without_shards(checkout: Layout, tmp_path: Path) -> Non
     root = materialize(folder, tmp_path / "node")
     out = root / "out" / "embeddings" / "train"
     out.mkdir(parents=True)
-    (out / "manifest.json").write_text('{"a": 1}')
-    (out / "000000.tar").write_text("vectors")
-    (out / "000001.tar.123.partial").write_text("half")
+    (out / "manifest.json").write_text('{"a": 1}', encoding="utf-8")
+    (out / "000000.tar").write_text("vectors", encoding="utf-8")
+    (out / "000001.tar.123.partial").write_text("half", encoding="utf-8")
     job = Job.read(folder)
     (file,) = upload_outputs(job, root)
     assert file.path == "out/embeddings/train/manifest.json"
@@ -208,14 +207,17 @@ def test_outputs_are_put_in_place_all_or_none(
     submission = Submission(job, {}, None, checkout, 1)  # type: ignore[arg-type]
     old = checkout.evaluation / "zero_shot" / "old.csv"
     old.parent.mkdir(parents=True)
-    old.write_text("old")
+    old.write_text("old", encoding="utf-8")
     made = {"out/evaluation/zero_shot/confusion.csv": b"new", "metrics/zero_shot.json": b"[1]"}
     files = [File(name, hashlib.sha256(data).hexdigest()) for name, data in made.items()]
     folder.write("outputs.json", json.dumps([vars(file) for file in files]).encode())
     storage.write(files[0].blob, made[files[0].path])
     with complains("metrics/zero_shot.json", "missing", "outputs.json"):
         submission.fetch_outputs()
-    assert old.read_text() == "old" and not (checkout.metrics / "zero_shot.json").exists()
+    assert (
+        old.read_text(encoding="utf-8") == "old"
+        and not (checkout.metrics / "zero_shot.json").exists()
+    )
     storage.write(files[1].blob, made[files[1].path])
     submission.fetch_outputs()
     assert {name: (checkout.root / name).read_bytes() for name in made} == made

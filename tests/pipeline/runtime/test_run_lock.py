@@ -65,6 +65,7 @@ def spawn(run: Storage, root: Path) -> Iterator[Callable[..., subprocess.Popen[s
         process = subprocess.Popen(
             [sys.executable, "-c", HOLD, run.address, str(heartbeat_s)], cwd=root, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            encoding="utf-8",
         )  # fmt: skip
         started.append(process)
         return process

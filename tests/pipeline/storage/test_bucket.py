@@ -140,8 +140,7 @@ def test_what_is_missing_on_this_machine_is_named(
             "AWS_ENDPOINT_URL": s3_server.endpoint, "HOME": str(tmp_path),
             "AWS_EC2_METADATA_DISABLED": "true",
         },
-        capture_output=True, text=True,
-    )  # fmt: skip
+        capture_output=True, text=True, encoding="utf-8")  # fmt: skip
     assert done.stdout.count("\n") == 1, done.stderr
     line = done.stdout
     assert all(word in line for word in (bucket, *words)), line

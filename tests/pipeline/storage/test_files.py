@@ -144,7 +144,7 @@ def test_equal_values_are_equal_bytes_and_come_back(value: dict[str, Any]) -> No
 
 def test_json_reads_well_in_a_diff(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"b": [1], "a": {"z": 1, "y": None}})
-    assert (tmp_path / "a.json").read_text() == (
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == (
         '{\n  "a": {\n    "y": null,\n    "z": 1\n  },\n  "b": [\n    1\n  ]\n}\n'
     )
 
@@ -168,14 +168,14 @@ def test_a_missing_or_damaged_json_file_names_the_stage_that_makes_it(
 ) -> None:
     path = tmp_path / "a.json"
     if text is not None:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     with complains(path, cure):
         read_json(path, "embed")
 
 
 def test_a_damaged_file_of_no_stage_is_to_be_deleted(tmp_path: Path, complains: Any) -> None:
     path = tmp_path / "cluster.json"
-    path.write_text("{")
+    path.write_text("{", encoding="utf-8")
     with complains(path, "delete it") as caught:
         read_json(path)
     assert "dvc repro" not in str(caught)

@@ -72,7 +72,7 @@ def test_a_storage_that_can_be_written_is_left_as_it_was(storage: Storage) -> No
 def test_a_folder_that_cannot_be_used_is_named(
     tmp_path: Path, complains: Callable[..., Any]
 ) -> None:
-    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     with complains(tmp_path / "file", "cannot be written"):
         open_storage(str(tmp_path / "file")).require_writable()
     with complains(tmp_path / "file"):

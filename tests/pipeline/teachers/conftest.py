@@ -24,7 +24,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / "images" / f"{number}.jpg")
         rows += [f"{number}.jpg,image {number}", f"{number}.jpg,number {number}"]
-    (folder / "captions.csv").write_text("\n".join(rows))
+    (folder / "captions.csv").write_text("\n".join(rows), encoding="utf-8")
     return folder
 
 

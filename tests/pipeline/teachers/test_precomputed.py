@@ -131,7 +131,7 @@ def test_class_names_are_known_by_the_prompt_that_was_embedded(
     np.save(tmp_path / "names.npy", 3 * np.eye(2, DIM, dtype=np.float16))
     # LVIS lists its categories in no order, and its embeddings follow their ids
     categories = [{"id": 2, "name": "car_(automobile)"}, {"id": 1, "name": "cat"}]
-    (tmp_path / "names.json").write_text(json.dumps(categories))
+    (tmp_path / "names.json").write_text(json.dumps(categories), encoding="utf-8")
     texts = [{"vectors": "names.npy", "names": "names.json", "template": "a {}"}]
     params = make_params(teacher=of_rows(tmp_path, images="images.npy", texts=texts))
     write_teacher(params.teacher, tmp_path, tmp_path / "teacher")

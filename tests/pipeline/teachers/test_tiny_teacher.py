@@ -16,6 +16,7 @@ import torch
 from kdeov.errors import DataError
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
+from pipeline.runtime.device import cpu_threads
 from pipeline.teachers.load import load_teacher
 from pipeline.teachers.make_teacher import write_teacher
 
@@ -43,8 +44,13 @@ def tiny(make_tiny: Callable[..., Path]) -> Path:
     return make_tiny()
 
 
-def test_training_twice_gives_the_same_bytes(tiny: Path, make_tiny: Callable[..., Path]) -> None:
-    again = make_tiny()
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_training_again_gives_the_same_bytes_with_any_number_of_cpu_threads(
+    tiny: Path, make_tiny: Callable[..., Path], threads: int
+) -> None:
+    with cpu_threads(threads):
+        again = make_tiny()
+        assert torch.get_num_threads() == threads  # as before
     for name in ("model.safetensors", "identity.json"):
         assert (tiny / name).read_bytes() == (again / name).read_bytes()
 

@@ -23,7 +23,7 @@ def test_names_are_those_of_the_installed_mlflow() -> None:
 def test_the_page_knows_the_query_that_opens_it() -> None:
     key, _, value = compat.VIEW.partition("=")
     scripts = (Path(mlflow.__file__).parent / "server" / "js" / "build").rglob("*.js")
-    texts = [path.read_text(errors="replace") for path in scripts]
+    texts = [path.read_text(errors="replace", encoding="utf-8") for path in scripts]
     assert any(key in text and value in text for text in texts)
 
 

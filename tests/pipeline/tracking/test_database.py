@@ -41,7 +41,7 @@ def with_a_file(target: TrackingTarget, folder: Path) -> tuple[MlflowClient, str
 
 def log_file(client: MlflowClient, run: str, folder: Path, name: str = "first.txt") -> None:
     folder.mkdir(exist_ok=True)
-    (folder / name).write_text(name)
+    (folder / name).write_text(name, encoding="utf-8")
     client.log_artifact(run, str(folder / name), "files")
 
 

@@ -20,7 +20,7 @@ def ended_process() -> str:
     """The tag of a process of this machine that has ended."""
     code = "from pipeline.tracking.drivers import this_process; print(this_process())"
     return subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, encoding="utf-8"
     ).stdout.strip()
 
 

@@ -14,6 +14,7 @@ from kdeov.models.student import VisualStudent
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.data.epoch_plan import EpochPlan
+from pipeline.runtime.device import cpu_threads
 from pipeline.training.loop import train
 from tests.helpers.training_runs import (
     TERMS,
@@ -47,6 +48,19 @@ def test_the_student_learns(built: Layout, make_params: MakeParams, tmp_path: Pa
     params = make_params(distill={"epochs": 8, "ema_decay": 0.0})
     rows, _ = trained(config(built, params, tmp_path))
     assert rows[-1]["train_feature"] < 0.7 * rows[0]["train_feature"]
+
+
+def test_the_cpu_threads_of_the_process_change_no_bit(
+    built: Layout, make_params: MakeParams, tmp_path: Path
+) -> None:
+    params, students = make_params(distill={"epochs": 1}), []
+    for count in (1, 2, 3):
+        with cpu_threads(count):
+            _, state = trained(config(built, params, tmp_path / str(count)))
+            assert torch.get_num_threads() == count  # as before
+        students.append(state["student"])
+    assert_equal(students[0], students[1])
+    assert_equal(students[0], students[2])
 
 
 def test_loader_processes_change_no_bit(

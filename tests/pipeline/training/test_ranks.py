@@ -81,7 +81,9 @@ def test_two_ranks_take_the_steps_of_one_and_one_takes_over_when_a_rank_is_kille
 def test_fewer_images_than_ranks_are_refused(
     built: Layout, make_params: MakeParams, tmp_path: Path
 ) -> None:
-    sharing = {"global_batch_size": 32, "micro_batch_size": 1, "num_streams": 32}
+    sharing = {
+        "global_batch_size": 32, "micro_batch_size": 1, "num_streams": 32, "image_size": 64
+    }  # fmt: skip
     settings = config(built, make_params(distill=sharing), tmp_path)
     shards = settings.shards("train")
     check_workers(settings, shards, workers=24)

@@ -86,7 +86,7 @@ def test_an_invisible_caption_is_none(tmp_path: Path) -> None:
 
 def test_a_tsv_has_no_quotes(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg")
-    (tmp_path / "t.tsv").write_text('image\tcaption\na.jpg\t"Stop", it says\n')
+    (tmp_path / "t.tsv").write_text('image\tcaption\na.jpg\t"Stop", it says\n', encoding="utf-8")
     sample = made(source(tmp_path, [], table="t.tsv"))["a.jpg"]
     assert isinstance(sample, Sample) and sample.captions == ['"Stop", it says']
 

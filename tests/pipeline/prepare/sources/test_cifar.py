@@ -41,13 +41,13 @@ def check_cifar(source: Source, num_images: int) -> None:
 def test_cifar10_is_read_from_its_binary_version(tmp_path: Path) -> None:
     train = [f"data_batch_{n}.bin" for n in range(1, 6)]
     write_cifar(tmp_path, *train, "test_batch.bin", label_bytes=1)
-    (tmp_path / "batches.meta.txt").write_text("cat\npolar_bear\n\n")
+    (tmp_path / "batches.meta.txt").write_text("cat\npolar_bear\n\n", encoding="utf-8")
     check_cifar(cifar10(tmp_path, CIFAR, 0, 64), 100)
 
 
 def test_cifar100_is_read_with_its_fine_classes(tmp_path: Path) -> None:
     write_cifar(tmp_path, "train.bin", "test.bin", label_bytes=2)
-    (tmp_path / "fine_label_names.txt").write_text("cat\npolar_bear\n")
+    (tmp_path / "fine_label_names.txt").write_text("cat\npolar_bear\n", encoding="utf-8")
     check_cifar(cifar100(tmp_path, CIFAR, 0, 64), 20)
 
 
@@ -62,7 +62,7 @@ def test_pickles_of_cifar_are_refused_with_the_archive_to_get(
 def test_a_truncated_or_missing_file_of_cifar_is_named(tmp_path: Path, complains: Any) -> None:
     with complains(tmp_path / "fine_label_names.txt", "cifar-100-binary.tar.gz"):
         cifar100(tmp_path, CIFAR, 0, 64)
-    (tmp_path / "fine_label_names.txt").write_text("cat\n")
+    (tmp_path / "fine_label_names.txt").write_text("cat\n", encoding="utf-8")
     write_cifar(tmp_path, "train.bin", label_bytes=2)
     with complains(tmp_path / "test.bin", "No such file"):
         cifar100(tmp_path, CIFAR, 0, 64)

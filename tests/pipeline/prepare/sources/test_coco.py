@@ -36,7 +36,9 @@ def write(folder: Path, captions: Any = ONE, size: tuple[int, int] = (40, 20)) -
     for part in ("train", "val"):
         (folder / part).mkdir(exist_ok=True)
         Image.new("RGB", size, "red").save(folder / part / "a.jpg")
-        (folder / f"{part}.json").write_text(json.dumps(captions if part == "train" else ONE))
+        (folder / f"{part}.json").write_text(
+            json.dumps(captions if part == "train" else ONE), encoding="utf-8"
+        )
 
 
 def instances(folder: Path, *boxes: list[float], **changes: Any) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def instances(folder: Path, *boxes: list[float], **changes: Any) -> dict[str, An
             for box in boxes
         ],
     }
-    (folder / "boxes.json").write_text(json.dumps(values | changes))
+    (folder / "boxes.json").write_text(json.dumps(values | changes), encoding="utf-8")
     return OPTIONS | {"train": OPTIONS["train"] | {"instances": "boxes.json"}}
 
 
@@ -77,7 +79,9 @@ def test_photographs_of_coco_come_out_whole_with_their_captions_and_boxes(
     write_image_shards(mini.prepare, tmp_path / "out")
     counts, boxes, captions = {}, 0, 0
     for split in SPLITS:
-        manifest = json.loads((tmp_path / "out" / split / "manifest.json").read_text())
+        manifest = json.loads(
+            (tmp_path / "out" / split / "manifest.json").read_text(encoding="utf-8")
+        )
         assert manifest["rejected"] == []
         counts[split] = manifest["samples"]
         for shard in manifest["shards"]:

@@ -40,7 +40,7 @@ def tokens(folder: Path, text: str | bytes) -> Path:
 
 def karpathy(folder: Path, *images: Any) -> Path:
     path = folder / "dataset.json"
-    path.write_text(json.dumps({"images": images}))
+    path.write_text(json.dumps({"images": images}), encoding="utf-8")
     return path
 
 
@@ -143,7 +143,7 @@ def test_all_photographs_of_flickr8k_come_out(
     own = tmp_path / "own"
     own.mkdir()
     (own / "Images").symlink_to(shared_data / "flickr8k_1k" / "images")
-    with open(shared_data / "flickr8k_1k" / "captions.csv", newline="") as file:
+    with open(shared_data / "flickr8k_1k" / "captions.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     tokens(own, "".join(f"{r['image']}#{n % 5}\t{r['caption']}\n" for n, r in enumerate(rows)))
     section = {"images": "Images", "captions": "all.token", "shares": {"val": 0.1, "test": 0.1}}

@@ -109,7 +109,7 @@ def test_classes_with_few_images_are_said_and_kept(tmp_path: Path, log: Any) -> 
 
 def test_what_is_no_image_of_a_class_is_rejected_by_name(tmp_path: Path) -> None:
     put(tmp_path, "cat/a.jpg", "loose.jpg", "elsewhere/real/b.jpg", "cat/.hidden.jpg")
-    (tmp_path / "cat" / "notes.txt").write_text("words")
+    (tmp_path / "cat" / "notes.txt").write_text("words", encoding="utf-8")
     (tmp_path / "cat" / "more").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     results = made(listed(tmp_path))
     reasons = {name: r.reason for name, r in results.items() if isinstance(r, Rejected)}
@@ -137,13 +137,15 @@ def test_folders_that_are_no_splits_are_reported(tmp_path: Path, log: Any) -> No
 def test_names_of_classes_may_come_from_a_file(tmp_path: Path, complains: Any) -> None:
     put(tmp_path, "n01/a.jpg", "n02/b.jpg")
     table = tmp_path / "names.json"
-    table.write_text(json.dumps({"n01": "tench", "n02": "goldfish", "n03": "shark"}))
+    table.write_text(
+        json.dumps({"n01": "tench", "n02": "goldfish", "n03": "shark"}), encoding="utf-8"
+    )
     source = listed(tmp_path, class_names="names.json")
     assert source.classes == ["goldfish", "tench"] and len(made(source)) == 2
-    table.write_text(json.dumps({"n01": "tench"}))
+    table.write_text(json.dumps({"n01": "tench"}), encoding="utf-8")
     with complains(table, "'n02'"):
         listed(tmp_path, class_names="names.json")
-    table.write_text(json.dumps({"n01": "tench", "n02": " \u200b"}))
+    table.write_text(json.dumps({"n01": "tench", "n02": " \u200b"}), encoding="utf-8")
     with complains(table, "'n02'"):
         listed(tmp_path, class_names="./names.json")
     with complains(tmp_path / "none.json", "prepare.image_folder.class_names"):

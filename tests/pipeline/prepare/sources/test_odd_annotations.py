@@ -36,12 +36,12 @@ class Coco:
             "categories": [{"id": 1, "name": "traffic_light"}],
             "annotations": boxes,
         }
-        (folder / "val.json").write_text(json.dumps(self.captions))
+        (folder / "val.json").write_text(json.dumps(self.captions), encoding="utf-8")
 
     def made(self) -> tuple[dict[str, Sample], dict[str, str]]:
         """Samples of the training part, and the reasons of what is rejected."""
-        (self.folder / "train.json").write_text(json.dumps(self.captions))
-        (self.folder / "boxes.json").write_text(json.dumps(self.instances))
+        (self.folder / "train.json").write_text(json.dumps(self.captions), encoding="utf-8")
+        (self.folder / "boxes.json").write_text(json.dumps(self.instances), encoding="utf-8")
         train = {"images": "train", "captions": "train.json", "instances": "boxes.json"}
         test = {"images": "val", "captions": "val.json", "instances": None}
         options = CocoParams(**{"train": train, "test": test, "val": 0.0})
@@ -169,7 +169,7 @@ def karpathy(folder: Path, *changes: Any) -> dict[str, Sample | Rejected]:
         images.append({"filename": f"{number}.png", "split": "train", "sentences": sentences})
     for number, change in enumerate(changes):
         images[number] = images[number] | change if isinstance(change, dict) else change
-    (folder / "all.json").write_text(json.dumps({"images": images}))
+    (folder / "all.json").write_text(json.dumps({"images": images}), encoding="utf-8")
     options = FlickrParams(images="Images", captions="all.json", shares=None)
     return made(flickr(folder, options, 0, None))
 

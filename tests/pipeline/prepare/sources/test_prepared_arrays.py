@@ -27,7 +27,9 @@ def test_arrays_go_through_prepare_in_any_number_of_processes(
         write_image_shards(params.prepare, tmp_path / str(processes), processes)
         found.append(
             [
-                json.loads((tmp_path / str(processes) / s / "manifest.json").read_text())
+                json.loads(
+                    (tmp_path / str(processes) / s / "manifest.json").read_text(encoding="utf-8")
+                )
                 for s in SPLITS
             ]
         )

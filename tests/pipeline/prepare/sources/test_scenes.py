@@ -111,15 +111,15 @@ def test_a_world_that_cannot_be_read_is_reported_in_one_line(
 ) -> None:
     path = tmp_path / "scenes.yaml"
     if text is not None:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     with complains(path, reason):
         Scenes(path, 0, COUNTS)
 
 
 def test_an_unknown_shape_is_reported_before_drawing(tmp_path: Path, complains: Any) -> None:
-    world = yaml.safe_load(WORLD.read_text())
+    world = yaml.safe_load(WORLD.read_text(encoding="utf-8"))
     world["shapes"]["spiral"] = ["spiral"]
-    (tmp_path / "scenes.yaml").write_text(yaml.safe_dump(world))
+    (tmp_path / "scenes.yaml").write_text(yaml.safe_dump(world), encoding="utf-8")
     with complains(tmp_path / "scenes.yaml", "spiral"):
         Scenes(tmp_path / "scenes.yaml", 0, COUNTS)
 

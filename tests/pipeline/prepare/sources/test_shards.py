@@ -21,7 +21,7 @@ from tests.helpers.tars import JPEG, encoded, link, listed, pack, pair
 def test_samples_of_img2dataset_keep_key_caption_and_bytes(tmp_path: Path) -> None:
     pack(tmp_path / "00000.tar", *pair("000000000"), *pair("000000001", "two  cats"))
     pack(tmp_path / "00001.tar", *pair("000010000", "Löwe"))
-    (tmp_path / "00000_stats.json").write_text("{}")
+    (tmp_path / "00000_stats.json").write_text("{}", encoding="utf-8")
     samples = {n: s for n, s in made(listed(tmp_path)).items() if isinstance(s, Sample)}
     assert {name: (s.key, s.captions) for name, s in samples.items()} == {
         "00000.tar/000000000": ("000000000", ["a dog"]),
