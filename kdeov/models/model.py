@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,14 @@ from kdeov.models.fusion import fusion_scores
 from kdeov.models.student import VisualStudent
 from kdeov.text.base import TextEncoder
 from kdeov.text.clip import FrozenCLIPTextEncoder
-from kdeov.text.load import load_text_encoder
+from kdeov.text.load import load_text_encoder, text_encoder_files
+from kdeov.weights.digests import read_description, write_description
 from kdeov.weights.state_dict import write_tensors
 
 Images = Tensor | Image.Image | Sequence[Image.Image]
 FORMAT = 2
+CONFIG, STUDENT = "config.json", "student.safetensors"
+FIX = "save the model again, or run `dvc repro -f distill` for that of a checkout"
 
 
 class KDEOVModel(nn.Module):
@@ -236,27 +238,33 @@ class KDEOVModel(nn.Module):
         }
 
     def save(self, folder: str | Path) -> None:
-        """Writes `config.json`, `student.safetensors` and the text encoder."""
+        """Writes `student.safetensors`, the text encoder, and `config.json` with their digests."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(folder / "student.safetensors", self.student.state_dict())
+        write_tensors(folder / STUDENT, self.student.state_dict())
         self.text_encoder.save(folder)
-        (folder / "config.json").write_text(json.dumps(self.config(), indent=2) + "\n")
+        files = [STUDENT, *text_encoder_files(folder)]
+        write_description(folder / CONFIG, self.config(), files)
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device | None = None) -> KDEOVModel:
         """Reads the files of `save`; the model is in evaluation mode.
 
+        The files are compared with their digests; a folder that was saved without them, by an
+        older version, is read with a warning.
+
         Raises:
-            DataError: The folder is not a saved model.
+            DataError: The folder is not a saved model, or one of its files is damaged.
         """
         folder = Path(folder)
+        if not (folder / CONFIG).is_file():
+            raise DataError(
+                f"{folder}: not a saved KDEOVModel (no {CONFIG}); run `dvc repro distill`"
+            )
+        config = read_description(folder / CONFIG, FIX)
         try:
-            config = json.loads((folder / "config.json").read_text())
-            student_state = load_file(folder / "student.safetensors")
+            student_state = load_file(folder / STUDENT)
             text_encoder = load_text_encoder(folder)
-            if not isinstance(config, dict):
-                raise ValueError("config.json holds no mapping")
         except (OSError, ValueError, LookupError, SafetensorError) as error:
             raise DataError(
                 f"{folder}: not a saved KDEOVModel ({error}); run `dvc repro distill`"

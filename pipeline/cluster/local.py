@@ -23,7 +23,7 @@ import psutil
 from kdeov.errors import ConfigError, StorageError
 from pipeline.cluster.compat import RAY_COMMAND
 from pipeline.runtime.ray_session import set_ray_environment
-from pipeline.storage.files import read_json, write_json
+from pipeline.storage.checked import read_record, write_checked_json
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +53,11 @@ class LocalCluster:
     def read(cls, folder: Path) -> LocalCluster | None:
         """Reads `cluster.json`; None where no cluster was started."""
         path = folder / "cluster.json"
-        return cls(**read_json(path)) if path.is_file() else None
+        return read_record(cls, path) if path.is_file() else None
 
     def write(self, folder: Path) -> None:
         """Writes `cluster.json`, which `stop_cluster` reads."""
-        write_json(folder / "cluster.json", asdict(self))
+        write_checked_json(folder / "cluster.json", asdict(self))
 
     @property
     def alive(self) -> list[psutil.Process]:

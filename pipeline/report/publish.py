@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdeov.errors import StorageError
-from pipeline.artifacts.run import HISTORY, runs_storage
+from pipeline.artifacts.run import read_history, runs_storage
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.report.results import MLFLOW_GROUPS, Results
-from pipeline.storage.files import digest, sha256_file, write_json
+from pipeline.storage.checked import read_checked_json, write_checked_json
+from pipeline.storage.files import digest, sha256_file
 from pipeline.tracking.compat import DATASET_CONTEXT_TAG, DESCRIPTION_TAG, VIEW
 from pipeline.tracking.mlflow_run import (
     EpochMetrics,
@@ -82,7 +83,7 @@ def publish(params: Params, paths: Layout) -> str:
             f"MLflow at {target.address} cannot be written ({one_line(error)}); start it, then run "
             "`kdeov publish`"
         ) from error
-    write_json(
+    write_checked_json(
         paths.runs / record.fingerprint / "mlflow.json",
         {"uri": target.address, "experiment": experiment, "run": run.info.run_id},
     )
@@ -93,8 +94,8 @@ def publish(params: Params, paths: Layout) -> str:
 def _whole_history(params: Params, paths: Layout, results: Results) -> list[EpochMetrics]:
     """The history with speed and number of workers; without, if the run's folder is elsewhere."""
     try:
-        run = runs_storage(params, paths) / results.run.fingerprint
-        return json.loads(run.read(HISTORY))
+        fingerprint = results.run.fingerprint
+        return read_history(runs_storage(params, paths) / fingerprint, fingerprint)
     except (FileNotFoundError, StorageError):
         return results.history
 
@@ -122,7 +123,7 @@ def run_address(paths: Layout, fingerprint: str, host: str = "http://127.0.0.1:5
     path = paths.runs / fingerprint / "mlflow.json"
     if not path.is_file():
         return None
-    record = json.loads(path.read_text())
+    record = read_checked_json(path, "report")
     base = record["uri"].rstrip("/") if record["uri"].startswith("http") else host
     return f"{base}/#/experiments/{record['experiment']}/runs/{record['run']}?{VIEW}"
 
