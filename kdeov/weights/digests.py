@@ -62,19 +62,20 @@ def without_digest(values: Any, where: object, fix: str) -> dict[str, Any]:
         DataError: The digest is missing or another one: the file was damaged or edited.
     """
     if not isinstance(values, dict) or DIGEST not in values:
-        raise DataError(f"{where}: without a digest, so damaged or of an older version; {fix}")
+        raise DataError(f"{where}: damaged ({DIGEST!r}), or of a version without digests; {fix}")
     rest = {key: value for key, value in values.items() if key != DIGEST}
     if values[DIGEST] != digest(rest):
         raise DataError(f"{where}: damaged or edited after it was written; {fix}")
     return rest
 
 
-def require_sha256(path: Path, sha256: object, fix: str) -> None:
+def require_sha256(path: Path, sha256: object, by: Path, fix: str) -> None:
     """Compares a file's bytes with its digest.
 
     Args:
         path: The file.
         sha256: Of its bytes when it was written.
+        by: The file that says so.
         fix: What to do about a damaged file.
 
     Raises:
@@ -85,7 +86,9 @@ def require_sha256(path: Path, sha256: object, fix: str) -> None:
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}; {fix}") from error
     if found != sha256:
-        raise DataError(f"{path}: damaged or edited, its sha256 is {found}, not {sha256}; {fix}")
+        raise DataError(
+            f"{path}: damaged or edited, its sha256 is {found} and {by} says {sha256}; {fix}"
+        )
 
 
 def write_description(path: Path, values: Mapping[str, Any], files: Iterable[str]) -> None:
@@ -125,5 +128,5 @@ def read_description(path: Path, fix: str) -> dict[str, Any]:
         return values
     values = without_digest(values, path, fix)
     for name, sha256 in values.pop(FILES, {}).items():
-        require_sha256(path.parent / name, sha256, fix)
+        require_sha256(path.parent / name, sha256, path, fix)
     return values

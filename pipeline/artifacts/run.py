@@ -64,17 +64,23 @@ class RunRecord:
             DataError: It is missing, damaged or edited, or the record of another student.
         """
         record = read_record(cls, student / RUN, "distill")
-        record.require(student / CONFIG)
+        record.require(student / CONFIG, student)
         return record
 
-    def require(self, path: Path) -> None:
+    def require(self, path: Path, student: Path) -> None:
         """Compares a file that training wrote with the record.
+
+        Args:
+            path: The file.
+            student: The folder of the record, for errors.
 
         Raises:
             DataError: It is missing, damaged or edited, or of another run.
         """
+        if not path.is_file():
+            raise DataError(f"{path}: missing; run `dvc repro distill`")
         if path.name in self.sha256:
-            require_sha256(path, self.sha256[path.name], fix_of("distill"))
+            require_sha256(path, self.sha256[path.name], student / RUN, fix_of("distill"))
 
 
 def runs_storage(params: Params, layout: Layout) -> Storage:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from kdeov.errors import DataError
-from pipeline.storage.checked import read_checked_json, write_checked_json
-from pipeline.storage.files import HashedFile, writing
+from pipeline.storage.checked import fix_of, without_digest, write_checked_json
+from pipeline.storage.files import HashedFile, read_json, writing
 
 MANIFEST = "manifest.json"
 EMBEDDINGS = "embeddings"  # the folder above the splits of teacher shards
@@ -80,10 +80,11 @@ class Manifest:
             DataError: It is missing, damaged, edited or of another format.
         """
         path, stage = folder / MANIFEST, writer_of(folder)
-        values = read_checked_json(path, stage)
+        values = read_json(path, stage)
         try:
             if values["format"] != FORMAT:
                 raise DataError(f"{path}: another format; run `dvc repro -f {stage}`")
+            values = without_digest(values, path, fix_of(stage))
             del values["format"], values["samples"]
             return cls(**{**values, "shards": [Shard(**shard) for shard in values["shards"]]})
         except (KeyError, TypeError, AttributeError) as error:

@@ -39,8 +39,8 @@ def read_metrics(run: RunRecord, paths: Layout, name: str) -> dict[str, Any]:
         DataError: The file is missing, damaged or edited, or of another run.
     """
     path = paths.metrics / f"{name}.json"
-    run.require(path)
     values = read_checked_json(path, name)
+    run.require(path, paths.student)
     _require_run(run, path, values, name)
     return values
 
@@ -52,7 +52,7 @@ def read_curve(run: RunRecord, paths: Layout) -> list[dict[str, float]]:
         DataError: The file is missing, damaged or edited, or of another run.
     """
     path = paths.metrics / CURVE
-    run.require(path)
+    run.require(path, paths.student)
     try:
         with open(path, newline="") as file:
             return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]

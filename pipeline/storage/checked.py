@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kdeov.errors import DataError
-from kdeov.weights.digests import with_digest, without_digest
+from kdeov.weights.digests import with_digest
+from kdeov.weights.digests import without_digest as without_digest
 from pipeline.storage.files import json_text, read_json, write_json
 from pipeline.storage.storage import Storage
 

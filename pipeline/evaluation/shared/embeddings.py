@@ -191,9 +191,9 @@ def read_arrays(path: Path, fingerprint: str | None = None) -> dict[str, np.ndar
     Raises:
         DataError: The file is missing, damaged or edited, or of another run.
     """
-    stage = path.parent.name
-    sha256 = read_checked_json(path.with_suffix(".json"), stage).get(path.name)
-    require_sha256(path, sha256, fix_of(stage))
+    stage, described = path.parent.name, path.with_suffix(".json")
+    sha256 = read_checked_json(described, stage).get(path.name)
+    require_sha256(path, sha256, described, fix_of(stage))
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
     if fingerprint is not None and (found := str(arrays.get("fingerprint"))) != fingerprint:
