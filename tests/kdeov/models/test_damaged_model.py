@@ -31,21 +31,11 @@ def test_a_flipped_bit_of_any_file_is_reported_with_the_file(saved, mistake):
     for path in sorted(saved.iterdir()):
         whole = path.read_bytes()
         for damaged in flips(whole, 30, seed=len(whole)):
-            if path.suffix == ".json" and path.name == "config.json" and same(damaged, whole):
-                continue
             path.write_bytes(damaged)
             with mistake(path, "dvc repro -f distill", "save the model again"):
                 KDEOVModel.load(saved, "cpu")
         path.write_bytes(whole)
     KDEOVModel.load(saved, "cpu")
-
-
-def same(damaged, whole):
-    """Whether a flipped bit changed blanks alone."""
-    try:
-        return json.loads(damaged.decode()) == json.loads(whole)
-    except ValueError:
-        return False
 
 
 @pytest.mark.parametrize("saved", KINDS, indirect=True)
