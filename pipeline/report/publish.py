@@ -16,12 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdeov.errors import StorageError
+from kdeov.errors import DataError, StorageError
 from pipeline.artifacts.run import read_history, runs_storage
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.report.results import MLFLOW_GROUPS, Results
-from pipeline.storage.checked import read_checked_json, write_checked_json
+from pipeline.storage.checked import fix_of, read_checked_json, write_checked_json
 from pipeline.storage.files import digest, sha256_file
 from pipeline.tracking.compat import DATASET_CONTEXT_TAG, DESCRIPTION_TAG, VIEW
 from pipeline.tracking.mlflow_run import (
@@ -85,7 +85,12 @@ def publish(params: Params, paths: Layout) -> str:
         ) from error
     write_checked_json(
         paths.runs / record.fingerprint / "mlflow.json",
-        {"uri": target.address, "experiment": experiment, "run": run.info.run_id},
+        {
+            "fingerprint": record.fingerprint,
+            "uri": target.address,
+            "experiment": experiment,
+            "run": run.info.run_id,
+        },
     )
     logger.info("MLflow run %s is up to date", record.name)
     return run.info.run_id
@@ -119,11 +124,16 @@ def run_address(paths: Layout, fingerprint: str, host: str = "http://127.0.0.1:5
         paths: Paths of the checkout.
         fingerprint: Fingerprint of the run.
         host: Address of `kdeov ui`, for runs in a database.
+
+    Raises:
+        DataError: The file that says so is damaged or edited.
     """
     path = paths.runs / fingerprint / "mlflow.json"
     if not path.is_file():
         return None
     record = read_checked_json(path, "report")
+    if record["fingerprint"] != fingerprint:
+        raise DataError(f"{path}: of the run {record['fingerprint']}; {fix_of('report')}")
     base = record["uri"].rstrip("/") if record["uri"].startswith("http") else host
     return f"{base}/#/experiments/{record['experiment']}/runs/{record['run']}?{VIEW}"
 
