@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -20,12 +19,15 @@ from kdeov.errors import ConfigError, DataError
 from kdeov.models.student import VisualStudent
 from kdeov.text.base import TextEncoder
 from kdeov.text.clip import FrozenCLIPTextEncoder
-from kdeov.text.load import load_text_encoder
+from kdeov.text.load import load_text_encoder, text_encoder_files
 from kdeov.weights.device import usable_device
+from kdeov.weights.digests import read_description, write_description
 from kdeov.weights.folder import replacing_files, user_path
 from kdeov.weights.state_dict import write_tensors
 
 FORMAT = 2
+CONFIG, STUDENT = "config.json", "student.safetensors"
+FIX = "save the model again, or run `dvc repro -f distill` for that of a checkout"
 
 
 class KDEOVModel(nn.Module):
@@ -237,37 +239,40 @@ class KDEOVModel(nn.Module):
         }
 
     def save(self, folder: str | Path) -> None:
-        """Writes `config.json`, `student.safetensors` and the text encoder. A model that is in the
-        folder already is replaced once the new one is written completely.
+        """Writes `student.safetensors`, the text encoder, and `config.json` with their digests. A
+        model that is in the folder already is replaced once the new one is written completely.
 
         Raises:
             StorageError: The disk is full or the folder cannot be written; it is as before.
         """
         with replacing_files(user_path(folder)) as partial:
-            write_tensors(partial / "student.safetensors", self.student.state_dict())
+            write_tensors(partial / STUDENT, self.student.state_dict())
             self.text_encoder.save(partial)
-            (partial / "config.json").write_text(
-                json.dumps(self.config(), indent=2) + "\n", encoding="utf-8"
-            )
+            files = [STUDENT, *text_encoder_files(partial)]
+            write_description(partial / CONFIG, self.config(), files)
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device | None = None) -> KDEOVModel:
         """Reads the files of `save`; the model is in evaluation mode.
 
+        The files are compared with their digests; a folder that was saved without them, by an
+        older version, is read with a warning.
+
         Raises:
-            DataError: The folder is not a saved model.
+            DataError: The folder is not a saved model, or one of its files is damaged.
         """
         folder, target = user_path(folder), usable_device(device)
+        if not (folder / CONFIG).is_file():
+            raise DataError(
+                f"{folder}: not a saved KDEOVModel (no {CONFIG}); give one that `save` or "
+                "`dvc repro distill` wrote"
+            )
+        config = read_description(folder / CONFIG, FIX)
         try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            student_state = load_file(folder / "student.safetensors")
+            student_state = load_file(folder / STUDENT)
             text_encoder = load_text_encoder(folder)
-            if not isinstance(config, dict):
-                raise ValueError("config.json holds no mapping")
         except (OSError, ValueError, LookupError, SafetensorError) as error:
-            made = (folder / "config.json").exists()
-            cure = "save it again" if made else "give one that `save` or `dvc repro distill` wrote"
-            raise DataError(f"{folder}: not a saved KDEOVModel ({error}); {cure}") from error
+            raise DataError(f"{folder}: not a saved KDEOVModel ({error}); {FIX}") from error
         if config.get("format") != FORMAT:
             raise DataError(
                 f"{folder}/config.json: format {config.get('format')}, expected {FORMAT}; save it "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from kdeov.text.open_clip import (
 )
 from kdeov.text.tokenizer import OpenClipTokenizer, require_transformers, tokenizer_folder
 from kdeov.weights.device import usable_device
+from kdeov.weights.digests import read_description, write_description
 from kdeov.weights.folder import user_path
 from kdeov.weights.hub import fetch_weights
 from kdeov.weights.open_clip import CONFIG_FILE, find_source, infer_preprocessing
@@ -158,7 +158,7 @@ class OpenClipTeacher(TowerTeacher):
         folder = user_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_tensors(folder / WEIGHTS_FILE, half_where_exact(self._tensors()))
-        self.text.tokenizer.save(folder)
+        tokenizer_files = self.text.tokenizer.save(folder)
         config = {
             "model_cfg": {**self.config, "custom_text": True},
             "preprocess_cfg": {**self.preprocessing, "size": self.transform.size},
@@ -167,9 +167,8 @@ class OpenClipTeacher(TowerTeacher):
             "weights_sha256": self.weights_sha256,
             "tokenizer": self.text.tokenizer_digest(),
         }
-        (folder / CONFIG_FILE).write_text(
-            json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-        )
+        # the digest of the weights is that of their tensors
+        write_description(folder / CONFIG_FILE, config, tokenizer_files)
 
     @classmethod
     def open(cls, folder: str | Path, device: str | torch.device = "cpu") -> OpenClipTeacher:
@@ -180,6 +179,7 @@ class OpenClipTeacher(TowerTeacher):
                 were saved.
         """
         folder = user_path(folder)
+        read_description(folder / CONFIG_FILE, "save the teacher again")
         version, name, digest, sha256, model, preprocess = read_config(
             folder / CONFIG_FILE,
             "format", "name", "tokenizer", "weights_sha256", "model_cfg", "preprocess_cfg",

@@ -143,13 +143,19 @@ class OpenClipTokenizer:
         content = "\n".join(lines).encode(errors="surrogatepass")
         return f"{self.name}-{hashlib.sha256(content).hexdigest()[:16]}"
 
-    def save(self, folder: str | Path) -> None:
-        """Writes the files of a transformers tokenizer; byte pairs need none."""
-        if self.needs_files:
-            backend = self._tokenizer.tokenizer.backend_tokenizer
-            backend.no_truncation()  # else the settings of the last call would be saved
-            backend.no_padding()
-            self._tokenizer.save_pretrained(str(folder))
+    def save(self, folder: str | Path) -> list[str]:
+        """Writes the files of a transformers tokenizer; byte pairs need none.
+
+        Returns:
+            Names of the files.
+        """
+        if not self.needs_files:
+            return []
+        tokenizer = self._tokenizer.tokenizer
+        tokenizer.backend_tokenizer.no_truncation()  # else those of the last call would be saved
+        tokenizer.backend_tokenizer.no_padding()
+        paths = map(Path, tokenizer.save_pretrained(str(folder)))
+        return [path.name for path in paths if path.is_file()]
 
 
 def require_transformers(name: str) -> None:

@@ -7,12 +7,12 @@ without a network gets one line at once (the hub's client retries for 23 s and s
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from pathlib import Path
 
 from kdeov.errors import DataError, StorageError
+from kdeov.weights.digests import sha256_file
 from kdeov.weights.open_clip import Source
 from kdeov.weights.towers import import_open_clip
 
@@ -125,12 +125,8 @@ def _download(source: Source, url: str, cache_dir: str | Path | None) -> Path:
 
 def _verified(path: Path) -> Path:
     """Compares a file with the sha256 by which the hub's cache names it."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    expected = path.resolve().name
-    if SHA256.fullmatch(expected) and expected != digest.hexdigest():
-        raise DataError(f"{path.resolve()}: damaged, its sha256 is {digest.hexdigest()}; delete it")
-    logger.info("%s: sha256 %s", path, digest.hexdigest())
+    sha256, expected = sha256_file(path), path.resolve().name
+    if SHA256.fullmatch(expected) and expected != sha256:
+        raise DataError(f"{path.resolve()}: damaged, its sha256 is {sha256}; delete it")
+    logger.info("%s: sha256 %s", path, sha256)
     return path

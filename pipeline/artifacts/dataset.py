@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.storage.files import read_json, write_json
+from kdeov.errors import DataError
+from pipeline.artifacts.shards import MANIFEST
+from pipeline.storage.checked import fix_of, read_record, write_checked_json
+from pipeline.storage.files import sha256_file
 
 SPLITS = ("train", "val", "test")
 DATASET = "dataset.json"
@@ -24,6 +27,7 @@ class Dataset:
         samples: Images of each split.
         near_duplicates: By split and other split, as in `test in train`: how many images of the
             one nearly occur in the other, and examples, each with the names in both.
+        manifests: The sha256 of the manifest of each split; filled in by `write`.
     """
 
     name: str
@@ -32,6 +36,7 @@ class Dataset:
     held_out: list[str]
     samples: dict[str, int]
     near_duplicates: dict[str, Any] = field(default_factory=dict)
+    manifests: dict[str, str] = field(default_factory=dict)
 
     @property
     def held_out_labels(self) -> list[int]:
@@ -39,14 +44,24 @@ class Dataset:
         return [self.classes.index(name) for name in self.held_out]
 
     def write(self, images: Path) -> None:
-        """Writes `dataset.json` beside the splits."""
-        write_json(images / DATASET, asdict(self))
+        """Writes `dataset.json` beside the splits, whose manifests exist."""
+        found = {split: images / split / MANIFEST for split in SPLITS}
+        manifests = {split: sha256_file(path) for split, path in found.items() if path.is_file()}
+        write_checked_json(images / DATASET, asdict(replace(self, manifests=manifests)))
 
     @classmethod
     def read(cls, images: Path) -> Dataset:
         """Reads the file that `prepare` wrote.
 
         Raises:
-            DataError: It is missing or damaged.
+            DataError: It is missing, damaged or edited, or describes other shards than those of
+                the manifests that lie beside it (a stage on a cluster has a part of them).
         """
-        return cls(**read_json(images / DATASET, "prepare"))
+        dataset = read_record(cls, images / DATASET, "prepare")
+        for split, sha256 in dataset.manifests.items():
+            path = images / split / MANIFEST
+            if path.is_file() and sha256_file(path) != sha256:
+                raise DataError(
+                    f"{images / DATASET}: describes other images than {path}; {fix_of('prepare')}"
+                )
+        return dataset

@@ -9,7 +9,7 @@ from typing import Any
 from kdeov.data.views import ViewPlan
 from kdeov.errors import DataError
 from pipeline.config.stage_params import EmbedParams
-from pipeline.storage.files import read_json
+from pipeline.storage.checked import read_checked_json, write_checked_json
 
 DTYPE = "float16"
 PRECOMPUTED = "embeddings"
@@ -21,8 +21,17 @@ in the identity of every cache, so that readers refuse older ones and `embed` ma
 
 
 def read_teacher_identity(folder: Path) -> dict[str, Any]:
-    """The identity of a teacher, without reading its weights."""
-    return read_json(folder / IDENTITY, "teacher")
+    """The identity of a teacher, without reading its weights.
+
+    Raises:
+        DataError: The file is missing, damaged or edited.
+    """
+    return read_checked_json(folder / IDENTITY, "teacher")
+
+
+def write_teacher_identity(folder: Path, identity: dict[str, Any]) -> None:
+    """Writes `identity.json` beside the teacher's weights or embeddings."""
+    write_checked_json(folder / IDENTITY, identity)
 
 
 def view_plan(teacher: dict[str, Any], params: EmbedParams, split: str) -> ViewPlan:

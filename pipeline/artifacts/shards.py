@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from kdeov.errors import DataError
-from pipeline.storage.files import HashedFile, digest, read_json, write_json, writing
+from pipeline.storage.checked import fix_of, without_digest, write_checked_json
+from pipeline.storage.files import HashedFile, read_json, writing
 
 MANIFEST = "manifest.json"
 EMBEDDINGS = "embeddings"  # the folder above the splits of teacher shards
@@ -69,7 +70,7 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Writes `manifest.json`, with a digest of itself."""
         values = {"format": FORMAT, "samples": self.samples, **asdict(self)}
-        write_json(folder / MANIFEST, {**values, "digest": digest(values)})
+        write_checked_json(folder / MANIFEST, values)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -83,8 +84,7 @@ class Manifest:
         try:
             if values["format"] != FORMAT:
                 raise DataError(f"{path}: another format; run `dvc repro -f {stage}`")
-            if values.pop("digest") != digest(values):
-                raise DataError(f"{path}: edited after it was written; run `dvc repro -f {stage}`")
+            values = without_digest(values, path, fix_of(stage))
             del values["format"], values["samples"]
             return cls(**{**values, "shards": [Shard(**shard) for shard in values["shards"]]})
         except (KeyError, TypeError, AttributeError) as error:

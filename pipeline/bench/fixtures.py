@@ -19,10 +19,9 @@ from kdeov.data.views import ViewPlan
 from kdeov.teachers.clip import ClipTeacher
 from kdeov.weights.clip import import_clip
 from kdeov.weights.state_dict import write_tensors
-from pipeline.artifacts.identity import IDENTITY
+from pipeline.artifacts.identity import write_teacher_identity
 from pipeline.artifacts.shards import Manifest, read_shard, shard_name, write_shard
 from pipeline.artifacts.teacher_shards import teacher_members
-from pipeline.storage.files import write_json
 from pipeline.teachers.load import WEIGHTS
 
 IMAGE = (640, 480)  # pixels, width and height
@@ -144,4 +143,4 @@ def write_teacher(folder: Path, architecture: tuple[int, ...]) -> None:
     state = model.state_dict()
     folder.mkdir(parents=True)
     write_tensors(folder / WEIGHTS, state)
-    write_json(folder / IDENTITY, ClipTeacher(state, "random").identity().to_dict())
+    write_teacher_identity(folder, ClipTeacher(state, "random").identity().to_dict())

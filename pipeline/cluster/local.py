@@ -29,7 +29,7 @@ from pipeline.cluster.compat import RAY_COMMAND
 from pipeline.runtime.compat import temporary_folder
 from pipeline.runtime.ray_requirements import require_ray_can_start
 from pipeline.runtime.ray_session import bypass_proxies, set_ray_environment
-from pipeline.storage.files import read_json, write_json
+from pipeline.storage.checked import read_record, write_checked_json
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +59,11 @@ class LocalCluster:
     def read(cls, folder: Path) -> LocalCluster | None:
         """Reads `cluster.json`; None where no cluster was started."""
         path = folder / "cluster.json"
-        return cls(**read_json(path)) if path.is_file() else None
+        return read_record(cls, path) if path.is_file() else None
 
     def write(self, folder: Path) -> None:
         """Writes `cluster.json`, which `stop_cluster` reads."""
-        write_json(folder / "cluster.json", asdict(self))
+        write_checked_json(folder / "cluster.json", asdict(self))
 
     @property
     def alive(self) -> list[psutil.Process]:

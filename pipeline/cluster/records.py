@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from pipeline.config.paths import Layout
-from pipeline.storage.files import read_json, write_json
+from pipeline.storage.checked import read_record, write_checked_json
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Record:
         """Writes the record; an older one of the same job stays."""
         path = layout.jobs / f"{self.id}.json"
         if not path.is_file():
-            write_json(path, asdict(self))
+            write_checked_json(path, asdict(self))
 
     @classmethod
     def all(cls, layout: Layout) -> list[Record]:
         """Reads all records, the oldest first."""
-        found = [cls(**read_json(path)) for path in layout.jobs.glob("kdeov-*.json")]
+        found = [read_record(cls, path) for path in layout.jobs.glob("kdeov-*.json")]
         return sorted(found, key=lambda record: record.since)

@@ -7,16 +7,21 @@ equal images in the same way finds it there.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError, KdeovError
 from pipeline.artifacts.identity import differences
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import Shard
-from pipeline.storage.files import digest, json_text, read_json, sha256_file, write_json
+from pipeline.storage.checked import (
+    checked_json,
+    parse_checked_json,
+    read_checked_json,
+    write_checked_json,
+)
+from pipeline.storage.files import digest, sha256_file
 from pipeline.storage.storage import open_storage
 
 
@@ -50,10 +55,10 @@ def write_record(
         "shard": asdict(teacher_shard),
     }
     if out.storage is None:
-        write_json(record_path(out.path, image_shard), record)
+        write_checked_json(record_path(out.path, image_shard), record)
     else:
         name = record_name(identity, image_shard)
-        open_storage(out.storage).write(name, json_text(record).encode())
+        open_storage(out.storage).write(name, checked_json(record))
 
 
 def find_finished(
@@ -89,11 +94,12 @@ def _find_in_storage(
 ) -> Shard | None:
     assert out.storage is not None
     try:
-        record = json.loads(open_storage(out.storage).read(record_name(identity, image_shard)))
+        data = open_storage(out.storage).read(record_name(identity, image_shard))
+        record = parse_checked_json(data, "shard record", "delete it")
         # an equal image shard of another data set may have another number there
         shard = replace(Shard(**record["shard"]), name=image_shard.name)
         valid = record["images_sha256"] == image_shard.sha256 and record["identity"] == identity
-    except (FileNotFoundError, ValueError, KeyError, TypeError):  # no record, or a damaged one
+    except (FileNotFoundError, DataError, KeyError, TypeError):  # no record, or a damaged one
         return None
     valid = valid and shard.samples == image_shard.samples and out.is_stored(shard)
     return shard if valid else None
@@ -104,7 +110,7 @@ def _find_in_folder(out: Path, image_shard: Shard, identity: dict[str, Any]) -> 
     if not record.is_file():
         return None
     try:
-        found = read_json(record, "embed")
+        found = read_checked_json(record, "embed")
         shard = Shard(**found["shard"])
         reasons = differences(identity, found["identity"])
         if not reasons and found["images_sha256"] != image_shard.sha256:

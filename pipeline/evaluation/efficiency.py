@@ -18,13 +18,14 @@ from kdeov.export import ImageTower
 from kdeov.models.model import KDEOVModel
 from kdeov.teachers.base import TowerTeacher
 from kdeov.weights.clip import import_clip
+from pipeline.artifacts.run import RunRecord
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.config.stage_params import EfficiencyParams
 from pipeline.evaluation.shared.student import student_of
 from pipeline.evaluation.shared.timing import interleaved
 from pipeline.runtime.device import cpu_threads
-from pipeline.storage.files import write_json
+from pipeline.storage.checked import write_checked_json
 from pipeline.teachers.load import Teacher, load_teacher
 
 logger = logging.getLogger(__name__)
@@ -47,8 +48,9 @@ def efficiency(params: Params, paths: Layout) -> None:
             **_at_own_size(student, teacher, params.efficiency, paths),
             "reference": _against_reference(student, params.efficiency),
             "threads": params.efficiency.threads,
+            "fingerprint": RunRecord.read(paths.student).fingerprint,
         }
-    write_json(paths.metrics / "efficiency.json", result)
+    write_checked_json(paths.metrics / "efficiency.json", result)
     logger.info(
         "student: %.1f ms an image; at %d px, ViT-B/32 takes %.1f times as long",
         result["student"]["latency_ms"],

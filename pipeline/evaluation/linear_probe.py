@@ -20,6 +20,7 @@ from torch import Tensor
 
 from kdeov.evaluation.metrics import classification, compare
 from pipeline.artifacts.dataset import SPLITS, Dataset
+from pipeline.artifacts.run import RunRecord
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.evaluation.shared.embeddings import (
@@ -30,7 +31,7 @@ from pipeline.evaluation.shared.embeddings import (
     write_absent,
 )
 from pipeline.evaluation.shared.protocol import classes_part, images_part, protocol
-from pipeline.storage.files import write_json
+from pipeline.storage.checked import write_checked_json
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ def linear_probe(params: Params, paths: Layout) -> None:
             params.linear_probe.bootstrap_samples,
             counts={"count": len(test.indices)},
         ),
+        "fingerprint": RunRecord.read(paths.student).fingerprint,
         "left_out": cached["test"].size - len(test.indices),
         "C": chosen,
         **protocol(
@@ -112,7 +114,7 @@ def linear_probe(params: Params, paths: Layout) -> None:
             bootstrap_samples=params.linear_probe.bootstrap_samples,
         ),
     }
-    write_json(paths.metrics / "linear_probe.json", {dataset.name: result})
+    write_checked_json(paths.metrics / "linear_probe.json", {dataset.name: result})
     logger.info(
         "linear probe top-1: %s",
         ", ".join(f"{name} {result[name]['top1']:.3f}" for name in sorted(embeddings)),

@@ -27,7 +27,7 @@ from pipeline.evaluation.shared.embeddings import (
 )
 from pipeline.evaluation.shared.protocol import images_part, protocol
 from pipeline.evaluation.shared.reranking import gains, rerank
-from pipeline.storage.files import write_json
+from pipeline.storage.checked import write_checked_json
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +46,15 @@ def retrieval(params: Params, paths: Layout) -> None:
     dataset = Dataset.read(paths.images)
     options = params.retrieval
     cached = read_split(params, paths, "test", captions=True)
+    record = RunRecord.read(paths.student)
     if not cached.captions or cached.size < 2:
         reason = f"{dataset.name} has no captions"
         if cached.captions:
             reason = "a search among one image is always right"
         write_absent(paths.metrics / "retrieval.json", dataset.name, "retrieval", reason)
-        _write_hits(paths, torch.empty(0, NUM_HITS_SHOWN), cached.image_of_text)
+        _write_hits(paths, record, torch.empty(0, NUM_HITS_SHOWN), cached.image_of_text)
         return
-    fusion_is_trained = RunRecord.read(paths.student).fusion_is_trained
+    fusion_is_trained = record.fusion_is_trained
     count = min(options.rerank, cached.size) if fusion_is_trained else 0
     if options.rerank and not fusion_is_trained:
         logger.info("no re-ranking: the student's fusion was not trained")
@@ -73,6 +74,7 @@ def retrieval(params: Params, paths: Layout) -> None:
             counts={"images": cached.size, "texts": len(cached.captions)},
         ),
         "ceiling": retrieval_ceiling(cached.captions, cached.image_of_text),
+        "fingerprint": record.fingerprint,
         **protocol(
             "retrieval",
             images_part(dataset, paths.images, len(cached.captions)),
@@ -93,8 +95,8 @@ def retrieval(params: Params, paths: Layout) -> None:
         )
         result["reranked"] = gains(student, reranked, cached.size, options.bootstrap_samples)
         result["reranked"]["count"] = count
-    write_json(paths.metrics / "retrieval.json", {dataset.name: result})
-    _write_hits(paths, first_hits(similarity.T, NUM_HITS_SHOWN), cached.image_of_text)
+    write_checked_json(paths.metrics / "retrieval.json", {dataset.name: result})
+    _write_hits(paths, record, first_hits(similarity.T, NUM_HITS_SHOWN), cached.image_of_text)
     for key, direction in (("i2t_r5", "image to text"), ("t2i_r5", "text to image")):
         models = [name for name in ("student", "teacher") if name in result]
         values = [f"{name} {result[name][key]:.3f}" for name in (*models, "ceiling")]
@@ -106,9 +108,10 @@ def _similarity(images: Tensor, texts: Tensor) -> Tensor:
     return (texts @ images.T).T
 
 
-def _write_hits(paths: Layout, hits: Tensor, image_of_text: Tensor) -> None:
+def _write_hits(paths: Layout, record: RunRecord, hits: Tensor, image_of_text: Tensor) -> None:
     write_arrays(
         paths.evaluation / "retrieval" / "hits.npz",
+        fingerprint=record.fingerprint,
         hits=hits.to(torch.int32),
         image_of_text=image_of_text,
     )

@@ -17,6 +17,7 @@ from torch import Tensor
 from kdeov.evaluation.metrics import classification, compare
 from kdeov.prompts import templates, templates_digest
 from pipeline.artifacts.dataset import Dataset
+from pipeline.artifacts.run import RunRecord
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.evaluation.shared.class_names import PromptClasses, prompt_classes
@@ -30,7 +31,8 @@ from pipeline.evaluation.shared.embeddings import (
 )
 from pipeline.evaluation.shared.protocol import classes_part, images_part, protocol
 from pipeline.evaluation.shared.zero_shot_weights import zero_shot_weights
-from pipeline.storage.files import write_json, write_text
+from pipeline.storage.checked import write_checked_json
+from pipeline.storage.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,7 @@ def zero_shot(params: Params, paths: Layout) -> None:
         reason = "zero_shot.class_names leaves out the classes of all test images"
         _write_absent(paths, dataset.name, reason)
         return
+    fingerprint = RunRecord.read(paths.student).fingerprint
     model = load_student(params, paths)
     weights = zero_shot_weights(model.text_encoder, classes.names, prompts, paths.zero_shot_weights)
     embeddings = {"student": run_student(params, paths, model, "test").embedding}
@@ -77,6 +80,7 @@ def zero_shot(params: Params, paths: Layout) -> None:
             options.bootstrap_samples,
             counts={"count": len(images)},
         ),
+        "fingerprint": fingerprint,
         "classes": len(classes.names),
         "held_out_classes": len(held_out),
         "left_out": cached.size - len(images),
@@ -91,10 +95,11 @@ def zero_shot(params: Params, paths: Layout) -> None:
     }
     if cached.teacher is None:
         result |= _teacher_on_other_split(params, paths, classes, weights)
-    write_json(paths.metrics / "zero_shot.json", {dataset.name: result})
+    write_checked_json(paths.metrics / "zero_shot.json", {dataset.name: result})
     predicted = {name: values.argmax(dim=1) for name, values in logits.items()}
     write_arrays(
         paths.evaluation / "zero_shot" / "predictions.npz",
+        fingerprint=fingerprint,
         images=images,
         labels=labels,
         names=classes.names,

@@ -12,13 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdeov.errors import StorageError
-from pipeline.artifacts.run import HISTORY, runs_storage
+from kdeov.errors import DataError, StorageError
+from pipeline.artifacts.run import read_history, runs_storage
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.report.publish_model import publish_model
 from pipeline.report.results import MLFLOW_GROUPS, Results
-from pipeline.storage.files import digest, sha256_file, write_json
+from pipeline.storage.checked import fix_of, read_checked_json, write_checked_json
+from pipeline.storage.files import digest, sha256_file
 from pipeline.tracking.compat import DATASET_CONTEXT_TAG, DESCRIPTION_TAG, VIEW
 from pipeline.tracking.database import locked
 from pipeline.tracking.drivers import end_abandoned_runs
@@ -92,15 +93,17 @@ def _publish(
             client.set_terminated(run_id, "FINISHED")
         end_abandoned_runs(client, experiment, run)
     published = {"uri": target.address, "experiment": experiment, "run": run_id}
-    write_json(paths.published(record.fingerprint), published)
+    write_checked_json(
+        paths.published(record.fingerprint), {"fingerprint": record.fingerprint, **published}
+    )
     return run_id
 
 
 def _whole_history(params: Params, paths: Layout, results: Results) -> list[EpochMetrics]:
     """The history with speed and number of workers; without, if the run's folder is elsewhere."""
     try:
-        run = runs_storage(params, paths) / results.run.fingerprint
-        return json.loads(run.read(HISTORY))
+        fingerprint = results.run.fingerprint
+        return read_history(runs_storage(params, paths) / fingerprint, fingerprint)
     except (FileNotFoundError, StorageError):
         return results.history
 
@@ -124,11 +127,16 @@ def run_address(paths: Layout, fingerprint: str, host: str = "http://127.0.0.1:5
         paths: Paths of the checkout.
         fingerprint: Fingerprint of the run.
         host: Address of `kdeov ui`, for runs in a database.
+
+    Raises:
+        DataError: The file that says so is damaged or edited.
     """
     path = paths.published(fingerprint)
     if not path.is_file():
         return None
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = read_checked_json(path, "report")
+    if record["fingerprint"] != fingerprint:
+        raise DataError(f"{path}: of the run {record['fingerprint']}; {fix_of('report')}")
     base = record["uri"].rstrip("/") if record["uri"].startswith("http") else host
     return f"{base}/#/experiments/{record['experiment']}/runs/{record['run']}?{VIEW}"
 

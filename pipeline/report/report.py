@@ -65,7 +65,7 @@ def write_page(results: Results, params: Params, paths: Layout) -> None:
         KdeovError: Student or test split are missing or damaged.
     """
     predictions = (
-        read_arrays(paths.evaluation / "zero_shot" / "predictions.npz")
+        read_arrays(paths.evaluation / "zero_shot" / "predictions.npz", results.run.fingerprint)
         if results.zero_shot
         else None
     )
@@ -82,7 +82,7 @@ def write_page(results: Results, params: Params, paths: Layout) -> None:
     figures |= {f"heat_map_{n}": example.heat for n, example in enumerate(heat_maps)}
     captions: list[Query] = []
     if results.retrieval:
-        hits = read_arrays(paths.evaluation / "retrieval" / "hits.npz")
+        hits = read_arrays(paths.evaluation / "retrieval" / "hits.npz", results.run.fingerprint)
         captions = queries(max(2, count // 2), hits, gallery)
     page = _page(results, figures, heat_maps, captions, classes)
     with writing_folder(paths.report.parent) as folder:

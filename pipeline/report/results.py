@@ -4,18 +4,16 @@ summary`.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from typing import Any
 
-from kdeov.errors import DataError
 from pipeline.artifacts.dataset import Dataset
 from pipeline.artifacts.run import RunRecord
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.evaluation.shared.class_names import require_same_names
 from pipeline.evaluation.shared.embeddings import ABSENT_KEY
-from pipeline.storage.files import read_json
+from pipeline.report.metrics_files import read_curve, read_metrics, read_scores
 
 TASKS = {
     "zero_shot": "zero-shot classification",
@@ -127,30 +125,24 @@ class Results:
         """Reads the results of the current student.
 
         Raises:
-            DataError: A file is missing, or holds metrics of another data set or of other class
-                names. The message names the stage to run.
+            DataError: A file is missing, damaged or edited, or holds metrics of another run, of
+                another data set or of other class names. The message names the stage to run.
         """
-        dataset = Dataset.read(paths.images)
-        scores = {name: _read_metrics(dataset, paths, name) for name in TASKS}
+        dataset, run = Dataset.read(paths.images), RunRecord.read(paths.student)
+        scores = {name: read_scores(dataset, run, paths, name) for name in TASKS}
         absent = {
             name: found.pop(ABSENT_KEY) for name, found in scores.items() if ABSENT_KEY in found
         }
         if scores["zero_shot"]:
             require_same_names(params.zero_shot.class_names, scores["zero_shot"].get("class_names"))
-        curve = paths.metrics / "history.csv"
-        try:
-            with open(curve, newline="", encoding="utf-8") as file:
-                history = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-        except OSError as error:
-            raise DataError(f"{curve}: {error.strerror}; run `dvc repro distill`") from error
         return cls(
-            run=RunRecord.read(paths.student),
+            run=run,
             dataset=dataset,
             **scores,
             absent=absent,
-            efficiency=read_json(paths.metrics / "efficiency.json", "efficiency"),
-            distill=read_json(paths.metrics / "distill.json", "distill"),
-            history=history,
+            efficiency=read_metrics(run, paths, "efficiency"),
+            distill=read_metrics(run, paths, "distill"),
+            history=read_curve(run, paths),
         )
 
     @property
@@ -289,12 +281,3 @@ def is_certain(key: str, scores: dict[str, Any]) -> bool:
         return scores.get("classes", 6) <= 5
     direction, _, k = key.partition("_r")
     return k.isdigit() and int(k) >= scores["student"]["texts" if direction == "i2t" else "images"]
-
-
-def _read_metrics(dataset: Dataset, paths: Layout, name: str) -> dict[str, Any]:
-    """Metrics of a data set in the file of a stage; empty if the file is."""
-    path = paths.metrics / f"{name}.json"
-    found = read_json(path, name)
-    if found and dataset.name not in found:
-        raise DataError(f"{path}: no metrics of {dataset.name}; run `dvc repro {name}`")
-    return found.get(dataset.name, {})

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from kdeov.errors import DataError
 from pipeline.report.figure_text import plain_text
 from pipeline.report.results import MetricValue
-from pipeline.storage.files import read_json
+from pipeline.storage.checked import read_checked_json
 
 # Mid-tones: contrast of 4.2 or more with white and with GitHub's dark background (#0d1117)
 TEXT, STUDENT, TEACHER = "#72787f", "#0c8378", "#b86a00"
@@ -83,8 +83,8 @@ def results_figure(metrics: Path) -> bytes:
 def _towers(metrics: Path) -> tuple[list[_Tower], list[_Tower]]:
     """Student and teacher with their accuracy; the towers at the reference size without."""
     path = metrics / "zero_shot.json"
-    scores: dict[str, Any] = next(iter(read_json(path, "zero_shot").values()), {})
-    efficiency = read_json(metrics / "efficiency.json", "efficiency")
+    scores: dict[str, Any] = next(iter(read_checked_json(path, "zero_shot").values()), {})
+    efficiency = read_checked_json(metrics / "efficiency.json", "efficiency")
     top1 = MetricValue.of(scores.get("retained"), "top1")
     student, teacher, reference = (efficiency[k] for k in ("student", "teacher", "reference"))
     if top1 is None or teacher is None:

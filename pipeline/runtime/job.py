@@ -6,7 +6,6 @@ no credentials: these stay in the environment of each machine.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.config.provenance import code_files, is_code, stage_of_dvc
 from pipeline.config.reading.yaml_file import read_yaml
+from pipeline.storage.checked import checked_json, parse_checked_json
 from pipeline.storage.files import TEMPORARY, digest, sha256_file
 from pipeline.storage.storage import Storage
 
@@ -77,7 +77,7 @@ class Job:
 
     def write(self, folder: Storage) -> None:
         """Writes `job.json` into a job's folder."""
-        folder.write("job.json", json.dumps(asdict(self), indent=2, sort_keys=True).encode())
+        folder.write("job.json", checked_json(asdict(self)))
 
     @classmethod
     def read(cls, folder: Storage) -> Job:
@@ -87,12 +87,13 @@ class Job:
             StorageError: The folder holds no job, or cannot be read.
         """
         try:
-            values = json.loads(folder.read("job.json"))
+            data = folder.read("job.json")
         except FileNotFoundError as error:
             raise StorageError(
                 f"{folder.where('job.json')}: missing; give data.storage an address that all "
                 "machines share"
             ) from error
+        values = parse_checked_json(data, folder.where("job.json"), "submit the job again")
         files = {key: [File(**file) for file in values[key]] for key in ("code", "inputs")}
         return cls(**{**values, **files})
 

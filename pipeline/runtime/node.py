@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 import tempfile
@@ -19,6 +18,7 @@ import yaml
 
 from kdeov.errors import DataError, StorageError
 from pipeline.runtime.job import JOB, File, Job, files_below
+from pipeline.storage.checked import checked_json, parse_checked_json
 from pipeline.storage.files import sha256_file, writing_folder
 from pipeline.storage.storage import Storage, open_storage
 
@@ -122,15 +122,22 @@ def upload_outputs(job: Job, root: Path) -> list[File]:
 
 def mark_done(files: list[File]) -> None:
     """Marks this process's job as done: writes the list of its outputs to the storage."""
-    job_folder().write("outputs.json", json.dumps([asdict(file) for file in files]).encode())
+    job_folder().write("outputs.json", checked_json({"files": [asdict(file) for file in files]}))
 
 
 def outputs_of(folder: Storage) -> list[File] | None:
-    """The outputs of a job; None where the job is not done."""
+    """The outputs of a job; None where the job is not done.
+
+    Raises:
+        DataError: The list of outputs is damaged.
+    """
     try:
-        return [File(**file) for file in json.loads(folder.read("outputs.json"))]
+        data = folder.read("outputs.json")
     except FileNotFoundError:
         return None
+    fix = "delete it, so that the job runs again"
+    values = parse_checked_json(data, folder.where("outputs.json"), fix)
+    return [File(**file) for file in values["files"]]
 
 
 def _base() -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import os
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from kdeov.errors import KdeovError
+from kdeov.errors import DataError, KdeovError
 from kdeov.training.distributed import broadcast_object
 from pipeline.config.execution_params import ClusterParams
 from pipeline.console import setup_logging
@@ -29,6 +28,7 @@ from pipeline.runtime.ray_session import (
     ray_session,
     unwrap_user_error,
 )
+from pipeline.storage.checked import checked_json, parse_checked_json
 from pipeline.storage.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -216,9 +216,27 @@ def worker_place(run: Storage, rank: int) -> str:
         StorageError: The storage cannot be read.
     """
     try:
-        return str(json.loads(run.read(f"workers/rank-{rank}.json"))["machine"])
-    except (FileNotFoundError, ValueError, KeyError):
+        return str(read_worker(run, rank)["machine"])
+    except FileNotFoundError:
         return "an unknown machine"
+    except DataError as error:  # the message that this is for matters more
+        return f"an unknown machine ({error})"
+
+
+def read_worker(run: Storage, rank: int) -> dict[str, Any]:
+    """Machine and process (`pid`) that a rank was last started as.
+
+    Raises:
+        FileNotFoundError: It was not started.
+        DataError: The file is damaged, or another rank's.
+        StorageError: The storage cannot be read.
+    """
+    name = f"workers/rank-{rank}.json"
+    where, fix = run.where(name), "delete it; the next start of the rank writes it"
+    worker = parse_checked_json(run.read(name), where, fix)
+    if worker["rank"] != rank:
+        raise DataError(f"{where}: of rank {worker['rank']}; {fix}")
+    return worker
 
 
 def _write_place(run: Storage) -> None:
@@ -226,8 +244,10 @@ def _write_place(run: Storage) -> None:
     from ray.train import get_context
 
     address = ray.util.get_node_ip_address()
-    place = {"machine": f"{socket.gethostname()} ({address})", "pid": os.getpid()}
-    run.write(f"workers/rank-{get_context().get_world_rank()}.json", json.dumps(place).encode())
+    rank = get_context().get_world_rank()
+    machine = f"{socket.gethostname()} ({address})"
+    worker = checked_json({"rank": rank, "machine": machine, "pid": os.getpid()})
+    run.write(f"workers/rank-{rank}.json", worker)
 
 
 class PreemptionWatcher:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import json
 import logging
 import os
 import signal
@@ -27,6 +26,7 @@ import psutil
 from kdeov.errors import DataError, KdeovError
 from pipeline.runtime.lifetime import is_alive
 from pipeline.runtime.node import job_id
+from pipeline.storage.checked import checked_json, parse_checked_json
 from pipeline.storage.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ LOCK_FILE = "driver.json"
 LOCK_HEARTBEAT_S = 10.0
 LOCK_EXPIRY_S = 45.0
 CLAIM_WAIT_S = LOCK_HEARTBEAT_S + 5
+FIX = "delete it if no process trains this run"
 RELEASED = 0.0  # the time of a lock that its driver has given up
 
 
@@ -77,7 +78,7 @@ class Driver:
 
     def to_bytes(self) -> bytes:
         """The content of the lock file."""
-        return json.dumps(asdict(self), indent=2, sort_keys=True).encode()
+        return checked_json(asdict(self))
 
     def gives_way_to(self, other: Driver) -> bool:
         """Whether the lock is over: released, of a dead process, of another attempt of the same
@@ -121,12 +122,11 @@ def read_driver(run: Storage) -> tuple[bytes, Driver] | tuple[None, None]:
         data = run.read(LOCK_FILE)
     except FileNotFoundError:
         return None, None
+    where = run.where(LOCK_FILE)
     try:
-        return data, Driver(**json.loads(data))
-    except (ValueError, TypeError) as error:
-        raise DataError(
-            f"{run.where(LOCK_FILE)}: damaged ({error}); delete it if no process trains this run"
-        ) from error
+        return data, Driver(**parse_checked_json(data, where, FIX))
+    except TypeError as error:
+        raise DataError(f"{where}: of another version ({error}); {FIX}") from error
 
 
 class RunLock:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from kdeov.errors import DataError, StorageError
+from kdeov.weights.digests import digest as digest  # for all of `pipeline`
+from kdeov.weights.digests import sha256_file as sha256_file
 
 TEMPORARY = ".partial"
 BUFFER = 1 << 20  # bytes; small ones would cost a shard a system call an image
@@ -109,7 +111,7 @@ def read_json(path: Path, stage: str | None = None) -> Any:
     except OSError as error:
         fix = f"run `dvc repro {stage}`" if stage else "check the path"
         raise DataError(f"{path}: {error.strerror}; {fix}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         fix = f"run `dvc repro -f {stage}`" if stage else "delete it"
         raise DataError(f"{path}: damaged ({error}); {fix}") from error
 
@@ -155,16 +157,3 @@ class HashedFile(io.RawIOBase):
         while self.read(BUFFER):
             pass
         return self._value.hexdigest()
-
-
-def sha256_file(path: Path) -> str:
-    """The digest of a file's bytes."""
-    with open(path, "rb") as file:
-        return HashedFile(file).digest()
-
-
-def digest(value: Any) -> str:
-    """The sha256 of a value's canonical JSON."""
-    return hashlib.sha256(
-        json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-    ).hexdigest()

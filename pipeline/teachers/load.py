@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from kdeov.errors import ConfigError, DataError
 from kdeov.teachers.base import TowerTeacher
@@ -30,16 +31,23 @@ def load_teacher(folder: Path, device: str = "cpu") -> Teacher:
     teacher: Teacher
     if identity["library"] == PRECOMPUTED:
         teacher = PrecomputedTeacher(folder)
-    elif identity["library"] == "open_clip":
-        teacher = OpenClipTeacher.open(folder, device)
     else:
-        teacher = ClipTeacher.load(folder / WEIGHTS, device, name=identity["name"])
+        teacher = _open_towers(folder, device, identity)
     if teacher.weights_sha256 != identity["weights_sha256"]:
         raise DataError(
             f"{folder}: its files are not those of {IDENTITY}; run `dvc repro -f teacher`"
         )
     require_identity(teacher.identity().to_dict(), identity, folder / IDENTITY)
     return teacher
+
+
+def _open_towers(folder: Path, device: str, identity: dict[str, Any]) -> TowerTeacher:
+    try:
+        if identity["library"] == "open_clip":
+            return OpenClipTeacher.open(folder, device)
+        return ClipTeacher.load(folder / WEIGHTS, device, name=identity["name"])
+    except DataError as error:  # of files from anywhere; these are a stage's
+        raise DataError(f"{error} (run `dvc repro -f teacher`)") from error
 
 
 def load_towers(folder: Path, device: str = "cpu") -> TowerTeacher:

@@ -13,12 +13,11 @@ import torch
 
 from kdeov.errors import DataError
 from kdeov.text.table import PrecomputedTextEncoder
-from pipeline.artifacts.identity import IDENTITY, PRECOMPUTED
+from pipeline.artifacts.identity import PRECOMPUTED, write_teacher_identity
 from pipeline.artifacts.tables import reading, table_rows
 from pipeline.artifacts.texts import class_name, clean_caption, file_name
 from pipeline.config.teacher_params import EmbeddingsParams, TextEmbeddingsParams
 from pipeline.console import progress
-from pipeline.storage.files import write_json
 from pipeline.teachers.embedding_files import numbered_files, read_embeddings, unit_rows
 from pipeline.teachers.embedding_table import write_table
 from pipeline.teachers.precomputed import CAPTIONS, IMAGES, PrecomputedIdentity, tables_digest
@@ -77,7 +76,7 @@ def make_precomputed(params: EmbeddingsParams, path: Path, folder: Path) -> dict
         example=example,
         splits_without_embeddings=sorted(params.splits_without_embeddings),
     ).to_dict()
-    write_json(folder / IDENTITY, identity)
+    write_teacher_identity(folder, identity)
     return identity
 
 

@@ -12,7 +12,7 @@ from kdeov.teachers.clip import ClipTeacher
 from kdeov.teachers.open_clip import OpenClipTeacher
 from kdeov.weights.clip import load_clip_state_dict
 from kdeov.weights.state_dict import write_tensors
-from pipeline.artifacts.identity import IDENTITY
+from pipeline.artifacts.identity import write_teacher_identity
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
@@ -24,7 +24,7 @@ from pipeline.config.teacher_params import (
     TeacherSection,
     TinyTeacherParams,
 )
-from pipeline.storage.files import write_json, writing_folder
+from pipeline.storage.files import writing_folder
 from pipeline.teachers.load import WEIGHTS
 from pipeline.teachers.make_precomputed import make_precomputed
 from pipeline.teachers.tiny import train_tiny_teacher
@@ -86,5 +86,5 @@ def _write(
 
 def _write_identity(teacher: TowerTeacher, folder: Path) -> dict[str, Any]:
     identity = teacher.identity().to_dict()
-    write_json(folder / IDENTITY, identity)
+    write_teacher_identity(folder, identity)
     return identity

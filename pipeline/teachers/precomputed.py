@@ -20,7 +20,8 @@ from kdeov.text.base import DESCRIPTION, TENSORS
 from kdeov.text.table import PrecomputedTextEncoder
 from pipeline.artifacts.identity import IDENTITY
 from pipeline.artifacts.texts import file_name
-from pipeline.storage.files import digest, read_json, sha256_file
+from pipeline.storage.checked import read_record
+from pipeline.storage.files import digest, sha256_file
 from pipeline.teachers.embedding_table import EmbeddingTable
 
 IMAGES, CAPTIONS = "images", "captions"
@@ -72,8 +73,12 @@ class PrecomputedTeacher:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._identity = read_record(PrecomputedIdentity, folder / IDENTITY, "teacher")
+        if self.weights_sha256 != self._identity.weights_sha256:
+            raise DataError(
+                f"{folder}: its files are not those of {IDENTITY}; run `dvc repro -f teacher`"
+            )
         try:
-            self._identity = PrecomputedIdentity(**read_json(folder / IDENTITY, "teacher"))
             self._images = EmbeddingTable(folder, IMAGES)
             self._captions = EmbeddingTable(folder, CAPTIONS) if self._identity.captions else None
             self.text = PrecomputedTextEncoder.load(folder)

@@ -11,15 +11,18 @@ from typing import Any
 import torch
 
 from kdeov.errors import DataError, StorageError
+from pipeline.storage.checked import read_checked, write_checked
 from pipeline.storage.storage import Storage
 
 NAME = re.compile(r"^step-(\d{9})\.pt$")
 MAX_CHECKPOINTS = 2
+FIX = "delete it and run `dvc repro` again"
 VISIBILITY_TIMEOUT_S = 90.0  # a network folder may show another machine's file that late
 
 
 class CheckpointStore:
-    """Files `step-000000300.pt`, with the state after 300 steps of the run.
+    """Files `step-000000300.pt`, with the state after 300 steps of the run, written by
+    `write_checked` around `torch.save`.
 
     Args:
         storage: A folder that every worker of the run can reach.
@@ -36,7 +39,7 @@ class CheckpointStore:
         """
         buffer = io.BytesIO()  # torch hides the disk's error when it writes the file itself
         torch.save(state, buffer)
-        self.storage.write(f"step-{step:09d}.pt", buffer.getvalue())
+        write_checked(self.storage, f"step-{step:09d}.pt", buffer.getbuffer())
         for name in self._names()[:-MAX_CHECKPOINTS]:
             self.storage.delete(name)
 
@@ -63,14 +66,14 @@ class CheckpointStore:
         """The state of a name. Waits for a file that another machine has just written.
 
         Raises:
-            DataError: The checkpoint is damaged.
+            DataError: The checkpoint is damaged, or another step's or run's.
             StorageError: The file does not appear, or the storage cannot be read.
         """
         where, end = self.storage.where(name), time.monotonic() + VISIBILITY_TIMEOUT_S
         while True:
             try:
-                data = io.BytesIO(self.storage.read(name))
-                return torch.load(data, map_location=device, weights_only=True)
+                data = read_checked(self.storage, name, FIX)
+                return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
             except FileNotFoundError as error:
                 if time.monotonic() > end:
                     raise StorageError(
@@ -80,9 +83,7 @@ class CheckpointStore:
                 time.sleep(1)
             except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-                raise DataError(
-                    f"{where}: damaged checkpoint ({reason}); delete it and run `dvc repro` again"
-                ) from error
+                raise DataError(f"{where}: damaged checkpoint ({reason}); {FIX}") from error
 
     def clean(self) -> None:
         """Removes the partial files of killed processes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import logging
 from dataclasses import replace
@@ -18,14 +19,22 @@ from kdeov.models.student import VisualStudent
 from kdeov.training.losses import NEEDS_TEXT
 from pipeline.artifacts.dataset import Dataset
 from pipeline.artifacts.identity import cache_identity, read_teacher_identity
-from pipeline.artifacts.run import HISTORY, RunRecord, runs_storage
+from pipeline.artifacts.run import (
+    CONFIG,
+    CURVE,
+    METRICS,
+    RunRecord,
+    runs_storage,
+    write_history,
+)
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.config.provenance import code_digest, fingerprint
 from pipeline.data.verify import verify_cache
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.run_lock import RunLock
-from pipeline.storage.files import json_text, sha256_file, write_json, write_text, writing_folder
+from pipeline.storage.checked import checked_json
+from pipeline.storage.files import sha256_file, write_text, writing_folder
 from pipeline.storage.storage import open_storage
 from pipeline.teachers.load import load_teacher
 from pipeline.tracking.mlflow_run import LiveTracker, run_tags
@@ -172,25 +181,25 @@ def _write(config: TrainConfig, record: RunRecord, paths: Layout) -> None:
     model = KDEOVModel.from_parts(
         student, teacher.text, ImageTransform(size=config.params.image_size), teacher.name
     )
+    history = state["history"]
+    last = history[-1]
+    metrics = {
+        "fingerprint": record.fingerprint,
+        "epochs": last["epoch"],
+        "train_loss": last["train_total"],
+        "val_loss": last["val_loss"],
+        "val_cosine": last["val_cosine"],
+        "samples": config.shards("train").manifest.samples,
+        "repeated_samples_per_epoch": last["repeated_samples"],
+    }
+    texts = {METRICS: checked_json(metrics).decode(), CURVE: history_csv(history)}
+    sha256 = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
     with writing_folder(paths.student) as folder:
         model.save(folder)
-        record.write(folder)
-    history = state["history"]
-    config.run.write(HISTORY, json_text(history).encode())
-    write_text(paths.metrics / "history.csv", history_csv(history))
-    last = history[-1]
-    write_json(
-        paths.metrics / "distill.json",
-        {
-            "fingerprint": record.fingerprint,
-            "epochs": last["epoch"],
-            "train_loss": last["train_total"],
-            "val_loss": last["val_loss"],
-            "val_cosine": last["val_cosine"],
-            "samples": config.shards("train").manifest.samples,
-            "repeated_samples_per_epoch": last["repeated_samples"],
-        },
-    )
+        replace(record, sha256={CONFIG: sha256_file(folder / CONFIG), **sha256}).write(folder)
+    write_history(config.run, record.fingerprint, history)
+    for name, text in texts.items():
+        write_text(paths.metrics / name, text)
 
 
 def history_csv(history: list[dict[str, float]]) -> str:

@@ -30,7 +30,8 @@ def start(root: Path, tmp_path: Path) -> Iterator[Start]:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.helpers.ray_loop", str(tmp_path)],
             cwd=root, text=True, stdout=subprocess.PIPE,
-            env={**os.environ, "http_proxy": "http://127.0.0.1:9", "PYTHONPATH": str(root)}, encoding="utf-8")  # fmt: skip
+            env={**os.environ, "http_proxy": "http://127.0.0.1:9", "PYTHONPATH": str(root)},
+            encoding="utf-8")  # fmt: skip
         started.append(process)
         wait_for(lambda: (tmp_path / "rank-1").exists() or process.poll() is not None)
         assert process.poll() is None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.paths import Layout
+from pipeline.storage.checked import read_checked_json, write_checked_json
 
 
 def read_metrics(paths: Layout, name: str) -> dict[str, Any]:
@@ -16,10 +17,10 @@ def read_metrics(paths: Layout, name: str) -> dict[str, Any]:
 
 
 def edit_json(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
-    """Changes a JSON file in place."""
-    values = json.loads(path.read_text(encoding="utf-8"))
+    """Changes a JSON file in place, as its stage could have written it: with a digest that fits."""
+    values = read_checked_json(path)
     edit(values)
-    path.write_text(json.dumps(values), encoding="utf-8")
+    write_checked_json(path, values)
 
 
 def remove_labels(paths: Layout) -> None:

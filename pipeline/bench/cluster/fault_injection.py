@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from kdeov.errors import DataError
 from pipeline.bench.figures import Figure
+from pipeline.runtime.ray_train import read_worker
 from pipeline.storage.storage import Storage
 from pipeline.training.config import TrainConfig
 
@@ -96,7 +96,7 @@ def step_times(run: Storage) -> list[float]:
 
 def pid_of_worker(run: Storage) -> int:
     """Process id of rank 1, which runs on this machine."""
-    return int(json.loads(run.read("workers/rank-1.json"))["pid"])
+    return int(read_worker(run, 1)["pid"])
 
 
 def _wait_for(condition: Callable[[], bool]) -> bool:

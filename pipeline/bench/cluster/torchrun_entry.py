@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from kdeov.errors import DataError
 from pipeline.config.execution_params import ClusterParams
 from pipeline.config.stage_params import DistillParams
 from pipeline.runtime.lifetime import signal_at_parents_end
-from pipeline.storage.files import read_json
+from pipeline.storage.checked import checked_json, read_checked_json
 from pipeline.storage.storage import open_storage
 from pipeline.training.config import TrainConfig
 from pipeline.training.loop import train
@@ -42,7 +41,7 @@ def torchrun(config: TrainConfig, ranks: int) -> None:
         "identities": config.identities,
         "run": config.run.address,
     }
-    config.run.write(CONFIG, json.dumps(values).encode())
+    config.run.write(CONFIG, checked_json(values))
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     done = subprocess.run(
         [sys.executable, "-m", *launcher, "-m", __name__, config.run.where(CONFIG)],
@@ -55,7 +54,7 @@ def torchrun(config: TrainConfig, ranks: int) -> None:
 
 def main(path: Path) -> None:
     """Trains as one rank of `torchrun`, with the config of a file."""
-    values = read_json(path)
+    values = read_checked_json(path)
     config = TrainConfig(
         params=DistillParams.model_validate(values["params"]),
         images=Path(values["images"]),

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from kdeov.errors import DataError
 from kdeov.models.model import KDEOVModel
+from kdeov.weights.digests import require_sha256
 from pipeline.artifacts.teacher_shards import PairedSample
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
@@ -26,7 +27,8 @@ from pipeline.data.loader import EvaluationStream
 from pipeline.data.paired_shards import open_cache
 from pipeline.evaluation.shared.student import student_of
 from pipeline.runtime.device import pick_device
-from pipeline.storage.files import write_json, writing
+from pipeline.storage.checked import fix_of, read_checked_json, write_checked_json
+from pipeline.storage.files import sha256_file, writing
 
 BATCH_SIZE = 64
 ABSENT_KEY = "absent"
@@ -170,21 +172,38 @@ def write_absent(path: Path, dataset: str, task: str, reason: str) -> None:
         reason: Why it cannot run, such as `scenes has no labels`.
     """
     logger.warning("%s: no %s", reason, task)
-    write_json(path, {dataset: {ABSENT_KEY: reason}})
+    write_checked_json(path, {dataset: {ABSENT_KEY: reason}})
 
 
 def write_arrays(path: Path, **arrays: npt.ArrayLike) -> None:
-    """Writes an `.npz` file: no pickles, and equal arrays give equal bytes."""
+    """Writes an `.npz` file: no pickles, and equal arrays give equal bytes. Its digest goes into a
+    JSON file of the same name.
+    """
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **{k: np.asarray(v) for k, v in arrays.items()})
     with writing(path) as file:
         file.write(buffer.getvalue())
+    write_checked_json(path.with_suffix(".json"), {path.name: sha256_file(path)})
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Reads what `write_arrays` wrote."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
+def read_arrays(path: Path, fingerprint: str | None = None) -> dict[str, np.ndarray]:
+    """Reads what `write_arrays` wrote.
+
+    Args:
+        path: The `.npz` file, in the folder of its stage.
+        fingerprint: Of the run that the entry `fingerprint` must name; None allows any.
+
+    Raises:
+        DataError: The file is missing, damaged or edited, or of another run.
+    """
+    stage, described = path.parent.name, path.with_suffix(".json")
+    sha256 = read_checked_json(described, stage).get(path.name)
+    require_sha256(path, sha256, described, fix_of(stage))
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    if fingerprint is not None and (found := str(arrays.get("fingerprint"))) != fingerprint:
+        raise DataError(f"{path}: of the run {found}, not {fingerprint}; {fix_of(stage)}")
+    return arrays
 
 
 def _unit_rows(blocks: list[np.ndarray], dim: int) -> Tensor:

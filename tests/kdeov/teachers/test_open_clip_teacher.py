@@ -15,6 +15,7 @@ from kdeov import ClipTeacher
 from kdeov.prompts import TEMPLATES
 from kdeov.teachers.open_clip import OpenClipTeacher
 from kdeov.text.open_clip import OpenClipTextEncoder
+from kdeov.weights.digests import with_digest
 from kdeov.weights.state_dict import state_dict_sha256
 
 TEXTS = ["a cat", "two dogs on a beach", "", "Traffic light, at night!", "naïve café 猫"]
@@ -262,11 +263,12 @@ def test_a_changed_folder_is_refused(teacher_of, tmp_path, mistake, kind):
         return
     path = tmp_path / ("text_encoder.json" if kind == "text" else "open_clip_config.json")
     config = json.loads(path.read_text(encoding="utf-8"))
+    config.pop("digest", None)
     if kind == "format":
         config["format"] = 99
     else:
         config["tokenizer"] = "clip-bpe-0000000000000000"
-    path.write_text(json.dumps(config), encoding="utf-8")
+    path.write_text(json.dumps(with_digest(config)), encoding="utf-8")
     open_folder = OpenClipTextEncoder.load if kind == "text" else OpenClipTeacher.open
     with mistake(tmp_path, "99" if kind == "format" else "clip-bpe-0000000000000000"):
         open_folder(tmp_path)

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from kdeov.teachers.open_clip import OpenClipTeacher
 from kdeov.text.open_clip import OpenClipTextEncoder
+from tests.helpers.damage import flips
 
 WORDS = ["a", "cat", "two", "dogs", "on", "beach", "word", "traffic", "light", "at", "night"]
 TEXTS = ["a cat", "two dogs on a beach", "", "Traffic light, at night!"]
@@ -116,7 +117,7 @@ def test_long_texts_are_cut_with_one_warning(kind, weights, caplog):
 def test_another_tokenizer_is_refused(kind, weights, tmp_path, mistake):
     OpenClipTeacher.load(f"tiny-hf-{kind}", weights).save(tmp_path / "teacher")
     write_tokenizer(tmp_path / "teacher", "clipa" if kind == "siglip" else "siglip")
-    with mistake(tmp_path / "teacher", "someone/tiny-"):
+    with mistake(tmp_path / "teacher", "tokenizer"):
         OpenClipTeacher.open(tmp_path / "teacher")
 
 
@@ -142,3 +143,17 @@ def test_a_missing_tokenizer_is_reported_at_once(
     with mistake("someone/tiny", "tokenizer_config.json"):
         OpenClipTeacher.load(f"tiny-hf-{kind}", weights, cache_dir=tmp_path)
     assert "Retry" not in caplog.text
+
+
+def test_a_flipped_bit_of_any_file_of_a_teacher_is_reported(kind, weights, tmp_path, mistake):
+    folder = tmp_path / "teacher"
+    OpenClipTeacher.load(f"tiny-hf-{kind}", weights).save(folder)
+    assert {"tokenizer.json", "tokenizer_config.json"} <= {path.name for path in folder.iterdir()}
+    for path in sorted(folder.iterdir()):
+        whole = path.read_bytes()
+        for damaged in [b"", whole[: len(whole) // 2], *flips(whole, 6, seed=4)]:
+            path.write_bytes(damaged)
+            with mistake(path, "again"):
+                OpenClipTeacher.open(folder)
+        path.write_bytes(whole)
+    OpenClipTeacher.open(folder)

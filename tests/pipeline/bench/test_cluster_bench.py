@@ -21,10 +21,11 @@ SMALL = ClusterSizes(image_size=32, micro_batch_size=8, dim=16, steps=3, epochs=
 
 # a worker that writes its process id and takes a step every 50 ms
 WORKER = """
-import json, os, sys, time
+import os, sys, time
+from pipeline.storage.checked import checked_json
 from pipeline.storage.storage import open_storage
 run = open_storage(sys.argv[1])
-run.write("workers/rank-1.json", json.dumps({"pid": os.getpid()}).encode())
+run.write("workers/rank-1.json", checked_json({"rank": 1, "pid": os.getpid()}))
 for step in range(40):
     time.sleep(0.05)
     run.write(f"steps/{step:09d}.csv", b"")

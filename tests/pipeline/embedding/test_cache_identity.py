@@ -22,6 +22,7 @@ from pipeline.config.paths import Layout
 from pipeline.data.paired_shards import PairedShards
 from pipeline.teachers.load import load_teacher
 from pipeline.teachers.make_teacher import write_teacher
+from tests.helpers.results import edit_json
 from tests.helpers.teacher_cache import MakeParams, files, identity_of, paired
 from tests.helpers.teachers import clip_file
 
@@ -107,10 +108,7 @@ def test_a_teacher_that_is_not_its_identity_is_refused(
     checkout: Layout, params: Params, complains: Any
 ) -> None:
     path = checkout.teacher / "identity.json"
-    path.write_text(
-        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"tokenizer": "another"}),
-        encoding="utf-8",
-    )
+    edit_json(path, lambda v: v.update(tokenizer="another"))
     with complains(path, "tokenizer is 'another', wanted 'clip-bpe-", "dvc repro -f teacher"):
         load_teacher(checkout.teacher)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ import yaml
 
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
+from tests.helpers.results import edit_json
 from tests.helpers.teacher_cache import MakeParams, ages, files, paired, run
 from tests.helpers.waiting import wait_for
 
@@ -36,16 +36,11 @@ def damage_bytes(folder: Path) -> None:
 
 
 def damage_identity(folder: Path) -> None:
-    record = json.loads((folder / "000001.json").read_text(encoding="utf-8"))
-    record["identity"]["views"]["seed"] += 1
-    (folder / "000001.json").write_text(json.dumps(record), encoding="utf-8")
+    edit_json(folder / "000001.json", lambda v: v["identity"]["views"].update(seed=1))
 
 
 def damage_images(folder: Path) -> None:
-    record = json.loads((folder / "000001.json").read_text(encoding="utf-8"))
-    (folder / "000001.json").write_text(
-        json.dumps(record | {"images_sha256": "0" * 64}), encoding="utf-8"
-    )
+    edit_json(folder / "000001.json", lambda v: v.update(images_sha256="0" * 64))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +25,7 @@ from pipeline.evaluation.shared.embeddings import CachedSplit, load_student
 from pipeline.evaluation.zero_shot import zero_shot
 from pipeline.report.report import report
 from pipeline.runtime.job import Job
-from tests.helpers.results import read_metrics, remove_labels
+from tests.helpers.results import edit_json, read_metrics, remove_labels
 
 pytestmark = pytest.mark.slow  # the first of these tests trains
 
@@ -121,9 +120,6 @@ def test_a_damaged_student_names_its_stage_in_a_checkout_and_not_where_python_sa
 def test_a_student_of_another_teacher_is_not_evaluated(copied: Trained, complains: Any) -> None:
     paths, params = copied
     path = paths.teacher / "identity.json"
-    path.write_text(
-        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"weights_sha256": "0" * 64}),
-        encoding="utf-8",
-    )
+    edit_json(path, lambda v: v.update(weights_sha256="0" * 64))
     with complains("teacher.weights_sha256", "run `dvc repro embed`"):
         retrieval(params, paths)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -18,6 +17,7 @@ from pipeline.report.publish import publish
 from pipeline.report.report import report, used_params
 from pipeline.report.results import MetricValue, Results, format_score
 from pipeline.report.summary import print_summary
+from pipeline.storage.checked import write_checked_json
 from pipeline.tracking.target import TrackingTarget
 from tests.helpers.results import edit_json, untrain_fusion
 
@@ -44,9 +44,7 @@ def without_teacher(paths: Layout) -> None:
 
 def absent(paths: Layout, name: str, reason: str) -> None:
     """Results of an evaluation that cannot run on the data set."""
-    (paths.metrics / f"{name}.json").write_text(
-        json.dumps({"scenes": {"absent": reason}}), encoding="utf-8"
-    )
+    write_checked_json(paths.metrics / f"{name}.json", {"scenes": {"absent": reason}})
 
 
 def page(paths: Layout) -> str:
@@ -208,16 +206,10 @@ def test_near_duplicates_across_splits_are_shown(copied: Trained) -> None:
     paths, params = copied
     path = paths.images / "dataset.json"
     found = {"test in train": {"images": 7, "examples": [["test/1", "train/9"]]}}
-    path.write_text(
-        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"near_duplicates": found}),
-        encoding="utf-8",
-    )
+    edit_json(path, lambda v: v.update(near_duplicates=found))
     report(params, paths)
     assert "Near-duplicates across splits" in page(paths)
     assert "test in train" in page(paths) and "test/1 as train/9" in page(paths)
-    path.write_text(
-        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"near_duplicates": {}}),
-        encoding="utf-8",
-    )
+    edit_json(path, lambda v: v.update(near_duplicates={}))
     report(params, paths)
     assert "Near-duplicates" not in page(paths)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from ray.exceptions import RayActorError
 
 from kdeov.errors import KdeovError, StorageError
 from pipeline.runtime.ray_train import FailureTracker, worker_place
+from pipeline.storage.checked import checked_json
 from pipeline.storage.storage import Storage, open_storage
 
 LOST = RuntimeError("Connection closed by peer")  # what the others say of it
@@ -22,7 +22,7 @@ def run(tmp_path: Path) -> Storage:
     """A run whose two workers have said where they are."""
     run = open_storage(str(tmp_path))
     for rank, machine in enumerate(("node-a (10.0.0.1)", "node-b (10.0.0.2)")):
-        run.write(f"workers/rank-{rank}.json", json.dumps({"machine": machine}).encode())
+        run.write(f"workers/rank-{rank}.json", checked_json({"rank": rank, "machine": machine}))
     return run
 
 

@@ -23,6 +23,7 @@ from pipeline.config.paths import Layout
 from pipeline.runtime.job import JOB, File, Job
 from pipeline.runtime.node import materialize, outputs_of, store, upload_outputs
 from pipeline.runtime.ray_session import cpus_each
+from pipeline.storage.checked import checked_json
 from pipeline.storage.storage import Storage, open_storage
 
 FILES = {
@@ -153,7 +154,7 @@ def test_processes_that_ask_at_once_get_one_whole_folder(
 import sys
 from pathlib import Path
 from pipeline.runtime.node import materialize
-from pipeline.storage.storage import Storage, open_storage
+from pipeline.storage.storage import open_storage
 root = materialize(open_storage(sys.argv[1]), Path(sys.argv[2]))
 print(sorted(map(str, root.rglob("*.json"))), (root / "params.yaml").stat().st_ino)
 """
@@ -210,7 +211,7 @@ def test_outputs_are_put_in_place_all_or_none(
     old.write_text("old", encoding="utf-8")
     made = {"out/evaluation/zero_shot/confusion.csv": b"new", "metrics/zero_shot.json": b"[1]"}
     files = [File(name, hashlib.sha256(data).hexdigest()) for name, data in made.items()]
-    folder.write("outputs.json", json.dumps([vars(file) for file in files]).encode())
+    folder.write("outputs.json", checked_json({"files": [vars(file) for file in files]}))
     storage.write(files[0].blob, made[files[0].path])
     with complains("metrics/zero_shot.json", "missing", "outputs.json"):
         submission.fetch_outputs()

@@ -57,7 +57,8 @@ def start(root: Path) -> Iterator[Any]:
     def run(script: str, *arguments: object) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-c", script, *map(str, arguments)],
-            cwd=root, text=True, stdout=subprocess.PIPE, start_new_session=True, encoding="utf-8")  # fmt: skip
+            cwd=root, text=True, stdout=subprocess.PIPE, start_new_session=True,
+            encoding="utf-8")  # fmt: skip
         started.append(psutil.Process(process.pid))
         return process
 

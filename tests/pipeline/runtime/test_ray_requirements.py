@@ -139,7 +139,8 @@ def test_ray_is_not_started_where_it_would_fail(
 ) -> None:
     done = subprocess.run(
         ["sh", "-c", f'{limit}; exec "$@"', "sh", sys.executable, "-c", START],
-        cwd=root, env={**os.environ, **variables}, capture_output=True, text=True, timeout=120, encoding="utf-8")  # fmt: skip
+        cwd=root, env={**os.environ, **variables}, capture_output=True, text=True, timeout=120,
+        encoding="utf-8")  # fmt: skip
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1 and all(word in line for word in words)
 
