@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kdeov.teachers.open_clip import OpenClipTeacher
+from kdeov.weights.digests import with_digest
 from kdeov.weights.open_clip import find_source, infer_preprocessing
 from kdeov.weights.state_dict import read_state_dict
 
@@ -166,9 +167,10 @@ def test_a_configuration_that_cannot_be_kept_is_refused(
     OpenClipTeacher.load("tiny-vit-quickgelu", clip_file).save(tmp_path)
     path = tmp_path / "open_clip_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
+    del config["digest"]
     for section, values in change.items():
         config["model_cfg"][section] = {**config["model_cfg"].get(section, {}), **values}
-    path.write_text(json.dumps(config), encoding="utf-8")
+    path.write_text(json.dumps(with_digest(config)), encoding="utf-8")
     with mistake(*words):
         OpenClipTeacher.open(tmp_path)
 
