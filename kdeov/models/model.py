@@ -27,7 +27,7 @@ from kdeov.weights.state_dict import write_tensors
 
 FORMAT = 2
 CONFIG, STUDENT = "config.json", "student.safetensors"
-FIX = "save the model again, or run `dvc repro -f distill` for that of a checkout"
+FIX = "save it again"
 
 
 class KDEOVModel(nn.Module):

@@ -115,7 +115,7 @@ KINDS: dict[str, Callable[[Checkout], Any]] = {
     f"{RUN}/steps/*.csv": lambda c: read_steps(run_of(c) / "steps"),
     f"{RUN}/history.json": lambda c: read_history(run_of(c), c.path(RUN).name),
 }  # fmt: skip
-FIXES = ("dvc repro", "delete it", "save the model again")
+FIXES = ("dvc repro", "delete it", "save it again")
 
 
 @pytest.fixture(scope="module")

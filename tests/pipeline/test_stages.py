@@ -88,7 +88,12 @@ def test_a_finished_run_gives_the_same_files_without_training_again(copied: Trai
         ),
         (
             {
-                "distill": {"global_batch_size": 26, "num_streams": 26, "micro_batch_size": 1},
+                "distill": {
+                    "global_batch_size": 26,
+                    "num_streams": 26,
+                    "micro_batch_size": 1,
+                    "image_size": 64,
+                },
                 "cluster": {"mode": "local", "num_workers": 26},
             },
             ["24 training images are fewer than 26 workers"],

@@ -7,6 +7,7 @@ import torch
 from kdeov.errors import DataError
 from kdeov.models.model import KDEOVModel
 from pipeline.config.paths import Layout
+from pipeline.storage.checked import fix_of
 
 
 def student_of(paths: Layout, device: str | torch.device) -> KDEOVModel:
@@ -19,4 +20,4 @@ def student_of(paths: Layout, device: str | torch.device) -> KDEOVModel:
         return KDEOVModel.load(paths.student, device)
     except DataError as error:
         cause, _, _ = str(error).rpartition("; ")  # the cure is another where a stage wrote it
-        raise DataError(f"{cause}; run `dvc repro distill`") from error
+        raise DataError(f"{cause}; {fix_of('distill')}") from error

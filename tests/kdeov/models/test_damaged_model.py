@@ -32,7 +32,7 @@ def test_a_flipped_bit_of_any_file_is_reported_with_the_file(saved, mistake):
         whole = path.read_bytes()
         for damaged in flips(whole, 30, seed=len(whole)):
             path.write_bytes(damaged)
-            with mistake(path, "dvc repro -f distill", "save the model again"):
+            with mistake(path, "save it again"):
                 KDEOVModel.load(saved, "cpu")
         path.write_bytes(whole)
     KDEOVModel.load(saved, "cpu")

@@ -113,7 +113,7 @@ def test_a_damaged_student_names_its_stage_in_a_checkout_and_not_where_python_sa
     if path.exists():
         assert "dvc" not in str(caught.value) and "save it again" in str(caught.value)
     for stage in (load_student, efficiency):
-        with complains(paths.student, "run `dvc repro distill`"):
+        with complains(paths.student, "run `dvc repro -f distill`"):
             stage(params, paths)
 
 

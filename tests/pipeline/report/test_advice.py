@@ -15,6 +15,7 @@ from pipeline.report.advice import warnings
 from pipeline.report.report import report, write_page
 from pipeline.report.results import Results
 from pipeline.report.summary import print_summary
+from pipeline.storage.files import sha256_file
 from tests.helpers.results import edit_json
 
 pytestmark = pytest.mark.slow  # the first of these tests trains
@@ -56,7 +57,13 @@ def train(paths: Layout, samples: int, epochs: int, **distill: Any) -> None:
     """Sets the length of the training."""
     length = {"samples": samples, "repeated_samples_per_epoch": 0, "epochs": epochs}
     edit_json(paths.metrics / "distill.json", lambda v: v.update(length))
-    edit_json(paths.student / "run.json", lambda v: v["params"]["distill"].update(distill))
+    written = sha256_file(paths.metrics / "distill.json")
+
+    def record(values: dict[str, Any]) -> None:
+        values["params"]["distill"].update(distill)
+        values["sha256"]["distill.json"] = written
+
+    edit_json(paths.student / "run.json", record)
 
 
 def test_a_student_that_learned_needs_no_warning(even: Trained) -> None:
