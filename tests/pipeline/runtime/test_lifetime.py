@@ -104,7 +104,9 @@ def test_a_program_of_a_command_ends_when_the_command_is_killed(start: Any) -> N
 
 
 # a shell that is still there is what the stage looks above, so it has no early case
-@pytest.mark.parametrize(("shell", "when"), [("shell", "late"), ("none", "late"), ("none", "early")])
+@pytest.mark.parametrize(
+    ("shell", "when"), [("shell", "late"), ("none", "late"), ("none", "early")]
+)
 @pytest.mark.parametrize("how", ["interrupt", "at once"])
 def test_a_stage_ends_when_the_dvc_that_runs_it_is_killed(
     start: Any, tmp_path: Path, shell: str, when: str, how: str
