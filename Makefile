@@ -21,8 +21,8 @@ repro: .venv/ready  ## run the pipeline from raw images to the report
 
 # Two at a time, the next as soon as one ends: tests on Ray's cluster mostly wait, and the others
 # mostly have one thread.
-test: .venv/ready lint  ## lint, and run all tests: 20 minutes on two cores
-	$(MAKE) --jobs=2 --output-sync=target --keep-going test-cluster test-end-to-end test-unit
+test: .venv/ready  ## lint, and run all tests: 20 minutes on two cores
+	$(MAKE) --jobs=2 --output-sync=target --keep-going lint test-cluster test-end-to-end test-unit
 
 test-cluster: .venv/ready
 	$(RUN) pytest -m cluster
