@@ -6,6 +6,7 @@ from pipeline.runtime.ray_train import train_on_ray
 from pipeline.tracking.mlflow_run import LiveTracker
 from pipeline.training.config import TrainConfig
 from pipeline.training.loop import train
+from pipeline.training.state import EpochMetrics
 
 
 def launch(config: TrainConfig, name: str, tracker: LiveTracker) -> None:
@@ -19,7 +20,18 @@ def launch(config: TrainConfig, name: str, tracker: LiveTracker) -> None:
     Raises:
         KdeovError: Training stopped for a reason that the user can fix.
     """
+    reported = {0}
+
+    def report(epoch: EpochMetrics) -> None:
+        number = int(epoch["epoch"])
+        if number - 1 not in reported:
+            # the report was lost with a worker, or went to the driver of an earlier attempt
+            state = config.checkpoints.latest()
+            tracker.log_epochs(state["history"] if state else [])
+        tracker.log_epoch(epoch)
+        reported.add(number)
+
     if config.cluster.mode == "inline":
-        train(config, tracker.log_epoch)
+        train(config, report)
     else:
-        train_on_ray(train, config, config.cluster, name, tracker.log_epoch)
+        train_on_ray(train, config, config.cluster, name, report)
