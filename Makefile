@@ -31,7 +31,7 @@ test-end-to-end: .venv/ready
 	$(RUN) pytest -m "not cluster" tests/end_to_end
 
 test-unit: .venv/ready
-	$(RUN) pytest -m "not cluster" --ignore=tests/end_to_end
+	$(RUN) OMP_NUM_THREADS=1 pytest -m "not cluster" --ignore=tests/end_to_end
 
 test-fast: .venv/ready  ## run the quick unit tests: 3 minutes
 	$(MAKE) --jobs=2 --output-sync=target --keep-going test-fast-kdeov test-fast-pipeline

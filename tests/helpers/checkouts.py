@@ -51,7 +51,7 @@ class Checkout:
             "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
             # comes before the path of an editable install, which may name another checkout
             "PYTHONPATH": str(self.path if (self.path / "pipeline").is_dir() else ROOT),
-            "OMP_NUM_THREADS": "2",
+            "OMP_NUM_THREADS": "1",
             "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t.invalid",
             "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@t.invalid",
         }  # fmt: skip
