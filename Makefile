@@ -8,7 +8,7 @@ RUN := PATH="$(CURDIR)/$(BIN):$$PATH" DVC_NO_ANALYTICS=1
 FAST := OMP_NUM_THREADS=1 pytest -q -m "not slow and not cluster"
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test test-cluster test-end-to-end test-unit test-fast test-fast-kdeov test-fast-pipeline \
+.PHONY: help repro test test-cluster test-end-to-end test-pipeline test-kdeov test-fast test-fast-kdeov test-fast-pipeline \
 	lint format docs check lock clean
 
 help:  ## print this list
@@ -22,7 +22,8 @@ repro: .venv/ready  ## run the pipeline from raw images to the report
 # Two at a time, the next as soon as one ends: tests on Ray's cluster mostly wait, and the others
 # mostly have one thread.
 test: .venv/ready  ## lint, and run all tests: 20 minutes on two cores
-	$(MAKE) --jobs=2 --output-sync=target --keep-going lint test-cluster test-end-to-end test-unit
+	$(MAKE) --jobs=2 --output-sync=target --keep-going \
+		lint test-cluster test-end-to-end test-pipeline test-kdeov
 
 test-cluster: .venv/ready
 	$(RUN) pytest -m cluster
@@ -30,8 +31,11 @@ test-cluster: .venv/ready
 test-end-to-end: .venv/ready
 	$(RUN) pytest -m "not cluster" tests/end_to_end
 
-test-unit: .venv/ready
-	$(RUN) OMP_NUM_THREADS=1 pytest -m "not cluster" --ignore=tests/end_to_end
+test-pipeline: .venv/ready
+	$(RUN) OMP_NUM_THREADS=1 pytest -m "not cluster" tests/pipeline
+
+test-kdeov: .venv/ready
+	$(RUN) OMP_NUM_THREADS=1 pytest tests/docs tests/kdeov
 
 test-fast: .venv/ready  ## run the quick unit tests: 3 minutes
 	$(MAKE) --jobs=2 --output-sync=target --keep-going test-fast-kdeov test-fast-pipeline
