@@ -8,7 +8,7 @@ RUN := PATH="$(CURDIR)/$(BIN):$$PATH" DVC_NO_ANALYTICS=1
 FAST := OMP_NUM_THREADS=1 pytest -q -m "not slow and not cluster"
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test test-cluster test-end-to-end test-pipeline test-kdeov test-fast test-fast-kdeov test-fast-pipeline \
+.PHONY: help repro test test-cluster test-end-to-end test-pipeline test-kdeov test-fast test-fast-a test-fast-b \
 	lint format docs check lock clean
 
 help:  ## print this list
@@ -38,13 +38,13 @@ test-kdeov: .venv/ready
 	$(RUN) OMP_NUM_THREADS=1 pytest tests/docs tests/kdeov
 
 test-fast: .venv/ready  ## run the quick unit tests: 3 minutes
-	$(MAKE) --jobs=2 --output-sync=target --keep-going test-fast-kdeov test-fast-pipeline
+	$(MAKE) --jobs=2 --output-sync=target --keep-going test-fast-a test-fast-b
 
-test-fast-kdeov: .venv/ready
-	$(RUN) $(FAST) tests/docs tests/kdeov
+test-fast-a: .venv/ready
+	$(RUN) $(FAST) tests/docs tests/kdeov tests/pipeline/prepare
 
-test-fast-pipeline: .venv/ready
-	$(RUN) $(FAST) tests/pipeline --ignore=tests/pipeline/bench
+test-fast-b: .venv/ready
+	$(RUN) $(FAST) tests/pipeline --ignore=tests/pipeline/bench --ignore=tests/pipeline/prepare
 
 lint: .venv/ready  ## check style, types, imports between wings, and spelling
 	$(RUN) ruff check .

@@ -145,6 +145,7 @@ def test_ray_is_not_started_where_it_would_fail(
     assert done.returncode == 1 and all(word in line for word in words)
 
 
+@pytest.mark.slow
 def test_an_error_of_ray_itself_is_one_line(
     home: Path, monkeypatch: pytest.MonkeyPatch, complains: Any
 ) -> None:
