@@ -8,6 +8,7 @@ Ray connects no second node at 127.0.0.1, and only there it listens on loopback 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import os
 import re
@@ -75,6 +76,22 @@ class LocalCluster:
                 if process.create_time() == created and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
+
+    @property
+    def open_ports(self) -> list[int]:
+        """Ports on which its processes listen for other machines, sorted."""
+        found = set()
+        for node in self.alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for process in (node, *node.children(recursive=True)):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        found |= {
+                            connection.laddr.port
+                            for connection in process.net_connections("tcp")
+                            if connection.status == psutil.CONN_LISTEN
+                            and not ipaddress.ip_address(connection.laddr.ip).is_loopback
+                        }
+        return sorted(found)
 
     def add(self, process: subprocess.Popen[bytes]) -> None:
         """Adds a node's process."""

@@ -32,6 +32,7 @@ def examine(params: Params, layout: Layout, quick: bool = False) -> list[Check]:
         *checkout.git(layout),
         *checkout.tools(params, layout),
         *storages.sources(params, layout),
+        *machines.local_cluster(layout),
         *examine_run(params, layout, quick),
     ]
 

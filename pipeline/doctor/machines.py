@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
+from pipeline.cluster.local import LocalCluster
 from pipeline.config.execution_params import ClusterParams
+from pipeline.config.paths import Layout
 from pipeline.doctor.check import Check, error, first_few, ok, quantity, warning
 from pipeline.doctor.node import NodeFacts
 from pipeline.doctor.nodes import Survey
@@ -50,6 +52,23 @@ def ray(cluster: ClusterParams) -> list[Check]:
     if obstacles := list(find_obstacles()):
         return [error("ray", obstacle) for obstacle in obstacles]
     return [ok("ray", f"can start, and listens on {LOOPBACK} alone")]
+
+
+def local_cluster(layout: Layout) -> list[Check]:
+    """Names the ports of `kdeov cluster up` that other machines reach."""
+    cluster = LocalCluster.read(layout.local_cluster)
+    if cluster is None or not cluster.alive:
+        return []
+    if not (ports := cluster.open_ports):
+        return [ok("kdeov cluster", "no other machine reaches its ports")]
+    count = quantity(len(ports), "port")
+    return [
+        warning(
+            "kdeov cluster",
+            f"other machines reach {count} ({', '.join(map(str, ports))}), guarded by Ray's token",
+            "close them in the firewall, or run `kdeov cluster down` after use",
+        )
+    ]
 
 
 def _outliers(subject: str, values: dict[str, str]) -> list[str]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
@@ -23,6 +24,7 @@ from pipeline.cluster.compat import RAY_COMMAND
 from pipeline.cluster.local import LocalCluster
 from pipeline.config.params import load_params
 from pipeline.config.paths import Layout
+from pipeline.doctor.machines import local_cluster
 from pipeline.doctor.tracker import mlflow
 from pipeline.runtime.ray_session import set_ray_environment
 from tests.helpers.checkouts import Checkout
@@ -192,6 +194,23 @@ def test_a_job_measures_on_the_cluster_and_is_refused_in_one_line(
     assert refusal.startswith("nothing was started, 4 errors: ")
     for word in ("has timm 0.0.1", "has code ", "is not shared", "is missing"):
         assert word in refusal
+
+
+def test_the_ports_of_a_local_cluster_that_other_machines_reach_are_named(
+    cluster: LocalCluster, cluster_home: Checkout
+) -> None:
+    nodes = [p for node in cluster.alive for p in (node, *node.children(recursive=True))]
+    addresses = {
+        c.laddr.port: c.laddr.ip
+        for p in nodes
+        for c in p.net_connections("tcp")
+        if c.status == psutil.CONN_LISTEN
+    }
+    (check,) = local_cluster(Layout(cluster_home.path))
+    named = {int(port) for port in re.findall(r"\b\d{4,5}\b", check.finding)}
+    assert check.verdict == "warning" and "kdeov cluster down" in check.fix
+    assert named and {addresses[port] for port in named} <= {"0.0.0.0", "::"}
+    assert int(cluster.address.rpartition(":")[2]) not in named
 
 
 def test_a_real_mlflow_server_is_written_and_keeps_nothing(
