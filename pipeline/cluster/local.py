@@ -89,7 +89,7 @@ class LocalCluster:
                             connection.laddr.port
                             for connection in process.net_connections("tcp")
                             if connection.status == psutil.CONN_LISTEN
-                            and not ipaddress.ip_address(connection.laddr.ip).is_loopback
+                            and not _is_loopback(connection.laddr.ip)
                         }
         return sorted(found)
 
@@ -187,6 +187,11 @@ def stop_cluster(folder: Path) -> int:
     shutil.rmtree(cluster.temporary, ignore_errors=True)
     (folder / "cluster.json").unlink()
     return len(nodes)
+
+
+def _is_loopback(address: str) -> bool:
+    ip = ipaddress.ip_address(address)
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback  # ::ffff:127.0.0.1
 
 
 def ip_of(number: int) -> str:
