@@ -20,3 +20,9 @@ class DataError(KdeovError):
 
 class StorageError(KdeovError):
     """A disk, bucket or server cannot be reached, read or written."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, at most 160 characters; its type's name without one."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:160]

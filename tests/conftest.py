@@ -11,9 +11,8 @@ import pytest
 
 from kdeov.errors import KdeovError
 from pipeline.runtime.ray_session import set_ray_environment
+from tests.helpers import ROOT
 from tests.helpers.s3_server import S3Server, s3_process
-
-ROOT = Path(__file__).resolve().parent.parent
 
 set_ray_environment()  # before any test imports Ray
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from kdeov.data.inputs import Images, to_pixels
 from kdeov.data.transform import ImageTransform
-from kdeov.errors import ConfigError, DataError
+from kdeov.errors import ConfigError, DataError, first_line
 from kdeov.models.student import VisualStudent
 from kdeov.text.base import TextEncoder
 from kdeov.text.clip import FrozenCLIPTextEncoder
-from kdeov.text.load import load_text_encoder, text_encoder_files
+from kdeov.text.load import load_text_encoder
 from kdeov.weights.device import usable_device
 from kdeov.weights.digests import read_description, write_description
 from kdeov.weights.folder import replacing_files, user_path
@@ -248,7 +248,7 @@ class KDEOVModel(nn.Module):
         with replacing_files(user_path(folder)) as partial:
             write_tensors(partial / STUDENT, self.student.state_dict())
             self.text_encoder.save(partial)
-            files = [STUDENT, *text_encoder_files(partial)]
+            files = [p.relative_to(partial).as_posix() for p in partial.rglob("*") if p.is_file()]
             write_description(partial / CONFIG, self.config(), files)
 
     @classmethod
@@ -275,8 +275,7 @@ class KDEOVModel(nn.Module):
             raise DataError(f"{folder}: not a saved KDEOVModel ({error}); {FIX}") from error
         if config.get("format") != FORMAT:
             raise DataError(
-                f"{folder}/config.json: format {config.get('format')}, expected {FORMAT}; save it "
-                "again"
+                f"{folder / CONFIG}: format {config.get('format')}, expected {FORMAT}; {FIX}"
             )
         try:
             student = VisualStudent(
@@ -291,7 +290,6 @@ class KDEOVModel(nn.Module):
             )
         except (KeyError, TypeError, RuntimeError) as error:
             raise DataError(
-                f"{folder}: config and weights do not fit ({str(error).splitlines()[0]}); save it "
-                "again"
+                f"{folder}: config and weights do not fit ({first_line(error)}); {FIX}"
             ) from error
         return model.to(target).eval()

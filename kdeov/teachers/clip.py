@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from kdeov.data.transform import ImageTransform
-from kdeov.errors import DataError
+from kdeov.errors import DataError, first_line
 from kdeov.teachers.base import TeacherIdentity, TowerTeacher
 from kdeov.text.clip import FrozenCLIPTextEncoder
 from kdeov.weights.clip import import_clip, load_clip_state_dict
@@ -34,9 +34,9 @@ class ClipTeacher(TowerTeacher):
         try:
             model = clip.model.build_model(dict(state)).float()
         except (KeyError, RuntimeError, AssertionError, ValueError, ZeroDivisionError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DataError(
-                f"{name}: these weights do not form a CLIP model ({reason}); get them again"
+                f"{name}: these weights do not form a CLIP model ({first_line(error)}); get them "
+                "again"
             ) from error
         self.name = name
         self.weights_sha256 = state_dict_sha256(state)

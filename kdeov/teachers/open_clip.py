@@ -32,10 +32,10 @@ from kdeov.weights.state_dict import (
 from kdeov.weights.towers import (
     Config,
     build_image_tower,
+    entries,
     image_size,
     image_transform,
     load_strictly,
-    read_config,
     tower_config,
     tower_state_dict,
 )
@@ -179,12 +179,12 @@ class OpenClipTeacher(TowerTeacher):
                 were saved.
         """
         folder = user_path(folder)
-        read_description(folder / CONFIG_FILE, "save the teacher again")
-        version, name, digest, sha256, model, preprocess = read_config(
-            folder / CONFIG_FILE,
+        path = folder / CONFIG_FILE
+        version, name, digest, sha256, model, preprocess = entries(
+            read_description(path, "save the teacher again"), path,
             "format", "name", "tokenizer", "weights_sha256", "model_cfg", "preprocess_cfg",
         )  # fmt: skip
-        require_format(version, folder / CONFIG_FILE)
+        require_format(version, path)
         tokenizer = OpenClipTokenizer(tower_config(model, name)["text_cfg"], folder)
         require_tokenizer(tokenizer, digest, folder)
         teacher = cls(model, preprocess, read_state_dict(folder / WEIGHTS_FILE), tokenizer, name)

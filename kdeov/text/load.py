@@ -8,9 +8,9 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from kdeov.errors import DataError
-from kdeov.text.base import DESCRIPTION, TENSORS, TextEncoder
+from kdeov.text.base import DESCRIPTION, TextEncoder
 from kdeov.text.clip import FrozenCLIPTextEncoder
-from kdeov.text.open_clip import TOKENIZER, OpenClipTextEncoder
+from kdeov.text.open_clip import OpenClipTextEncoder
 from kdeov.text.table import PrecomputedTextEncoder
 
 KINDS: dict[str, type[TextEncoder]] = {
@@ -18,13 +18,6 @@ KINDS: dict[str, type[TextEncoder]] = {
     "open_clip": OpenClipTextEncoder,
     "table": PrecomputedTextEncoder,
 }
-
-
-def text_encoder_files(folder: Path) -> list[str]:
-    """Names, within a folder, of the files that `save` of a text encoder wrote there."""
-    names = [name for name in (DESCRIPTION, TENSORS) if (folder / name).is_file()]
-    tokenizer = sorted(path for path in (folder / TOKENIZER).rglob("*") if path.is_file())
-    return [*names, *(path.relative_to(folder).as_posix() for path in tokenizer)]
 
 
 def load_text_encoder(folder: Path) -> TextEncoder:

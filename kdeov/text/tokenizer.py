@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdeov.errors import ConfigError, DataError
+from kdeov.errors import ConfigError, DataError, first_line
 from kdeov.weights.hub import cached_file, find_on_hub
 from kdeov.weights.towers import import_open_clip
 
@@ -100,10 +100,9 @@ class OpenClipTokenizer:
                 cache_dir=cache_dir, local_files_only=local, trust_remote_code=False, **options,
             )  # fmt: skip
         except (OSError, ValueError, LookupError, TypeError, ImportError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise DataError(
                 f"{self.name}: its tokenizer in {folder or 'the cache of the hub'} cannot be read "
-                f"({reason}); get its files again"
+                f"({first_line(error)}); get its files again"
             ) from error
 
     def __call__(self, texts: Sequence[str]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from kdeov.errors import ConfigError
+from kdeov.errors import ConfigError, first_line
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:
@@ -17,7 +17,7 @@ def usable_device(device: str | torch.device | None) -> torch.device:
         found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].split(", ")[0]
+        reason = first_line(error).split(", ")[0]
         raise ConfigError(
             f"device {device!r} cannot be used ({reason}); choose cpu, or cuda where there is a GPU"
         ) from error

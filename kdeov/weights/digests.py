@@ -19,7 +19,6 @@ from kdeov.errors import ConfigError, DataError
 logger = logging.getLogger(__name__)
 
 DIGEST, FILES = "digest", "files"
-BUFFER = 1 << 20  # bytes
 
 
 def digest(value: Any) -> str:
@@ -31,11 +30,8 @@ def digest(value: Any) -> str:
 
 def sha256_file(path: Path) -> str:
     """The sha256 of a file's bytes."""
-    value = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(BUFFER):
-            value.update(block)
-    return value.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def with_digest(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import logging
 import re
 from pathlib import Path
 
-from kdeov.errors import DataError, StorageError
+from kdeov.errors import DataError, StorageError, first_line
 from kdeov.weights.digests import sha256_file
 from kdeov.weights.open_clip import Source
 from kdeov.weights.towers import import_open_clip
@@ -105,9 +105,10 @@ def find_on_hub(
             name, url, (metadata.size or 0) / 1e6, sha256, folder,
         )  # fmt: skip
         return url
+    assert reason is not None
     raise StorageError(
         f"{name}: {url} is not in {folder} and cannot be downloaded "
-        f"({str(reason).splitlines()[0]}); download it elsewhere, "
+        f"({first_line(reason)}); download it elsewhere, "
         f"{remedy.format(suffix=Path(url).suffix)}"
     ) from reason
 
@@ -118,7 +119,7 @@ def _download(source: Source, url: str, cache_dir: str | Path | None) -> Path:
         return Path(import_open_clip().download_pretrained(source.tag, cache_dir=cache_dir))
     except (OSError, RuntimeError) as error:
         raise StorageError(
-            f"{source.name}: {url} cannot be downloaded ({str(error).splitlines()[0]}); "
+            f"{source.name}: {url} cannot be downloaded ({first_line(error)}); "
             "download it elsewhere and set `pretrained` to its path"
         ) from error
 

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from kdeov.errors import DataError
+from kdeov.errors import DataError, first_line
 from kdeov.weights.folder import user_path
 
 logger = logging.getLogger(__name__)
@@ -48,11 +48,11 @@ def read_state_dict(path: str | Path) -> StateDict:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise DataError(
-            f"{path}: not a readable weight file ({_first_line(error)}); get it again"
+            f"{path}: not a readable weight file ({first_line(error)}); get it again"
         ) from error
     except (pickle.UnpicklingError, AttributeError, LookupError, TypeError) as error:
         raise DataError(
-            f"{path}: refused, for it holds more than tensors ({_first_line(error)}); "
+            f"{path}: refused, for it holds more than tensors ({first_line(error)}); "
             "save its state_dict as safetensors and name that file"
         ) from error
     for name in ("state_dict", "model"):  # as open_clip, and as timm and DeiT save
@@ -107,8 +107,3 @@ def state_dict_sha256(state: StateDict) -> str:
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:160]

@@ -22,7 +22,7 @@ from typing import Any
 from torch import nn
 
 from kdeov.data.transform import ImageTransform
-from kdeov.errors import ConfigError, DataError
+from kdeov.errors import ConfigError, DataError, first_line
 from kdeov.weights.clip import ARCHIVE_METADATA
 from kdeov.weights.state_dict import StateDict
 
@@ -63,11 +63,25 @@ def read_config(path: Path, *keys: str) -> list[Any]:
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _not_saved(path, error) from error
+    return entries(config, path, *keys)
+
+
+def entries(config: Any, path: Path, *keys: str) -> list[Any]:
+    """Entries of a configuration that KDEOV wrote.
+
+    Raises:
+        DataError: It lacks one of them; names the file.
+    """
+    try:
         return [config[key] for key in keys]
-    except (OSError, ValueError, TypeError, LookupError) as error:
-        raise DataError(
-            f"{path}: missing or not what was saved there ({error!r}); save it again"
-        ) from error
+    except (TypeError, LookupError) as error:
+        raise _not_saved(path, error) from error
+
+
+def _not_saved(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: missing or not what was saved there ({error!r}); save it again")
 
 
 def tower_config(config: Config, name: str) -> Config:
@@ -175,10 +189,9 @@ def _build(config: Config, section: str, name: str) -> Any:
             config["embed_dim"], config["vision_cfg"], config["text_cfg"], config["quick_gelu"]
         )
     except (TypeError, ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
-            f"{name}: open_clip builds no tower of its {section} ({reason}); mend it, or name an "
-            "architecture of open_clip.list_models()"
+            f"{name}: open_clip builds no tower of its {section} ({first_line(error)}); mend it, "
+            "or name an architecture of open_clip.list_models()"
         ) from error
 
 

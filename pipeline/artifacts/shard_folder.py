@@ -20,6 +20,7 @@ from pipeline.artifacts.shards import (
     write_shard,
     writer_of,
 )
+from pipeline.storage.checked import fix_of
 from pipeline.storage.files import HashedFile
 from pipeline.storage.storage import open_storage
 
@@ -109,9 +110,7 @@ class ShardFolder:
                 self._compare(HashedFile(file), shard)
         except OSError as error:
             reason = "missing" if isinstance(error, FileNotFoundError) else error.strerror
-            raise DataError(
-                f"{where}: {reason}; run `dvc repro -f {writer_of(self.path)}`"
-            ) from error
+            raise DataError(f"{where}: {reason}; {fix_of(writer_of(self.path))}") from error
 
     def write(self, name: str, samples: Iterable[dict[str, Any]]) -> Shard:
         """Writes a shard, on the disk first, and returns its entry in the manifest.
@@ -123,7 +122,8 @@ class ShardFolder:
         shard = write_shard(path, samples)
         if self.storage is not None:
             try:
-                self._upload(shard)
+                if not self.is_stored(shard):
+                    self._upload(shard)
             finally:
                 path.unlink()
         return shard
@@ -146,14 +146,14 @@ class ShardFolder:
             self._upload(shard)
 
     def _upload(self, shard: Shard) -> None:
-        if self.storage is not None and not self.is_stored(shard):
+        if self.storage is not None:
             open_storage(self.storage).upload(self.path / shard.name, object_name(shard))
 
     def _compare(self, file: HashedFile, shard: Shard) -> None:
         if file.digest() != shard.sha256:
             raise DataError(
-                f"{self.where(shard)}: its bytes differ from the manifest; run `dvc repro -f "
-                f"{writer_of(self.path)}`"
+                f"{self.where(shard)}: its bytes differ from the manifest; "
+                f"{fix_of(writer_of(self.path))}"
             )
 
     def is_here(self, shard: Shard) -> bool:

@@ -83,12 +83,12 @@ class Manifest:
         values = read_json(path, stage)
         try:
             if values["format"] != FORMAT:
-                raise DataError(f"{path}: another format; run `dvc repro -f {stage}`")
+                raise DataError(f"{path}: another format; {fix_of(stage)}")
             values = without_digest(values, path, fix_of(stage))
             del values["format"], values["samples"]
             return cls(**{**values, "shards": [Shard(**shard) for shard in values["shards"]]})
         except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path}: damaged ({error}); run `dvc repro -f {stage}`") from error
+            raise DataError(f"{path}: damaged ({error}); {fix_of(stage)}") from error
 
 
 def writer_of(folder: Path) -> str:

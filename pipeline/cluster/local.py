@@ -13,7 +13,6 @@ import logging
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,14 +26,19 @@ import psutil
 
 from kdeov.errors import ConfigError, StorageError
 from pipeline.cluster.compat import RAY_COMMAND
-from pipeline.runtime.compat import temporary_folder
+from pipeline.runtime.compat import (
+    DASHBOARD_VARIABLE,
+    LOOPBACK,
+    LOOPBACK_VARIABLE,
+    temporary_folder,
+)
+from pipeline.runtime.lifetime import created_at, find_process
 from pipeline.runtime.ray_requirements import require_ray_can_start
-from pipeline.runtime.ray_session import bypass_proxies, set_ray_environment
+from pipeline.runtime.ray_session import bypass_proxies, free_ports, set_ray_environment
 from pipeline.storage.checked import read_record, write_checked_json
 
 logger = logging.getLogger(__name__)
 
-HOST = "127.0.0.1"
 START_TIMEOUT_S = 180.0  # a node takes 20 s on a slow machine
 STOP_TIMEOUT_S = 15.0  # then a node is killed
 OBJECT_STORE_BYTES = 200_000_000  # a node; shards do not pass through Ray
@@ -69,13 +73,8 @@ class LocalCluster:
     @property
     def alive(self) -> list[psutil.Process]:
         """The processes of `processes` that still run."""
-        found = []
-        for pid, created in self.processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process = psutil.Process(pid)
-                if process.create_time() == created and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+        found = (find_process(pid, created) for pid, created in self.processes)
+        return [process for process in found if process is not None]
 
     @property
     def open_ports(self) -> list[int]:
@@ -95,7 +94,7 @@ class LocalCluster:
 
     def add(self, process: subprocess.Popen[bytes]) -> None:
         """Adds a node's process."""
-        self.processes.append((process.pid, psutil.Process(process.pid).create_time()))
+        self.processes.append((process.pid, created_at(psutil.Process(process.pid))))
 
 
 def start_cluster(folder: Path, nodes: int, cpus: int) -> LocalCluster:
@@ -125,9 +124,9 @@ def start_cluster(folder: Path, nodes: int, cpus: int) -> LocalCluster:
     _ensure_token()
     temporary.mkdir(mode=0o700)
     port, dashboard, client = free_ports(3)
-    cluster = LocalCluster(f"http://{HOST}:{dashboard}", f"{ip_of(0)}:{port}", str(temporary))
+    cluster = LocalCluster(f"http://{LOOPBACK}:{dashboard}", f"{ip_of(0)}:{port}", str(temporary))
     folder.mkdir(parents=True, exist_ok=True)
-    head = ["--head", f"--port={port}", f"--dashboard-host={HOST}",
+    head = ["--head", f"--port={port}", f"--dashboard-host={LOOPBACK}",
             f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]  # fmt: skip
     with contextlib.ExitStack() as undo:
         undo.callback(stop_cluster, folder)
@@ -198,19 +197,7 @@ def ip_of(number: int) -> str:
     """Loopback address of a node, 127.0.0.2 and up: Ray replaces 127.0.0.1 by the address in the
     network. Only Linux has more than one without configuration.
     """
-    return f"127.0.0.{2 + number}" if sys.platform == "linux" else HOST
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that are free now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind((HOST, 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    return f"127.0.0.{2 + number}" if sys.platform == "linux" else LOOPBACK
 
 
 def _ensure_token() -> None:
@@ -237,9 +224,9 @@ def _start_node(place: list[str], cpus: int, log: Path, address: str) -> subproc
     ]  # fmt: skip
     # jobs run `python`, which must be this one
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = {**os.environ, "PATH": path, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
+    environment = {**os.environ, "PATH": path, LOOPBACK_VARIABLE: "1"}
     # Ray Train reads it; else it takes that of another cluster in Ray's usual folder
-    environment["RAY_API_SERVER_ADDRESS"] = address
+    environment[DASHBOARD_VARIABLE] = address
     environment.pop("RAY_ADDRESS", None)
     with open(log, "wb") as file:
         return subprocess.Popen(

@@ -52,6 +52,11 @@ class ClusterParams(Section):
         return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
 
     @property
+    def most_processes(self) -> int:
+        """Largest number of processes that train; inline, this one alone."""
+        return 1 if self.mode == "inline" else self.max_workers
+
+    @property
     def min_workers(self) -> int:
         """Smallest number of training workers; with fewer, training waits."""
         return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]

@@ -109,7 +109,7 @@ def disks(nodes: list[NodeFacts], wanted: Needs) -> list[Check]:
 
 def shared_memory(nodes: list[NodeFacts], wanted: Needs, cluster: ClusterParams) -> list[Check]:
     """Checks the shared memory of every machine against the needs of dataloader workers and Ray."""
-    workers = 1 if cluster.mode == "inline" else cluster.max_workers
+    workers = cluster.most_processes
     known = [(node, node.shared_memory) for node in nodes if node.shared_memory is not None]
     poor, small = [], []
     for node, free in known:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdeov.errors import KdeovError
-from pipeline.storage.files import digest, sha256_file
+from pipeline.storage.files import digest, existing, sha256_file
 from pipeline.storage.storage import open_storage
 
 # packages that numbers, or messages between machines, depend on
@@ -139,9 +139,7 @@ def gpus() -> tuple[Gpu, ...]:
 
 def free_bytes(path: Path) -> int:
     """Free bytes of the disk that holds a path, or will hold it."""
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
+    return shutil.disk_usage(existing(path)).free
 
 
 def temporary_folder() -> Path:

@@ -160,14 +160,14 @@ def survey_by_job(address: str, root: Path, questions: Questions) -> Survey:
     """
     from pipeline.cluster.client import Dashboard
     from pipeline.cluster.package import check_package
-    from pipeline.runtime.ray_session import RAY_ENVIRONMENT
+    from pipeline.runtime.ray_session import set_ray_environment
 
     check_package(root)
     dashboard = Dashboard(address)
     job = f"kdeov-doctor-{uuid.uuid4().hex[:16]}"
     variables = {QUESTIONS_VARIABLE: QUESTIONS.dump_json(questions).decode()}
     command = "exec python -m pipeline.doctor.nodes"
-    dashboard.submit(job, command, root, RAY_ENVIRONMENT | variables)
+    dashboard.submit(job, command, root, set_ray_environment() | variables)
     with contextlib.ExitStack() as undo:
         undo.callback(dashboard.stop, job)
         _wait_for_end(dashboard, job)

@@ -13,6 +13,7 @@ from pathlib import Path
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.doctor.check import Check, ok, report_errors, warning
+from pipeline.storage.files import existing
 from pipeline.tracking.errors import TrackingError, tracking_errors
 from pipeline.tracking.target import TrackingTarget, request_limits
 
@@ -67,7 +68,7 @@ def _require_writable_file(path: Path) -> None:
         OSError, TrackingError: It cannot be written.
     """
     if not path.exists():
-        folder = next(folder for folder in path.parents if folder.exists())
+        folder = existing(path.parent)
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise TrackingError(f"{folder} is read-only", f"let this user write {folder}")
         return

@@ -33,11 +33,11 @@ BUFFER_STEPS = 2  # in the shuffle buffer: a full one would only delay the first
 
 def training_plan(params: Params, layout: Layout) -> list[Check]:
     """Checks that losses, data, batch and workers fit together, as training does at its start."""
-    workers = 1 if params.cluster.mode == "inline" else params.cluster.max_workers
+    workers = params.cluster.most_processes
     checks: list[Check] = []
     with report_errors("training", checks):
         config = train_config(params, layout)
-        check_training(config, workers)
+        check_training(config)
         shards = config.shards("train").manifest.shards
         plan = config.plan([shard.samples for shard in shards], epoch=0)
         text = (

@@ -96,10 +96,28 @@ def _watch(ancestors: list[psutil.Process], gone: bool, interrupt: bool) -> None
         gone = not all(map(is_alive, ancestors))
     logger.warning("DVC has ended; this stage ends too")
     if interrupt:
-        # to the main thread, which a signal wakes even where it waits
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        interrupt_main_thread()
         time.sleep(END_TIMEOUT_S)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def interrupt_main_thread() -> None:
+    """Ends the main thread as Ctrl-C does; a signal wakes it even where it waits."""
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+def created_at(process: psutil.Process) -> float:
+    """Seconds from this machine's start to a process's: setting the clock does not change it."""
+    return round(process.create_time() - psutil.boot_time(), 1)
+
+
+def find_process(pid: int, created: float) -> psutil.Process | None:
+    """The process of a number, if it still runs and began at this time (see `created_at`)."""
+    try:
+        process = psutil.Process(pid)
+        return process if created_at(process) == created and is_alive(process) else None
+    except psutil.NoSuchProcess:
+        return None
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -4,13 +4,10 @@ all nodes, and uploads outputs.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,7 +16,7 @@ import yaml
 from kdeov.errors import DataError, StorageError
 from pipeline.runtime.job import JOB, File, Job, files_below
 from pipeline.storage.checked import checked_json, parse_checked_json
-from pipeline.storage.files import sha256_file, writing_folder
+from pipeline.storage.files import flock, sha256_file, writing_folder
 from pipeline.storage.storage import Storage, open_storage
 
 CODE = Path(__file__).resolve().parents[2]  # the folder into which Ray unpacked the code
@@ -67,7 +64,7 @@ def materialize(folder: Storage, base: Path) -> Path:
     """
     root = base / "jobs" / folder.address.rpartition("/")[2]
     root.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(base / "lock"):
+    with flock(base / "lock"):
         if root.is_dir():
             return root
         _forget(base)
@@ -149,13 +146,6 @@ def _base() -> Path:
             f"{base}: belongs to another user; delete it, or set TMPDIR on all nodes"
         )
     return base
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with open(path, "w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _blob(storage: Storage, file: File, base: Path) -> Path:

@@ -16,6 +16,7 @@ import psutil
 
 from kdeov.errors import ConfigError
 from pipeline.runtime.compat import SOCKET, temporary_folder
+from pipeline.storage.files import existing, exists
 
 MAX_SOCKET_BYTES = 107 if os.uname().sysname == "Linux" else 103  # of a path, sun_path of unix(7)
 MIN_FREE_BYTES = 200_000_000  # logs, and objects where there is little shared memory
@@ -61,7 +62,7 @@ def _sessions(folder: Path) -> Iterator[str]:
         )
     elif reason := _cannot_write(folder):
         yield f"{folder}: {reason}, and Ray keeps sockets and logs there; {fix}"
-    elif (free := psutil.disk_usage(str(_existing(folder))).free) < MIN_FREE_BYTES:
+    elif (free := psutil.disk_usage(str(existing(folder))).free) < MIN_FREE_BYTES:
         yield (
             f"{folder}: {free / 1e6:,.0f} MB are free, and Ray's logs and objects need "
             f"{MIN_FREE_BYTES / 1e6:,.0f}; free space, or {fix}"
@@ -81,9 +82,9 @@ def _token() -> Iterator[str]:
     except RuntimeError:  # neither HOME nor an entry of passwd
         yield "this user has no home folder, and Ray keeps its token there; set HOME"
         return
-    if _exists(path) and not _has_text(path):
+    if exists(path) and not _has_text(path):
         yield f"{path}: holds no token that can be read; delete it, and Ray makes another one"
-    elif not _exists(path) and (reason := _cannot_write(path.parent)):
+    elif not exists(path) and (reason := _cannot_write(path.parent)):
         yield (
             f"{path.parent}: {reason}, and Ray makes its token there; set HOME to a folder that "
             "can be written, or RAY_AUTH_TOKEN to a secret of 32 bytes or more"
@@ -132,24 +133,10 @@ def _ports() -> Iterator[str]:
 def _cannot_write(folder: Path) -> str:
     """Why no file can be written in a folder, or in the one that it will be made in; or nothing."""
     try:
-        with tempfile.TemporaryFile(dir=_existing(folder)):
+        with tempfile.TemporaryFile(dir=existing(folder)):
             return ""
     except OSError as error:
         return f"cannot be written ({error.strerror or error})"
-
-
-def _existing(path: Path) -> Path:
-    """A path, or the nearest folder above it that exists."""
-    while not _exists(path) and path != path.parent:
-        path = path.parent
-    return path
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a folder on the way may not be searched
-        return False
 
 
 def _has_text(path: Path) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kdeov.errors import ConfigError, KdeovError, StorageError
+from kdeov.errors import ConfigError, KdeovError, StorageError, first_line
 from pipeline.runtime.compat import (
     DASHBOARD_VARIABLE,
     LOOPBACK,
@@ -94,8 +94,7 @@ def _start(cpus: int, environment: dict[str, str]) -> None:
     require_ray_can_start()
     logger.info("starting Ray on this machine")
     root = Path(__file__).resolve().parents[2]
-    with socket.create_server((LOOPBACK, 0)) as probe:
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     # else Ray Train asks the dashboard of any Ray that it finds on this machine
     environment = {**environment, DASHBOARD_VARIABLE: f"http://{LOOPBACK}:{port}"}
     try:
@@ -112,16 +111,9 @@ def _start(cpus: int, environment: dict[str, str]) -> None:
             )
     except Exception as error:  # Ray raises this very type for a node that does not come up
         raise StorageError(
-            f"Ray did not start ({_reason(error)}); look at its logs in "
+            f"Ray did not start ({first_line(error)}); look at its logs in "
             f"{temporary_folder()}/ray/session_latest/logs, or set cluster.mode to inline"
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error, without a stack trace that it quotes."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[
-        :200
-    ]
 
 
 def gpus_of_ray(use_gpu: bool | str) -> int:
@@ -193,7 +185,7 @@ def one_line_errors_of_ray() -> Iterator[None]:
         raise KeyboardInterrupt from stop
     except RayActorError as error:
         raise KdeovError(
-            f"a worker of Ray died too often ({str(error).splitlines()[0]}); its log is in "
+            f"a worker of Ray died too often ({first_line(error)}); its log is in "
             f"{temporary_folder()}/ray/session_latest/logs; fix the cause, or "
             "raise cluster.max_failures"
         ) from error
@@ -222,3 +214,15 @@ def unwrap_user_error(error: BaseException) -> KdeovError | None:
         queue.append(getattr(current, "controller_failure", None))
         queue += list(getattr(current, "worker_failures", {}).values())
     return None
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that are free now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind((LOOPBACK, 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()

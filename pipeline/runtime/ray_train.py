@@ -58,7 +58,6 @@ Loop = Callable[[C, Callable[[dict[str, float]], None], Callable[[], bool]], Non
 def train_on_ray(
     loop: Loop[C],
     config: C,
-    cluster: ClusterParams,
     name: str,
     report: Callable[[dict[str, float]], object],
 ) -> None:
@@ -66,14 +65,14 @@ def train_on_ray(
 
     Args:
         loop: The loop of every rank.
-        config: Settings of the loop.
-        cluster: How many workers, and of which kind.
+        config: Settings of the loop, and how many workers of which kind.
         name: Name of the run.
         report: Called with rank 0's report of every epoch, in Ray's controller.
 
     Raises:
         KdeovError: Training stopped for a reason that the user can fix.
     """
+    cluster = config.cluster
     with ray_session(cluster.max_workers), one_line_errors_of_ray(), _own_sigint_handler():
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
@@ -98,7 +97,6 @@ def train_on_ray(
             train_loop_config={
                 "loop": loop,
                 "config": replace(config, cluster=cluster.model_copy(update={"use_gpu": use_gpu})),
-                "most": cluster.max_workers,
             },
             torch_config=torch_on_loopback() if cluster.mode == "local" else None,
             scaling_config=ScalingConfig(**scaling),
@@ -204,9 +202,8 @@ def ray_worker(settings: dict[str, Any]) -> None:
     logging.getLogger().setLevel(logging.WARNING)  # Ray repeats every report to the root logger
     config: WorkerConfig = settings["config"]
     _write_place(config.run)
-    settings["loop"](
-        config, ray_train.report, PreemptionWatcher(settings["most"], bool(config.cluster.use_gpu))
-    )
+    watcher = PreemptionWatcher(config.cluster.max_workers, bool(config.cluster.use_gpu))
+    settings["loop"](config, ray_train.report, watcher)
 
 
 def worker_place(run: Storage, rank: int) -> str:

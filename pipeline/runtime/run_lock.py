@@ -13,7 +13,6 @@ import contextlib
 import getpass
 import logging
 import os
-import signal
 import socket
 import threading
 import time
@@ -24,7 +23,7 @@ from types import TracebackType
 import psutil
 
 from kdeov.errors import DataError, KdeovError
-from pipeline.runtime.lifetime import is_alive
+from pipeline.runtime.lifetime import created_at, find_process, interrupt_main_thread
 from pipeline.runtime.node import job_id
 from pipeline.storage.checked import checked_json, parse_checked_json
 from pipeline.storage.storage import Storage
@@ -73,7 +72,7 @@ class Driver:
             who = str(os.getuid())
         return cls(
             uuid.uuid4().hex, who, socket.gethostname(), uuid.getnode(), os.getpid(),
-            _created(psutil.Process()), job_id(), time.time(),
+            created_at(psutil.Process()), job_id(), time.time(),
         )  # fmt: skip
 
     def to_bytes(self) -> bytes:
@@ -93,22 +92,11 @@ class Driver:
         if self.job and self.job.rpartition("-")[0] == other.job.rpartition("-")[0]:
             return self.job != other.job
         elsewhere = (self.host, self.machine) != (other.host, other.machine)
-        return not elsewhere and not self._runs_here()
-
-    def _runs_here(self) -> bool:
-        try:
-            process = psutil.Process(self.pid)
-            return _created(process) == self.created and is_alive(process)
-        except psutil.NoSuchProcess:
-            return False
+        return not elsewhere and find_process(self.pid, self.created) is None
 
     def __str__(self) -> str:
         job = f"job {self.job}, " if self.job else ""
         return f"{job}process {self.pid} of {self.who} on {self.host}"
-
-
-def _created(process: psutil.Process) -> float:
-    return round(process.create_time() - psutil.boot_time(), 1)
 
 
 def read_driver(run: Storage) -> tuple[bytes, Driver] | tuple[None, None]:
@@ -180,8 +168,7 @@ class RunLock:
             except KdeovError as error:  # away for others too; the next beat retries
                 logger.warning("%s", error)
             if self._usurper is not None and not self._ended.is_set():
-                # to the main thread, which a signal wakes even where it waits
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                interrupt_main_thread()
                 return
 
     def _beat(self, now: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import json
@@ -34,6 +35,24 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise StorageError(
             f"{path}: cannot be written ({error.strerror or error}); free space or fix the folder"
         ) from error
+
+
+@contextlib.contextmanager
+def flock(path: Path) -> Iterator[None]:
+    """An exclusive lock among all machines that share the folder; the kernel, or the server of the
+    folder, releases it when the process dies. The file stays: deleting it would split the lock.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "wb")  # noqa: SIM115 - its errors are those of the folder
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise StorageError(
+                f"{path}: cannot be locked ({error.strerror}); mount the folder with file locks"
+            ) from error
+        yield
 
 
 @contextlib.contextmanager
@@ -94,6 +113,21 @@ def write_json(path: Path, value: Any) -> None:
 def json_text(value: Any) -> str:
     """JSON with sorted keys, two spaces and a final newline."""
     return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def existing(path: Path) -> Path:
+    """A path, or the nearest folder above it that exists."""
+    while not exists(path) and path != path.parent:
+        path = path.parent
+    return path
+
+
+def exists(path: Path) -> bool:
+    """Whether a path exists; not so where a folder on the way may not be searched."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def read_json(path: Path, stage: str | None = None) -> Any:

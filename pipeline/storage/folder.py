@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kdeov.errors import StorageError
-from pipeline.storage.files import TEMPORARY, disk_errors, remove_partial, writing
+from pipeline.storage.files import TEMPORARY, flock, remove_partial, writing
 
 COPY_BUFFER = 16 << 20  # bytes
 
@@ -47,7 +46,7 @@ class FolderStorage:
 
     def swap(self, name: str, old: bytes | None, new: bytes) -> bool:
         path = self.folder / name
-        with _flock(path.with_name(f".{path.name}.lock")):
+        with flock(path.with_name(f".{path.name}.lock")):
             try:
                 found: bytes | None = self.read(name)
             except FileNotFoundError:
@@ -101,24 +100,6 @@ class FolderStorage:
 
     def for_ray(self) -> dict[str, Any]:
         return {"storage_path": self.address}
-
-
-@contextlib.contextmanager
-def _flock(path: Path) -> Iterator[None]:
-    """An exclusive lock among all machines that share the folder; the kernel, or the server of the
-    folder, releases it when the process dies. The file stays: deleting it would split the lock.
-    """
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "wb")  # noqa: SIM115 - its errors are those of the folder
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            raise StorageError(
-                f"{path}: cannot be locked ({error.strerror}); mount the folder with file locks"
-            ) from error
-        yield
 
 
 @contextlib.contextmanager

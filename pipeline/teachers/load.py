@@ -28,11 +28,9 @@ def load_teacher(folder: Path, device: str = "cpu") -> Teacher:
         DataError: Weights, tokenizer or transform are not those of the teacher's identity.
     """
     identity = read_teacher_identity(folder)
-    teacher: Teacher
     if identity["library"] == PRECOMPUTED:
-        teacher = PrecomputedTeacher(folder)
-    else:
-        teacher = _open_towers(folder, device, identity)
+        return PrecomputedTeacher(folder)
+    teacher = _open_towers(folder, device, identity)
     if teacher.weights_sha256 != identity["weights_sha256"]:
         raise DataError(
             f"{folder}: its files are not those of {IDENTITY}; run `dvc repro -f teacher`"

@@ -7,8 +7,7 @@ embedding; an image without one is an error.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +71,8 @@ class PrecomputedTeacher:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         self._identity = read_record(PrecomputedIdentity, folder / IDENTITY, "teacher")
-        if self.weights_sha256 != self._identity.weights_sha256:
+        if tables_digest(folder) != self.weights_sha256:
             raise DataError(
                 f"{folder}: its files are not those of {IDENTITY}; run `dvc repro -f teacher`"
             )
@@ -97,14 +95,14 @@ class PrecomputedTeacher:
         """Width of the joint embedding space."""
         return self._images.dim
 
-    @cached_property
+    @property
     def weights_sha256(self) -> str:
         """Digest of all embeddings and keys."""
-        return tables_digest(self.folder)
+        return self._identity.weights_sha256
 
     def identity(self) -> PrecomputedIdentity:
-        """The saved identity, with the digest of the files as they are now."""
-        return replace(self._identity, weights_sha256=self.weights_sha256)
+        """The saved identity."""
+        return self._identity
 
     def image_embeddings(self, samples: Sequence[dict[str, Any]]) -> np.ndarray:
         """Looks up the unit embeddings of images.

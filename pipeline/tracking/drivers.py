@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from pipeline.runtime.lifetime import created_at, find_process
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
@@ -19,7 +21,7 @@ DRIVER_TAG = "kdeov.driver"
 
 def this_process() -> str:
     """The value of the tag: machine, process and the time when the process began."""
-    return json.dumps([*_machine(), os.getpid(), psutil.Process().create_time()])
+    return json.dumps([*_machine(), os.getpid(), created_at(psutil.Process())])
 
 
 def has_ended(driver: str) -> bool:
@@ -28,10 +30,7 @@ def has_ended(driver: str) -> bool:
         host, machine, pid, created = json.loads(driver)
         if [host, machine] != _machine():
             return False
-        process = psutil.Process(pid)
-        return process.create_time() != created or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+        return find_process(pid, created) is None
     except (ValueError, TypeError):  # no tag of ours
         return False
 

@@ -12,11 +12,11 @@ import urllib.request
 from collections.abc import Callable
 
 from kdeov.errors import ConfigError
+from pipeline.runtime.compat import LOOPBACK
 from pipeline.runtime.lifetime import signal_at_parents_end
 from pipeline.tracking.compat import JOB_EXECUTION_VARIABLE
 from pipeline.tracking.target import TrackingTarget
 
-HOST = "127.0.0.1"
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -37,7 +37,7 @@ def serve(target: TrackingTarget, port: int, on_ready: Callable[[str], None]) ->
     """
     _require_free(port)
     received: list[int] = []
-    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port)]
     server = subprocess.Popen(
         [*command, "--workers", "1"],
         env={
@@ -58,7 +58,7 @@ def serve(target: TrackingTarget, port: int, on_ready: Callable[[str], None]) ->
 
     for number in STOP_SIGNALS:
         signal.signal(number, stop)
-    address = f"http://{HOST}:{port}"
+    address = f"http://{LOOPBACK}:{port}"
     while server.poll() is None and not _answers(address):
         time.sleep(0.2)
     if server.poll() is None and not received:
@@ -72,7 +72,7 @@ def _require_free(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((LOOPBACK, port))
         except OSError as error:
             raise ConfigError(
                 f"port {port} cannot be used ({error.strerror}); give another one with --port"

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kdeov.errors import DataError, StorageError
+from kdeov.errors import DataError, StorageError, first_line
 from pipeline.storage.checked import read_checked, write_checked
 from pipeline.storage.storage import Storage
 
@@ -82,8 +82,9 @@ class CheckpointStore:
                     ) from error
                 time.sleep(1)
             except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-                reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-                raise DataError(f"{where}: damaged checkpoint ({reason}); {FIX}") from error
+                raise DataError(
+                    f"{where}: damaged checkpoint ({first_line(error)}); {FIX}"
+                ) from error
 
     def clean(self) -> None:
         """Removes the partial files of killed processes."""

@@ -59,7 +59,7 @@ def distill(params: Params, paths: Layout) -> None:
     config = train_config(params, paths)
     runs = runs_storage(params, paths)
     runs.require_writable()
-    check_training(config, params.cluster.max_workers if params.cluster.mode != "inline" else 1)
+    check_training(config)
     _verify(config, paths)
     record = _name(params, paths, identity)
     config = replace(config, run=runs / record.fingerprint)
@@ -104,8 +104,8 @@ def _verify(config: TrainConfig, paths: Layout) -> None:
         torch.cuda.empty_cache()
 
 
-def check_training(config: TrainConfig, workers: int) -> None:
-    """Checks that params, data and so many workers fit together, before any worker starts.
+def check_training(config: TrainConfig) -> None:
+    """Checks that params, data and workers fit together, before any worker starts.
 
     Raises:
         KdeovError: They do not.
@@ -128,7 +128,7 @@ def check_training(config: TrainConfig, workers: int) -> None:
                     "embeddings; set it to 0"
                 )
     config.plan(shards.manifest.sizes, epoch=0)
-    check_workers(config, shards, workers)
+    check_workers(config, shards, config.cluster.most_processes)
     VisualStudent(params.backbone, params.fusion, shards.dim, params.backbone_weights)
 
 

@@ -34,4 +34,4 @@ def launch(config: TrainConfig, name: str, tracker: LiveTracker) -> None:
     if config.cluster.mode == "inline":
         train(config, report)
     else:
-        train_on_ray(train, config, config.cluster, name, report)
+        train_on_ray(train, config, name, report)

@@ -9,7 +9,8 @@ import yaml
 from mlflow import MlflowClient
 
 from pipeline.config.paths import Layout
-from tests.helpers.checkouts import ROOT, Checkout
+from tests.helpers import ROOT
+from tests.helpers.checkouts import Checkout
 from tests.helpers.mlflow_runs import points, runs
 
 pytestmark = pytest.mark.slow

@@ -8,18 +8,16 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+from tests.helpers import ROOT
 from tests.helpers.mlflow_runs import points, row, runs, tracker
 from tests.helpers.mlflow_servers import MlflowServer
 from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_epoch_is_logged_once_with_its_number_of_workers(mlflow_server: MlflowServer) -> None:

@@ -41,7 +41,7 @@ def main(folder: Path) -> None:
 
     cluster = ClusterParams(mode="local", num_workers=2, use_gpu=False)
     settings = Settings(open_storage(str(folder)), cluster)
-    train_on_ray(hold, settings, cluster, "hold", lambda _: None)
+    train_on_ray(hold, settings, "hold", lambda _: None)
     print("own handler", signal.getsignal(signal.SIGINT) is signal.default_int_handler)
 
 

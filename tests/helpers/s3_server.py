@@ -157,18 +157,6 @@ class Forwarder:
             self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()
 
-    def away_for(self, seconds: float, after: float = 0.0) -> threading.Thread:
-        """Is away for a while, and back when the thread that it returns has ended."""
-
-        def leave() -> None:
-            time.sleep(after)
-            with self.away():
-                time.sleep(seconds)
-
-        thread = threading.Thread(target=leave, daemon=True)
-        thread.start()
-        return thread
-
     def _listen(self, port: int) -> socket.socket:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -31,12 +31,12 @@ from pipeline.prepare.prepare import prepare
 from pipeline.storage.storage import Storage, open_storage
 from pipeline.teachers.make_teacher import make_teacher
 from pipeline.training.distill import distill
+from tests.helpers import ROOT
 from tests.helpers.mlflow_databases import database, with_database
 from tests.helpers.teachers import clip_file
 
 __all__ = ["database", "with_database"]
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY: dict[str, Any] = {
     "prepare": {
         "path": str(ROOT / "pipeline" / "prepare" / "sources" / "scenes.yaml"),

@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from pipeline.config.provenance import is_code
+from tests.helpers import ROOT
 from tests.helpers.closure import UNLISTED, closure
 
-ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("kdeov", "pipeline", "stages")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))

@@ -6,7 +6,6 @@ import importlib.metadata
 import itertools
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
 import yaml
@@ -14,7 +13,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers import ROOT
+
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = SETTINGS["project"]
 ALLOWED = SpecifierSet(PROJECT["requires-python"])

@@ -56,8 +56,8 @@ def coco(path: Path, options: CocoParams, seed: int, max_image_side: int | None)
                 f"prepare.coco.{split}.images"
             )
         for file in _read_part(path, part, f"prepare.coco.{split}"):
-            share = options.val if split == "train" else 0.0
-            chosen = hash_split(file.name, seed, val=share, test=0.0) if share else split
+            drawn = split == "train"
+            chosen = hash_split(file.name, seed, options.val, 0.0) if drawn else split
             splits[chosen].append(file)
     return image_files(path, splits, max_image_side, "prepare.path")
 

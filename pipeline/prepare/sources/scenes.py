@@ -62,7 +62,7 @@ class Scenes:
     def __init__(self, path: Path, seed: int, counts: dict[str, int]) -> None:
         try:
             self.world: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise DataError(
                 f"{path}: no description of scenes ({' '.join(str(error).split())}); check "
                 "prepare.path"

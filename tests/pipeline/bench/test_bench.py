@@ -22,9 +22,9 @@ from pipeline.bench.figures import Figure, figure_table, print_figures
 from pipeline.bench.fixtures import IMAGE, photographs
 from pipeline.bench.sizes import BenchSizes
 from pipeline.cli.main import app
+from tests.helpers import ROOT
 from tests.helpers.waiting import wait_for
 
-ROOT = Path(__file__).resolve().parents[3]
 SMALL = BenchSizes(
     teacher=(64, 64, 1, 64, 32, 77, 49408, 64, 1, 1),
     prepare_images=8,

@@ -14,8 +14,8 @@ from pipeline.bench.scaling.estimates import rows_of_data, rows_of_epoch, step_o
 from pipeline.bench.scaling.inputs import Inputs
 from pipeline.bench.sizes import ClusterSizes
 from pipeline.cli.main import app
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 SMALL = ["images=1e6", "batch=4096", "num_streams=512", "buffer=65536"]
 
 

@@ -18,7 +18,8 @@ from rich.console import Console
 
 from pipeline.cli.ablation import Ablation, ablation_table, run_ablation
 from pipeline.config.paths import Layout
-from tests.helpers.checkouts import ROOT, Checkout
+from tests.helpers import ROOT
+from tests.helpers.checkouts import Checkout
 from tests.helpers.waiting import wait_for
 
 STAGE = """

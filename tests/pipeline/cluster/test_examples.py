@@ -17,8 +17,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from pipeline.cluster.examples import example
 from pipeline.config.params import check_params
 from pipeline.config.recipe import Recipe
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 SCHEMA = json.loads((ROOT / "tests" / "data" / "kuberay-1.6.2.json").read_text(encoding="utf-8"))
 
 

@@ -35,6 +35,7 @@ from pipeline.embedding.table_embedder import TableEmbedder
 from pipeline.teachers.load import load_teacher
 from pipeline.teachers.make_teacher import write_teacher
 from tests.helpers.exact_teacher import CAPTIONS, DIM, ExactTeacher, ppm, write_exact_images
+from tests.helpers.teacher_cache import ages
 
 CHANGED = "embeddings changed: raise EMBEDDING_VERSION and these digests"
 VERSION = 1  # the one that these digests are of
@@ -159,10 +160,6 @@ def test_captions_have_the_tokens_of_this_version() -> None:
     texts = [text for texts in CAPTIONS for text in texts]
     tokens = import_clip().tokenize(texts, context_length=16, truncate=True)
     assert hashlib.sha256(tokens.numpy().astype("<i8").tobytes()).hexdigest() == TOKENS, CHANGED
-
-
-def ages(folder: Path) -> dict[Path, int]:
-    return {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*.tar")}
 
 
 def test_a_comment_in_the_code_that_embeds_makes_no_shard_again(

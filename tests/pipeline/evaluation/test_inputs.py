@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,11 +24,11 @@ from pipeline.evaluation.shared.embeddings import CachedSplit, load_student
 from pipeline.evaluation.zero_shot import zero_shot
 from pipeline.report.report import report
 from pipeline.runtime.job import Job
+from tests.helpers import ROOT
 from tests.helpers.results import edit_json, read_metrics, remove_labels
 
 pytestmark = pytest.mark.slow  # the first of these tests trains
 
-ROOT = Path(__file__).resolve().parents[3]
 Trained = tuple[Layout, Params]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from pipeline.runtime.lifetime import created_at, find_process
 from tests.helpers.waiting import is_gone, wait_for
 
 POOL = """
@@ -128,3 +129,16 @@ def test_a_stage_that_no_dvc_runs_outlives_its_parent(start: Any, tmp_path: Path
     with pytest.raises(psutil.TimeoutExpired):
         stage.wait(2)
     stage.kill()
+
+
+def test_a_process_is_found_by_its_number_and_its_time_after_the_machines_start() -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        created = created_at(psutil.Process(process.pid))
+        assert find_process(process.pid, created) is not None
+        assert find_process(process.pid, created - 1) is None  # the number was given again
+    finally:
+        process.kill()
+    wait_for(lambda: find_process(process.pid, created) is None)  # also before it is waited for
+    process.wait()
+    assert find_process(process.pid, created) is None
