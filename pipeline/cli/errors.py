@@ -10,10 +10,14 @@ from typer.core import TyperGroup
 from kdeov.errors import KdeovError
 
 
+OWN = ("kdeov", "pipeline")  # a module of these that is missing is a fault of the code
+
+
 class CommandGroup(TyperGroup):
     """A group of commands, given to `typer.Typer(cls=...)`.
 
-    A `KdeovError` of a command becomes `kdeov COMMAND: message` and exit status 1. Typer itself
+    A `KdeovError` of a command becomes `kdeov COMMAND: message` and exit status 1, and so does a
+    package that the runtime's install lacks. Typer itself
     exits with status 130 after Ctrl-C, and without a trace where a pipe is closed.
     """
 
@@ -21,6 +25,17 @@ class CommandGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except KdeovError as error:
-            command = " ".join(filter(None, (ctx.command_path, ctx.invoked_subcommand)))
-            typer.echo(f"{command}: {' '.join(str(error).splitlines())}", err=True)
+            _complain(ctx, " ".join(str(error).splitlines()))
             raise typer.Exit(1) from error
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in OWN:
+                raise
+            _complain(
+                ctx, f"needs {error.name}, which is not installed; pip install 'kdeov[train]'"
+            )
+            raise typer.Exit(1) from error
+
+
+def _complain(ctx: Any, message: str) -> None:
+    command = " ".join(filter(None, (ctx.command_path, ctx.invoked_subcommand)))
+    typer.echo(f"{command}: {message}", err=True)

@@ -20,6 +20,7 @@ from pipeline.config.stage_params import (
     DistillParams,
     EfficiencyParams,
     EmbedParams,
+    ExportParams,
     LinearProbeParams,
     PrepareParams,
     ReportParams,
@@ -47,6 +48,8 @@ class Params(Section):
     """Stage `linear_probe`."""
     retrieval: RetrievalParams
     """Stage `retrieval`."""
+    export: ExportParams
+    """Stage `export`."""
     efficiency: EfficiencyParams
     """Stage `efficiency`."""
     report: ReportParams

@@ -192,6 +192,11 @@ class RetrievalParams(Section):
     """Bootstrap samples of the 95% intervals."""
 
 
+class ExportParams(Section):
+    calibration_images: Annotated[int, Strict(), Field(ge=8, le=10_000)]
+    """Training images from which the ranges of the INT8 file are measured."""
+
+
 class EfficiencyParams(Section):
     threads: Count
     """CPU threads of the measurement."""

@@ -27,6 +27,7 @@ SMALL: dict[str, Any] = {
         "num_streams": 14,
         "image_size": 32,
     },
+    "export": {"calibration_images": 16},
     "efficiency": {"repeats": 2, "batch_size": 4},
     "report": {"examples": 4},
     "cluster": {"mode": "inline"},

@@ -1,0 +1,101 @@
+"""Images as the command line names them: files, folders, globs, a list on standard input."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+from kdeov.errors import ConfigError, DataError
+
+STDIN = "-"
+
+
+def image_paths(arguments: Sequence[str]) -> Iterator[Path | DataError]:
+    """The images of arguments, in order and each once.
+
+    Args:
+        arguments: Files, which may have any name; folders, searched with their sub-folders for
+            names of image files; globs, where `**` stands for folders; `-` for paths on standard
+            input, one a line, or separated by NUL as `find -print0` writes them.
+
+    Yields:
+        A path, or the error of an argument that names no image; the others go on.
+
+    Raises:
+        ConfigError: No argument, or standard input is a terminal.
+    """
+    if not arguments:
+        raise ConfigError("no image is named; give files, folders, globs or - for standard input")
+    seen: set[Path] = set()
+    for argument in arguments:
+        for found in _listed() if argument == STDIN else _of(argument):
+            if isinstance(found, Path):
+                if found in seen:
+                    continue
+                seen.add(found)
+            yield found
+
+
+def _of(argument: str) -> Iterator[Path | DataError]:
+    path = Path(os.path.expanduser(argument))  # noqa: PTH111 (Path raises for an unknown `~user`)
+    try:
+        if path.is_dir():
+            yield from _in_folder(path)
+        elif path.exists():
+            yield path
+        elif glob.has_magic(argument):
+            yield from _matches(str(path))
+        else:
+            yield DataError(f"{path}: there is no such file or folder")
+    except (OSError, ValueError) as error:  # a name that no file can have
+        yield DataError(f"{argument!r}: no path of a file ({error})")
+
+
+def _in_folder(folder: Path) -> Iterator[Path | DataError]:
+    count = 0
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in image_suffixes():
+                count += 1
+                yield Path(place) / name
+    if not count:
+        yield DataError(f"{folder}: holds no image file")
+
+
+def _matches(pattern: str) -> Iterator[Path | DataError]:
+    count = 0
+    for name in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 (absolute ones too)
+        if (path := Path(name)).is_file():
+            count += 1
+            yield path
+    if not count:
+        yield DataError(f"{pattern}: matches no file")
+
+
+def _listed() -> Iterator[Path | DataError]:
+    if sys.stdin.isatty():
+        raise ConfigError("- reads paths from standard input; pipe a list into the command")
+    content = sys.stdin.buffer.read()
+    lines = content.split(b"\0") if b"\0" in content else content.splitlines()
+    for line in lines:
+        if line.strip():
+            path = Path(os.fsdecode(line))
+            if path.is_file():
+                yield path
+            else:
+                yield DataError(f"{path}: there is no such file")
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Endings of the files that Pillow reads, in lower case, with the dot."""
+    readers = {name for name in Image.registered_extensions().values() if name in Image.OPEN}
+    endings = Image.registered_extensions().items()
+    return frozenset(end for end, name in endings if name in readers) - {".pdf", ".mpg", ".mpeg"}

@@ -1,0 +1,172 @@
+"""The model that a command runs: an export folder, a student folder, or a model of MLflow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from kdeov.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from kdeov.models.model import KDEOVModel
+    from kdeov.runtime.model import Model
+
+CARD, STUDENT = "card.json", "student.safetensors"
+DEFAULT = Path("out/export")
+MLFLOW_SCHEMES = ("models:", "runs:", "mlflow-artifacts:")
+
+
+class InferenceModel(Protocol):
+    """A student that embeds images and texts; arrays in and out.
+
+    Attributes:
+        embed_dim: Width of the joint space, D.
+        logit_scale: Factor between cosines and logits.
+        image_digest: Digest of what embeds images.
+        text_digest: Digest of what embeds texts.
+        templates: Prompts of labels where a command names none.
+        provider: For people: what computes.
+    """
+
+    embed_dim: int
+    logit_scale: float
+    image_digest: str
+    text_digest: str
+    templates: Sequence[str] | str
+    provider: str
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        """An image of any mode to uint8 [3, S, S]."""
+
+    def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 [B, 3, S, S] to unit embeddings float32 [B, D]."""
+
+    def class_embeddings(self, labels: Sequence[str], templates: Sequence[str]) -> np.ndarray:
+        """K labels to unit embeddings float32 [K, D], by prompt ensembling."""
+
+    def heatmap(self, image: Image.Image, classes: np.ndarray) -> np.ndarray:
+        """Cosines [K, S, S] of the locations of the centred square of an image with unit embeddings
+        [K, D].
+        """
+
+
+def open_model(address: str | None, precision: str = "fp32") -> InferenceModel:
+    """Opens the model at an address.
+
+    Args:
+        address: An export folder, a student folder (which needs PyTorch), or a model of MLflow
+            (`models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/RUN/student`); None is the export
+            of the checkout in the current folder.
+        precision: `fp32` or `int8`.
+
+    Raises:
+        KdeovError: There is no model, or it is damaged.
+    """
+    if address is None:
+        return ExportedModel.open(_default(), precision)
+    if address.startswith(MLFLOW_SCHEMES):
+        from pipeline.tracking.download import download_model
+
+        return _open_folder(download_model(address), address, precision)
+    return _open_folder(Path(os.path.expanduser(address)), address, precision)  # noqa: PTH111
+
+
+def _open_folder(folder: Path, address: str, precision: str) -> InferenceModel:
+    for inner in (folder, folder / "export"):  # within a model of MLflow
+        if (inner / CARD).is_file():
+            return ExportedModel.open(inner, precision)
+    if (folder / STUDENT).is_file():
+        if precision != "fp32":
+            raise ConfigError(f"--int8 takes an export folder; {address} is a student folder")
+        return TorchModel.load(folder)
+    raise DataError(
+        f"--model {address}: neither an export folder ({CARD}) nor a student folder ({STUDENT}); "
+        "name one, or run `dvc repro export`"
+    )
+
+
+def _default() -> Path:
+    if (DEFAULT / CARD).is_file():
+        return DEFAULT
+    if Path("dvc.yaml").is_file():
+        raise DataError(
+            f"{DEFAULT}: no exported model yet; run `dvc repro export`, or give --model"
+        )
+    raise DataError(
+        f"no {DEFAULT} here; run in a checkout of KDEOV after `dvc repro`, or give --model FOLDER"
+    )
+
+
+class ExportedModel:
+    """An export folder in ONNX Runtime; see `InferenceModel`."""
+
+    def __init__(self, model: Model):
+        self._model = model
+        self.embed_dim, self.logit_scale = model.embed_dim, model.card.text.logit_scale
+        self.image_digest, self.text_digest = model.image_digest, model.text_digest
+        self.templates, self.provider = model.card.text.templates, model.provider
+
+    @classmethod
+    def open(cls, folder: Path, precision: str) -> ExportedModel:
+        """Opens and tests an export folder."""
+        from kdeov.runtime.model import Model
+
+        return cls(Model.open(folder, precision=precision))
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        return self._model.preprocess(image)[0]
+
+    def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        return self._model.embed_pixels(pixels)
+
+    def class_embeddings(self, labels: Sequence[str], templates: Sequence[str]) -> np.ndarray:
+        return self._model.class_embeddings(labels, templates)
+
+    def heatmap(self, image: Image.Image, classes: np.ndarray) -> np.ndarray:
+        return self._model.heatmap(image, classes)[0]
+
+
+class TorchModel:
+    """A student folder in PyTorch; see `InferenceModel`."""
+
+    def __init__(self, model: KDEOVModel, digests: dict[str, Any]):
+        import torch
+
+        self._model, self._torch = model, torch
+        self.embed_dim = model.embed_dim
+        self.logit_scale = float(model.text_encoder.logit_scale.exp())
+        self.image_digest = digests[STUDENT]
+        self.text_digest = digests["text_encoder.safetensors"]
+        self.templates, self.provider = "simple", f"PyTorch on {model.device}"
+
+    @classmethod
+    def load(cls, folder: Path) -> TorchModel:
+        """Loads a folder that `KDEOVModel.save` or stage `distill` wrote."""
+        from kdeov.models.model import KDEOVModel
+        from kdeov.weights.digests import sha256_file
+
+        model = KDEOVModel.load(folder)
+        names = (STUDENT, "text_encoder.safetensors")
+        return cls(model, {name: sha256_file(folder / name) for name in names})
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        return self._model.transform.pixels(image).numpy()
+
+    def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        with self._torch.inference_mode():
+            tensors = self._torch.from_numpy(pixels)
+            normalized = self._model.transform.normalize(tensors)
+            return self._model.encode_image(normalized).float().cpu().numpy()
+
+    def class_embeddings(self, labels: Sequence[str], templates: Sequence[str]) -> np.ndarray:
+        embeddings = self._model.text_encoder.class_embeddings(labels, templates)
+        return embeddings.float().cpu().numpy()
+
+    def heatmap(self, image: Image.Image, classes: np.ndarray) -> np.ndarray:
+        maps = self._model.heatmap(image, self._torch.from_numpy(classes))
+        return maps[0].float().cpu().numpy()

@@ -1,0 +1,61 @@
+"""Models of MLflow as folders of this machine, for commands that run them."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import tempfile
+from pathlib import Path
+
+from kdeov.errors import ConfigError, DataError, StorageError
+from pipeline.config.params import load_params
+from pipeline.config.paths import Layout
+from pipeline.tracking.errors import one_line, tracking_errors
+from pipeline.tracking.target import URI_VARIABLE, TrackingTarget
+
+
+def download_model(address: str) -> Path:
+    """The files of a model of MLflow. No code and no pickle of them is run.
+
+    Args:
+        address: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `models:/MODEL_ID` or `runs:/RUN/student`, at the
+            tracking address of the checkout in the current folder or of `MLFLOW_TRACKING_URI`.
+
+    Returns:
+        A folder: that of the server where it lies on this machine, else a copy that is deleted when
+        the process ends.
+
+    Raises:
+        ConfigError: Neither a checkout nor `MLFLOW_TRACKING_URI` says where MLflow is.
+        DataError: There is no such model.
+        StorageError: MLflow cannot be reached.
+    """
+    uri = _tracking_uri(address)
+    copy = tempfile.TemporaryDirectory(prefix="kdeov-model-")
+    atexit.register(copy.cleanup)
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return Path(download_artifacts(artifact_uri=address, dst_path=copy.name, tracking_uri=uri))
+    except MlflowException as error:
+        missing = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+        kind = DataError if missing else StorageError
+        fix = "check the name" if missing else "start the server, or correct the address"
+        raise kind(f"--model {address}: {one_line(error)}; {fix}") from error
+    except tracking_errors() as error:
+        raise StorageError(f"--model {address}: {one_line(error)}") from error
+
+
+def _tracking_uri(address: str) -> str:
+    layout = Layout.here()
+    if layout.params.is_file():
+        target = TrackingTarget.of(load_params(layout.params).tracking, layout)
+        target.client()  # makes a moved database right
+        return target.uri
+    if uri := os.environ.get(URI_VARIABLE):
+        return uri
+    raise ConfigError(
+        f"--model {address}: no params.yaml here says where MLflow is; run in the checkout, or set "
+        f"{URI_VARIABLE}"
+    )
