@@ -9,7 +9,6 @@ from typer.core import TyperGroup
 
 from kdeov.errors import KdeovError
 
-
 OWN = ("kdeov", "pipeline")  # a module of these that is missing is a fault of the code
 
 

@@ -13,8 +13,9 @@ from PIL import Image
 from kdeov.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from kdeov.models.model import KDEOVModel
     from kdeov.runtime.model import Model
+
+    from kdeov.models.model import KDEOVModel
 
 CARD, STUDENT = "card.json", "student.safetensors"
 DEFAULT = Path("out/export")

@@ -77,7 +77,7 @@ def read_image(path: Path) -> Image.Image:
         with Image.open(path) as image:
             image.load()
             return image
-    except Exception as error:  # noqa: BLE001 - a decoder may raise anything for damaged bytes
+    except Exception as error:
         reason = "is no image that Pillow reads" if _unknown(error) else first_line(error)
         raise DataError(f"{path}: cannot be read: {reason}") from error
 
