@@ -56,6 +56,10 @@ class Layout:
         return self.root / "out" / "student"
 
     @property
+    def export(self) -> Path:
+        return self.root / "out" / "export"
+
+    @property
     def evaluation(self) -> Path:
         return self.root / "out" / "evaluation"
 
