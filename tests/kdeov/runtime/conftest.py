@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import io
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -16,18 +13,16 @@ import pytest
 
 from kdeov.models.model import KDEOVModel
 from kdeov.runtime.card import (
-    CARD,
     GOLDEN,
     IMAGE,
     INT8,
     TABLE_EMBEDDINGS,
     TABLE_TEXTS,
     TextCard,
-    read_card,
-    write_card,
 )
 from kdeov.runtime.session import Session
 from tests.helpers.exported import small_model, write_export
+from tests.kdeov.runtime.copies import golden_arrays, npy, npz, write_copy
 
 Altered = Callable[..., Path]
 
@@ -90,34 +85,3 @@ def altered(tmp_path) -> Altered:
         return write_copy(folder, tmp_path / "altered", files or {}, **fields)
 
     return alter
-
-
-def write_copy(
-    folder: Path, target: Path, files: dict[str, bytes | None], **fields: object
-) -> Path:
-    """A copy with a fresh card; None leaves a file out."""
-    shutil.copytree(folder, target)
-    for name, content in files.items():
-        (target / name).unlink(missing_ok=True)
-        if content is not None:
-            (target / name).write_bytes(content)
-    card = dataclasses.replace(read_card(folder), **fields)
-    write_card(target, card, sorted(p.name for p in target.iterdir() if p.name != CARD))
-    return target
-
-
-def golden_arrays(folder: Path) -> dict[str, np.ndarray]:
-    with np.load(folder / GOLDEN, allow_pickle=False) as arrays:
-        return dict(arrays)
-
-
-def npz(arrays: dict[str, np.ndarray]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
-def npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
