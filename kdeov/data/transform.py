@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from kdeov.data.images import to_rgb
+from kdeov.data.square import center_square, channels_first
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -61,13 +60,7 @@ class ImageTransform:
         Raises:
             DataError: The pixels are 32-bit numbers.
         """
-        image = to_rgb(image)
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        square = image.resize(
-            (self.size, self.size), self.resampling, box=(left, top, left + side, top + side)
-        )
-        return to_tensor(square)
+        return torch.from_numpy(center_square(image, self.size, self.interpolation))
 
     def __call__(self, image: Image.Image) -> Tensor:
         """The normalized centred square of an image: float32 [3, size, size]."""
@@ -76,4 +69,4 @@ class ImageTransform:
 
 def to_tensor(image: Image.Image) -> Tensor:
     """An RGB image as uint8 [3, H, W]."""
-    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(channels_first(image))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdeov.export import ImageTower
+from kdeov.export.tower import ImageTower
 from kdeov.models.model import KDEOVModel
 from kdeov.teachers.base import TowerTeacher
 from kdeov.weights.clip import import_clip

@@ -68,7 +68,7 @@ def _save(model: LoggedModel, run: Run, student: Path, folder: Path) -> None:
     import torch
     from mlflow.models import Model, infer_signature
 
-    from kdeov.export import ImageTower
+    from kdeov.export.tower import ImageTower
     from kdeov.models.model import KDEOVModel
 
     kdeov = KDEOVModel.load(student, "cpu")

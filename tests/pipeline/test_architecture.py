@@ -61,7 +61,7 @@ def test_a_stage_lists_few_folders_and_nothing_that_only_places_or_shows(name: s
     assert [dep for dep in deps if f"{dep}/".startswith(UNLISTED)] == []
     single = {dep for dep in deps if (ROOT / dep).is_file()}
     assert single <= {
-        f"stages/{name}.py", f"pipeline/evaluation/{name}.py", "kdeov/export.py",
+        f"stages/{name}.py", f"pipeline/evaluation/{name}.py",
         "kdeov/training/optim.py", "kdeov/data/images.py",
     }  # fmt: skip
 
@@ -113,7 +113,7 @@ def test_no_wing_has_more_than_twelve_files(folder: Path) -> None:
 def test_beside_the_wings_lie_only_the_modules_that_the_design_names() -> None:
     loose = {in_checkout(path) for path in SOURCES if len(path.relative_to(ROOT).parts) == 2}
     assert {name for name in loose if not name.startswith("stages/")} == {
-        "kdeov/__init__.py", "kdeov/errors.py", "kdeov/export.py", "kdeov/feature_alignment.py",
+        "kdeov/__init__.py", "kdeov/errors.py", "kdeov/feature_alignment.py",
         "pipeline/__init__.py", "pipeline/console.py", "pipeline/stage.py",
     }  # fmt: skip
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdeov.export import ImageTower
+from kdeov.export.tower import ImageTower
 from kdeov.models.model import KDEOVModel
 from kdeov.models.student import VisualStudent
 from pipeline.artifacts.run import RunRecord

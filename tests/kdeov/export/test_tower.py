@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdeov.export import ImageTower, fold_batch_norm
+from kdeov.export.tower import ImageTower, fold_batch_norm
 from kdeov.models.student import VisualStudent
 from tests.helpers.backbones import SMALL
 

@@ -1,0 +1,1 @@
+"""A student from an export folder, without torch."""
