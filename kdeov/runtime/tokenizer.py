@@ -22,7 +22,13 @@ NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class Tokenizer(Protocol):
-    """Turns texts into tokens."""
+    """Turns texts into tokens.
+
+    Attributes:
+        warned_of_cuts: Whether no cut is reported any more.
+    """
+
+    warned_of_cuts: bool
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """int64 [N, context]; longer texts are cut, with one warning."""
@@ -43,7 +49,7 @@ class ClipTokenizer:
         self._clean = clean_function(card.clean, path)
         self._context = card.context_length
         self._start, self._end = (self._pairs.numbers[token] for token in card.special_tokens[:2])
-        self._warned_of_cuts = False
+        self.warned_of_cuts = False
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """int64 [N, context]: start, the text, end and zeros."""
@@ -51,7 +57,7 @@ class ClipTokenizer:
         for row, text in zip(rows, texts, strict=True):
             tokens = [self._start, *self._pairs.encode(self._clean(text)), self._end]
             if len(tokens) > self._context:
-                self._warned_of_cuts = _warn_of_cuts(self._context, self._warned_of_cuts)
+                self.warned_of_cuts = _warn(self._context, self.warned_of_cuts)
                 tokens = [*tokens[: self._context - 1], self._end]
             row[: len(tokens)] = tokens
         return rows
@@ -91,7 +97,7 @@ class HubTokenizer:
         needed |= {"sep"} if card.strip_sep_token else set()
         if missing := sorted(needed - card.ids.keys()):
             raise DataError(f"{path.parent / CARD}: no number of the token {missing[0]!r}; {FIX}")
-        self._warned_of_cuts = False
+        self.warned_of_cuts = False
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """int64 [N, context]."""
@@ -101,7 +107,7 @@ class HubTokenizer:
             found.ids for found in self._tokenizer.encode_batch(clean, add_special_tokens=not clips)
         ]
         if any(len(ids) > context - 3 * clips for ids in whole):
-            self._warned_of_cuts = _warn_of_cuts(context, self._warned_of_cuts)
+            self.warned_of_cuts = _warn(context, self.warned_of_cuts)
         rows = np.full((len(texts), context), self._ids["pad"], np.int64)
         if clips:
             for row, ids in zip(rows, whole, strict=True):
@@ -173,7 +179,7 @@ def _canonicalize(text: str) -> str:
     return " ".join(text.split())
 
 
-def _warn_of_cuts(context: int, warned: bool) -> bool:
+def _warn(context: int, warned: bool) -> bool:
     if not warned:
         logger.warning("some texts exceed %d tokens and are cut there", context)
     return True

@@ -1,0 +1,227 @@
+"""A student from its export folder: embeds, classifies and localizes without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from kdeov.errors import ConfigError, DataError
+from kdeov.runtime.card import CARD, DENSE, FIX, IMAGE, INT8, Card, read_card, require_file
+from kdeov.runtime.golden import (
+    read_golden,
+    require_equal_embeddings,
+    require_equal_heatmaps,
+    unit,
+)
+from kdeov.runtime.images import Images, pixel_batches
+from kdeov.runtime.session import Providers, Session
+from kdeov.weights.folder import user_path
+
+if TYPE_CHECKING:
+    from kdeov.runtime.texts import Texts
+
+FOLDER = "out/export"
+FILES = {"fp32": IMAGE, "int8": INT8}
+GOLDEN_EMBEDDING = {"fp32": "embedding", "int8": "int8_embedding"}
+SIMPLE = ("a photo of a {}.",)
+BATCH = 16  # images of a pass
+HEATMAPS = 256  # of a pass: images times texts
+
+
+class Model:
+    """A student in onnxruntime; `Model.open` makes one.
+
+    Images may be given as paths, PIL images of any mode, or uint8 or uint16 arrays [H, W],
+    [H, W, C] or [B, H, W, 3]: one, or several in any iterable, which is read a batch at a time.
+    What is none of that is a `KdeovError`, and so is an image that cannot be read.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        card: Card,
+        image: Session,
+        texts: tuple[Path, Card],
+        settings: tuple[Providers, int | None],
+    ):
+        self.folder = folder
+        self.card = card
+        self._image = image
+        self._text_folder, self._text_card = texts
+        self._settings = settings
+        self._size: int = card.transform["size"]
+        self._interpolation: str = card.transform["interpolation"]
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path = FOLDER,
+        *,
+        precision: Literal["fp32", "int8"] = "fp32",
+        providers: Providers = None,
+        threads: int | None = None,
+        text: str | Path | None = None,
+    ) -> Model:
+        """Opens an export and compares its image tower with the golden outputs of PyTorch.
+
+        The dense tower and the texts are opened, and compared, when they are first used.
+
+        Args:
+            folder: What `dvc repro export` or `kdeov export` wrote.
+            precision: `int8` is smaller and faster; heat maps are float32 in any case.
+            providers: onnxruntime's providers, best first, such as `CUDA` or `CoreML`; None takes
+                the best one that is available.
+            threads: Threads of one pass on the CPU; None leaves the number to onnxruntime.
+            text: Another export, whose texts are used; they must be of the same text space.
+
+        Raises:
+            ConfigError: An unknown precision or provider.
+            DataError: A file is missing or damaged, or gives other outputs than at export.
+        """
+        if precision not in FILES:
+            raise ConfigError(f"precision {precision!r} is unknown; choose fp32 or int8")
+        folder = user_path(folder)
+        card = read_card(folder)
+        _require_transform(card, folder)
+        texts = _text_side(folder, card, text)
+        if precision == "int8" and INT8 not in card.files:
+            raise DataError(
+                f"{folder}: exported without {INT8}; export again with images to calibrate on, or "
+                "open it with precision='fp32'"
+            )
+        path = require_file(folder, card, FILES[precision])
+        image = Session(path, ["embedding"], providers, threads)
+        pixels, golden = read_golden(folder, card, "pixels", GOLDEN_EMBEDDING[precision])
+        require_equal_embeddings(image(pixels=pixels)[0], golden, image)
+        return cls(folder, card, image, texts, (providers, threads))
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the joint embedding space, D."""
+        return self.card.embed_dim
+
+    @property
+    def provider(self) -> str:
+        """Name of onnxruntime's provider that runs the image tower, such as `CPU`."""
+        return self._image.provider
+
+    def embed_image(self, images: Images) -> np.ndarray:
+        """Index embeddings of B images, float32 [B, D], unit length."""
+        return np.concatenate(
+            [self._image(pixels=pixels)[0] for pixels in self._pixels(images, BATCH)]
+        )
+
+    def embed_text(self, texts: Any) -> np.ndarray:
+        """Embeddings of N texts, float32 [N, D], unit length."""
+        return self._texts(texts)
+
+    def class_embeddings(self, labels: Any, templates: Any = SIMPLE) -> np.ndarray:
+        """Zero-shot classifier weights, float32 [K, D], unit length.
+
+        Args:
+            labels: K class names, or a mapping whose values are names.
+            templates: Prompts with one `{}` each, or the name of a set of `kdeov.prompts`.
+
+        Raises:
+            ConfigError: Names or templates that name nothing.
+        """
+        return self._texts.class_embeddings(labels, templates)
+
+    def classify(self, images: Images, labels: Any, templates: Any = SIMPLE) -> np.ndarray:
+        """Probabilities of K classes for each of B images, float32 [B, K].
+
+        Args:
+            images: See the class.
+            labels: As in `class_embeddings`, or its result, float [K, D], for many calls.
+            templates: As in `class_embeddings`; of no effect on embeddings.
+
+        Raises:
+            ConfigError: Names or templates that name nothing, or embeddings of another width.
+            DataError: An image cannot be read.
+        """
+        given = self._given_embeddings(labels)
+        classes = self.class_embeddings(labels, templates) if given is None else given
+        logits = self.card.text.logit_scale * (self.embed_image(images) @ classes.T)
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+
+    def heatmap(self, images: Images, texts: Any) -> np.ndarray:
+        """Cosines of every location with each of T texts, float32 [B, T, H, W].
+
+        Args:
+            images: See the class.
+            texts: T texts, or embeddings, float [T, D], such as classifier weights.
+
+        Returns:
+            At the size of the preprocessed image: the centred square, `card.transform["size"]`
+            pixels a side.
+
+        Raises:
+            ConfigError: What is no text, or embeddings of another width.
+            DataError: An image cannot be read.
+        """
+        given = self._given_embeddings(texts)
+        classes = self.embed_text(texts) if given is None else given
+        batch = min(BATCH, max(1, HEATMAPS // len(classes)))
+        maps = [
+            self._dense(pixels=pixels, classes=classes)[0][..., : self._size, : self._size]
+            for pixels in self._pixels(images, batch)
+        ]
+        return np.concatenate(maps)
+
+    def _pixels(self, images: Images, batch_size: int) -> Iterator[np.ndarray]:
+        return pixel_batches(images, self._size, self._interpolation, self.card.stride, batch_size)
+
+    def _given_embeddings(self, values: Any) -> np.ndarray | None:
+        """Unit embeddings that a caller has made already; None for names and texts."""
+        if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
+            return None
+        if values.shape[1:] != (self.embed_dim,) or not len(values):
+            raise ConfigError(
+                f"embeddings of texts of shape {values.shape}; give [K, {self.embed_dim}]"
+            )
+        if not np.isfinite(values).all():
+            raise ConfigError("embeddings of texts that are not finite; compute them again")
+        return unit(values)
+
+    @cached_property
+    def _dense(self) -> Session:
+        path = require_file(self.folder, self.card, DENSE)
+        session = Session(path, ["heatmap"], *self._settings)
+        pixels, classes, golden = read_golden(
+            self.folder, self.card, "pixels", "classes", "heatmap"
+        )
+        require_equal_heatmaps(session(pixels=pixels, classes=classes)[0], golden, session)
+        return session
+
+    @cached_property
+    def _texts(self) -> Texts:
+        from kdeov.runtime.texts import open_texts  # images need no packages of texts
+
+        return open_texts(self._text_folder, self._text_card, *self._settings)
+
+
+def _text_side(folder: Path, card: Card, text: str | Path | None) -> tuple[Path, Card]:
+    """Folder and card of the texts."""
+    if text is None:
+        return folder, card
+    other = user_path(text)
+    other_card = read_card(other)
+    if other_card.text.space != card.text.space or other_card.embed_dim != card.embed_dim:
+        raise DataError(
+            f"{other}: its texts are of another text space ({other_card.text.space[:8]}) than "
+            f"{folder} ({card.text.space[:8]}); choose an export of a student of the same teacher"
+        )
+    return other, other_card
+
+
+def _require_transform(card: Card, folder: Path) -> None:
+    size, name = (card.transform.get(key) for key in ("size", "interpolation"))
+    known = isinstance(name, str) and name.upper() in Image.Resampling.__members__
+    if not known or not isinstance(size, int) or size < 1:
+        raise DataError(f"{folder / CARD}: images of size {size!r} by {name!r} are unknown; {FIX}")

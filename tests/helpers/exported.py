@@ -1,0 +1,79 @@
+"""Small exported students, for tests of the export and of whatever reads its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from kdeov.data.transform import ImageTransform
+from kdeov.export.files import ExportInfo, export_model
+from kdeov.models.model import KDEOVModel
+from kdeov.models.student import VisualStudent
+from kdeov.text.base import TextEncoder
+from kdeov.text.clip import FrozenCLIPTextEncoder
+from kdeov.text.table import PrecomputedTextEncoder
+from kdeov.weights.clip import import_clip
+
+SIZE, DIM = 64, 32
+TABLE_TEXTS = ("a photo of a cat", "a photo of a dog", "a red ball", "café au lait")
+
+
+def write_export(
+    folder: Path, text: Literal["tower", "table"] = "tower", backbone: str = "yolov8n"
+) -> KDEOVModel:
+    """Writes the export of a small student with random weights.
+
+    Args:
+        folder: Where to.
+        text: Whether its texts are embedded by a tower or looked up.
+        backbone: See `LightweightVisualBackbone`.
+
+    Returns:
+        The student, to compare with.
+    """
+    model = small_model(text, backbone)
+    about = ExportInfo(name="small", licenses={"data": "drawn for tests"})
+    export_model(model, folder, small_images(16), about=about)
+    return model
+
+
+def small_model(text: Literal["tower", "table"] = "tower", backbone: str = "yolov8n") -> KDEOVModel:
+    """A student of images of `SIZE` pixels, with statistics of images in its batch norms."""
+    torch.manual_seed(0)
+    student = VisualStudent(backbone, embed_dim=DIM)
+    for module in student.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.3)
+            module.momentum = None  # the plain mean of all batches
+    transform = ImageTransform(SIZE)
+    with torch.no_grad():
+        student.train()(transform.normalize(torch.from_numpy(small_images(16))))
+    encoder: TextEncoder = _tower() if text == "tower" else _table()
+    return KDEOVModel.from_parts(student, encoder, transform, "small").eval()
+
+
+def small_images(count: int, seed: int = 0) -> np.ndarray:
+    """Smooth colored images, uint8 [count, 3, SIZE, SIZE]."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 5, 5, generator=generator)
+    full = nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bicubic", align_corners=False)
+    return (full.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+
+def _tower() -> FrozenCLIPTextEncoder:
+    clip = import_clip().model.CLIP(
+        embed_dim=DIM, image_resolution=32, vision_layers=1, vision_width=64, vision_patch_size=16,
+        context_length=77, vocab_size=49408, transformer_width=64, transformer_heads=1,
+        transformer_layers=2,
+    )  # fmt: skip
+    return FrozenCLIPTextEncoder.from_state_dict(clip.state_dict())
+
+
+def _table() -> PrecomputedTextEncoder:
+    embeddings = torch.randn(len(TABLE_TEXTS), DIM, generator=torch.Generator().manual_seed(1))
+    return PrecomputedTextEncoder(TABLE_TEXTS, 2 * embeddings)
