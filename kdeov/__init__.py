@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kdeov.models.fusion import CrossModalFusionModule
     from kdeov.models.model import KDEOVModel
     from kdeov.models.projection import ProjectionNetwork
+    from kdeov.runtime.model import Model
     from kdeov.teachers.clip import ClipTeacher
     from kdeov.teachers.open_clip import OpenClipTeacher
     from kdeov.text.clip import FrozenCLIPTextEncoder
@@ -36,6 +37,7 @@ _MODULES = {
     "KDEOVModel": "models.model",
     "KdeovError": "errors",
     "LightweightVisualBackbone": "models.backbone",
+    "Model": "runtime.model",
     "OpenClipTeacher": "teachers.open_clip",
     "ProjectionNetwork": "models.projection",
     "train_feature_alignment": "feature_alignment",
@@ -51,6 +53,7 @@ __all__ = [
     "KDEOVModel",
     "KdeovError",
     "LightweightVisualBackbone",
+    "Model",
     "OpenClipTeacher",
     "ProjectionNetwork",
     "train_feature_alignment",

@@ -18,8 +18,9 @@ def download_model(address: str) -> Path:
     """The files of a model of MLflow. No code and no pickle of them is run.
 
     Args:
-        address: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `models:/MODEL_ID` or `runs:/RUN/student`, at the
-            tracking address of the checkout in the current folder or of `MLFLOW_TRACKING_URI`.
+        address: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `models:/MODEL_ID` or
+            `runs:/RUN/student`, at the tracking address of the checkout in the current folder or of
+            `MLFLOW_TRACKING_URI`.
 
     Returns:
         A folder: that of the server where it lies on this machine, else a copy that is deleted when

@@ -1,13 +1,131 @@
-"""The commands that run a student on images, and the one that exports it."""
+"""The commands that run a student on images, and the one that exports it: their arguments. What
+they do is imported when they run, so that `kdeov --help` stays fast.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-from pipeline.cli.inference.classify import classify
-from pipeline.cli.inference.embed import embed
-from pipeline.cli.inference.export import export
-from pipeline.cli.inference.locate import locate
+Images = Annotated[
+    list[str], typer.Argument(help="Files, folders, globs; - for a list on standard input.")
+]
+ModelAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="An export folder, a student folder or a model of MLflow; out/export by default.",
+    ),
+]
+Int8 = Annotated[bool, typer.Option("--int8", help="Use the INT8 file of the export.")]
+Templates = Annotated[
+    list[str] | None,
+    typer.Option(help="A prompt with {} for the label, or the name of a set; may be repeated."),
+]
+
+
+def classify(
+    images: Images,
+    labels: Annotated[
+        str | None, typer.Option(help='Labels, separated by commas: "cat, dog".')
+    ] = None,
+    labels_file: Annotated[
+        Path | None, typer.Option(help="A UTF-8 file with a label a line.")
+    ] = None,
+    templates: Templates = None,
+    top: Annotated[int, typer.Option(min=1, help="Labels shown for an image.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a table.")] = False,
+    model: ModelAddress = None,
+    int8: Int8 = False,
+) -> None:
+    """Classify images by any labels.
+
+    The exit status is 2 if some images could not be read; the others are answered.
+    """
+    from pipeline.cli.inference.classify import classify_images
+    from pipeline.cli.inference.inputs import image_paths
+    from pipeline.cli.inference.labels import chosen_templates, given_labels
+    from pipeline.cli.inference.output import Format
+
+    form = Format.of(as_json, as_csv)
+    names = given_labels(labels, labels_file)
+    prompts = chosen_templates(templates)
+    classify_images(image_paths(images), names, prompts, top, form, model, int8)
+
+
+def locate(
+    image: Annotated[Path, typer.Argument(help="The image.")],
+    text: Annotated[str, typer.Option(help="What to locate, such as a red bicycle.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The PNG to write; IMAGE.heatmap.png in this folder by default."
+        ),
+    ] = None,
+    templates: Templates = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+    model: ModelAddress = None,
+) -> None:
+    """Draw where in an image a text fits best, and say it in words.
+
+    The map compares places of one image with each other. It has a best place also for what the
+    image does not show, with a lower cosine.
+    """
+    from pipeline.cli.inference.labels import chosen_templates
+    from pipeline.cli.inference.locate import locate_text
+
+    target = output if output is not None else Path(f"{image.stem}.heatmap.png")
+    locate_text(image, text, target, chosen_templates(templates), as_json, model)
+
+
+def embed(
+    images: Images,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The file to write: .npy, with a list of images beside it, or .parquet.",
+        ),
+    ],
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a file that this command did not write.")
+    ] = False,
+    model: ModelAddress = None,
+    int8: Int8 = False,
+) -> None:
+    """Embed images into one file, a row an image.
+
+    A run that was stopped goes on, and a second one embeds new and changed images alone. The exit
+    status is 2 if some images could not be read; the others have rows.
+    """
+    from pipeline.cli.inference.embed import embed_images
+    from pipeline.cli.inference.inputs import image_paths
+
+    embed_images(image_paths(images), output, force, model, int8)
+
+
+def export(
+    student: Annotated[Path, typer.Argument(help="A folder that KDEOVModel.save wrote.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Files, folders or globs of images like those it will see, which calibrate the "
+            "INT8 file; may be repeated. Without them no INT8 file is made."
+        ),
+    ] = None,
+) -> None:
+    """Export a saved student: ONNX, INT8, torch.export, its text side and a card.
+
+    In a checkout, `dvc repro export` does it for the student of the run.
+    """
+    from pipeline.cli.inference.export import export_student
+
+    export_student(student, output, images or [])
 
 
 def add_commands(app: typer.Typer) -> None:

@@ -3,29 +3,71 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from kdeov.errors import DataError
 
-def export(
-    student: Annotated[Path, typer.Argument(help="A folder that KDEOVModel.save wrote.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
-    images: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Files, folders or globs of images like those of the task, which calibrate the "
-            "INT8 file; may be repeated. Without any, no INT8 file is made."
-        ),
-    ] = None,
-) -> None:
-    """Export a saved student: ONNX, INT8, torch.export, its text side and a card.
+if TYPE_CHECKING:
+    import numpy as np
 
-    In a checkout, `dvc repro export` does it for the student of the run.
+    from kdeov.data.transform import ImageTransform
+
+MIN_CALIBRATION = 8  # images; the ranges of fewer say little
+MAX_CALIBRATION = 512  # images; more change the ranges by little
+
+
+def export_student(student: Path, output: Path, images: list[str]) -> None:
+    """Exports a saved student.
+
+    Args:
+        student: Its folder.
+        output: The folder to write.
+        images: Files, folders and globs of images that calibrate INT8; without any, no INT8 file
+            is made.
+
+    Raises:
+        KdeovError: The student or an image cannot be read, or a file differs from PyTorch.
     """
+    from kdeov.export.files import ExportInfo, export_model
+    from kdeov.models.model import KDEOVModel
+    from pipeline.artifacts.run import RUN, RunRecord
     from pipeline.console import setup_logging
-    from pipeline.export.folder import export_folder
 
     setup_logging()
-    export_folder(student, output, images or [])
-    typer.echo(f"{output}: run `kdeov classify IMAGE --labels ... --model {output}`")
+    model = KDEOVModel.load(student, "cpu")
+    about = ExportInfo()
+    if (student / RUN).is_file():
+        record = RunRecord.read(student)
+        about = ExportInfo(name=record.name, fingerprint=record.fingerprint)
+    pixels = _calibration(images, model.transform) if images else None
+    export_model(
+        model, output, pixels, about=about, on_progress=lambda file: typer.echo(file, err=True)
+    )
+    typer.echo(f'{output} is written; try `kdeov classify IMAGE --labels "..." --model {output}`')
+
+
+def _calibration(images: list[str], transform: ImageTransform) -> np.ndarray:
+    """uint8 [N, 3, S, S] of the first images.
+
+    Raises:
+        DataError: An argument names no image, one cannot be read, or there are too few.
+    """
+    import numpy as np
+
+    from pipeline.cli.inference.inputs import image_paths
+    from pipeline.cli.inference.stream import read_image
+
+    pixels: list[np.ndarray] = []
+    for found in image_paths(images):
+        if isinstance(found, DataError):
+            raise found
+        pixels.append(transform.pixels(read_image(found)).numpy())
+        if len(pixels) == MAX_CALIBRATION:
+            break
+    if len(pixels) < MIN_CALIBRATION:
+        raise DataError(
+            f"{len(pixels)} images calibrate badly; name at least {MIN_CALIBRATION} with --images"
+        )
+    return np.stack(pixels)

@@ -56,10 +56,28 @@ def given_labels(labels: str | None, file: Path | None) -> list[str]:
     return found
 
 
+def chosen_templates(given: Sequence[str] | None) -> Sequence[str] | str | None:
+    """Prompts of the option `--templates`: prompts with `{}`, or the name of a set; None without
+    the option.
+
+    Raises:
+        ConfigError: A prompt without `{}`, or an unknown set.
+    """
+    if not given:
+        return None
+    chosen = given[0] if len(given) == 1 and "{" not in given[0] else given
+    return as_templates(chosen)
+
+
 def label_embeddings(
-    model: InferenceModel, labels: Sequence[str], templates: Sequence[str] | str
+    model: InferenceModel, labels: Sequence[str], templates: Sequence[str] | str | None
 ) -> np.ndarray:
     """Class embeddings of labels, from the cache or from the model's text side.
+
+    Args:
+        model: Embeds texts.
+        labels: K labels.
+        templates: Prompts; None takes the model's.
 
     Returns:
         float32 [K, D], of unit length.
@@ -67,7 +85,8 @@ def label_embeddings(
     Raises:
         KdeovError: Labels or templates name nothing, or the text side cannot embed them.
     """
-    names, prompts = class_prompts(labels), list(as_templates(templates))
+    names = class_prompts(labels)
+    prompts = list(as_templates(model.templates if templates is None else templates))
     content = {"text": model.text_digest, "labels": list(names), "templates": prompts}
     path = cache_folder() / f"{digest(content)}.npy"
     if (cached := _read(path, (len(names), model.embed_dim))) is not None:
