@@ -68,12 +68,14 @@ class TextCard:
         space: 64 hexadecimal digits of the text encoder; sides of equal digits go together.
         logit_scale: Factor between cosines and logits.
         tokenizer: Of a tower; None for a table.
+        templates: Prompts of class names where a caller names none, each with one `{}`.
     """
 
     kind: str
     space: str
     logit_scale: float
     tokenizer: TokenizerCard | None = None
+    templates: tuple[str, ...] = ("a photo of a {}.",)
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ def read_card(folder: Path) -> Card:
             tokenizer = dict(text["tokenizer"])
             tokenizer["special_tokens"] = tuple(tokenizer["special_tokens"])
             text["tokenizer"] = TokenizerCard(**tokenizer)
+        text["templates"] = tuple(text["templates"])
         known = {entry.name: values[entry.name] for entry in fields(Card)}
         return Card(**{**known, "text": TextCard(**text)})
     except (LookupError, TypeError, ValueError) as error:

@@ -58,6 +58,28 @@ def pixel_batches(
         yield pad_to_stride(np.stack(batch), stride)
 
 
+def read_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Reads a whole image from a file.
+
+    Raises:
+        DataError: It cannot be read; the error names it.
+    """
+    path = user_path(path)
+    with _reading(str(path)), _open(path) as opened:
+        opened.load()
+        return opened
+
+
+def square_pixels(image: OneImage, size: int, interpolation: str) -> np.ndarray:
+    """The centred square of one image, uint8 [3, size, size].
+
+    Raises:
+        ConfigError: What is no image.
+        DataError: It cannot be read; the error names it.
+    """
+    return _square(image, "the image", size, interpolation)
+
+
 def pad_to_stride(pixels: np.ndarray, stride: int) -> np.ndarray:
     """Repeats the right and lower edges of [..., H, W] until both sides are multiples of `stride`,
     as the backbone in PyTorch does.

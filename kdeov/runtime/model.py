@@ -18,7 +18,13 @@ from kdeov.runtime.golden import (
     require_equal_heatmaps,
     unit,
 )
-from kdeov.runtime.images import Images, pixel_batches
+from kdeov.runtime.images import (
+    Images,
+    OneImage,
+    pad_to_stride,
+    pixel_batches,
+    square_pixels,
+)
 from kdeov.runtime.session import Providers, Session
 from kdeov.weights.folder import user_path
 
@@ -106,6 +112,11 @@ class Model:
         return self.card.embed_dim
 
     @property
+    def image_digest(self) -> str:
+        """sha256 of the file that embeds images."""
+        return self.card.files[self._image.path.name]
+
+    @property
     def provider(self) -> str:
         """Name of onnxruntime's provider that runs the image tower, such as `CPU`."""
         return self._image.provider
@@ -115,6 +126,14 @@ class Model:
         return np.concatenate(
             [self._image(pixels=pixels)[0] for pixels in self._pixels(images, BATCH)]
         )
+
+    def preprocess(self, image: OneImage) -> np.ndarray:
+        """The centred square of one image, uint8 [3, S, S]; `embed_pixels` takes several."""
+        return square_pixels(image, self._size, self._interpolation)
+
+    def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """Index embeddings float32 [B, D] of preprocessed images, uint8 [B, 3, S, S]."""
+        return self._image(pixels=pad_to_stride(pixels, self.card.stride))[0]
 
     def embed_text(self, texts: Any) -> np.ndarray:
         """Embeddings of N texts, float32 [N, D], unit length."""

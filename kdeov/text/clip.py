@@ -107,7 +107,9 @@ class FrozenCLIPTextEncoder(TextTower):
         # clip's blocks are sequence-first
         x = self.transformer(x.permute(1, 0, 2)).permute(1, 0, 2)
         ends = tokens.argmax(dim=-1)  # the end-of-text token has the highest number
-        return self.ln_final(x)[torch.arange(x.shape[0], device=x.device), ends] @ self.text_projection
+        return (
+            self.ln_final(x)[torch.arange(x.shape[0], device=x.device), ends] @ self.text_projection
+        )
 
     def save(self, folder: Path) -> None:
         """Writes `TENSORS` and `DESCRIPTION`."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from kdeov.errors import ConfigError, DataError
+from kdeov.runtime.images import FORMATS
 
 STDIN = "-"
 
@@ -95,7 +96,5 @@ def _listed() -> Iterator[Path | DataError]:
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """Endings of the files that Pillow reads, in lower case, with the dot."""
-    readers = {name for name in Image.registered_extensions().values() if name in Image.OPEN}
-    endings = Image.registered_extensions().items()
-    return frozenset(end for end, name in endings if name in readers) - {".pdf", ".mpg", ".mpeg"}
+    """Endings of files of the formats that are read, in lower case, with the dot."""
+    return frozenset(end for end, name in Image.registered_extensions().items() if name in FORMATS)

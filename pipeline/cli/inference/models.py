@@ -13,9 +13,8 @@ from PIL import Image
 from kdeov.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from kdeov.runtime.model import Model
-
     from kdeov.models.model import KDEOVModel
+    from kdeov.runtime.model import Model
 
 CARD, STUDENT = "card.json", "student.safetensors"
 DEFAULT = Path("out/export")
@@ -41,8 +40,8 @@ class InferenceModel(Protocol):
     templates: Sequence[str] | str
     provider: str
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
-        """An image of any mode to uint8 [3, S, S]."""
+    def preprocess(self, image: Path) -> np.ndarray:
+        """The centred square of an image, uint8 [3, S, S]."""
 
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 [B, 3, S, S] to unit embeddings float32 [B, D]."""
@@ -109,7 +108,7 @@ class ExportedModel:
     def __init__(self, model: Model):
         self._model = model
         self.embed_dim, self.logit_scale = model.embed_dim, model.card.text.logit_scale
-        self.image_digest, self.text_digest = model.image_digest, model.text_digest
+        self.image_digest, self.text_digest = model.image_digest, model.card.text.space
         self.templates, self.provider = model.card.text.templates, model.provider
 
     @classmethod
@@ -119,8 +118,8 @@ class ExportedModel:
 
         return cls(Model.open(folder, precision=precision))
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
-        return self._model.preprocess(image)[0]
+    def preprocess(self, image: Path) -> np.ndarray:
+        return self._model.preprocess(image)
 
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
         return self._model.embed_pixels(pixels)
@@ -155,8 +154,11 @@ class TorchModel:
         names = (STUDENT, "text_encoder.safetensors")
         return cls(model, {name: sha256_file(folder / name) for name in names})
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
-        return self._model.transform.pixels(image).numpy()
+    def preprocess(self, image: Path) -> np.ndarray:
+        from kdeov.runtime.images import square_pixels
+
+        transform = self._model.transform
+        return square_pixels(image, transform.size, transform.interpolation)
 
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
         with self._torch.inference_mode():

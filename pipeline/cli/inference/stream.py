@@ -11,9 +11,8 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from kdeov.errors import DataError, first_line
+from kdeov.errors import DataError
 from pipeline.cli.inference.models import InferenceModel
 
 BATCH = 16  # images of a forward pass
@@ -50,7 +49,7 @@ def embedded_images(
                 if isinstance(item, DataError):
                     batch.append(item)
                 else:
-                    batch.append((item, pool.submit(_pixels, model, item)))
+                    batch.append((item, pool.submit(model.preprocess, item)))
             if batch:
                 waiting.append(batch)
 
@@ -65,35 +64,6 @@ def embedded_images(
                 yield from _embedded(model, waiting.popleft())
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def read_image(path: Path) -> Image.Image:
-    """Opens and decodes an image.
-
-    Raises:
-        DataError: It cannot be read; the text names it.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except Exception as error:
-        reason = "is no image that Pillow reads" if _unknown(error) else first_line(error)
-        raise DataError(f"{path}: cannot be read: {reason}") from error
-
-
-def _unknown(error: Exception) -> bool:
-    from PIL import UnidentifiedImageError
-
-    return isinstance(error, UnidentifiedImageError)
-
-
-def _pixels(model: InferenceModel, path: Path) -> np.ndarray:
-    image = read_image(path)
-    try:
-        return model.preprocess(image)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
 
 
 def _embedded(
