@@ -60,8 +60,8 @@ def open_model(address: str | None, precision: str = "fp32") -> InferenceModel:
 
     Args:
         address: An export folder, a student folder (which needs PyTorch), or a model of MLflow
-            (`models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/RUN/student`); None is the export
-            of the checkout in the current folder.
+            (`models:/NAME@ALIAS`, `models:/NAME/VERSION`, `models:/MODEL_ID`, `runs:/RUN/student`);
+            None is the export of the checkout in the current folder.
         precision: `fp32` or `int8`.
 
     Raises:
