@@ -12,14 +12,36 @@ import numpy as np
 import torch
 from torch import nn
 
+from kdeov.export.backbone import TIMM_FILE, YOLO_FILE, write_backbone
 from kdeov.export.graphs import DenseGraph, ImageGraph
 from kdeov.export.images import Reference, smooth_pixels, unit_rows, write_dense, write_image
-from kdeov.export.onnx import require_packages
+from kdeov.export.int8 import embed, write_int8
+from kdeov.export.onnx import Session, require_packages
 from kdeov.export.parity import Parity
+from kdeov.export.program import write_program
 from kdeov.export.text import write_text
 from kdeov.models.model import KDEOVModel
-from kdeov.runtime.card import CARD, DENSE, GOLDEN, IMAGE, TEXT, Card, write_card
+from kdeov.runtime.card import (
+    BPE,
+    DENSE,
+    GOLDEN,
+    HF_TOKENIZER,
+    IMAGE,
+    INT8,
+    PROGRAM,
+    TABLE_EMBEDDINGS,
+    TABLE_TEXTS,
+    TEXT,
+    Card,
+    read_card,
+    write_card,
+)
 from kdeov.weights.folder import replacing_files, user_path
+
+OPTIONAL = {
+    INT8, TEXT, BPE, HF_TOKENIZER, TABLE_TEXTS, TABLE_EMBEDDINGS, YOLO_FILE, TIMM_FILE,
+}  # fmt: skip
+"""Files that not every export has."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +95,25 @@ def export_model(
     reference = Reference(student, model.transform)
     with replacing_files(user_path(folder)) as partial:
         parity: dict[str, Parity] = {}
-        on_progress(IMAGE)
-        graph = ImageGraph(student, model.transform)
-        image, parity[IMAGE] = write_image(partial, graph, reference)
         on_progress(DENSE)
-        parity[DENSE] = write_dense(partial, DenseGraph(student, model.transform), reference)
+        graph = DenseGraph(student, model.transform)
+        dense, parity[DENSE] = write_dense(partial, graph, reference)
+        on_progress(IMAGE)
+        image, parity[IMAGE] = write_image(partial, dense, reference)
+        on_progress(PROGRAM)
+        parity[PROGRAM] = write_program(partial, ImageGraph(student, model.transform), reference)
         on_progress(TEXT)
         text, text_parity, golden_texts = write_text(partial, encoder)
         if text_parity is not None:
             parity[TEXT] = text_parity
-        golden = _golden(reference)
-        np.savez(partial / GOLDEN, allow_pickle=False, **golden, **golden_texts)
+        golden, int8 = {**_golden(reference), **golden_texts}, {}
+        if calibration is not None:
+            on_progress(INT8)
+            quantized = write_int8(partial, image, calibration, classes)
+            golden["int8_embedding"] = embed(Session(quantized.model), golden["pixels"])
+            int8 = quantized.card
+        write_backbone(partial, student.backbone, model.transform)
+        np.savez(partial / GOLDEN, allow_pickle=False, **golden)
         card = Card(
             name=about.name or student.backbone.backbone_type,
             backbone_type=student.backbone.backbone_type,
@@ -94,12 +124,15 @@ def export_model(
             text=text,
             fingerprint=about.fingerprint,
             parity={name: values.rounded for name, values in parity.items()},
+            int8=int8,
             metrics=about.metrics,
             licenses=about.licenses,
         )
-        files = sorted(path.name for path in partial.iterdir() if path.name != CARD)
+        files = {path.name for path in partial.iterdir()}
         write_card(partial, card, files)
-    return card
+    for name in OPTIONAL - files:  # of an earlier export
+        (user_path(folder) / name).unlink(missing_ok=True)
+    return read_card(user_path(folder))
 
 
 def _golden(reference: Reference) -> dict[str, np.ndarray]:

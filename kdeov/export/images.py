@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from kdeov.data.transform import ImageTransform
-from kdeov.export.graphs import DenseGraph, ImageGraph
-from kdeov.export.onnx import Session, pixel_axes, to_onnx
-from kdeov.export.parity import Arrays, Parity, require_parity
+from kdeov.export.graphs import DenseGraph
+from kdeov.export.onnx import Session, part_of, pixel_axes, to_onnx
+from kdeov.export.parity import Arrays, Parity, Run, require_parity
 from kdeov.models.student import VisualStudent
 from kdeov.runtime.card import DENSE, IMAGE
 
@@ -53,26 +53,11 @@ class Reference:
         }
 
 
-def write_image(folder: Path, graph: ImageGraph, reference: Reference) -> tuple[bytes, Parity]:
-    """Writes `image.onnx` and compares it.
+def write_dense(folder: Path, graph: DenseGraph, reference: Reference) -> tuple[bytes, Parity]:
+    """Writes `dense.onnx` and compares it.
 
     Returns:
         The file, and its parity.
-
-    Raises:
-        DataError: The network cannot be exported, or the file differs from PyTorch.
-    """
-    stride = reference.student.backbone.strides[-1]
-    pixels = {"pixels": torch.zeros(2, 3, 2 * stride, 3 * stride, dtype=torch.uint8)}
-    model = to_onnx(graph, pixels, ["embedding"], [pixel_axes(stride)], IMAGE)
-    (folder / IMAGE).write_bytes(model)
-    session = Session(model)
-    inputs = [{"pixels": x} for x in unseen_pixels(reference)]
-    return model, require_parity(IMAGE, lambda x: session(**x), reference.embedding, inputs)
-
-
-def write_dense(folder: Path, graph: DenseGraph, reference: Reference) -> Parity:
-    """Writes `dense.onnx` and compares it.
 
     Raises:
         DataError: The network cannot be exported, or the file differs from PyTorch.
@@ -88,12 +73,32 @@ def write_dense(folder: Path, graph: DenseGraph, reference: Reference) -> Parity
         DENSE,
     )
     (folder / DENSE).write_bytes(model)
-    session = Session(model)
     inputs = [
         {"pixels": x, "classes": unit_rows(count, student.embed_dim)}
         for count, x in zip((1, 5, 2, 8), unseen_pixels(reference), strict=False)
     ]
-    return require_parity(DENSE, lambda x: session(**x), reference.dense, inputs)
+    return model, require_parity(DENSE, session_of(model), reference.dense, inputs)
+
+
+def write_image(folder: Path, dense: bytes, reference: Reference) -> tuple[bytes, Parity]:
+    """Writes `image.onnx`, the part of `dense.onnx` that the embedding depends on, and compares it.
+
+    Returns:
+        The file, and its parity.
+
+    Raises:
+        DataError: The file differs from PyTorch.
+    """
+    model = part_of(dense, ["pixels"], ["embedding"])
+    (folder / IMAGE).write_bytes(model)
+    inputs = [{"pixels": x} for x in unseen_pixels(reference)]
+    return model, require_parity(IMAGE, session_of(model), reference.embedding, inputs)
+
+
+def session_of(model: bytes) -> Run:
+    """A model to be run on arrays."""
+    session = Session(model)
+    return lambda arrays: session(**arrays)
 
 
 def unseen_pixels(reference: Reference) -> Iterator[np.ndarray]:

@@ -16,7 +16,6 @@ from kdeov.export.noise import quietly
 OPSET = 18  # ONNX Runtime's static quantization refuses 21, its CUDA provider lacks Resize 19
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
-Arrays = Mapping[str, np.ndarray]
 Axes = Mapping[int, Any]
 """Number of an axis to its `torch.export.Dim`, or a multiple of one."""
 
@@ -100,6 +99,17 @@ def without_traces(model: Any) -> None:
     for holder in holders:
         holder.ClearField("doc_string")
         holder.ClearField("metadata_props")
+
+
+def part_of(model: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+    """The nodes of a serialized model that lie between some of its inputs and outputs."""
+    import onnx
+
+    part = onnx.utils.Extractor(onnx.load_from_string(model)).extract_model(
+        list(inputs), list(outputs)
+    )
+    without_traces(part)
+    return part.SerializeToString(deterministic=True)
 
 
 class Session:

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 
 from kdeov.errors import ConfigError
 from kdeov.export.graphs import TextGraph
+from kdeov.export.images import session_of
 from kdeov.export.noise import quietly
-from kdeov.export.onnx import Session, to_onnx, without_traces
+from kdeov.export.onnx import to_onnx, without_traces
 from kdeov.export.parity import Arrays, Parity, require_parity
 from kdeov.runtime.card import (
     BPE,
@@ -100,7 +101,6 @@ def _write_tower(folder: Path, encoder: TextTower) -> tuple[Parity, Arrays]:
     model = to_onnx(graph, {"tokens": tokens[:3]}, ["text_embedding"], [{0: batch}], TEXT)
     model = halve_weights(model)
     (folder / TEXT).write_bytes(model)
-    session = Session(model)
 
     def expected(arrays: Arrays) -> Arrays:
         with torch.inference_mode():
@@ -108,7 +108,7 @@ def _write_tower(folder: Path, encoder: TextTower) -> tuple[Parity, Arrays]:
 
     batches = [{"tokens": tokens[start:].numpy()} for start in (0, len(tokens) - 1)]
     # the weights have half the digits
-    parity = require_parity(TEXT, lambda x: session(**x), expected, batches, max_abs=None)
+    parity = require_parity(TEXT, session_of(model), expected, batches, max_abs=None)
     return parity, {"texts": np.array(PROBES), "tokens": tokens.numpy(), **expected(batches[0])}
 
 
