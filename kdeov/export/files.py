@@ -16,6 +16,7 @@ from kdeov.export.backbone import TIMM_FILE, YOLO_FILE, write_backbone
 from kdeov.export.graphs import DenseGraph, ImageGraph
 from kdeov.export.images import Reference, smooth_pixels, unit_rows, write_dense, write_image
 from kdeov.export.int8 import embed, write_int8
+from kdeov.export.licenses import UNKNOWN, backbone_license
 from kdeov.export.onnx import Session, require_packages
 from kdeov.export.parity import Parity
 from kdeov.export.program import write_program
@@ -52,7 +53,7 @@ class ExportInfo:
         name: For people; None takes the backbone's.
         fingerprint: Of the run that trained it.
         metrics: Figures of its evaluation.
-        licenses: Of `data`, `teacher` and `backbone`.
+        licenses: Of `data`, `teacher` and `backbone`, where they are known.
     """
 
     name: str | None = None
@@ -126,7 +127,12 @@ def export_model(
             parity={name: values.rounded for name, values in parity.items()},
             int8=int8,
             metrics=about.metrics,
-            licenses=about.licenses,
+            licenses={
+                "data": UNKNOWN,
+                "teacher": f"{model.clip_model_name}: license {UNKNOWN}",
+                "backbone": backbone_license(student.backbone.backbone_type),
+                **about.licenses,
+            },
         )
         files = {path.name for path in partial.iterdir()}
         write_card(partial, card, files)

@@ -68,11 +68,14 @@ class Session:
                 "or choose another provider"
             ) from error
         self.provider: str = self._session.get_providers()[0].removesuffix(SUFFIX)
-        if providers is not None and self.provider != names[0]:
-            raise ConfigError(
+        if self.provider != names[0]:
+            problem = (
                 f"provider {names[0]!r} cannot be used on this machine, onnxruntime offers "
                 f"{self.provider} instead; install its drivers, or choose {self.provider}"
             )
+            if providers is not None:
+                raise ConfigError(problem)
+            logger.warning("%s", problem)
         self._inputs = [entry.name for entry in self._session.get_inputs()]
         known = {entry.name for entry in self._session.get_outputs()}
         if missing := [name for name in outputs if name not in known]:

@@ -140,6 +140,19 @@ sys.exit(f"imported: {{found}}" if found else 0)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_a_fresh_process_embeds_an_image_within_0_4_seconds_of_cpu_time(tower, tmp_path):
+    Image.new("RGB", (640, 480), "red").save(tmp_path / "a.jpg")
+    code = f"""
+import time
+import kdeov
+kdeov.Model.open({str(tower.folder)!r}, threads=1).embed_image({str(tmp_path / "a.jpg")!r})
+print(time.process_time())
+"""
+    run = [sys.executable, "-c", code]
+    seconds = [float(subprocess.run(run, capture_output=True, check=True).stdout) for _ in range(4)]
+    assert min(seconds) < 0.4  # the start of Python included; other processes may slow some runs
+
+
 def test_it_is_a_public_name():
     assert kdeov.Model is Model
 

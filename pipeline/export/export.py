@@ -1,0 +1,95 @@
+"""Stage `export`: the trained student as files that run without this project."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from kdeov.export.files import ExportInfo, export_model
+from kdeov.export.licenses import UNKNOWN, backbone_license, teacher_license
+from kdeov.models.model import KDEOVModel
+from kdeov.prompts import templates
+from kdeov.runtime.card import INT8
+from pipeline.artifacts.dataset import Dataset
+from pipeline.artifacts.identity import read_teacher_identity
+from pipeline.artifacts.run import METRICS, RunRecord
+from pipeline.config.params import Params
+from pipeline.config.paths import Layout
+from pipeline.evaluation.shared.class_names import prompt_classes
+from pipeline.evaluation.shared.student import student_of
+from pipeline.evaluation.shared.zero_shot_weights import zero_shot_weights
+from pipeline.export.calibration import calibration_images
+from pipeline.storage.checked import read_checked_json
+
+logger = logging.getLogger(__name__)
+
+
+def export(params: Params, paths: Layout) -> None:
+    """Writes `out/export`.
+
+    Training images calibrate INT8 and, by the data set's classes or by their nearest neighbors,
+    measure how often it agrees with float32; `export.calibration_images: 0` leaves INT8 out.
+
+    Raises:
+        KdeovError: The student or the images cannot be read, or a file differs from PyTorch.
+    """
+    model = student_of(paths, "cpu")
+    record, dataset = RunRecord.read(paths.student), Dataset.read(paths.images)
+    calibration = classes = None
+    if params.export.calibration_images:
+        calibration = calibration_images(
+            paths.images, params.data.storage, model.transform, params.export.calibration_images
+        )
+        classes = _class_embeddings(params, paths, model, dataset)
+    card = export_model(
+        model,
+        paths.export,
+        calibration,
+        classes,
+        _about(record, dataset, paths),
+        on_progress=lambda name: logger.info("%s ...", name),
+    )
+    sizes = {name: (paths.export / name).stat().st_size / 1e6 for name in sorted(card.files)}
+    logger.info(
+        "wrote %s: %s", paths.export, ", ".join(f"{n} {mb:.1f} MB" for n, mb in sizes.items())
+    )
+    if card.int8:
+        logger.info(
+            "%s: %.1f%% of the answers are those of float32, %d layers kept in float32",
+            INT8,
+            100 * card.int8["agreement"],
+            len(card.int8["float32_layers"]),
+        )
+
+
+def _class_embeddings(
+    params: Params, paths: Layout, model: KDEOVModel, dataset: Dataset
+) -> np.ndarray | None:
+    """[K, D] zero-shot classifier weights; None where there is nothing to choose from."""
+    if not dataset.classes:
+        return None
+    names = prompt_classes(dataset.classes, params.zero_shot.class_names).names
+    if len(names) < 2:
+        return None
+    prompts = templates(params.zero_shot.templates)
+    return zero_shot_weights(model.text_encoder, names, prompts, paths.zero_shot_weights).numpy()
+
+
+def _about(record: RunRecord, dataset: Dataset, paths: Layout) -> ExportInfo:
+    record.require(paths.metrics / METRICS, paths.student)
+    metrics = read_checked_json(paths.metrics / METRICS, "distill")
+    teacher = read_teacher_identity(paths.teacher)
+    return ExportInfo(
+        name=record.name,
+        fingerprint=record.fingerprint,
+        metrics={"val_cosine": metrics["val_cosine"]},
+        licenses={
+            "data": f"{dataset.name} (source {dataset.source}): license {UNKNOWN}",
+            "teacher": teacher_license(teacher["library"], teacher["name"]),
+            "backbone": backbone_license(
+                record.params["distill"]["backbone"],
+                record.ingredients["backbone_weights"] is not None,
+            ),
+        },
+    )
