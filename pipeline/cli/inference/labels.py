@@ -5,6 +5,8 @@ labels loads no text tower.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +21,8 @@ from pipeline.storage.files import writing
 
 logger = logging.getLogger(__name__)
 
+SHA256_BYTES = 32
 MAX_CACHED = 256  # lists of labels; the oldest are deleted
-LENGTH_TOLERANCE = 1e-3  # of a unit embedding that was read from the cache
 
 
 def given_labels(labels: str | None, file: Path | None) -> list[str]:
@@ -87,14 +89,16 @@ def label_embeddings(
     """
     names = class_prompts(labels)
     prompts = list(as_templates(model.templates if templates is None else templates))
-    content = {"text": model.text_digest, "labels": list(names), "templates": prompts}
-    path = cache_folder() / f"{digest(content)}.npy"
+    key = {"text": model.text_digest, "labels": names, "templates": prompts}
+    path = cache_folder() / f"{digest(key)}.npy"
     if (cached := _read(path, (len(names), model.embed_dim))) is not None:
         return cached
     embeddings = model.class_embeddings(labels, prompts)
     try:
+        content = io.BytesIO()
+        np.save(content, embeddings, allow_pickle=False)
         with writing(path) as file:
-            np.save(file, embeddings, allow_pickle=False)
+            file.write(content.getvalue() + hashlib.sha256(content.getvalue()).digest())
         _prune(path.parent)
     except StorageError as error:
         logger.warning("labels are not cached: %s", first_line(error))
@@ -109,12 +113,16 @@ def cache_folder() -> Path:
 
 
 def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """A cached array [K, D], which its sha256 follows; None where it is missing or damaged."""
     try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None  # not there, or damaged: it is made again
-    whole = values.shape == shape and values.dtype == np.float32
-    if not whole or np.abs(np.linalg.norm(values, axis=1) - 1).max() > LENGTH_TOLERANCE:
+        stored = path.read_bytes()
+    except OSError:
+        return None
+    content, sha256 = stored[:-SHA256_BYTES], stored[-SHA256_BYTES:]
+    if hashlib.sha256(content).digest() != sha256:
+        return None
+    values = np.load(io.BytesIO(content), allow_pickle=False)
+    if values.shape != shape:
         return None
     with contextlib.suppress(OSError):
         path.touch()
