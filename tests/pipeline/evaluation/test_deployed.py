@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from kdeov.evaluation.bootstrap import values_of
+from kdeov.evaluation.metrics import retrieval
 from kdeov.runtime.card import CARD, IMAGE, INT8, read_card
 from kdeov.weights.digests import sha256_file
 from pipeline.config.params import Params
@@ -101,18 +103,18 @@ def test_the_cost_of_int8_in_top1_is_that_of_its_predictions(trained: Trained) -
     assert low <= cost["gain_top1"] <= high
 
 
-def test_the_cost_of_int8_in_recall_is_that_of_its_hits(trained: Trained) -> None:
+def test_the_cost_of_int8_in_recall_is_that_of_its_similarities(trained: Trained) -> None:
     paths, params = trained
     cached = read_split(params, paths, "test", captions=True)
-    own = cached.image_of_text.numpy()
-    hits = {}
+    recalls = {}
     for file in (IMAGE, INT8):
-        similarity = cached.texts.numpy() @ embeddings(paths, params, file).T
-        first = np.argsort(-similarity, axis=1)[:, :5]
-        hits[file] = float((first == own[:, None]).any(1).mean())
+        images = torch.nn.functional.normalize(torch.from_numpy(embeddings(paths, params, file)))
+        metrics = retrieval((cached.texts @ images.T).T, cached.image_of_text)
+        recalls[file] = values_of(metrics, cached.size)
     cost = deployed(paths)["int8_cost"]["retrieval"]
-    assert cost["t2i_r5"] == pytest.approx(hits[INT8])
-    assert cost["gain_t2i_r5"] == pytest.approx(hits[INT8] - hits[IMAGE])
+    for key in ("i2t_r5", "t2i_r5"):
+        assert cost[key] == pytest.approx(recalls[INT8][key])
+        assert cost[f"gain_{key}"] == pytest.approx(recalls[INT8][key] - recalls[IMAGE][key])
     assert cost.keys() == {"i2t_r5", "t2i_r5", "gain_i2t_r5", "gain_t2i_r5", "interval"}
 
 

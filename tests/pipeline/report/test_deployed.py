@@ -90,9 +90,13 @@ def test_without_a_known_cost_the_reason_is_given(cost: dict[str, None] | None) 
 
 
 def test_the_line_has_latency_and_size_of_each_form() -> None:
-    assert read(entry()).line().startswith(
-        "Deployed, one image of 64 px on one thread: PyTorch 2.9 ms and 6.5 MB, ONNX 1.5 ms and "
-        "6.2 MB, INT8 0.8 ms and 1.9 MB. INT8 minus float32"
+    assert (
+        read(entry())
+        .line()
+        .startswith(
+            "Deployed, one image of 64 px on one thread: PyTorch 2.9 ms and 6.5 MB, ONNX 1.5 ms and "
+            "6.2 MB, INT8 0.8 ms and 1.9 MB. INT8 minus float32"
+        )
     )
 
 
