@@ -65,12 +65,14 @@ class Deployed:
 
     Attributes:
         image_size: Side of the student's images, pixels.
+        batch_size: Images of a batch.
         columns: Headings of the latencies.
         forms: Rows, without forms that the export lacks.
         costs: Costs of INT8; empty where none is known.
     """
 
     image_size: int
+    batch_size: int
     columns: list[str]
     forms: list[DeployedForm]
     costs: list[Int8Cost]
@@ -85,18 +87,18 @@ class Deployed:
         if values["threads"] > 1:
             threads["all_threads"] = f"{values['threads']} threads"
         size: int = values["batch_size"]
-        batches = {1: "one image"} | ({size: f"per image of {size}"} if size > 1 else {})
+        batches = {1: ""} | ({size: ", batch"} if size > 1 else {})
         forms = [
             DeployedForm(
                 form,
                 found["file_bytes"] / 1e6,
                 [found["latency_ms"][name][str(b)] / b for name in threads for b in batches],
             )
-            for form, found in values["forms"].items()
-            if found is not None
+            for form in FORMS
+            if (found := values["forms"].get(form)) is not None
         ]
-        columns = [f"{batch}, {count}" for count in threads.values() for batch in batches.values()]
-        return cls(values["image_size"], columns, forms, _costs(values["int8_cost"] or {}))
+        columns = [f"{count}{batch}" for count in threads.values() for batch in batches.values()]
+        return cls(values["image_size"], size, columns, forms, _costs(values["int8_cost"] or {}))
 
     def cost(self) -> str:
         """What INT8 costs, in one sentence."""

@@ -77,12 +77,18 @@ def test_a_model_is_found_by_its_id_and_by_its_run(
 
 
 def test_a_registered_model_is_found_by_version_and_alias(
-    published: tuple[Layout, str], model_id: str, classify: Classify
+    published: tuple[Layout, str],
+    model_id: str,
+    classify: Classify,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    client = MlflowClient(f"sqlite:///{published[0].tracking_database}")
+    uri = f"sqlite:///{published[0].tracking_database}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # where MLflow looks for the model by its id
+    client = MlflowClient(uri)
     client.create_registered_model("scenes")
     version = client.create_model_version("scenes", f"models:/{model_id}", model_id=model_id)
     client.set_registered_model_alias("scenes", "best", version.version)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
     for address in ("models:/scenes/1", "models:/scenes@best"):
         answer = classify(address)
         assert answer.returncode == 0, answer.stderr
