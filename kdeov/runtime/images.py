@@ -22,6 +22,7 @@ Images = OneImage | Iterable[OneImage]
 
 ACCEPTED = "give paths, PIL images, or uint8 or uint16 arrays [H, W], [H, W, C] or [B, H, W, 3]"
 # Pillow decodes these itself or with a library; others, such as EPS, it passes to a program
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM")
 
 
@@ -124,7 +125,22 @@ def _square(image: Any, where: str, size: int, interpolation: str) -> np.ndarray
 def _open(path: Path) -> Image.Image:
     if not path.is_file():
         raise DataError("no such file" if not path.exists() else "not a file")
-    return Image.open(path, formats=FORMATS)
+    heif = path.suffix.lower() in HEIF_SUFFIXES
+    return _open_heif(path) if heif else Image.open(path, formats=FORMATS)
+
+
+def _open_heif(path: Path) -> Image.Image:
+    """The main image of a HEIC file, upright."""
+    try:
+        import pillow_heif  # an extra
+    except ImportError as error:
+        raise DataError(
+            "HEIC needs a package: pip install 'kdeov[heif]'; or save it as JPEG"
+        ) from error
+    file = pillow_heif.open_heif(path)
+    if file.size[0] * file.size[1] > 2 * (Image.MAX_IMAGE_PIXELS or float("inf")):  # as Pillow's
+        raise DataError(f"too many pixels ({file.size[0]} x {file.size[1]}); reduce it")
+    return file.to_pillow()
 
 
 def _require_pixels(values: np.ndarray, where: str) -> None:
@@ -145,5 +161,13 @@ def _reading(where: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise DataError(f"{where}: too many pixels ({first_line(error)}); reduce it") from error
     # Pillow reads files when it must, and lets errors of its parsers through
-    except (OSError, SyntaxError, ValueError, EOFError, LookupError, struct.error) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        RuntimeError,
+        EOFError,
+        LookupError,
+        struct.error,
+    ) as error:
         raise DataError(f"{where}: unreadable ({first_line(error)}); get the file again") from error

@@ -11,7 +11,7 @@ import typer
 from pipeline.cli.bench import app as bench
 from pipeline.cli.cluster import app as cluster
 from pipeline.cli.errors import CommandGroup
-from pipeline.cli.inference.commands import add_commands
+from pipeline.cli.student import add_commands
 
 app = typer.Typer(
     name="kdeov",

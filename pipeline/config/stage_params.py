@@ -193,8 +193,8 @@ class RetrievalParams(Section):
 
 
 class ExportParams(Section):
-    calibration_images: Annotated[int, Strict(), Field(ge=8, le=10_000)]
-    """Training images from which the ranges of the INT8 file are measured."""
+    calibration_images: Annotated[int, Strict(), Field(ge=0, le=10_000)]
+    """Training images with which the INT8 file is calibrated and compared; 0 leaves it out."""
 
 
 class EfficiencyParams(Section):

@@ -67,21 +67,21 @@ def command_figures(folder: Path, export: Path, sizes: RunSizes) -> list[Figure]
             "runtime_start_s",
             statistics.median(starts),
             0.4,
-            "from Python's start to the first embedding",
+            "first embedding after Python's start",
             at_most=True,
         ),
         Figure(
             "classify_s",
             statistics.median(classify["classify"]),
             1.0,
-            "one image with cached labels, whole process",
+            "one image, cached labels, whole process",
             at_most=True,
         ),
         Figure(
             "embed_share",
             median_ratio(embed["bare"], embed["command"]),
             0.85,
-            f"of a bare loop's speed; {rate:.0f} JPEGs/s of {width} x {height}, start included",
+            f"of a bare loop; {rate:.0f} JPEGs/s of {width} x {height}, with start",
         ),
     ]
 

@@ -38,7 +38,7 @@ def latency_figures(export: Path, sizes: RunSizes) -> list[Figure]:
     times = _times(export, sizes)
     milliseconds = {name: 1000 * statistics.median(values) for name, values in times.items()}
     figures = [
-        Figure(f"{name}{SUFFIX}", value, None, "an image on one thread")
+        Figure(f"{name}{SUFFIX}", value, None, "one image, one thread")
         for name, value in milliseconds.items()
     ]
     for architecture, bar in sizes.references:
@@ -47,10 +47,10 @@ def latency_figures(export: Path, sizes: RunSizes) -> list[Figure]:
             for student, form in FORMS.items():
                 if (reference := f"{name}_{runtime}") in times:
                     ratio = median_ratio(times[reference], times[student])
-                    note = f"times as fast as {architecture} in {RUNTIMES[runtime]}"
+                    note = f"times its speed in {RUNTIMES[runtime]}"
                     figures.append(Figure(f"{form}_against_{name}{end}", ratio, promised, note))
     ratio = median_ratio(times["student_onnx"], times["student_int8"])
-    figures.append(Figure("int8_against_float32", ratio, 1, "times as fast, the student"))
+    figures.append(Figure("int8_against_float32", ratio, 1, "times its speed"))
     return figures
 
 

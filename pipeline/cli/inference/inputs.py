@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from kdeov.errors import ConfigError, DataError
-from kdeov.runtime.images import FORMATS
+from kdeov.runtime.images import FORMATS, HEIF_SUFFIXES
 
 STDIN = "-"
 
@@ -97,4 +97,5 @@ def _listed() -> Iterator[Path | DataError]:
 @cache
 def image_suffixes() -> frozenset[str]:
     """Endings of files of the formats that are read, in lower case, with the dot."""
-    return frozenset(end for end, name in Image.registered_extensions().items() if name in FORMATS)
+    known = {end for end, name in Image.registered_extensions().items() if name in FORMATS}
+    return frozenset(known.union(HEIF_SUFFIXES))

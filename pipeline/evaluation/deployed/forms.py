@@ -132,7 +132,9 @@ def _latencies(
     size, found = student.transform.size, {}
     for batch in dict.fromkeys((1, params.batch_size)):
         pixels = np.random.default_rng(0).integers(0, 256, (batch, 3, size, size), np.uint8)
-        calls = {form: partial(embed, pixels) for form, embed in towers.items()}
+        calls: dict[str, Callable[[], object]] = {
+            form: partial(embed, pixels) for form, embed in towers.items()
+        }
         repeats = params.repeats if batch == 1 else max(3, params.repeats // 5)
         with cpu_threads(threads):
             times = interleaved(calls, repeats)
