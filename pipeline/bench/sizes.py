@@ -77,6 +77,32 @@ class BenchSizes:
 
 
 @dataclass(frozen=True)
+class RunSizes:
+    """Sizes of `kdeov bench run`; the defaults take some minutes.
+
+    Attributes:
+        backbone: Of the student; see `kdeov.models.backbone`.
+        dim: Width of the student's embeddings.
+        image_size: Side of the images of all towers, pixels.
+        references: Names of open_clip's architectures, each with the number of times that the
+            student must be faster.
+        repeats: Rounds of forward passes.
+        starts: Processes of each kind.
+        embed_images: Images of the folder that is embedded.
+        embed_repeats: Times that it is embedded.
+    """
+
+    backbone: str = "yolov8n"
+    dim: int = 512
+    image_size: int = 224
+    references: tuple[tuple[str, float], ...] = (("ViT-B-32", 18), ("MobileCLIP2-S0", 8))
+    repeats: int = 20
+    starts: int = 5
+    embed_images: int = 300
+    embed_repeats: int = 3
+
+
+@dataclass(frozen=True)
 class ClusterSizes:
     """Sizes of `kdeov bench cluster`; the defaults take some minutes.
 

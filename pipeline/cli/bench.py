@@ -50,3 +50,31 @@ def cluster(
     figures = measured.cluster_figures(measured.SIZES)
     if not print_figures("A cluster, on this machine's CPU", figures, json_file):
         raise typer.Exit(1)
+
+
+@app.command()
+def run(
+    json_file: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, help="File to write the figures to.")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="SVG file to draw the latencies into.")
+    ] = None,
+) -> None:
+    """Compare the exported student with CLIP ViT-B/32 and MobileCLIP2-S0, and time the commands.
+
+    Takes minutes, on the CPU, with random weights. The exit status is 1 if a figure misses its bar.
+    """
+    from pipeline.bench.figures import print_figures
+    from pipeline.bench.run import suite as measured
+    from pipeline.bench.run.picture import speed_picture
+    from pipeline.console import setup_logging
+    from pipeline.storage.files import writing
+
+    setup_logging()
+    figures = measured.run_figures(measured.SIZES)
+    if figure is not None:
+        with writing(figure) as file:
+            file.write(speed_picture(figures, measured.SIZES))
+    if not print_figures("A student in use, on this machine's CPU", figures, json_file):
+        raise typer.Exit(1)

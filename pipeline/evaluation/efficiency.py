@@ -1,5 +1,6 @@
 """Stage `efficiency`: parameters, multiply-accumulates (MACs), bytes and latency of the image
-towers of student, teacher and CLIP ViT-B/32, on this machine.
+towers of student, teacher and CLIP ViT-B/32 on this machine; the student also in its deployed
+forms, with what INT8 costs.
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kdeov.export.tower import ImageTower
 from kdeov.models.model import KDEOVModel
+from kdeov.runtime.card import CARD, Card
 from kdeov.teachers.base import TowerTeacher
 from kdeov.weights.clip import import_clip
 from pipeline.artifacts.run import RunRecord
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.config.stage_params import EfficiencyParams
+from pipeline.evaluation.deployed.forms import export_of, measure_forms
+from pipeline.evaluation.deployed.int8_cost import int8_cost
 from pipeline.evaluation.shared.student import student_of
 from pipeline.evaluation.shared.timing import interleaved
 from pipeline.runtime.device import cpu_threads
 from pipeline.storage.checked import write_checked_json
+from pipeline.storage.files import sha256_file
 from pipeline.teachers.load import Teacher, load_teacher
 
 logger = logging.getLogger(__name__)
@@ -36,11 +41,13 @@ def efficiency(params: Params, paths: Layout) -> None:
 
     Everything is measured on the CPU in float32, image towers only, the student's batch norm
     folded into its convolutions. Latencies are medians of interleaved runs on this machine; the
-    other numbers are the same on every machine.
+    other numbers are the same on every machine. `deployed` has the files of `out/export` beside
+    PyTorch.
 
     Raises:
-        KdeovError: Student or teacher cannot be loaded.
+        KdeovError: Student, teacher or export cannot be loaded, or do not belong together.
     """
+    card = export_of(paths)
     student = student_of(paths, "cpu")
     teacher = load_teacher(paths.teacher)
     with cpu_threads(params.efficiency.threads):
@@ -48,6 +55,7 @@ def efficiency(params: Params, paths: Layout) -> None:
             **_at_own_size(student, teacher, params.efficiency, paths),
             "reference": _against_reference(student, params.efficiency),
             "threads": params.efficiency.threads,
+            "deployed": _deployed(student, card, params, paths),
             "fingerprint": RunRecord.read(paths.student).fingerprint,
         }
     write_checked_json(paths.metrics / "efficiency.json", result)
@@ -110,6 +118,16 @@ def _against_reference(student: KDEOVModel, params: EfficiencyParams) -> dict[st
         "latency_ms": times["reference"],
         "student_latency_ms": times["student"],
         "speedup": times["reference"] / times["student"],
+    }
+
+
+def _deployed(student: KDEOVModel, card: Card, params: Params, paths: Layout) -> dict[str, Any]:
+    """The student's forms, the cost of INT8, and the card of the export that they belong to."""
+    weights = paths.student / "student.safetensors"
+    return {
+        **measure_forms(student, paths.export, card, weights, params.efficiency),
+        "int8_cost": int8_cost(params, paths, student, card),
+        "card": sha256_file(paths.export / CARD),
     }
 
 

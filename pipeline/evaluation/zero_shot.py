@@ -11,7 +11,6 @@ import io
 import logging
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from kdeov.evaluation.metrics import classification, compare
@@ -58,7 +57,7 @@ def zero_shot(params: Params, paths: Layout) -> None:
         owner = f"a test image of {dataset.name}" if dataset.classes else dataset.name
         _write_absent(paths, dataset.name, f"{owner} has no labels")
         return
-    labels, images = _relabel(cached.labels, classes)
+    labels, images = classes.relabel(cached.labels)
     if not len(images):
         reason = "zero_shot.class_names leaves out the classes of all test images"
         _write_absent(paths, dataset.name, reason)
@@ -116,24 +115,6 @@ def zero_shot(params: Params, paths: Layout) -> None:
     )
 
 
-def _relabel(labels: Tensor, classes: PromptClasses) -> tuple[Tensor, Tensor]:
-    """Selects the images whose class stands in prompts.
-
-    Args:
-        labels: [N] class numbers of the data set.
-        classes: K classes.
-
-    Returns:
-        [n] labels from 0 to K - 1, and [n] image numbers.
-    """
-    new_labels = torch.full((int(labels.max()) + 1,), -1)
-    for new, old in enumerate(classes.labels):
-        if old < len(new_labels):
-            new_labels[old] = new
-    images = torch.nonzero(new_labels[labels] >= 0).flatten()
-    return new_labels[labels][images], images
-
-
 def _protocol_parts(
     classes: PromptClasses, held_out: list[int], set_name: str, prompts: tuple[str, ...]
 ) -> list[str]:
@@ -154,7 +135,7 @@ def _teacher_on_other_split(
         cached: CachedSplit = read_split(params, paths, split)
         if cached.teacher is None or cached.labels is None:
             continue
-        labels, images = _relabel(cached.labels, classes)
+        labels, images = classes.relabel(cached.labels)
         if len(images):
             scores = classification(cached.teacher[images] @ weights.T, labels)
             samples = params.zero_shot.bootstrap_samples

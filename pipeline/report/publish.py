@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdeov.errors import DataError, StorageError
+from kdeov.weights.digests import require_sha256
 from pipeline.artifacts.run import read_history, runs_storage
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
-from pipeline.report.publish_model import publish_model
+from pipeline.report.publish_model import CARD, WEIGHTS, publish_model
 from pipeline.report.results import MLFLOW_GROUPS, Results
 from pipeline.storage.checked import fix_of, read_checked_json, write_checked_json
 from pipeline.storage.files import digest, sha256_file
@@ -54,6 +55,7 @@ def publish(params: Params, paths: Layout) -> str:
     results = Results.read(params, paths)
     results = replace(results, history=_whole_history(params, paths, results))
     target = TrackingTarget.of(params.tracking, paths)
+    _require_measured_export(results, paths)
     files = _published_files(paths)
     state = digest({str(path.relative_to(paths.root)): sha256_file(path) for path in files})
     try:
@@ -97,6 +99,17 @@ def _publish(
         paths.published(record.fingerprint), {"fingerprint": record.fingerprint, **published}
     )
     return run_id
+
+
+def _require_measured_export(results: Results, paths: Layout) -> None:
+    """Refuses an export other than that of `metrics/efficiency.json`.
+
+    Raises:
+        DataError: The export is missing, or another one.
+    """
+    measured = results.efficiency.get("deployed", {}).get("card")
+    by, fix = paths.metrics / "efficiency.json", "run `dvc repro export efficiency`"
+    require_sha256(paths.export / CARD, measured, by, fix)
 
 
 def _whole_history(params: Params, paths: Layout, results: Results) -> list[EpochMetrics]:
@@ -151,7 +164,7 @@ def _update_run(
             client.set_tag(run_id, name, value)
     log_params(client, run, results.run.params)
     log_history(client, run_id, results.history)
-    model = publish_model(client, client.get_run(run_id), paths.student)
+    model = publish_model(client, client.get_run(run_id), paths)
     log_metrics(client, run, results.metrics(), model)
     _log_files(client, run_id, files, paths)
     _log_datasets(client, run_id, results, paths)
@@ -164,7 +177,7 @@ def _update_run(
 def _published_files(paths: Layout) -> list[Path]:
     metrics = [*sorted(paths.metrics.glob("*.json")), paths.metrics / "history.csv"]
     report = sorted(path for path in paths.report.parent.rglob("*") if path.is_file())
-    return [*metrics, *report, paths.student / "student.safetensors"]
+    return [*metrics, *report, paths.student / WEIGHTS, paths.export / CARD]
 
 
 def _log_files(client: MlflowClient, run_id: str, files: list[Path], paths: Layout) -> None:

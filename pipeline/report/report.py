@@ -131,6 +131,7 @@ def _page(
         efficiency=_towers(results),
         threads=results.efficiency["threads"],
         file_bytes=results.efficiency["student"]["file_bytes"],
+        deployed=results.deployed,
         curves=figures["training_curves"],
         confusion=figures.get("confusion_matrix"),
         relabelled=[

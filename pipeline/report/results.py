@@ -13,6 +13,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.evaluation.shared.class_names import require_same_names
 from pipeline.evaluation.shared.embeddings import ABSENT_KEY
+from pipeline.report.deployed import Deployed
 from pipeline.report.metrics_files import read_curve, read_metrics, read_scores
 
 TASKS = {
@@ -156,6 +157,11 @@ class Results:
         """Metrics after re-ranking; empty if nothing was re-ranked."""
         return self.retrieval.get("reranked", {})
 
+    @property
+    def deployed(self) -> Deployed | None:
+        """The deployed forms of the student; None where a version without them measured."""
+        return Deployed.of(self.efficiency)
+
     def ceilings(self) -> dict[str, float]:
         """The largest recalls that captions shared by several images allow, where below 1."""
         found, keys = self.retrieval.get("ceiling", {}), HEADLINE_METRICS["retrieval"]
@@ -243,7 +249,7 @@ class Results:
             for key, value in (self.efficiency[tower] or {}).items():
                 if not isinstance(value, str):
                     values[f"efficiency/{tower}_{key}"] = value
-        return values
+        return values | (self.deployed.metrics() if self.deployed else {})
 
 
 def format_score(value: MetricValue | None) -> str:

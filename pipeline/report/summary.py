@@ -80,8 +80,11 @@ def _reranking(results: Results) -> Table | None:
 
 
 def _remarks(results: Results) -> list[str]:
-    """Warnings, speed, and why parts of the tables are missing."""
-    remarks = [*warnings(results), _speed(results), *results.remarks()]
+    """Warnings, speed, deployed forms, and why parts of the tables are missing."""
+    remarks = [*warnings(results), _speed(results)]
+    if results.deployed is not None:
+        remarks.append(results.deployed.line())
+    remarks += results.remarks()
     if results.retrieval and not results.run.fusion_is_trained:
         remarks.append("No re-ranking: fusion was not trained (distill.losses.fusion is 0).")
     return remarks

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kdeov.errors import ConfigError, DataError, StorageError
@@ -12,6 +15,8 @@ from pipeline.config.params import load_params
 from pipeline.config.paths import Layout
 from pipeline.tracking.errors import one_line, tracking_errors
 from pipeline.tracking.target import URI_VARIABLE, TrackingTarget
+
+PROGRESS_VARIABLE = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
 
 def download_model(address: str) -> Path:
@@ -23,22 +28,22 @@ def download_model(address: str) -> Path:
             `MLFLOW_TRACKING_URI`.
 
     Returns:
-        A folder: that of the server where it lies on this machine, else a copy that is deleted when
-        the process ends.
+        A folder, which is deleted when the process ends.
 
     Raises:
         ConfigError: Neither a checkout nor `MLFLOW_TRACKING_URI` says where MLflow is.
         DataError: There is no such model.
         StorageError: MLflow cannot be reached.
     """
-    uri = _tracking_uri(address)
     copy = tempfile.TemporaryDirectory(prefix="kdeov-model-")
     atexit.register(copy.cleanup)
+    os.environ.setdefault(PROGRESS_VARIABLE, str(sys.stderr.isatty()).lower())
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     try:
-        return Path(download_artifacts(artifact_uri=address, dst_path=copy.name, tracking_uri=uri))
+        with _tracking_uri(_find_tracking_uri(address)):
+            return Path(download_artifacts(artifact_uri=address, dst_path=copy.name))
     except MlflowException as error:
         missing = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
         kind = DataError if missing else StorageError
@@ -48,10 +53,30 @@ def download_model(address: str) -> Path:
         raise StorageError(f"--model {address}: {one_line(error)}") from error
 
 
-def _tracking_uri(address: str) -> str:
+@contextmanager
+def _tracking_uri(uri: str) -> Iterator[None]:
+    """Sets MLflow's tracking URI: as an argument of `download_artifacts`, MLflow ignores it for
+    `models:/MODEL_ID`.
+    """
+    import mlflow
+
+    before = os.environ.get(URI_VARIABLE)
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
+
+
+def _find_tracking_uri(address: str) -> str:
     layout = Layout.here()
     if layout.params.is_file():
         target = TrackingTarget.of(load_params(layout.params).tracking, layout)
+        if not target.is_server and target.is_empty():
+            raise DataError(
+                f"--model {address}: MLflow at {target.address} has no models yet; run "
+                f"`dvc repro`, or set {URI_VARIABLE}"
+            )
         target.client()  # makes a moved database right
         return target.uri
     if uri := os.environ.get(URI_VARIABLE):

@@ -27,6 +27,7 @@ from pipeline.evaluation.efficiency import efficiency
 from pipeline.evaluation.linear_probe import linear_probe
 from pipeline.evaluation.retrieval import retrieval
 from pipeline.evaluation.zero_shot import zero_shot
+from pipeline.export.export import export
 from pipeline.prepare.prepare import prepare
 from pipeline.storage.storage import Storage, open_storage
 from pipeline.teachers.make_teacher import make_teacher
@@ -135,7 +136,7 @@ def trained(
     shutil.copytree(built.root, layout.root, symlinks=True)
     quick = {"threads": 1, "batch_size": 1, "repeats": 1, "reference_size": 32}
     params = make_params(efficiency=quick)
-    for stage in (distill, zero_shot, linear_probe, retrieval, efficiency):
+    for stage in (distill, export, zero_shot, linear_probe, retrieval, efficiency):
         stage(params, layout)
     return layout, params
 

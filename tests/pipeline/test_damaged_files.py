@@ -26,6 +26,7 @@ from pipeline.evaluation.linear_probe import linear_probe
 from pipeline.evaluation.retrieval import retrieval
 from pipeline.evaluation.shared.embeddings import read_arrays
 from pipeline.evaluation.zero_shot import zero_shot
+from pipeline.export.export import export
 from pipeline.prepare.prepare import prepare
 from pipeline.report.results import Results
 from pipeline.storage.storage import open_storage
@@ -138,7 +139,7 @@ def two(
         distill={"seed": 1, "epochs": 1},
         efficiency={"threads": 1, "batch_size": 1, "repeats": 1, "reference_size": 32},
     )
-    for stage in (distill, zero_shot, linear_probe, retrieval, efficiency):
+    for stage in (distill, export, zero_shot, linear_probe, retrieval, efficiency):
         stage(params, layout)
     prepare(make_params(prepare={"seed": 1}), layout)
     return Checkout(layout, params)

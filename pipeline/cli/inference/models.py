@@ -62,8 +62,8 @@ def open_model(address: str | None, precision: Precision = "fp32") -> InferenceM
 
     Args:
         address: An export folder, a student folder (which needs PyTorch), or a model of MLflow
-            (`models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/RUN/student`); None is the export
-            of the checkout in the current folder.
+            (`models:/NAME@ALIAS`, `models:/NAME/VERSION`, `models:/MODEL_ID`, `runs:/RUN/student`);
+            None is the export of the checkout in the current folder.
         precision: `fp32` or `int8`.
 
     Raises:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from kdeov.errors import ConfigError, DataError
 from pipeline.storage.files import digest
 
@@ -26,6 +29,22 @@ class PromptClasses:
     names: list[str]
     labels: list[int]
     digest: str | None
+
+    def relabel(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Selects the images whose class stands in prompts.
+
+        Args:
+            labels: [N] class numbers of the data set.
+
+        Returns:
+            [n] labels from 0 to K - 1, and [n] image numbers.
+        """
+        new_labels = torch.full((int(labels.max()) + 1,), -1)
+        for new, old in enumerate(self.labels):
+            if old < len(new_labels):
+                new_labels[old] = new
+        images = torch.nonzero(new_labels[labels] >= 0).flatten()
+        return new_labels[labels][images], images
 
 
 def prompt_classes(classes: list[str], class_names: Renaming | Path | None) -> PromptClasses:

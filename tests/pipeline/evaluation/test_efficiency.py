@@ -19,6 +19,7 @@ from pipeline.config.paths import Layout
 from pipeline.evaluation.efficiency import count_macs, count_parameters, efficiency
 from pipeline.evaluation.retrieval import retrieval
 from pipeline.evaluation.zero_shot import zero_shot
+from pipeline.export.export import export
 from pipeline.training.distill import distill
 from tests.helpers.backbones import FEW
 
@@ -60,7 +61,7 @@ def test_a_timm_student_goes_through_all_stages(
 ) -> None:
     quick = {"threads": 1, "batch_size": 1, "repeats": 1, "reference_size": 32}
     params = make_params(distill={"backbone": backbone, "epochs": 1}, efficiency=quick)
-    for stage in (distill, zero_shot, retrieval, efficiency):
+    for stage in (distill, export, zero_shot, retrieval, efficiency):
         stage(params, checkout)
     name = RunRecord.read(checkout.student).name
     assert name.startswith(backbone.removeprefix("timm:") + "-film-")

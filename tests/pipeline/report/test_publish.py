@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from kdeov.errors import ConfigError, KdeovError, StorageError
+from kdeov.runtime.card import CARD, IMAGE
+from kdeov.weights.digests import sha256_file
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.report.publish import publish, publish_or_warn
 from pipeline.report.report import report
 from pipeline.storage.files import write_json
 from pipeline.tracking.target import TrackingTarget
+from tests.helpers.results import edit_json
 
 pytestmark = pytest.mark.slow  # the first of these tests trains
 
@@ -74,7 +77,41 @@ def test_publishing_in_a_copy_leaves_every_byte_of_the_original(
     folder = copy.tracking_artifacts / run / "artifacts" / "metrics"
     assert {p.name for p in folder.iterdir()} == {p.name for p in copy.metrics.iterdir()}
     (model,) = copy.tracking_artifacts.glob("models/*/artifacts/MLmodel")
-    assert model.is_file()
+    exported = {path.name: path.read_bytes() for path in paths.export.iterdir()}
+    assert {p.name: p.read_bytes() for p in (model.parent / "export").iterdir()} == exported
+
+
+def test_a_new_export_is_logged_again_in_the_place_of_the_old_one(copied: Trained) -> None:
+    paths, params = copied
+    publish(params, paths)
+    (old,) = paths.tracking_artifacts.glob("models/*")
+    edit_json(paths.export / CARD, lambda v: v.update(licenses={"data": "CC0"}))
+    measured = sha256_file(paths.export / CARD)
+    edit_json(paths.metrics / "efficiency.json", lambda v: v["deployed"].update(card=measured))
+    run = publish(params, paths)
+    client = TrackingTarget.of(params.tracking, paths).client()
+    (model,) = client.search_logged_models([client.get_run(run).info.experiment_id])
+    assert model.model_id != old.name
+    card = paths.tracking_artifacts / "models" / model.model_id / "artifacts" / "export" / CARD
+    assert card.read_bytes() == (paths.export / CARD).read_bytes()
+    assert publish(params, paths) == run
+    (again,) = client.search_logged_models([client.get_run(run).info.experiment_id])
+    assert again.model_id == model.model_id
+
+
+def test_an_export_that_was_not_measured_is_not_published(copied: Trained, complains: Any) -> None:
+    paths, params = copied
+    edit_json(paths.export / CARD, lambda v: v.update(fingerprint="0" * 16))
+    with complains(paths.export / CARD, "dvc repro export efficiency"):
+        publish(params, paths)
+
+
+def test_a_damaged_export_is_not_published(copied: Trained, complains: Any) -> None:
+    paths, params = copied
+    (paths.export / IMAGE).write_bytes(b"")
+    with complains(paths.export / IMAGE, "dvc repro -f export"):
+        publish(params, paths)
+    assert not [*paths.tracking_artifacts.glob("models/*/artifacts/MLmodel")]
 
 
 def test_a_missing_result_is_an_error_and_no_warning(copied: Trained) -> None:
