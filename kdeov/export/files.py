@@ -16,12 +16,12 @@ from kdeov.export.backbone import TIMM_FILE, YOLO_FILE, write_backbone
 from kdeov.export.graphs import DenseGraph, ImageGraph
 from kdeov.export.images import Reference, smooth_pixels, unit_rows, write_dense, write_image
 from kdeov.export.int8 import calibration_pixels, embed, write_int8
-from kdeov.export.licenses import UNKNOWN, backbone_license
 from kdeov.export.onnx import Session, require_packages
 from kdeov.export.parity import Parity
 from kdeov.export.program import write_program
 from kdeov.export.text import write_text
 from kdeov.models.model import KDEOVModel
+from kdeov.models.timm_trunk import PREFIX
 from kdeov.runtime.card import (
     BPE,
     DENSE,
@@ -37,8 +37,10 @@ from kdeov.runtime.card import (
     read_card,
     write_card,
 )
+from kdeov.weights.clip import import_clip
 from kdeov.weights.folder import replacing_files, user_path
 
+UNKNOWN = "not recorded"
 OPTIONAL = {
     INT8, TEXT, BPE, HF_TOKENIZER, TABLE_TEXTS, TABLE_EMBEDDINGS, YOLO_FILE, TIMM_FILE,
 }  # fmt: skip
@@ -163,3 +165,25 @@ def _plain(module: nn.Module) -> Any:
     if fits and not any(part.training for part in module.modules()):
         return module
     return copy.deepcopy(module).cpu().float().eval()
+
+
+def backbone_license(backbone_type: str, pretrained: bool | None = None) -> str:
+    """The license of a backbone.
+
+    Args:
+        backbone_type: See `LightweightVisualBackbone`.
+        pretrained: Whether training started from published weights; None where that is unknown.
+    """
+    if not backbone_type.startswith(PREFIX):
+        return f"AGPL-3.0 (Ultralytics {backbone_type})"
+    name = backbone_type.removeprefix(PREFIX)
+    if pretrained is False:
+        return f"Apache-2.0 (timm {name}, trained from random weights)"
+    return f"Apache-2.0 (the code of timm {name}); pretrained weights have a license of their own"
+
+
+def teacher_license(library: str, name: str) -> str:
+    """The license of a teacher, by its library and name."""
+    if library == "clip" and name in import_clip().available_models():
+        return f"MIT (OpenAI CLIP {name})"
+    return f"{library} {name}: the license of its weights is {UNKNOWN}"

@@ -6,8 +6,13 @@ import logging
 
 import numpy as np
 
-from kdeov.export.files import ExportInfo, export_model
-from kdeov.export.licenses import UNKNOWN, backbone_license, teacher_license
+from kdeov.export.files import (
+    UNKNOWN,
+    ExportInfo,
+    backbone_license,
+    export_model,
+    teacher_license,
+)
 from kdeov.models.model import KDEOVModel
 from kdeov.prompts import templates
 from kdeov.runtime.card import INT8
