@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from kdeov.export.parity import Parity
 from kdeov.export.program import write_program
 from kdeov.export.text import write_text
 from kdeov.models.model import KDEOVModel
+from kdeov.prompts import TEMPLATES
 from kdeov.models.timm_trunk import PREFIX
 from kdeov.runtime.card import (
     BPE,
@@ -56,12 +57,14 @@ class ExportInfo:
         fingerprint: Of the run that trained it.
         metrics: Figures of its evaluation.
         licenses: Of `data`, `teacher` and `backbone`, where they are known.
+        templates: Prompts of class names for readers that name none; the simple one by default.
     """
 
     name: str | None = None
     fingerprint: str | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     licenses: Mapping[str, str] = field(default_factory=dict)
+    templates: Sequence[str] = TEMPLATES["simple"]
 
 
 @torch.no_grad()
@@ -127,7 +130,7 @@ def export_model(
             stride=student.backbone.strides[-1],
             dense_stride=student.backbone.strides[0],
             transform=model.transform.to_dict(),
-            text=text,
+            text=replace(text, templates=tuple(about.templates)),
             fingerprint=about.fingerprint,
             parity={name: values.rounded for name, values in parity.items()},
             int8=int8,
