@@ -15,7 +15,7 @@ from torch import nn
 from kdeov.export.backbone import TIMM_FILE, YOLO_FILE, write_backbone
 from kdeov.export.graphs import DenseGraph, ImageGraph
 from kdeov.export.images import Reference, smooth_pixels, unit_rows, write_dense, write_image
-from kdeov.export.int8 import embed, write_int8
+from kdeov.export.int8 import calibration_pixels, embed, write_int8
 from kdeov.export.licenses import UNKNOWN, backbone_license
 from kdeov.export.onnx import Session, require_packages
 from kdeov.export.parity import Parity
@@ -86,7 +86,8 @@ def export_model(
         The card.
 
     Raises:
-        ConfigError: A package is missing, or the text encoder is of a kind without files.
+        ConfigError: A package is missing, the calibration images are none, or the text encoder is
+            of a kind without files.
         DataError: A file differs from PyTorch by more than rounding.
         StorageError: The disk is full or the folder cannot be written; it is as before.
     """
@@ -94,6 +95,8 @@ def export_model(
     about = about or ExportInfo()
     student, encoder = _plain(model.student), _plain(model.text_encoder)
     reference = Reference(student, model.transform)
+    if calibration is not None:
+        calibration = calibration_pixels(calibration, student.backbone.strides[-1])
     with replacing_files(user_path(folder)) as partial:
         parity: dict[str, Parity] = {}
         on_progress(DENSE)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from kdeov.data.transform import ImageTransform
 from kdeov.export.graphs import DenseGraph
 from kdeov.export.onnx import Session, part_of, pixel_axes, to_onnx
-from kdeov.export.parity import Arrays, Parity, Run, require_parity
+from kdeov.export.parity import Arrays, Parity, require_parity
 from kdeov.models.student import VisualStudent
 from kdeov.runtime.card import DENSE, IMAGE
 
@@ -77,7 +77,7 @@ def write_dense(folder: Path, graph: DenseGraph, reference: Reference) -> tuple[
         {"pixels": x, "classes": unit_rows(count, student.embed_dim)}
         for count, x in zip((1, 5, 2, 8), unseen_pixels(reference), strict=False)
     ]
-    return model, require_parity(DENSE, session_of(model), reference.dense, inputs)
+    return model, require_parity(DENSE, Session(model), reference.dense, inputs)
 
 
 def write_image(folder: Path, dense: bytes, reference: Reference) -> tuple[bytes, Parity]:
@@ -92,13 +92,7 @@ def write_image(folder: Path, dense: bytes, reference: Reference) -> tuple[bytes
     model = part_of(dense, ["pixels"], ["embedding"])
     (folder / IMAGE).write_bytes(model)
     inputs = [{"pixels": x} for x in unseen_pixels(reference)]
-    return model, require_parity(IMAGE, session_of(model), reference.embedding, inputs)
-
-
-def session_of(model: bytes) -> Run:
-    """A model to be run on arrays."""
-    session = Session(model)
-    return lambda arrays: session(**arrays)
+    return model, require_parity(IMAGE, Session(model), reference.embedding, inputs)
 
 
 def unseen_pixels(reference: Reference) -> Iterator[np.ndarray]:

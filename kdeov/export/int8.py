@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kdeov.errors import DataError
+from kdeov.errors import ConfigError, DataError
 from kdeov.export.onnx import Session
 from kdeov.export.quantize import CHEAP_OPERATORS, MATRIX_OPERATORS, Quantizer, quantizer_of
 from kdeov.runtime.card import IMAGE, INT8
@@ -38,30 +38,30 @@ class Quantized:
 
 
 def write_int8(
-    folder: Path, image: bytes, images: np.ndarray, classes: np.ndarray | None
+    folder: Path,
+    image: bytes,
+    images: np.ndarray,
+    classes: np.ndarray | None,
+    min_agreement: float = MIN_AGREEMENT,
 ) -> Quantized:
     """Writes `image.int8.onnx`.
 
     Every other image gives the ranges of activations; by the rest, the file is compared with
     `image.onnx`: by the class of the largest cosine or, without classes, by the nearest other
-    image. While fewer than `MIN_AGREEMENT` agree, parts return to float32: first all but
+    image. While a smaller share than `min_agreement` agrees, parts return to float32: first all but
     convolutions and matrix products, then these one at a time, the one first that alone does the
     most harm.
 
     Args:
         folder: It exists.
         image: `image.onnx`.
-        images: uint8 [N, 3, S, S], at least `MIN_IMAGES`.
+        images: uint8 [N, 3, H, W] (see `calibration_pixels`).
         classes: [K, D] unit class embeddings, or None.
+        min_agreement: Smallest share of equal answers.
 
     Raises:
-        DataError: Too few images, or the network cannot be quantized.
+        DataError: The network cannot be quantized, or too few answers agree.
     """
-    if len(images) < MIN_IMAGES:
-        raise DataError(
-            f"{INT8}: {len(images)} images to calibrate with; give at least {MIN_IMAGES}, or none "
-            "to leave INT8 out"
-        )
     held_out = images[1::2]
     plain = embed(Session(image), held_out)
     answers = _answers(plain, classes)
@@ -71,7 +71,8 @@ def write_int8(
         return float((found == answers).mean())
 
     with quantizer_of(image, images[::2]) as quantizer:
-        model, share, operators, returned = _search(quantizer, agreement, plain, held_out)
+        search = _Search(quantizer, agreement, min_agreement)
+        model, share, operators, returned = search.run(plain, held_out)
     (folder / INT8).write_bytes(model)
     found = embed(Session(model), held_out)
     cosines = (found * plain).sum(axis=1)
@@ -91,20 +92,40 @@ def write_int8(
     return Quantized(model, card)
 
 
+def calibration_pixels(images: np.ndarray, stride: int) -> np.ndarray:
+    """Images whose sides are multiples of a stride; the right and lower edges are repeated.
+
+    Args:
+        images: uint8 [N, 3, S, S], at least `MIN_IMAGES`.
+        stride: Of the backbone's last level.
+
+    Raises:
+        ConfigError: They are something else.
+    """
+    fits = images.ndim == 4 and images.shape[1] == 3 and images.dtype == np.uint8
+    if not fits or len(images) < MIN_IMAGES:
+        raise ConfigError(
+            f"calibration images of shape {list(images.shape)} and type {images.dtype}; give uint8 "
+            f"[N, 3, S, S] with at least {MIN_IMAGES} images, or none to leave INT8 out"
+        )
+    down, right = (-side % stride for side in images.shape[2:])
+    return np.pad(images, ((0, 0), (0, 0), (0, down), (0, right)), mode="edge")
+
+
 def embed(session: Session, images: np.ndarray) -> np.ndarray:
     """Unit embeddings [N, D] of uint8 images [N, 3, H, W]."""
     batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-    return np.concatenate([session(pixels=batch)["embedding"] for batch in batches])
+    return np.concatenate([session({"pixels": batch})["embedding"] for batch in batches])
 
 
 def latency(image: bytes, quantized: bytes, pixels: np.ndarray) -> dict[str, float]:
     """Median times of one image on one thread of this machine, in turn, in milliseconds."""
-    sessions = {IMAGE: Session(image, threads=1), INT8: Session(quantized, threads=1)}
+    sessions = {IMAGE: Session(image), INT8: Session(quantized)}
     times: dict[str, list[float]] = {name: [] for name in sessions}
     for _ in range(REPEATS + 1):
         for name, session in sessions.items():
             start = time.perf_counter()
-            session(pixels=pixels)
+            session({"pixels": pixels})
             times[name].append(time.perf_counter() - start)
     plain, int8 = (1000 * statistics.median(times[name][1:]) for name in (IMAGE, INT8))
     return {
@@ -114,34 +135,42 @@ def latency(image: bytes, quantized: bytes, pixels: np.ndarray) -> dict[str, flo
     }
 
 
-def _search(
-    quantizer: Quantizer,
-    agreement: Callable[[bytes], float],
-    plain: np.ndarray,
-    images: np.ndarray,
-) -> tuple[bytes, float, Sequence[str], list[str]]:
-    """The first model that agrees: itself, its agreement, the kinds of nodes that it quantizes, and
-    the layers that are in float32 again.
+@dataclass(frozen=True)
+class _Search:
+    """The search for the first model that agrees.
+
+    Attributes:
+        quantizer: Makes models.
+        agreement: The share of equal answers of a model.
+        min_agreement: The share that is enough.
     """
-    operators: Sequence[str] = (*MATRIX_OPERATORS, *CHEAP_OPERATORS)
-    model = quantizer.quantized(operators)
-    if (share := agreement(model)) >= MIN_AGREEMENT:
-        return model, share, operators, []
-    operators, returned = MATRIX_OPERATORS, []
-    model = quantizer.quantized(operators)
-    if (share := agreement(model)) >= MIN_AGREEMENT:
-        return model, share, operators, []
-    for node in _by_harm(quantizer, plain, images):
-        returned.append(node)
-        model = quantizer.quantized(operators, skip=returned)
-        if (share := agreement(model)) >= MIN_AGREEMENT:
-            break
-    if share < MIN_AGREEMENT:
+
+    quantizer: Quantizer
+    agreement: Callable[[bytes], float]
+    min_agreement: float
+
+    def run(
+        self, plain: np.ndarray, images: np.ndarray
+    ) -> tuple[bytes, float, Sequence[str], list[str]]:
+        """The model, its agreement, the kinds of nodes that it quantizes, and the layers that are
+        in float32 again.
+        """
+        returned: list[str] = []
+        for operators in ((*MATRIX_OPERATORS, *CHEAP_OPERATORS), MATRIX_OPERATORS):
+            model = self.quantizer.quantized(operators)
+            if (share := self.agreement(model)) >= self.min_agreement:
+                return model, share, operators, returned
+        for node in _by_harm(self.quantizer, plain, images):
+            returned.append(node)
+            model = self.quantizer.quantized(MATRIX_OPERATORS, skip=returned)
+            if (share := self.agreement(model)) >= self.min_agreement:
+                names = [self.quantizer.layers[name] for name in returned]
+                return model, share, MATRIX_OPERATORS, names
         raise DataError(
-            f"{INT8}: {share:.3f} of the answers agree with float32 (at least {MIN_AGREEMENT}) "
-            "with every layer in float32; give other calibration images, or none"
+            f"{INT8}: {share:.3f} of the answers agree with float32 (at least "
+            f"{self.min_agreement}), even with every layer in float32; give other calibration "
+            "images, or none"
         )
-    return model, share, operators, [quantizer.layers[node] for node in returned]
 
 
 def _by_harm(quantizer: Quantizer, plain: np.ndarray, images: np.ndarray) -> list[str]:

@@ -5,21 +5,23 @@ ExecuTorch. `torch.export.load(FILE).module()` takes pixels as `image.onnx` does
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from kdeov.errors import DataError, first_line
 from kdeov.export.graphs import ImageGraph
 from kdeov.export.images import Reference, unseen_pixels
 from kdeov.export.noise import quietly
 from kdeov.export.onnx import pixel_axes
-from kdeov.export.parity import MAX_ABS_PROGRAM, Arrays, Parity, require_parity
+from kdeov.export.parity import MAX_ABS_PROGRAM, Arrays, Parity, Run, require_parity
 from kdeov.runtime.card import PROGRAM
 
 
 def write_program(folder: Path, graph: ImageGraph, reference: Reference) -> Parity:
-    """Writes `image.pt2` and compares it.
+    """Writes `image.pt2` and compares it with the graph.
 
     Raises:
         DataError: The network cannot be exported, or the file differs from PyTorch.
@@ -42,10 +44,15 @@ def write_program(folder: Path, graph: ImageGraph, reference: Reference) -> Pari
         ) from error
     (folder / PROGRAM).write_bytes(buffer.getvalue())
 
-    def run(arrays: Arrays) -> Arrays:
-        with torch.inference_mode():
-            return {"embedding": loaded(torch.from_numpy(arrays["pixels"])).numpy()}
-
     # the program is free of sizes from two strides on
     inputs = [{"pixels": x} for x in unseen_pixels(reference) if min(x.shape[2:]) >= 2 * stride]
-    return require_parity(PROGRAM, run, reference.embedding, inputs, MAX_ABS_PROGRAM)
+    # the graph itself is compared with the student through `image.onnx`
+    return require_parity(PROGRAM, _run_of(loaded), _run_of(graph), inputs, MAX_ABS_PROGRAM)
+
+
+def _run_of(module: Callable[[Tensor], Tensor]) -> Run:
+    @torch.inference_mode()
+    def run(arrays: Arrays) -> Arrays:
+        return {"embedding": module(torch.from_numpy(arrays["pixels"])).numpy()}
+
+    return run

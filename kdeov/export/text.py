@@ -15,9 +15,8 @@ import torch.nn.functional as F
 
 from kdeov.errors import ConfigError
 from kdeov.export.graphs import TextGraph
-from kdeov.export.images import session_of
 from kdeov.export.noise import quietly
-from kdeov.export.onnx import to_onnx, without_traces
+from kdeov.export.onnx import Session, to_onnx, without_traces
 from kdeov.export.parity import Arrays, Parity, require_parity
 from kdeov.runtime.card import (
     BPE,
@@ -108,13 +107,13 @@ def _write_tower(folder: Path, encoder: TextTower) -> tuple[Parity, Arrays]:
 
     batches = [{"tokens": tokens[start:].numpy()} for start in (0, len(tokens) - 1)]
     # the weights have half the digits
-    parity = require_parity(TEXT, session_of(model), expected, batches, max_abs=None)
+    parity = require_parity(TEXT, Session(model), expected, batches, max_abs=None)
     return parity, {"texts": np.array(PROBES), "tokens": tokens.numpy(), **expected(batches[0])}
 
 
 def halve_weights(model: bytes) -> bytes:
     """Stores the large float32 tensors of an ONNX model as float16; they are converted back when it
-    is loaded. CLIP's own weights lose nothing by that.
+    is loaded. Weights that were published in half precision, as most of CLIP's, lose nothing.
 
     Args:
         model: Serialized, and so is the result.
