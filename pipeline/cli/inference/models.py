@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from PIL import Image
 
 from kdeov.errors import ConfigError, DataError
+from kdeov.prompts import templates
 
 if TYPE_CHECKING:
     from kdeov.models.model import KDEOVModel
     from kdeov.runtime.model import Model
 
+Precision = Literal["fp32", "int8"]
 CARD, STUDENT = "card.json", "student.safetensors"
 DEFAULT = Path("out/export")
 MLFLOW_SCHEMES = ("models:", "runs:", "mlflow-artifacts:")
@@ -37,7 +39,7 @@ class InferenceModel(Protocol):
     logit_scale: float
     image_digest: str
     text_digest: str
-    templates: Sequence[str] | str
+    templates: tuple[str, ...]
     provider: str
 
     def preprocess(self, image: Path) -> np.ndarray:
@@ -46,7 +48,7 @@ class InferenceModel(Protocol):
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 [B, 3, S, S] to unit embeddings float32 [B, D]."""
 
-    def class_embeddings(self, labels: Sequence[str], templates: Sequence[str]) -> np.ndarray:
+    def class_embeddings(self, labels: Sequence[str], prompts: Sequence[str]) -> np.ndarray:
         """K labels to unit embeddings float32 [K, D], by prompt ensembling."""
 
     def heatmap(self, image: Image.Image, classes: np.ndarray) -> np.ndarray:
@@ -55,7 +57,7 @@ class InferenceModel(Protocol):
         """
 
 
-def open_model(address: str | None, precision: str = "fp32") -> InferenceModel:
+def open_model(address: str | None, precision: Precision = "fp32") -> InferenceModel:
     """Opens the model at an address.
 
     Args:
@@ -76,7 +78,7 @@ def open_model(address: str | None, precision: str = "fp32") -> InferenceModel:
     return _open_folder(Path(os.path.expanduser(address)), address, precision)  # noqa: PTH111
 
 
-def _open_folder(folder: Path, address: str, precision: str) -> InferenceModel:
+def _open_folder(folder: Path, address: str, precision: Precision) -> InferenceModel:
     for inner in (folder, folder / "export"):  # within a model of MLflow
         if (inner / CARD).is_file():
             return ExportedModel.open(inner, precision)
@@ -112,7 +114,7 @@ class ExportedModel:
         self.templates, self.provider = model.card.text.templates, model.provider
 
     @classmethod
-    def open(cls, folder: Path, precision: str) -> ExportedModel:
+    def open(cls, folder: Path, precision: Precision) -> ExportedModel:
         """Opens and tests an export folder."""
         from kdeov.runtime.model import Model
 
@@ -124,8 +126,8 @@ class ExportedModel:
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
         return self._model.embed_pixels(pixels)
 
-    def class_embeddings(self, labels: Sequence[str], templates: Sequence[str]) -> np.ndarray:
-        return self._model.class_embeddings(labels, templates)
+    def class_embeddings(self, labels: Sequence[str], prompts: Sequence[str]) -> np.ndarray:
+        return self._model.class_embeddings(labels, prompts)
 
     def heatmap(self, image: Image.Image, classes: np.ndarray) -> np.ndarray:
         return self._model.heatmap(image, classes)[0]
@@ -142,7 +144,7 @@ class TorchModel:
         self.logit_scale = float(model.text_encoder.logit_scale.exp())
         self.image_digest = digests[STUDENT]
         self.text_digest = digests["text_encoder.safetensors"]
-        self.templates, self.provider = "simple", f"PyTorch on {model.device}"
+        self.templates, self.provider = templates("simple"), f"PyTorch on {model.device}"
 
     @classmethod
     def load(cls, folder: Path) -> TorchModel:
@@ -166,8 +168,8 @@ class TorchModel:
             normalized = self._model.transform.normalize(tensors)
             return self._model.encode_image(normalized).float().cpu().numpy()
 
-    def class_embeddings(self, labels: Sequence[str], templates: Sequence[str]) -> np.ndarray:
-        embeddings = self._model.text_encoder.class_embeddings(labels, templates)
+    def class_embeddings(self, labels: Sequence[str], prompts: Sequence[str]) -> np.ndarray:
+        embeddings = self._model.text_encoder.class_embeddings(labels, prompts)
         return embeddings.float().cpu().numpy()
 
     def heatmap(self, image: Image.Image, classes: np.ndarray) -> np.ndarray:

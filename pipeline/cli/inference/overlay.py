@@ -13,6 +13,7 @@ from kdeov.errors import ConfigError
 from pipeline.cli.inference.place import Place, centered_square
 from pipeline.storage.files import writing
 
+MIN_RANGE = 0.1  # cosines between the first and the last color; a flat map stays of one color
 SOFTWARE = "kdeov locate"  # marks a PNG of this command, which it may replace
 # of the colors between: dark blue, blue, green, yellow, red (low to high)
 COLORS = np.array(
@@ -52,7 +53,7 @@ def save_overlay(path: Path, image: Image.Image, heatmap: np.ndarray, place: Pla
     shown = to_rgb(image)
     left, top, side = centered_square(image)
     low, high = float(heatmap.min()), float(heatmap.max())
-    share = (heatmap - low) / max(high - low, 1e-6)
+    share = (heatmap - low) / max(high - low, MIN_RANGE)
     layer = Image.fromarray(_colors(share)).resize((side, side), Image.Resampling.BILINEAR)
     opacity = Image.fromarray((90 + 100 * share).astype(np.uint8)).resize((side, side))
     gray = shown.convert("L").convert("RGB")  # outside of the square: not seen by the model

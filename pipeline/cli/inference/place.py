@@ -10,6 +10,7 @@ from PIL import Image
 
 from kdeov.data.images import to_rgb
 
+FLAT = 0.03  # difference of cosines below which a peak says little
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
 
 
@@ -69,10 +70,12 @@ class Place:
         column = COLUMNS[min(2, 3 * self.peak[0] // self.size[0])]
         where = "center" if (row, column) == ("middle", "center") else f"{row} {column}"
         left, top, right, bottom = self.box
+        flat = "; the map is nearly flat, so the place is uncertain"
         return (
             f"{where}, x {left} to {right} and y {top} to {bottom} of {self.size[0]} x "
             f"{self.size[1]} pixels, {self.area:.0%} of the image; cosine {self.cosine:.3f} there, "
             f"{self.median:.3f} in the median"
+            f"{flat if self.cosine - self.median < FLAT else ''}"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def _embedded(
             decoded.append((path, future.result()))
         except DataError as error:
             decoded.append(error)
-    pixels = [item[1] for item in decoded if not isinstance(item, DataError)]
+    pixels = [read[1] for read in decoded if not isinstance(read, DataError)]
     embeddings = iter(model.embed_pixels(np.stack(pixels)) if pixels else ())
-    for item in decoded:
-        yield item if isinstance(item, DataError) else Embedded(item[0], next(embeddings))
+    for read in decoded:
+        yield read if isinstance(read, DataError) else Embedded(read[0], next(embeddings))

@@ -53,6 +53,12 @@ def test_a_second_peak_apart_from_the_first_is_not_in_the_region() -> None:
     assert place.box == (6, 6, 15, 15)
 
 
+def test_a_map_without_contrast_is_called_uncertain() -> None:
+    values = 0.2 + 0.1 * (heatmap(10, 10) - 0.1)
+    assert "uncertain" in Place.of(values, Image.new("RGB", (60, 60))).in_words()
+    assert "uncertain" not in Place.of(heatmap(10, 10), Image.new("RGB", (60, 60))).in_words()
+
+
 def test_a_flat_map_is_the_whole_image() -> None:
     place = Place.of(np.full((60, 60), 0.2, np.float32), Image.new("RGB", (60, 60)))
     assert place.area == pytest.approx(1)
