@@ -47,8 +47,8 @@ def efficiency(params: Params, paths: Layout) -> None:
     Raises:
         KdeovError: Student, teacher or export cannot be loaded, or do not belong together.
     """
-    card = export_of(paths)
     student = student_of(paths, "cpu")
+    card = export_of(paths)
     teacher = load_teacher(paths.teacher)
     with cpu_threads(params.efficiency.threads):
         result = {

@@ -28,6 +28,7 @@ from pipeline.evaluation.shared.embeddings import read_arrays
 from pipeline.evaluation.zero_shot import zero_shot
 from pipeline.export.export import export
 from pipeline.prepare.prepare import prepare
+from pipeline.report.publish_model import export_files
 from pipeline.report.results import Results
 from pipeline.storage.storage import open_storage
 from pipeline.teachers.load import load_teacher
@@ -69,6 +70,11 @@ def teacher(checkout: Checkout) -> Any:
     return teacher.identity(), teacher.weights_sha256
 
 
+def exported(checkout: Checkout) -> list[bytes]:
+    """The files of the export, as they are published."""
+    return [path.read_bytes() for path in export_files(checkout.layout.export)]
+
+
 def results(checkout: Checkout) -> Any:
     return Results.read(checkout.params, checkout.layout)
 
@@ -102,6 +108,9 @@ KINDS: dict[str, Callable[[Checkout], Any]] = {
     "out/student/text_encoder.json": student,
     "out/student/text_encoder.safetensors": student,
     "out/student/run.json": lambda c: RunRecord.read(c.layout.student),
+    "out/export/card.json": exported,
+    "out/export/image.onnx": exported,
+    "out/export/image.int8.onnx": exported,
     "metrics/distill.json": results,
     "metrics/zero_shot.json": results,
     "metrics/linear_probe.json": results,

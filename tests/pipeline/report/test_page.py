@@ -45,6 +45,9 @@ def without_teacher(paths: Layout) -> None:
 def absent(paths: Layout, name: str, reason: str) -> None:
     """Results of an evaluation that cannot run on the data set."""
     write_checked_json(paths.metrics / f"{name}.json", {"scenes": {"absent": reason}})
+    edit_json(
+        paths.metrics / "efficiency.json", lambda v: v["deployed"]["int8_cost"].update({name: None})
+    )
 
 
 def page(paths: Layout) -> str:
