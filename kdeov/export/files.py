@@ -21,8 +21,8 @@ from kdeov.export.parity import Parity
 from kdeov.export.program import write_program
 from kdeov.export.text import write_text
 from kdeov.models.model import KDEOVModel
-from kdeov.prompts import TEMPLATES
 from kdeov.models.timm_trunk import PREFIX
+from kdeov.prompts import TEMPLATES
 from kdeov.runtime.card import (
     BPE,
     DENSE,
