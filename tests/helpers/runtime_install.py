@@ -84,14 +84,14 @@ def _install_kdeov(folder: Path) -> None:
         shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, project / name)
-    subprocess.run(
-        [
-            sys.executable, "-m", "pip", "--python", str(folder / "venv" / "bin" / "python"),
-            "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation", str(project),
-        ],
-        check=True,
-        timeout=300,
-    )  # fmt: skip
+    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
+    offline = ("--no-index", "--no-deps")
+    wheels = str(folder / "wheels")
+    build = (*pip, "wheel", *offline, "--no-build-isolation", "-w", wheels, str(project))
+    subprocess.run(build, check=True, timeout=300)
+    (wheel,) = (folder / "wheels").glob("*.whl")
+    python = str(folder / "venv" / "bin" / "python")
+    subprocess.run((*pip, "--python", python, "install", *offline, wheel), check=True, timeout=300)
 
 
 def _closure() -> set[str]:
