@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from kdeov.export.backbone import TIMM_FILE, YOLO_FILE, write_backbone
 from kdeov.export.graphs import DenseGraph, ImageGraph
 from kdeov.export.images import Reference, smooth_pixels, unit_rows, write_dense, write_image
 from kdeov.export.int8 import calibration_pixels, embed, write_int8
-from kdeov.export.licenses import UNKNOWN, backbone_license
 from kdeov.export.onnx import Session, require_packages
 from kdeov.export.parity import Parity
 from kdeov.export.program import write_program
 from kdeov.export.text import write_text
 from kdeov.models.model import KDEOVModel
+from kdeov.models.timm_trunk import PREFIX
+from kdeov.prompts import TEMPLATES
 from kdeov.runtime.card import (
     BPE,
     DENSE,
@@ -37,8 +38,10 @@ from kdeov.runtime.card import (
     read_card,
     write_card,
 )
+from kdeov.weights.clip import import_clip
 from kdeov.weights.folder import replacing_files, user_path
 
+UNKNOWN = "not recorded"
 OPTIONAL = {
     INT8, TEXT, BPE, HF_TOKENIZER, TABLE_TEXTS, TABLE_EMBEDDINGS, YOLO_FILE, TIMM_FILE,
 }  # fmt: skip
@@ -54,12 +57,14 @@ class ExportInfo:
         fingerprint: Of the run that trained it.
         metrics: Figures of its evaluation.
         licenses: Of `data`, `teacher` and `backbone`, where they are known.
+        templates: Prompts of class names for readers that name none; the simple one by default.
     """
 
     name: str | None = None
     fingerprint: str | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     licenses: Mapping[str, str] = field(default_factory=dict)
+    templates: Sequence[str] = TEMPLATES["simple"]
 
 
 @torch.no_grad()
@@ -125,7 +130,7 @@ def export_model(
             stride=student.backbone.strides[-1],
             dense_stride=student.backbone.strides[0],
             transform=model.transform.to_dict(),
-            text=text,
+            text=replace(text, templates=tuple(about.templates)),
             fingerprint=about.fingerprint,
             parity={name: values.rounded for name, values in parity.items()},
             int8=int8,
@@ -163,3 +168,25 @@ def _plain(module: nn.Module) -> Any:
     if fits and not any(part.training for part in module.modules()):
         return module
     return copy.deepcopy(module).cpu().float().eval()
+
+
+def backbone_license(backbone_type: str, pretrained: bool | None = None) -> str:
+    """The license of a backbone.
+
+    Args:
+        backbone_type: See `LightweightVisualBackbone`.
+        pretrained: Whether training started from published weights; None where that is unknown.
+    """
+    if not backbone_type.startswith(PREFIX):
+        return f"AGPL-3.0 (Ultralytics {backbone_type})"
+    name = backbone_type.removeprefix(PREFIX)
+    if pretrained is False:
+        return f"Apache-2.0 (timm {name}, trained from random weights)"
+    return f"Apache-2.0 (the code of timm {name}); pretrained weights have a license of their own"
+
+
+def teacher_license(library: str, name: str) -> str:
+    """The license of a teacher, by its library and name."""
+    if library == "clip" and name in import_clip().available_models():
+        return f"MIT (OpenAI CLIP {name})"
+    return f"{library} {name}: the license of its weights is {UNKNOWN}"

@@ -29,7 +29,7 @@ def require_packages() -> None:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"an export needs {', '.join(missing)}: pip install 'kdeov[export]' installs them"
+            f"an export needs {', '.join(missing)}: pip install 'kdeov[train]' installs them"
         )
 
 

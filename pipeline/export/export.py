@@ -6,8 +6,13 @@ import logging
 
 import numpy as np
 
-from kdeov.export.files import ExportInfo, export_model
-from kdeov.export.licenses import UNKNOWN, backbone_license, teacher_license
+from kdeov.export.files import (
+    UNKNOWN,
+    ExportInfo,
+    backbone_license,
+    export_model,
+    teacher_license,
+)
 from kdeov.models.model import KDEOVModel
 from kdeov.prompts import templates
 from kdeov.runtime.card import INT8
@@ -47,7 +52,7 @@ def export(params: Params, paths: Layout) -> None:
         paths.export,
         calibration,
         classes,
-        _about(record, dataset, paths),
+        _about(record, dataset, params, paths),
         on_progress=lambda name: logger.info("%s ...", name),
     )
     sizes = {name: (paths.export / name).stat().st_size / 1e6 for name in sorted(card.files)}
@@ -76,7 +81,7 @@ def _class_embeddings(
     return zero_shot_weights(model.text_encoder, names, prompts, paths.zero_shot_weights).numpy()
 
 
-def _about(record: RunRecord, dataset: Dataset, paths: Layout) -> ExportInfo:
+def _about(record: RunRecord, dataset: Dataset, params: Params, paths: Layout) -> ExportInfo:
     record.require(paths.metrics / METRICS, paths.student)
     metrics = read_checked_json(paths.metrics / METRICS, "distill")
     teacher = read_teacher_identity(paths.teacher)
@@ -84,6 +89,7 @@ def _about(record: RunRecord, dataset: Dataset, paths: Layout) -> ExportInfo:
         name=record.name,
         fingerprint=record.fingerprint,
         metrics={"val_cosine": metrics["val_cosine"]},
+        templates=templates(params.zero_shot.templates),
         licenses={
             "data": f"{dataset.name} (source {dataset.source}): license {UNKNOWN}",
             "teacher": teacher_license(teacher["library"], teacher["name"]),

@@ -16,16 +16,28 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.main import get_command
 
-from kdeov import KDEOVModel
 from kdeov.weights.clip import import_clip
 from pipeline.cli.main import app
 from pipeline.config.params import check_params
 from tests.helpers import ROOT
+from tests.helpers.exported import write_export
 from tests.helpers.pages import blocks, name, pages, prose
 
 PAGES = pages()
 SHOWN = [page for page in PAGES if page.name != "CHANGELOG.md"]  # which lists old names too
 COMMAND = get_command(app)
+# of the values that blocks make, as their comments give them; D is 32 here
+SHAPES = {
+    "probabilities": {(1, 3), (2, 3)},
+    "logits": {(1, 3)},
+    "maps": {(1, 1, 64, 64)},
+    "embeddings": {(2, 32)},
+    "texts": {(2, 32)},
+    "images": {(2, 32)},
+    "similarities": {(2, 2)},
+    "order": {(2,)},
+    "scores": {(2,)},
+}
 
 
 def blocks_of(*languages: str) -> list[Any]:
@@ -40,28 +52,31 @@ def test_every_python_block_compiles(block: Any) -> None:
 
 @pytest.fixture
 def checkout_with_a_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with `out/student`, a small one with random weights, and a photograph."""
+    """A folder with a small student and its export, photographs, and weights of a small CLIP."""
+    write_export(tmp_path / "out" / "export").save(tmp_path / "out" / "student")
+    for photograph in ("dog.jpg", "cat.jpg"):
+        Image.effect_noise((80, 60), 50).convert("RGB").save(tmp_path / photograph)
     torch.manual_seed(0)
-    package = import_clip()
-    clip = package.model.CLIP(32, 64, 2, 64, 16, 28, 49408, 64, 1, 1)
+    clip = import_clip().model.CLIP(32, 224, 1, 64, 32, 28, 49408, 64, 1, 1)
     save_file(clip.state_dict(), tmp_path / "clip.safetensors")
-    model = KDEOVModel(tmp_path / "clip.safetensors", "yolov8n", "film", "cpu", image_size=64)
-    model.save(tmp_path / "out" / "student")
-    Image.effect_noise((80, 60), 50).convert("RGB").save(tmp_path / "dog.jpg")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("checkout_with_a_student")
-def test_the_readme_runs_on_a_student_of_the_pipeline() -> None:
-    (block,) = blocks(ROOT / "README.md", "python")
-    assert len(block.text.splitlines()) <= 14
-    values: dict[str, Any] = {}
-    exec(compile(block.text, "README.md", "exec"), values)
-    assert values["logits"].shape == (1, 3)
-    assert values["maps"].shape[:2] == (1, 1)
-    assert values["embedding"].norm(dim=-1).item() == pytest.approx(1, abs=1e-5)
-    assert sorted(values["order"].tolist()) == [0, 1]
+def test_every_python_block_runs_on_a_student_of_the_pipeline() -> None:
+    found = [block for page in SHOWN for block in blocks(page, "python")]
+    assert len(found) >= 5
+    for block in found:
+        text = block.text.replace('"ViT-B/32"', '"clip.safetensors"').replace('"cuda"', '"cpu"')
+        images = [Image.new("RGB", (224, 224), color) for color in ("red", "blue")]
+        values: dict[str, Any] = {"your_dataloader": [(images, ["red", "blue"])]}
+        exec(compile(text, name(block.page), "exec"), values)
+        for key, shape in SHAPES.items():
+            if key in values:
+                assert tuple(values[key].shape) in shape, (name(block.page), key)
+    assert Path("my_student", "student.safetensors").is_file()
 
 
 def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +105,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
         inline = re.findall(r"`(kdeov [^`]+)`", prose(page))
         for text in ["\n".join(shell).replace("\\\n", " "), *inline]:
             for call in re.findall(r"(?:^|[\s$/])(kdeov +[a-z].*)", f" {text}"):
-                yield name(page), shlex.split(call.split("|")[0], comments=True)[1:]
+                yield name(page), shlex.split(re.split("[|>]", call)[0], comments=True)[1:]
 
 
 @pytest.mark.parametrize(
@@ -104,4 +119,4 @@ def test_every_kdeov_command_exists_with_its_options(page: str, words: list[str]
     assert not words or not hasattr(found, "commands"), words
     options = {option for parameter in found.params for option in parameter.opts}
     for word in words:
-        assert not word.startswith("-") or word in {*options, "--help"}, word
+        assert not word.startswith("-") or word in {*options, "--help", "-"}, word

@@ -33,7 +33,9 @@ class RuntimeInstall:
     distributions: frozenset[str]
     bytes: int
 
-    def run(self, *arguments: object, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: object, cwd: Path, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         """Runs its `kdeov`, with a cache of its own."""
         return self.call(self.path / "bin" / "kdeov", *arguments, cwd=cwd, stdin=stdin)
 

@@ -1,4 +1,4 @@
-"""The cost of INT8: metrics of its embeddings minus those of the float32 file, on the test split."""
+"""The cost of INT8: metrics of its embeddings minus those of float32, on the test split."""
 
 from __future__ import annotations
 
