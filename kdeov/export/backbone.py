@@ -73,7 +73,7 @@ def _ultralytics_file(trunk: YoloTrunk, factor: Tensor, summand: Tensor) -> byte
     layers: Any = copy.deepcopy(trunk.network)
     if (factor - 1).abs().max() > ROUNDING or summand.abs().max() > ROUNDING:
         _fold_pixels(layers[0].conv, layers[0].bn, factor, summand)
-    model = DetectionModel.__new__(DetectionModel)
+    model: Any = DetectionModel.__new__(DetectionModel)
     nn.Module.__init__(model)
     model.model, model.task = layers.requires_grad_(False), "detect"
     buffer = io.BytesIO()

@@ -1,0 +1,65 @@
+"""The stage `export` in a checkout whose student is trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kdeov.models.model import KDEOVModel
+from kdeov.runtime.card import INT8, read_card
+from kdeov.runtime.model import Model
+from pipeline.artifacts.run import RunRecord
+from pipeline.config.params import Params
+from pipeline.config.paths import Layout
+from pipeline.export.export import export
+
+Copied = tuple[Layout, Params]
+
+
+@pytest.mark.slow
+def test_the_export_embeds_as_the_trained_student(
+    copied: Copied, make_params: Callable[..., Params]
+) -> None:
+    paths, _ = copied
+    export(make_params(export={"calibration_images": 16}), paths)
+    card, record = read_card(paths.export), RunRecord.read(paths.student)
+    assert (card.fingerprint, card.name) == (record.fingerprint, record.name)
+    metrics = json.loads((paths.metrics / "distill.json").read_text(encoding="utf-8"))
+    assert card.metrics == {"val_cosine": metrics["val_cosine"]}
+    assert card.int8["agreement_of"] == "top-1 class"
+    assert card.int8["images"] + card.int8["calibration"]["images"] == 16
+    assert set(card.licenses) == {"data", "teacher", "backbone"}
+    student, exported = KDEOVModel.load(paths.student, "cpu"), Model.open(paths.export)
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    with torch.no_grad():
+        expected = student.encode_image(image).numpy()
+        texts = student.encode_text(["a red circle", "two squares"]).numpy()
+    np.testing.assert_allclose(exported.embed_image([image]), expected, atol=1e-4)
+    found = exported.embed_text(["a red circle", "two squares"])
+    assert (found * texts).sum(axis=1).min() >= 0.9999
+
+
+@pytest.mark.slow
+def test_no_calibration_images_leave_int8_out(
+    copied: Copied, make_params: Callable[..., Params]
+) -> None:
+    paths, _ = copied
+    export(make_params(export={"calibration_images": 0}), paths)
+    card = read_card(paths.export)
+    assert INT8 not in card.files and not card.int8
+
+
+def test_metrics_of_another_run_are_refused(
+    copied: Copied, make_params: Callable[..., Params], complains: Callable[..., Any]
+) -> None:
+    paths, _ = copied
+    path = paths.metrics / "distill.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("0.", "1."), encoding="utf-8")
+    with complains("distill.json", "dvc repro"):
+        export(make_params(export={"calibration_images": 0}), paths)
+    assert not paths.export.exists()
