@@ -66,8 +66,7 @@ class Converter(ABC):
         """Writes `file`, and those beside it, into a folder.
 
         Raises:
-            RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError: The
-                converter cannot convert the network.
+            Exception: Of any kind; the converter cannot convert the network.
         """
 
     @abstractmethod

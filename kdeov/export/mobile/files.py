@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from kdeov.errors import ConfigError, DataError, first_line
+from kdeov.errors import ConfigError, DataError, KdeovError, first_line
 from kdeov.export.mobile.converter import MIN_COSINE, Converter
 from kdeov.export.mobile.coreml import CoreMl
 from kdeov.export.mobile.executorch import ExecuTorch
@@ -21,6 +21,7 @@ from kdeov.export.mobile.record import (
     Entry,
     copy_files,
     read_entries,
+    remove_files,
     write_record,
 )
 from kdeov.export.noise import quietly
@@ -124,8 +125,7 @@ def write_files(
             entries[converter.name] = _write(converter, image, partial, pixels, expected)
         write_record(partial, weights, image.preprocessing, entries)
     kept = {name for entry in entries.values() for name in entry.files}
-    for name in recorded - kept:  # of another student, or of another version of a converter
-        (target / name).unlink(missing_ok=True)
+    remove_files(target, recorded - kept)  # of another student, or another version of a converter
     return entries
 
 
@@ -141,9 +141,9 @@ def _write(
         with quietly(converter.file):
             converter.write(image, folder)
             found = converter.run(folder, pixels)
-    except (
-        RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError,
-    ) as error:  # fmt: skip
+    except (KdeovError, OSError):
+        raise
+    except Exception as error:  # the converters' errors have no common class
         raise DataError(
             f"{converter.file}: {converter.package} {converter.version} cannot convert this "
             f"network ({first_line(error)}); leave {converter.name} out of --to"

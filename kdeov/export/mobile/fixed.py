@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdeov.errors import DataError, first_line
@@ -49,18 +50,13 @@ class FixedImage:
         from kdeov.export.images import Reference
 
         student = copy.deepcopy(model.student).cpu().float().eval()
-        graph, reference = ImageGraph(student, model.transform), Reference(student, model.transform)
-        pixels = torch.zeros(_shape(model.transform.size), dtype=torch.uint8)
-
-        def onnx() -> bytes:
-            require_packages()
-            return to_onnx(graph, {"pixels": pixels}, ["embedding"], [{}], IMAGE)
-
+        reference, size = Reference(student, model.transform), model.transform.size
+        graph = _padded(ImageGraph(student, model.transform), size, student.backbone.strides[-1])
         return cls(
             graph,
             _preprocessing(model.transform.to_dict()),
             lambda pixels: reference.embedding({"pixels": pixels})["embedding"],
-            onnx,
+            lambda: _to_onnx(graph, size),
         )
 
     @classmethod
@@ -82,17 +78,19 @@ class FixedImage:
                 "install the version of the export"
             ) from error
         _without_dtype_checks(module)
+        size = card.transform["size"]
+        graph = _padded(module, size, card.stride)
 
         @torch.no_grad()
         def embed(pixels: np.ndarray) -> np.ndarray:
-            return module(torch.from_numpy(pixels)).numpy()
+            return graph(torch.from_numpy(pixels)).numpy()
 
-        return cls(
-            module,
-            _preprocessing(card.transform),
-            embed,
-            lambda: require_file(folder, card, IMAGE).read_bytes(),
-        )
+        def onnx() -> bytes:
+            if graph is not module:
+                return _to_onnx(graph, size)
+            return require_file(folder, card, IMAGE).read_bytes()
+
+        return cls(graph, _preprocessing(card.transform), embed, onnx)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -119,6 +117,32 @@ class FixedImage:
 
         size = self.preprocessing["size"]
         return [smooth_pixels(1, size, size, seed=seed) for seed in range(COUNT)]
+
+
+class _Padded(nn.Module):
+    """A graph of multiples of a stride, for images of a size that is none: the right and lower
+    edges are repeated, as the backbone does.
+    """
+
+    def __init__(self, graph: nn.Module, extra: int) -> None:
+        super().__init__()
+        self.inner, self.extra = graph, extra  # `graph` is taken in modules of torch.fx
+        self.training = False  # a module of a program takes no `eval`
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels [1, 3, S, S] to unit embeddings [1, D]."""
+        return self.inner(F.pad(pixels.float(), (0, self.extra, 0, self.extra), mode="replicate"))
+
+
+def _padded(graph: nn.Module, size: int, stride: int) -> nn.Module:
+    extra = -size % stride
+    return _Padded(graph, extra) if extra else graph
+
+
+def _to_onnx(graph: nn.Module, size: int) -> bytes:
+    require_packages()
+    pixels = torch.zeros(_shape(size), dtype=torch.uint8)
+    return to_onnx(graph, {"pixels": pixels}, ["embedding"], [{}], IMAGE)
 
 
 def _shape(size: int) -> tuple[int, int, int, int]:

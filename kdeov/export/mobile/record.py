@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,12 @@ def read_entries(folder: Path, weights: str) -> tuple[dict[str, Entry], set[str]
             name: Entry(**{**entry, "files": tuple(entry["files"])})
             for name, entry in values["targets"].items()
         }
-    except (DataError, LookupError, TypeError, AttributeError) as error:
+        names = {file for entry in entries.values() for file in entry.files}
+        for name in names:
+            (folder / name).resolve().relative_to(folder.resolve())  # never outside
+    except (DataError, LookupError, TypeError, ValueError, AttributeError) as error:
         logger.warning("%s: not read, its other targets are to be exported again: %s", path, error)
         return {}, set()
-    names = {file for entry in entries.values() for file in entry.files}
     return (entries if values.get("weights") == weights else {}), names
 
 
@@ -92,8 +95,18 @@ def write_record(
     write_description(folder / RECORD, values, names)
 
 
-def copy_files(source: Path, target: Path, names: tuple[str, ...]) -> None:
+def copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
     """Copies files of a folder, and the folders that they lie in."""
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, target / name)
+
+
+def remove_files(folder: Path, names: Iterable[str]) -> None:
+    """Removes files of a folder, and the folders in it that become empty."""
+    for name in names:
+        path = folder / name
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty
+            while (path := path.parent) != folder:
+                path.rmdir()
