@@ -44,7 +44,7 @@ def replacing_files(folder: Path) -> Iterator[Path]:
         yield partial
         for file in sorted(path for path in partial.rglob("*") if path.is_file()):
             target = folder / file.relative_to(partial)
-            target.parent.mkdir(exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             file.replace(target)
         for left in folder.glob(f"{PARTIAL}*"):  # by a killed process
             with contextlib.suppress(FileNotFoundError):  # its own process has removed it
