@@ -118,6 +118,12 @@ def export(
             "INT8 file; may be repeated. Without them no INT8 file is made."
         ),
     ] = None,
+    to: Annotated[
+        str,
+        typer.Option(
+            help="Files for devices too, separated by commas: openvino, coreml, litert, executorch."
+        ),
+    ] = "",
 ) -> None:
     """Export a saved student: ONNX, INT8, torch.export, its text side and a card.
 
@@ -125,7 +131,7 @@ def export(
     """
     from pipeline.cli.inference.export import export_student
 
-    export_student(student, output, images or [])
+    export_student(student, output, images or [], to)
 
 
 def add_commands(app: typer.Typer) -> None:

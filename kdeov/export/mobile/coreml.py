@@ -24,7 +24,7 @@ class CoreMl(Converter):
     file = "image.mlpackage"
     package = "coremltools"
     modules = ("coremltools",)
-    install = "pip install 'kdeov[coreml]'"
+    install = "pip install 'coremltools>=9'"
     precision = FLOAT16
     dtype = "image"
 

@@ -18,7 +18,7 @@ class OpenVino(Converter):
     beside = ("image.bin",)
     package = "openvino"
     modules = ("openvino",)
-    install = "pip install 'kdeov[export,openvino]'"
+    install = "pip install 'openvino>=2026.4'"
     precision = FLOAT16
 
     def write(self, image: FixedImage, folder: Path) -> None:

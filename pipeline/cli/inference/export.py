@@ -18,7 +18,7 @@ MIN_CALIBRATION = 8  # images; the ranges of fewer say little
 MAX_CALIBRATION = 512  # images; more change the ranges by little
 
 
-def export_student(student: Path, output: Path, images: list[str]) -> None:
+def export_student(student: Path, output: Path, images: list[str], to: str) -> None:
     """Exports a saved student.
 
     Args:
@@ -26,26 +26,35 @@ def export_student(student: Path, output: Path, images: list[str]) -> None:
         output: The folder to write.
         images: Files, folders and globs of images that calibrate INT8; without any, no INT8 file
             is made.
+        to: Targets of `kdeov.export.mobile`, separated by commas, or empty.
 
     Raises:
         KdeovError: The student or an image cannot be read, or a file differs from PyTorch.
     """
     from kdeov.export.files import ExportInfo, export_model
+    from kdeov.export.mobile.files import export_mobile, require_converters
     from kdeov.models.model import KDEOVModel
     from pipeline.artifacts.run import RUN, RunRecord
     from pipeline.console import setup_logging
 
     setup_logging()
+    targets = [name.strip() for name in to.split(",") if name.strip()]
+    if targets:
+        require_converters(targets)  # before any work
     model = KDEOVModel.load(student, "cpu")
     about = ExportInfo()
     if (student / RUN).is_file():
         record = RunRecord.read(student)
         about = ExportInfo(name=record.name, fingerprint=record.fingerprint)
     pixels = _calibration(images, model.transform) if images else None
-    export_model(
-        model, output, pixels, about=about, on_progress=lambda file: typer.echo(file, err=True)
-    )
+    export_model(model, output, pixels, about=about, on_progress=_report)
+    if targets:
+        export_mobile(model, output, targets, on_progress=_report)
     typer.echo(f'{output} is written; try `kdeov classify IMAGE --labels "..." --model {output}`')
+
+
+def _report(file: str) -> None:
+    typer.echo(f"{file} ...", err=True)
 
 
 def _calibration(images: list[str], transform: ImageTransform) -> np.ndarray:

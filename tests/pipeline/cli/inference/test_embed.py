@@ -83,7 +83,7 @@ def test_a_run_that_is_stopped_goes_on_from_its_parts(here: Path, end: signal.Si
     command = [sys.executable, "-c", MAIN, "embed", "photos", "-o", "rows.npy"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        command, cwd=here, env=environment, stderr=subprocess.PIPE, text=True
+        command, cwd=here, env=environment, stderr=subprocess.PIPE, text=True, encoding="utf-8"
     ) as process:
         parts = here / "rows.npy.parts"
         wait_for(lambda: any(parts.glob("*.json")), seconds=120)
@@ -93,7 +93,13 @@ def test_a_run_that_is_stopped_goes_on_from_its_parts(here: Path, end: signal.Si
     assert "Traceback" not in errors
     assert not (here / "rows.npy").exists()
     result = subprocess.run(
-        command, cwd=here, env=environment, capture_output=True, text=True, timeout=120
+        command,
+        cwd=here,
+        env=environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
     )
     assert result.returncode == 0, result.stderr
     kept = int(result.stdout.split("numbers, ")[1].split()[0])
