@@ -14,11 +14,17 @@ from torch import nn
 
 from kdeov.export.backbone import TIMM_FILE, YOLO_FILE, write_backbone
 from kdeov.export.graphs import DenseGraph, ImageGraph
-from kdeov.export.images import Reference, smooth_pixels, unit_rows, write_dense, write_image
+from kdeov.export.images import (
+    Reference,
+    smooth_pixels,
+    unit_rows,
+    write_dense,
+    write_image,
+    write_program,
+)
 from kdeov.export.int8 import calibration_pixels, embed, write_int8
 from kdeov.export.onnx import Session, require_packages
 from kdeov.export.parity import Parity
-from kdeov.export.program import write_program
 from kdeov.export.text import write_text
 from kdeov.models.model import KDEOVModel
 from kdeov.models.timm_trunk import PREFIX

@@ -1,22 +1,26 @@
-"""The image side of an export: `image.onnx`, `dense.onnx`, and the inputs that they are compared
-with PyTorch on.
+"""The image side of an export: `dense.onnx`, `image.onnx` and `image.pt2`, and the inputs on which
+they are compared with PyTorch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from kdeov.data.transform import ImageTransform
-from kdeov.export.graphs import DenseGraph
+from kdeov.errors import DataError, first_line
+from kdeov.export.graphs import DenseGraph, ImageGraph
+from kdeov.export.noise import quietly
 from kdeov.export.onnx import Session, part_of, pixel_axes, to_onnx
-from kdeov.export.parity import Arrays, Parity, require_parity
+from kdeov.export.parity import MAX_ABS_PROGRAM, Arrays, Parity, Run, require_parity
 from kdeov.models.student import VisualStudent
-from kdeov.runtime.card import DENSE, IMAGE
+from kdeov.runtime.card import DENSE, IMAGE, PROGRAM
 
 LARGE = 224  # pixels; students of such images are compared at 640 x 480 too
 
@@ -95,6 +99,38 @@ def write_image(folder: Path, dense: bytes, reference: Reference) -> tuple[bytes
     return model, require_parity(IMAGE, Session(model), reference.embedding, inputs)
 
 
+def write_program(folder: Path, graph: ImageGraph, reference: Reference) -> Parity:
+    """Writes `image.pt2`, a program of `torch.export` for PyTorch, AOTInductor and ExecuTorch, and
+    compares it with the graph. `torch.export.load(FILE).module()` takes pixels as `image.onnx`
+    does.
+
+    Raises:
+        DataError: The network cannot be exported, or the file differs from PyTorch.
+    """
+    stride = reference.student.backbone.strides[-1]
+    pixels = torch.zeros(2, 3, 2 * stride, 3 * stride, dtype=torch.uint8)
+    try:
+        with torch.no_grad(), quietly(PROGRAM):
+            program = torch.export.export(graph, (pixels,), dynamic_shapes=(pixel_axes(stride),))
+            for part in program.graph_module.modules():
+                for node in getattr(getattr(part, "graph", None), "nodes", ()):
+                    node.meta.pop("stack_trace", None)  # holds paths of this machine
+            buffer = io.BytesIO()
+            torch.export.save(program, buffer)
+            loaded = torch.export.load(io.BytesIO(buffer.getvalue())).module()
+    except (RuntimeError, ValueError, TypeError, LookupError) as error:
+        raise DataError(
+            f"{PROGRAM}: this network cannot be exported ({first_line(error)}); choose another "
+            "backbone"
+        ) from error
+    (folder / PROGRAM).write_bytes(buffer.getvalue())
+
+    # the program is free of sizes from two strides on
+    inputs = [{"pixels": x} for x in unseen_pixels(reference) if min(x.shape[2:]) >= 2 * stride]
+    # the graph itself is compared with the student through `image.onnx`
+    return require_parity(PROGRAM, _run_of(loaded), _run_of(graph), inputs, MAX_ABS_PROGRAM)
+
+
 def unseen_pixels(reference: Reference) -> Iterator[np.ndarray]:
     """Batches of 1, 3 and 8 images of sizes that no export saw: the student's own, and others."""
     stride = reference.student.backbone.strides[-1]
@@ -120,3 +156,11 @@ def unit_rows(count: int, dim: int, seed: int = 0) -> np.ndarray:
     """Drawn unit embeddings float32 [count, dim]."""
     rows = np.random.default_rng(seed).standard_normal((count, dim))
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _run_of(module: Callable[[Tensor], Tensor]) -> Run:
+    @torch.inference_mode()
+    def run(arrays: Arrays) -> Arrays:
+        return {"embedding": module(torch.from_numpy(arrays["pixels"])).numpy()}
+
+    return run
