@@ -82,8 +82,8 @@ def onnx_call(tower: nn.Module, name: str, image_size: int) -> Embed | None:
     example = {"pixels": torch.zeros(1, 3, image_size, image_size)}
     axes: Sequence[dict[int, object]] = [{}]
     try:
-        session = Session(to_onnx(tower, example, ["embedding"], axes, name), threads=1)
+        session = Session(to_onnx(tower, example, ["embedding"], axes, name))
     except DataError as error:
         logger.warning("%s", error)
         return None
-    return lambda pixels: session(pixels=pixels)
+    return lambda pixels: session({"pixels": pixels})
