@@ -102,8 +102,12 @@ def _watch(ancestors: list[psutil.Process], gone: bool, interrupt: bool) -> None
 
 
 def interrupt_main_thread() -> None:
-    """Ends the main thread as Ctrl-C does; a signal wakes it even where it waits."""
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    """Ends the main thread as Ctrl-C does; a signal wakes it even where it waits. A process that
+    ignores Ctrl-C, as the background jobs of scripts do, is terminated.
+    """
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    number = signal.SIGTERM if ignored else signal.SIGINT
+    signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 def created_at(process: psutil.Process) -> float:

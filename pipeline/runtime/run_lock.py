@@ -168,6 +168,7 @@ class RunLock:
             except KdeovError as error:  # away for others too; the next beat retries
                 logger.warning("%s", error)
             if self._usurper is not None and not self._ended.is_set():
+                logger.warning("%s has taken over %s", self._usurper, self._run.address)
                 interrupt_main_thread()
                 return
 

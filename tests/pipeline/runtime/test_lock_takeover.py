@@ -1,0 +1,38 @@
+"""A driver whose run was taken over ends, also where it ignores Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.runtime.run_lock import LOCK_FILE, Driver
+from pipeline.storage.storage import open_storage
+from tests.helpers.waiting import next_line, wait_for
+
+IGNORING = """
+import signal, sys, time
+from pipeline.runtime.run_lock import RunLock
+from pipeline.storage.storage import open_storage
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as scripts start what they leave in the background
+with RunLock(open_storage(sys.argv[1]), heartbeat_s=0.05):
+    print("driving", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_driver_that_ignores_ctrl_c_is_terminated(tmp_path: Path, root: Path) -> None:
+    run = open_storage(str(tmp_path / "run"))
+    usurper = replace(Driver.of_this_process(), host="elsewhere").to_bytes()
+    with subprocess.Popen(
+        [sys.executable, "-c", IGNORING, run.address], cwd=root, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, encoding="utf-8",
+    ) as driver:  # fmt: skip
+        assert next_line(driver) == "driving\n"
+        # again and again: a renewal may come between
+        wait_for(lambda: run.write(LOCK_FILE, usurper) or driver.poll() is not None, seconds=60)
+        _, errors = driver.communicate(timeout=60)
+    assert driver.returncode == -signal.SIGTERM
+    assert "on elsewhere has taken over" in errors
