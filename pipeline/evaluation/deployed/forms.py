@@ -28,6 +28,7 @@ from pipeline.runtime.device import cpu_threads
 
 FILES = {"onnx": IMAGE, "int8": INT8}
 ONE, ALL = "one_thread", "all_threads"
+REST_S = 0.1  # in which the threads of PyTorch and ONNX Runtime stop spinning
 
 
 def export_of(paths: Layout) -> Card:
@@ -137,6 +138,6 @@ def _latencies(
         }
         repeats = params.repeats if batch == 1 else max(3, params.repeats // 5)
         with cpu_threads(threads):
-            times = interleaved(calls, repeats)
+            times = interleaved(calls, repeats, REST_S if threads > 1 else 0)
         found[batch] = {form: 1000 * statistics.median(values) for form, values in times.items()}
     return found
