@@ -19,11 +19,11 @@ repro: .venv/ready  ## run the pipeline from raw images to the report
 	$(RUN) kdeov publish
 	$(RUN) kdeov summary
 
-# Two at a time, the next as soon as one ends: tests on Ray's cluster mostly wait, and the others
+# Three at a time, the next as soon as one ends: tests on Ray's cluster mostly wait, and the others
 # mostly have one thread.
 test: .venv/ready  ## lint, and run all tests: 20 minutes on two cores
-	$(MAKE) --jobs=2 --output-sync=target --keep-going \
-		lint test-cluster test-end-to-end test-pipeline test-kdeov
+	$(MAKE) --jobs=3 --output-sync=target --keep-going \
+		test-cluster test-end-to-end test-pipeline test-kdeov lint
 
 test-cluster: .venv/ready
 	$(RUN) pytest -m cluster
@@ -41,10 +41,11 @@ test-fast: .venv/ready  ## run the quick unit tests: 3 minutes
 	$(MAKE) --jobs=2 --output-sync=target --keep-going test-fast-a test-fast-b
 
 test-fast-a: .venv/ready
-	$(RUN) $(FAST) tests/docs tests/kdeov tests/pipeline/prepare
+	$(RUN) $(FAST) tests/docs tests/kdeov tests/pipeline/prepare tests/pipeline/doctor
 
 test-fast-b: .venv/ready
-	$(RUN) $(FAST) tests/pipeline --ignore=tests/pipeline/bench --ignore=tests/pipeline/prepare
+	$(RUN) $(FAST) tests/pipeline --ignore=tests/pipeline/bench --ignore=tests/pipeline/prepare \
+		--ignore=tests/pipeline/doctor
 
 lint: .venv/ready  ## check style, types, imports between wings, and spelling
 	$(RUN) ruff check .
