@@ -195,6 +195,10 @@ class RetrievalParams(Section):
 class ExportParams(Section):
     calibration_images: Annotated[int, Strict(), Field(ge=0, le=10_000)]
     """Training images with which the INT8 file is calibrated and compared; 0 leaves it out."""
+    data_license: str | None
+    """License of the images, for the card of the export; null where it is not recorded."""
+    teacher_license: str | None
+    """License of the teacher's weights, for the card; null takes what is known of OpenAI's."""
 
 
 class EfficiencyParams(Section):

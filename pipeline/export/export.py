@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 
@@ -91,11 +92,18 @@ def _about(record: RunRecord, dataset: Dataset, params: Params, paths: Layout) -
         metrics={"val_cosine": metrics["val_cosine"]},
         templates=templates(params.zero_shot.templates),
         licenses={
-            "data": f"{dataset.name} (source {dataset.source}): license {UNKNOWN}",
-            "teacher": teacher_license(teacher["library"], teacher["name"]),
+            "data": f"{dataset.name}: {params.export.data_license or UNKNOWN}",
+            "teacher": params.export.teacher_license or _teacher_license(record, teacher),
             "backbone": backbone_license(
                 record.params["distill"]["backbone"],
                 record.ingredients["backbone_weights"] is not None,
             ),
         },
     )
+
+
+def _teacher_license(record: RunRecord, teacher: dict[str, Any]) -> str:
+    """What is known of the license of a teacher's weights."""
+    if record.params["teacher"]["source"] == "tiny":
+        return "tiny: trained here on the same data"
+    return teacher_license(teacher["library"], teacher["name"])
