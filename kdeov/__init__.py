@@ -6,6 +6,7 @@ Public names are imported at first use, so that parts without torch import fast.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
         DistillationLoss,
         FeatureAlignmentLoss,
     )
+
+# Read by onnxruntime when it is imported: no telemetry.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 

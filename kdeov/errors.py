@@ -22,6 +22,11 @@ class StorageError(KdeovError):
     """A disk, bucket or server cannot be reached, read or written."""
 
 
+def one_line(text: str) -> str:
+    """A text whose line breaks and other characters without ink are written as escapes."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, at most 160 characters; its type's name without one."""
     lines = str(error).strip().splitlines()

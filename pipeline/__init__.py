@@ -2,8 +2,9 @@
 
 import os
 
-# Read by Ray and MLflow when they are imported, here and in every worker: no telemetry.
+# Read by Ray, MLflow and onnxruntime at their import, here and in every worker: no telemetry.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_PROMPT_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from kdeov.errors import ConfigError, DataError
 from kdeov.export.backbone import TIMM_FILE, YOLO_FILE, write_backbone
 from kdeov.export.graphs import DenseGraph, ImageGraph
 from kdeov.export.images import (
@@ -31,6 +32,7 @@ from kdeov.models.timm_trunk import PREFIX
 from kdeov.prompts import TEMPLATES
 from kdeov.runtime.card import (
     BPE,
+    CARD,
     DENSE,
     GOLDEN,
     HF_TOKENIZER,
@@ -52,6 +54,7 @@ OPTIONAL = {
     INT8, TEXT, BPE, HF_TOKENIZER, TABLE_TEXTS, TABLE_EMBEDDINGS, YOLO_FILE, TIMM_FILE,
 }  # fmt: skip
 """Files that not every export has."""
+NAMES = {CARD, DENSE, IMAGE, PROGRAM, GOLDEN, *OPTIONAL}
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ def export_model(
         StorageError: The disk is full or the folder cannot be written; it is as before.
     """
     require_packages()
+    earlier = _earlier_files(user_path(folder))
     about = about or ExportInfo()
     student, encoder = _plain(model.student), _plain(model.text_encoder)
     reference = Reference(student, model.transform)
@@ -150,9 +154,27 @@ def export_model(
         )
         files = {path.name for path in partial.iterdir()}
         write_card(partial, card, files)
-    for name in OPTIONAL - files:  # of an earlier export
+    for name in OPTIONAL & earlier - files:
         (user_path(folder) / name).unlink(missing_ok=True)
     return read_card(user_path(folder))
+
+
+def _earlier_files(folder: Path) -> set[str]:
+    """Names of the files of an earlier export, which may be replaced.
+
+    Raises:
+        ConfigError: The folder holds files of these names that are of no export.
+    """
+    try:
+        return set(read_card(folder).files)
+    except DataError as error:
+        found = [name for name in sorted(NAMES) if (folder / name).exists()]
+        if found:
+            raise ConfigError(
+                f"{folder} holds {found[0]} and is no whole export ({error}); give another folder, "
+                "or remove it"
+            ) from error
+        return set()
 
 
 def _golden(reference: Reference) -> dict[str, np.ndarray]:

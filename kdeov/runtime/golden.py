@@ -57,8 +57,11 @@ def require_equal_heatmaps(found: np.ndarray, golden: np.ndarray, session: Sessi
 
 def unit(embeddings: np.ndarray) -> np.ndarray:
     """Embeddings [..., D] at unit length, float32."""
-    values = np.asarray(embeddings, np.float32)
-    return values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12)
+    values = np.asarray(embeddings, np.float64)
+    largest = np.maximum(np.abs(values).max(axis=-1, keepdims=True), 1e-300)
+    values = values / largest  # so that no square overflows
+    lengths = np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12)
+    return (values / lengths).astype(np.float32)
 
 
 def _refuse(found: str, session: Session) -> None:

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from kdeov.data.images import CHANNELS, image_of_array
 from kdeov.data.square import center_square
-from kdeov.errors import ConfigError, DataError, KdeovError, first_line
+from kdeov.errors import ConfigError, DataError, KdeovError, first_line, one_line
 from kdeov.weights.folder import user_path
 
 OneImage = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -66,7 +66,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
         DataError: It cannot be read; the error names it.
     """
     path = user_path(path)
-    with _reading(str(path)), _open(path) as opened:
+    with _reading(one_line(str(path))), _open(path) as opened:
         opened.load()
         return opened
 
@@ -108,7 +108,7 @@ def _square(image: Any, where: str, size: int, interpolation: str) -> np.ndarray
     """The centred square of one image, uint8 [3, size, size]."""
     if isinstance(image, str | os.PathLike):
         path = user_path(image)
-        with _reading(str(path)), _open(path) as opened:
+        with _reading(one_line(str(path))), _open(path) as opened:
             return center_square(opened, size, interpolation)
     if isinstance(image, np.ndarray):
         _require_pixels(image, where)
@@ -159,7 +159,7 @@ def _reading(where: str) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise DataError(f"{where}: not an image of {', '.join(FORMATS)}; convert it") from error
     except Image.DecompressionBombError as error:
-        raise DataError(f"{where}: too many pixels ({first_line(error)}); reduce it") from error
+        raise DataError(f"{where}: too many pixels; reduce it") from error
     # Pillow reads files when it must, and lets errors of its parsers through
     except (
         OSError,

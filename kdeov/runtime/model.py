@@ -89,7 +89,7 @@ class Model:
             ConfigError: An unknown precision or provider.
             DataError: A file is missing or damaged, or gives other outputs than at export.
         """
-        if precision not in FILES:
+        if not isinstance(precision, str) or precision not in FILES:
             raise ConfigError(f"precision {precision!r} is unknown; choose fp32 or int8")
         folder = user_path(folder)
         card = read_card(folder)
@@ -133,6 +133,11 @@ class Model:
 
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """Index embeddings float32 [B, D] of preprocessed images, uint8 [B, 3, S, S]."""
+        fits = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 4
+        if not fits or pixels.shape[1] != 3 or not pixels.size:
+            raise ConfigError(
+                "pixels are no uint8 array [B, 3, S, S]; stack what `preprocess` gives"
+            )
         return self._image(pixels=pad_to_stride(pixels, self.card.stride))[0]
 
     def embed_text(self, texts: Any) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ CPU = "CPU"
 PREFERRED = ("CUDA", "ROCM", "MIGraphX", "CoreML", "Dml", CPU)
 # Full precision, and no search for the fastest algorithm at each new size of images
 OPTIONS = {"CUDA": {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}}
+MAX_THREADS = 1024
 SILENT = 4  # onnxruntime's level `fatal`: what fails is raised as well
 
 Providers = str | Sequence[str] | None
@@ -116,6 +117,8 @@ def choose_providers(asked: Providers) -> list[str]:
     if asked is None:
         best = next(name for name in PREFERRED if name in available)
         return list(dict.fromkeys([best, CPU]))
+    if not isinstance(asked, str | Iterable):
+        raise ConfigError(f"providers are {asked!r}; choose of {', '.join(available)}")
     listed = [asked] if isinstance(asked, str) else list(asked)
     spelled = {name.lower(): name for name in available}
     chosen = []
@@ -137,7 +140,7 @@ def require_threads(threads: Any) -> int:
     Raises:
         ConfigError: It is no positive integer.
     """
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
         raise ConfigError(f"threads is {threads!r}; give a number from 1 on, or None")
     return threads
 

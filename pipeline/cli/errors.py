@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import sys
 from typing import Any
 
 import typer
@@ -33,6 +37,21 @@ class CommandGroup(TyperGroup):
                 ctx, f"needs {error.name}, which is not installed; pip install 'kdeov[train]'"
             )
             raise typer.Exit(1) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # Typer ends quietly
+                raise
+            what = error.filename or "standard output"
+            _discard_output()
+            _complain(ctx, f"{what}: cannot be read or written ({error.strerror or error})")
+            raise typer.Exit(1) from error
+
+
+def _discard_output() -> None:
+    """Lets what is left in the buffer of standard output go nowhere, so that Python's end does not
+    fail once more.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(ctx: Any, message: str) -> None:

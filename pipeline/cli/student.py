@@ -22,7 +22,7 @@ ModelAddress = Annotated[
 Int8 = Annotated[bool, typer.Option("--int8", help="Use the INT8 file of the export.")]
 Templates = Annotated[
     list[str] | None,
-    typer.Option(help="A prompt with {} for the label, or the name of a set; may be repeated."),
+    typer.Option(help="A prompt with {} for the label; may be repeated. Or the name of one set."),
 ]
 
 
@@ -77,7 +77,7 @@ def locate(
     from pipeline.cli.inference.labels import chosen_templates
     from pipeline.cli.inference.locate import locate_text
 
-    target = output if output is not None else Path(f"{image.stem}.heatmap.png")
+    target = output if output is not None else Path(f"{image.name}.heatmap.png")
     locate_text(image, text, target, chosen_templates(templates), as_json, model)
 
 

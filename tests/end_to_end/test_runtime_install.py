@@ -68,7 +68,7 @@ def test_locate_draws_and_says_where(installed: RuntimeInstall, folder: Path) ->
     result = installed.run("locate", "photos/0.png", "--text", "a red ball", cwd=folder)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("a red ball: ") and "80 x 60 pixels" in result.stdout
-    assert Image.open(folder / "0.heatmap.png").size == (80, 60)
+    assert Image.open(folder / "0.png.heatmap.png").size == (80, 60)
 
 
 def test_embed_writes_rows(installed: RuntimeInstall, folder: Path) -> None:

@@ -138,6 +138,7 @@ def test_importing_the_pipeline_switches_telemetry_off(run_python: Any) -> None:
         "RAY_USAGE_STATS_ENABLED": "0",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
+        "ORT_DISABLE_TELEMETRY": "1",
     }
     found = json.loads(run_python("-c", script, without=wanted).stdout)
     assert wanted.items() <= found.items()

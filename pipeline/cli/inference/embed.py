@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import typer
 
 from kdeov.errors import ConfigError, DataError
+from kdeov.weights.folder import user_path
 from pipeline.cli.inference.models import open_model
 from pipeline.cli.inference.output import Errors, progress_on_terminal
 from pipeline.cli.inference.stream import embedded_images
@@ -30,6 +32,7 @@ def embed_images(
         KdeovError: There is no model, no readable image, or the file cannot be written.
         Exit: With status 2, if some images could not be read.
     """
+    output = Path(os.path.realpath(user_path(output)))  # a link stays, and leads to the table
     if output.suffix not in (".npy", ".parquet"):
         raise ConfigError(f"--output {output}: give a name that ends with .npy or .parquet")
     errors = Errors("embed")
@@ -50,11 +53,15 @@ def embed_images(
                 else:
                     table.add(result)
                 advance()
-        count = table.finish(paths)
+        count, left_out = table.finish(paths)
     if not count:
         raise DataError(f"no image could be read, so {output} is not written")
     typer.echo(
         f"{output}: {count} embeddings of {model.embed_dim} numbers"
         f"{f', {known} of them as before' if known else ''}, made with {model.provider}"
     )
+    if left_out:
+        typer.echo(f"{left_out} rows of before are left out: their images were not named", err=True)
+    if table.other_model:
+        typer.echo("the rows of before were made with another model, and are made again", err=True)
     errors.exit()

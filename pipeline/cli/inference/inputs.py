@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 import sys
@@ -11,10 +12,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from kdeov.errors import ConfigError, DataError
+from kdeov.errors import ConfigError, DataError, first_line
 from kdeov.runtime.images import FORMATS, HEIF_SUFFIXES
+from kdeov.weights.folder import user_path
 
 STDIN = "-"
+HEATMAP = ".heatmap.png"  # ending of what `kdeov locate` writes
 
 
 def image_paths(arguments: Sequence[str]) -> Iterator[Path | DataError]:
@@ -22,8 +25,9 @@ def image_paths(arguments: Sequence[str]) -> Iterator[Path | DataError]:
 
     Args:
         arguments: Files, which may have any name; folders, searched with their sub-folders for
-            names of image files; globs, where `**` stands for folders; `-` for paths on standard
-            input, one a line, or separated by NUL as `find -print0` writes them.
+            names of image files, without heat maps of `kdeov locate`; globs, where `**` stands for
+            folders; `-` for paths on standard input, one a line, or separated by NUL as
+            `find -print0` writes them.
 
     Yields:
         A path, or the error of an argument that names no image; the others go on.
@@ -44,7 +48,10 @@ def image_paths(arguments: Sequence[str]) -> Iterator[Path | DataError]:
 
 
 def _of(argument: str) -> Iterator[Path | DataError]:
-    path = Path(os.path.expanduser(argument))  # noqa: PTH111 (Path raises for an unknown `~user`)
+    if not argument:  # Path would take it for the current folder
+        yield DataError("an empty name names no image")
+        return
+    path = user_path(argument)
     try:
         if path.is_dir():
             yield from _in_folder(path)
@@ -55,7 +62,7 @@ def _of(argument: str) -> Iterator[Path | DataError]:
         else:
             yield DataError(f"{path}: there is no such file or folder")
     except (OSError, ValueError) as error:  # a name that no file can have
-        yield DataError(f"{argument!r}: no path of a file ({error})")
+        yield DataError(f"{argument!r:.200}: no path of a file ({first_line(error)})")
 
 
 def _in_folder(folder: Path) -> Iterator[Path | DataError]:
@@ -63,7 +70,9 @@ def _in_folder(folder: Path) -> Iterator[Path | DataError]:
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in image_suffixes():
+            if name.startswith(".") or name.endswith(HEATMAP):
+                continue
+            if Path(name).suffix.lower() in image_suffixes():
                 count += 1
                 yield Path(place) / name
     if not count:
@@ -81,17 +90,19 @@ def _matches(pattern: str) -> Iterator[Path | DataError]:
 
 
 def _listed() -> Iterator[Path | DataError]:
-    if sys.stdin.isatty():
+    if sys.stdin is None or sys.stdin.isatty():
         raise ConfigError("- reads paths from standard input; pipe a list into the command")
-    content = sys.stdin.buffer.read()
+    content = sys.stdin.buffer.read().removeprefix(codecs.BOM_UTF8)
     lines = content.split(b"\0") if b"\0" in content else content.splitlines()
-    for line in lines:
-        if line.strip():
-            path = Path(os.fsdecode(line))
-            if path.is_file():
-                yield path
-            else:
-                yield DataError(f"{path}: there is no such file")
+    names = [os.fsdecode(line) for line in lines if line.strip()]
+    if not names:
+        yield DataError("standard input lists no image")
+    for name in names:
+        try:
+            path = user_path(name)
+            yield path if path.is_file() else DataError(f"{path}: there is no such file")
+        except (OSError, ValueError) as error:  # a name that no file can have
+            yield DataError(f"{name!r:.200}: no path of a file ({first_line(error)})")
 
 
 @cache

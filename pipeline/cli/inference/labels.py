@@ -8,19 +8,22 @@ import contextlib
 import hashlib
 import io
 import logging
+import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from kdeov.errors import ConfigError, StorageError, first_line
-from kdeov.prompts import as_templates, class_prompts
+from kdeov.prompts import as_templates, class_prompts, normalize_text
 from kdeov.weights.digests import digest
 from pipeline.cli.inference.models import InferenceModel
 from pipeline.storage.files import writing
 
 logger = logging.getLogger(__name__)
 
+UNUSABLE, SPACES = ("Cc", "Cs"), "\t\v\f\x85"  # categories of Unicode: controls, surrogates
 SHA256_BYTES = 32
 MAX_CACHED = 256  # lists of labels; the oldest are deleted
 
@@ -39,22 +42,24 @@ def given_labels(labels: str | None, file: Path | None) -> list[str]:
         raise ConfigError('give either --labels "cat, dog" or --labels-file FILE')
     if file is not None:
         try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
+            lines = re.split(r"\r\n|\r|\n", file.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
             raise ConfigError(f"--labels-file {file}: {reason}; give a label a line") from error
         found = [line.strip() for line in lines]
     else:
-        found = [part.strip() for part in (labels or "").replace("\n", " ").split(",")]
+        found = [" ".join(part.split()) for part in (labels or "").split(",")]
     found = [label for label in found if label]
     if not found:
         place = f"--labels-file {file}" if file is not None else "--labels"
         raise ConfigError(f"{place} names no label; give at least one")
     seen: set[str] = set()
     for label in found:
-        if label in seen:
+        if any(unicodedata.category(char) in UNUSABLE for char in label if char not in SPACES):
+            raise ConfigError(f"the label {label!r} holds a character that is no text; remove it")
+        if (name := normalize_text(label)) in seen:
             raise ConfigError(f"the label {label!r} is given twice; remove one")
-        seen.add(label)
+        seen.add(name)
     return found
 
 
@@ -121,8 +126,11 @@ def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     content, sha256 = stored[:-SHA256_BYTES], stored[-SHA256_BYTES:]
     if hashlib.sha256(content).digest() != sha256:
         return None
-    values = np.load(io.BytesIO(content), allow_pickle=False)
-    if values.shape != shape:
+    try:
+        values = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError):  # of another version
+        return None
+    if values.shape != shape or values.dtype != np.float32:
         return None
     with contextlib.suppress(OSError):
         path.touch()

@@ -10,6 +10,7 @@ import typer
 
 from kdeov.errors import ConfigError
 from kdeov.runtime.images import read_image
+from kdeov.weights.folder import user_path
 from pipeline.cli.inference.labels import label_embeddings
 from pipeline.cli.inference.models import open_model
 from pipeline.cli.inference.overlay import require_own, save_overlay
@@ -42,6 +43,7 @@ def locate_text(
         raise ConfigError('--text is empty; give what to locate, such as --text "a red ball"')
     if target.suffix.lower() != ".png":
         raise ConfigError(f"--output {target}: the heat map is a PNG; give a name that ends so")
+    target = user_path(target)
     require_own(target)
     image = read_image(path)
     model = open_model(address)
@@ -51,7 +53,7 @@ def locate_text(
     save_overlay(target, image, heatmap, place)
     if as_json:
         content = {"image": str(path), "text": text, **place.to_dict(), "heatmap": str(target)}
-        typer.echo(json.dumps(content, ensure_ascii=False))
+        typer.echo(json.dumps(content))
         return
     typer.echo(f"{printable(text)}: {place.in_words()}")
     typer.echo(f"heat map: {printable(str(target))}")

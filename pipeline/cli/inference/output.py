@@ -12,8 +12,7 @@ from pathlib import Path
 
 import typer
 
-from kdeov.errors import ConfigError, DataError
-from pipeline.console import printable
+from kdeov.errors import ConfigError, DataError, one_line
 
 EXIT_SOME_FAILED = 2  # some images could not be read, the others were answered
 
@@ -44,8 +43,7 @@ class Errors:
     def add(self, error: DataError) -> None:
         """Prints an error in one line on standard error."""
         self.count += 1
-        lines = printable(" ".join(str(error).splitlines()))
-        typer.echo(f"kdeov {self._command}: {lines}", err=True)
+        typer.echo(f"kdeov {self._command}: {one_line(str(error))}", err=True)
 
     def exit(self) -> None:
         """Exits with status 2 if there was an error."""
@@ -56,11 +54,11 @@ class Errors:
 def print_ranking(path: Path, ranking: Sequence[tuple[str, float]], form: Format) -> None:
     """Prints labels of an image with their probabilities, best first."""
     if form is Format.TEXT:
-        shown = ", ".join(f"{printable(label)} {value:.3f}" for label, value in ranking)
-        typer.echo(f"{printable(str(path))}: {shown}")
+        shown = ", ".join(f"{one_line(label)} {value:.3f}" for label, value in ranking)
+        typer.echo(f"{one_line(str(path))}: {shown}")
     elif form is Format.JSON:
         labels = [{"label": label, "probability": round(value, 6)} for label, value in ranking]
-        typer.echo(json.dumps({"image": str(path), "labels": labels}, ensure_ascii=False))
+        typer.echo(json.dumps({"image": str(path), "labels": labels}))
     else:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         for rank, (label, value) in enumerate(ranking, 1):

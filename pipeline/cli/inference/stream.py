@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from kdeov.errors import DataError
 from pipeline.cli.inference.models import InferenceModel
@@ -39,6 +41,7 @@ def embedded_images(
     Yields:
         An embedding, or the error of what could not be read.
     """
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, and still read
     source = iter(paths)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         waiting: deque[list[tuple[Path, Future[np.ndarray]] | DataError]] = deque()

@@ -6,8 +6,11 @@ time of its image, so a later run embeds what is new or changed.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
-import shutil
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,8 +21,9 @@ import numpy as np
 from kdeov.errors import ConfigError, DataError, first_line
 from kdeov.weights.digests import sha256_file, with_digest, without_digest
 from pipeline.cli.inference.stream import Embedded
-from pipeline.storage.files import writing
+from pipeline.storage.files import disk_errors, writing
 
+PART_NAME = r"\d{6}\.npy"
 PART_ROWS = 512  # rows that a killed run may lose
 MARK = "kdeov embed"
 FIX = "delete it, and the images are embedded again"
@@ -63,18 +67,26 @@ class EmbeddingTable:
 
     def __init__(self, path: Path, model: str, embed_dim: int, force: bool = False):
         self.path, self._model, self._dim = path, model, embed_dim
+        self.other_model = False
         self._parts = path.with_name(f"{path.name}.parts")
         self._rows: dict[Key, tuple[np.ndarray, int]] = {}
         self._new: list[tuple[Key, np.ndarray]] = []
         self._keys: dict[str, Key] = {}
         if path.suffix == ".parquet":
             _pyarrow()
-        if path.exists() and not force:
-            self._read_whole()
-        for part in sorted(self._parts.glob("*.npy")) if self._parts.is_dir() else []:
-            self._read(part)
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder; give the name of a file")
+        if not force:
+            self._require_own()
 
     def __enter__(self) -> EmbeddingTable:
+        self._lock = _locked(self._parts, self.path)
+        try:
+            for part in self._own_parts():
+                self._read(part)
+        except BaseException:
+            os.close(self._lock)
+            raise
         return self
 
     def __exit__(
@@ -83,8 +95,13 @@ class EmbeddingTable:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._new:
-            self._write_part()
+        try:
+            if self._new:
+                self._write_part()
+            with contextlib.suppress(OSError):
+                self._parts.rmdir()  # where nothing is left to go on with
+        finally:
+            os.close(self._lock)
 
     def has(self, path: Path) -> bool:
         """Whether the table has a row of an image as it is now."""
@@ -97,14 +114,14 @@ class EmbeddingTable:
         if len(self._new) >= PART_ROWS:
             self._write_part()
 
-    def finish(self, paths: list[Path]) -> int:
+    def finish(self, paths: list[Path]) -> tuple[int, int]:
         """Writes the table whole and deletes its parts.
 
         Args:
             paths: The images of the rows, in order; those without an embedding are left out.
 
         Returns:
-            Number of rows; with none, nothing is written.
+            Number of rows, and of known rows that are left out; without a row, nothing is written.
         """
         if self._new:
             self._write_part()
@@ -115,8 +132,16 @@ class EmbeddingTable:
                 block, row = self._rows[key]
                 rows[number] = block[row]
             self._save(keys, rows)
-        shutil.rmtree(self._parts, ignore_errors=True)
-        return len(keys)
+        for part in self._own_parts():
+            part.unlink()
+            _beside(part).unlink(missing_ok=True)
+        images = {key.path for key in keys}
+        return len(keys), len({key.path for key in self._rows} - images)
+
+    def _own_parts(self) -> list[Path]:
+        """Parts in their order; other files of the folder are somebody else's."""
+        found = self._parts.glob("*.npy")
+        return sorted(part for part in found if re.fullmatch(PART_NAME, part.name))
 
     def _save(self, keys: list[Key], rows: np.ndarray) -> None:
         if self.path.suffix == ".parquet":
@@ -131,7 +156,7 @@ class EmbeddingTable:
 
     def _write_part(self) -> None:
         # names that sort by time; a part of a killed run may be there
-        number = max((int(part.stem) for part in self._parts.glob("*.npy")), default=-1) + 1
+        number = max((int(part.stem) for part in self._own_parts()), default=-1) + 1
         part = self._parts / f"{number:06d}.npy"
         keys, rows = [key for key, _ in self._new], np.stack([row for _, row in self._new])
         with writing(part) as file:
@@ -150,17 +175,23 @@ class EmbeddingTable:
         with writing(_beside(path)) as file:
             file.write(json.dumps(with_digest(values), ensure_ascii=True).encode())
 
-    def _read_whole(self) -> None:
-        foreign = ConfigError(
-            f"{self.path} exists and was not written by this command, or is damaged; give another "
-            "-o, or --force"
-        )
+    def _require_own(self) -> None:
+        """Reads a table that is there.
+
+        Raises:
+            ConfigError: It is not this command's, or damaged, or the list beside it is not.
+        """
+        parquet = self.path.suffix == ".parquet"
+        there = self.path if parquet or self.path.exists() else _beside(self.path)
+        if not there.exists():
+            return
         try:
-            made = (
-                _read_parquet(self.path) if self.path.suffix == ".parquet" else _read_npy(self.path)
-            )
+            made = _read_parquet(self.path) if parquet else _read_npy(self.path)
         except (OSError, ValueError, DataError) as error:
-            raise foreign from error
+            raise ConfigError(
+                f"{there} exists and was not written by this command, or is damaged; give another "
+                "-o, or --force"
+            ) from error
         self._keep(*made)
 
     def _read(self, part: Path) -> None:
@@ -170,8 +201,33 @@ class EmbeddingTable:
             part.unlink()  # the process was killed between a part and its description
 
     def _keep(self, model: str, keys: list[Key], rows: np.ndarray) -> None:
-        if model == self._model and rows.shape == (len(keys), self._dim):
+        if model != self._model:
+            self.other_model = True
+        elif rows.shape == (len(keys), self._dim):
             self._rows.update({key: (rows, row) for row, key in enumerate(keys)})
+
+
+def _locked(folder: Path, path: Path) -> int:
+    """A descriptor that locks the folder of a table's parts, until it is closed.
+
+    Raises:
+        ConfigError: Another process holds the lock.
+        StorageError: The folder cannot be made.
+    """
+    while True:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock), folder.stat()):
+                return lock
+        except BlockingIOError as error:
+            os.close(lock)
+            raise ConfigError(f"another `kdeov embed` writes {path}; wait for it") from error
+        except FileNotFoundError:  # the other process has just ended and removed it
+            pass
+        os.close(lock)
 
 
 def _beside(path: Path) -> Path:

@@ -40,7 +40,7 @@ def here(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 @pytest.fixture
-def kdeov(here: Path) -> Command:
+def kdeov(here: Path, loggers: None) -> Command:
     """Runs the command in that folder."""
 
     def run(*arguments: object, stdin: bytes | str | None = None) -> Result:

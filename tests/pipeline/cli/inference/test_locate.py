@@ -33,10 +33,10 @@ def test_the_map_is_drawn_over_the_whole_image(kdeov: Command, here: Path) -> No
     result = kdeov("locate", "photos/0.png", "--text", "a red ball")
     assert result.exit_code == 0
     first, second = result.stdout.splitlines()
-    assert first.startswith("a red ball: ") and second == "heat map: 0.heatmap.png"
+    assert first.startswith("a red ball: ") and second == "heat map: 0.png.heatmap.png"
     drawn, image = (
         np.asarray(Image.open(here / name).convert("RGB"), dtype=int)
-        for name in ("0.heatmap.png", "photos/0.png")
+        for name in ("0.png.heatmap.png", "photos/0.png")
     )
     assert drawn.shape == image.shape
     assert (drawn != image).any(axis=2)[:, 10:70].mean() > 0.9

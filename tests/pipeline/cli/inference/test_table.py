@@ -127,7 +127,7 @@ def test_a_file_that_the_command_did_not_write_stays(
     with EmbeddingTable(output, "one", DIM, force=True) as table:
         assert not table.has(images[0])
         table.add(Embedded(images[0], row_of(images[0])))
-        assert table.finish(images[:1]) == 1
+        assert table.finish(images[:1]) == (1, 0)
     assert rows(output)[0] == ["0.jpg"]
 
 
@@ -162,5 +162,37 @@ def test_a_damaged_part_is_embedded_again(tmp_path: Path, images: list[Path], da
 
 def test_no_embedding_is_no_file(tmp_path: Path) -> None:
     with EmbeddingTable(tmp_path / "rows.npy", "one", DIM) as table:
-        assert table.finish([]) == 0
+        assert table.finish([]) == (0, 0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_others_beside_the_table_stay(
+    tmp_path: Path, images: list[Path], complains: Any
+) -> None:
+    output, parts = tmp_path / "rows.npy", tmp_path / "rows.npy.parts"
+    parts.mkdir()
+    (parts / "mine.npy").write_bytes(b"mine")
+    (parts / "notes.txt").write_bytes(b"mine")
+    run(output, images)
+    assert sorted(path.name for path in parts.iterdir()) == ["mine.npy", "notes.txt"]
+    other = tmp_path / "other.npy"
+    (tmp_path / "other.npy.json").write_text('{"mine": 1}', encoding="utf-8")
+    with complains("other.npy.json", "--force"):
+        run(other, images)
+    assert (tmp_path / "other.npy.json").read_text(encoding="utf-8") == '{"mine": 1}'
+
+
+def test_one_process_writes_a_table_at_a_time(
+    tmp_path: Path, images: list[Path], complains: Any
+) -> None:
+    output = tmp_path / "rows.npy"
+    with EmbeddingTable(output, "one", DIM), complains(output, "another"):
+        run(output, images)
+    assert len(run(output, images)) == len(images)
+
+
+def test_rows_that_are_left_out_are_counted(tmp_path: Path, images: list[Path]) -> None:
+    run(tmp_path / "rows.npy", images)
+    with EmbeddingTable(tmp_path / "rows.npy", "one", DIM) as table:
+        assert all(table.has(path) for path in images[:3])
+        assert table.finish(images[:3]) == (3, 5)
