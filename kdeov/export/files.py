@@ -171,7 +171,7 @@ def _earlier_files(folder: Path) -> set[str]:
         found = [name for name in sorted(NAMES) if (folder / name).exists()]
         if found:
             raise ConfigError(
-                f"{folder} holds {found[0]} and is no whole export ({error}); give another folder, "
+                f"{folder} holds {found[0]} and no whole card of an export; give another folder, "
                 "or remove it"
             ) from error
         return set()

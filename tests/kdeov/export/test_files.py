@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import tempfile
 
 import numpy as np
@@ -13,7 +14,7 @@ from kdeov.export.files import ExportInfo, export_model
 from kdeov.runtime.card import CARD, GOLDEN, INT8, TABLE_TEXTS, TEXT, read_card
 from kdeov.weights.digests import sha256_file
 from tests.helpers import ROOT
-from tests.helpers.exported import small_images, small_model
+from tests.helpers.exported import small_images, small_model, write_export
 
 
 @pytest.fixture
@@ -72,6 +73,16 @@ def test_parity_of_every_model_stands_in_the_card(exported):
         assert parity["max_abs"] <= 1e-4 or name == TEXT
 
 
+@pytest.mark.parametrize("name", ["card.json", "image.onnx", "texts.json"])
+def test_files_of_others_are_neither_replaced_nor_deleted(tmp_path, mistake, name):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text('{"mine": 1}', encoding="utf-8")
+    with mistake(tmp_path / "mine", name):
+        write_export(tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == [name]
+    assert (tmp_path / "mine" / name).read_text(encoding="utf-8") == '{"mine": 1}'
+
+
 def test_licenses_say_what_is_not_known(yolo, timm):
     assert yolo.card.licenses["data"] == "drawn for tests"
     assert "AGPL-3.0" in yolo.card.licenses["backbone"]
@@ -99,11 +110,11 @@ def test_equal_students_and_images_give_equal_files(tmp_path, yolo):
     assert (ours, again.parity) == (theirs, yolo.card.parity)
 
 
-def test_an_export_replaces_the_one_before_it(tmp_path, timm):
+def test_an_export_replaces_the_one_before_it(tmp_path, yolo, timm):
     folder = tmp_path / "export"
-    folder.mkdir()
-    for name in (INT8, TEXT, "mine.txt"):
-        (folder / name).write_text("of before", encoding="utf-8")
+    shutil.copytree(yolo.folder, folder)
+    assert (folder / INT8).exists() and (folder / TEXT).exists()
+    (folder / "mine.txt").write_text("of before", encoding="utf-8")
     card = export_model(timm.model, folder)
     assert card == read_card(folder)
     assert not card.int8 and TABLE_TEXTS in card.files

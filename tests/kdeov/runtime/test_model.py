@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import subprocess
 import sys
 
@@ -136,10 +137,31 @@ assert model.heatmap({str(tmp_path / "a.jpg")!r}, ["cat"]).shape == (1, 1, 64, 6
 found = {{"torch", "pydantic", "mlflow", "pipeline", "clip", "open_clip"}} & sys.modules.keys()
 sys.exit(f"imported: {{found}}" if found else 0)
 """
+    (tmp_path / "home").mkdir()
+    places = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"), str(tmp_path / "home"))
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8"
-    )
+        [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8",
+        env={**os.environ, **places},
+    )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    # onnxruntime keeps what its telemetry is to send in the home folder
+    assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_pixels_of_another_form_are_the_callers_mistake(tower, mistake):
+    model = Model.open(tower.folder)
+    for wrong in (None, [1], np.zeros((1, 3, 64, 64)), np.zeros((1, 64, 64, 3), np.uint8)):
+        with mistake("uint8 array [B, 3, S, S]"):
+            model.embed_pixels(wrong)
+
+
+def test_embeddings_of_any_size_give_probabilities(tower):
+    model = Model.open(tower.folder)
+    image = np.zeros((64, 64, 3), np.uint8)
+    rows = np.random.default_rng(0).standard_normal((3, 32))
+    wanted = model.classify(image, rows)
+    for scale in (1e-300, 1e38, 1e300):
+        np.testing.assert_allclose(model.classify(image, rows * scale), wanted, atol=1e-5)
 
 
 def test_a_fresh_process_embeds_an_image_in_less_than_a_second_of_cpu_time(tower, tmp_path):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 from click.testing import Result
 
 from kdeov import Model
+from tests.helpers import ROOT
 
 LABELS = ["a cat", "a dog", "a red ball"]
 
@@ -120,6 +124,9 @@ def test_ten_thousand_labels_are_answered(kdeov: Command, here: Path) -> None:
         (["--labels", "a", "--labels-file", "x.txt"], ["--labels", "--labels-file"]),
         (["--labels", " , ,"], ["--labels", "no label"]),
         (["--labels", "a, b, a"], ["'a'", "twice"]),
+        (["--labels", "a red  star,a red star"], ["'a red star'", "twice"]),
+        (["--labels", "caf\u00e9, cafe\u0301"], ["twice"]),
+        (["--labels", "cat\0dog"], ["cat", "no text"]),
         (["--labels-file", "absent.txt"], ["absent.txt"]),
         (["--labels-file", "photos/0.png"], ["photos/0.png", "UTF-8"]),
         (["--labels", "a", "--templates", "a photo"], ["'a photo'"]),
@@ -137,6 +144,30 @@ def test_a_wrong_option_is_named_in_one_line(
     (line,) = result.stderr.splitlines()
     assert line.startswith("kdeov classify: ")
     assert all(word in line for word in words), line
+
+
+def test_an_output_that_cannot_be_written_is_one_line(here: Path) -> None:
+    command = [sys.executable, "-c", "from pipeline.cli.main import app; app()"]
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        result = subprocess.run(
+            [*command, "classify", "photos", "--labels", "a, b"], cwd=here, stdout=full,
+            stderr=subprocess.PIPE, text=True, encoding="utf-8", timeout=120,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert "standard output" in line
+
+
+def test_json_is_json_in_every_encoding(here: Path) -> None:
+    command = [sys.executable, "-c", "from pipeline.cli.main import app; app()"]
+    result = subprocess.run(
+        [*command, "classify", "photos", "--labels", "café, 🐶", "--json"], cwd=here,
+        capture_output=True, text=True, encoding="latin-1", timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    (ranking, *_) = answers(result.stdout).values()
+    assert {label for label, _ in ranking} == {"café", "🐶"}
 
 
 def test_images_that_cannot_be_read_are_named_and_the_others_answered(

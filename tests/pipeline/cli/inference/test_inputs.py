@@ -102,6 +102,34 @@ def test_what_names_no_image_is_an_error_and_the_others_go_on(folder: Path, argu
     assert items[1:] == [folder / "a.png"]
 
 
+def test_odd_lines_of_a_list_are_errors_of_their_own(
+    folder: Path, listed: Callable[[bytes], None]
+) -> None:
+    name = os.fsencode(folder / "b.jpg")
+    listed(b"\xef\xbb\xbf" + name + b"\n" + b"x" * 5000 + b"\nabsent.jpg\n")
+    first, *others = image_paths(["-"])
+    assert first == folder / "b.jpg"
+    assert [type(item) for item in others] == [DataError, DataError]
+
+
+@pytest.mark.parametrize("argument", ["", "-"])
+def test_what_is_empty_names_no_image(listed: Callable[[bytes], None], argument: str) -> None:
+    listed(b"\n\n")
+    (item,) = image_paths([argument])
+    assert isinstance(item, DataError)
+
+
+def test_a_closed_standard_input_is_named(complains: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with complains("standard input"):
+        list(image_paths(["-"]))
+
+
+def test_heat_maps_in_a_folder_are_no_photographs(folder: Path) -> None:
+    Image.new("RGB", (4, 4)).save(folder / "b.jpg.heatmap.png")
+    assert len(found(folder)) == len(NAMES)
+
+
 def test_no_argument_is_an_error_that_says_what_to_give(complains: Any) -> None:
     with complains("folders", "-"):
         list(image_paths([]))
