@@ -60,7 +60,7 @@ def reproduce(
 
 @pytest.mark.slow
 def test_the_thousand_images_of_flickr8k_go_through(reproduce: Any) -> None:
-    found = reproduce("flickr8k", *QUICK)
+    found = reproduce("flickr8k", *QUICK, "export.calibration_images=0")
     scores = found["retrieval"]["flickr8k"]["student"]
     assert scores["images"] > 60 and scores["texts"] == 5 * scores["images"]
     assert found["zero_shot"]["flickr8k"] == {"absent": "flickr8k has no labels"}

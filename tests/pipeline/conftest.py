@@ -190,10 +190,13 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 
 @pytest.fixture
 def loggers() -> Iterator[None]:
-    """The loggers as they were, since commands set up their own."""
+    """Loggers without handlers, and afterwards as they were, since commands set up their own."""
     kept = [
         (logger := logging.getLogger(name), dict(vars(logger))) for name in ("kdeov", "pipeline")
     ]
+    for logger, _ in kept:
+        logger.handlers = []
+        logger.setLevel(logging.NOTSET)
     yield
     for logger, values in kept:
         for name in ("handlers", "propagate"):

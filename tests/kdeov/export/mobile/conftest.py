@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,16 @@ from kdeov.models.model import KDEOVModel
 from tests.helpers.exported import small_model
 
 BACKBONE = "timm:resnet10t"
+
+
+@pytest.fixture(autouse=True)
+def _loggers() -> Iterator[None]:
+    """Loggers are afterwards as they were: the command sets up its own."""
+    root, own = logging.getLogger(), logging.getLogger("kdeov")
+    handlers, level = list(root.handlers), own.level
+    yield
+    root.handlers = handlers
+    own.setLevel(level)
 
 
 class Program(Converter):

@@ -53,7 +53,7 @@ def test_programs_of_floats_hold_no_check_for_bytes(either):
 def test_the_onnx_model_takes_the_same_pixels(either):
     session = Session(either.onnx())
     for image in either.pixels():
-        found = session(pixels=image)["embedding"]
+        found = session({"pixels": image})["embedding"]
         np.testing.assert_allclose(found, either.embed(image), rtol=0, atol=1e-4)
 
 
@@ -79,7 +79,7 @@ def test_a_size_that_is_no_multiple_of_the_stride_is_padded_in_the_graph(
     for output in (
         found,
         exported.embed(image),
-        Session(exported.onnx())(pixels=image)["embedding"],
+        Session(exported.onnx())({"pixels": image})["embedding"],
     ):
         np.testing.assert_allclose(output, fixed.embed(image), rtol=0, atol=1e-4)
 
