@@ -24,6 +24,10 @@ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)  # a stale RANK would silently change who reads what
 
 
+EXPORTS = {"exported", "tower", "table", "yolo", "timm", "fixed", "export"}
+"""Fixtures that export a student."""
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""
@@ -72,7 +76,12 @@ def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks tests that use Ray's cluster: no other tests should run on it."""
+    """Marks tests that use Ray's cluster: no other tests should run on it. Marks those that need an
+    exported student as slow: the first of a session makes it, in 20 s.
+    """
     for item in items:
-        if "cluster" in getattr(item, "fixturenames", ()):
+        names = set(getattr(item, "fixturenames", ()))
+        if "cluster" in names:
             item.add_marker("cluster")
+        if names & EXPORTS:
+            item.add_marker("slow")
