@@ -55,6 +55,7 @@ def test_shared_memory_must_hold_the_batches_of_loaders(
         assert check.finding.startswith("b has ") and "--shm-size" in check.fix
 
 
+@pytest.mark.slow
 def test_checkpoints_are_as_large_as_estimated(
     trained: tuple[Layout, Params],
 ) -> None:

@@ -56,6 +56,7 @@ def test_no_calibration_images_leave_int8_out(
     assert INT8 not in card.files and not card.int8
 
 
+@pytest.mark.slow
 def test_metrics_of_another_run_are_refused(
     copied: Copied, make_params: Callable[..., Params], complains: Callable[..., Any]
 ) -> None:
