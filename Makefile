@@ -21,7 +21,7 @@ repro: .venv/ready  ## run the pipeline from raw images to the report
 
 # Three at a time, the next as soon as one ends: tests on Ray's cluster mostly wait, and the others
 # mostly have one thread.
-test: .venv/ready  ## lint, and run all tests: 20 minutes on two cores
+test: .venv/ready  ## lint, and run all tests: 25 minutes on two cores
 	$(MAKE) --jobs=3 --output-sync=target --keep-going \
 		test-cluster test-end-to-end test-pipeline test-kdeov lint
 
@@ -37,7 +37,7 @@ test-pipeline: .venv/ready
 test-kdeov: .venv/ready
 	$(RUN) OMP_NUM_THREADS=1 pytest tests/docs tests/kdeov
 
-test-fast: .venv/ready  ## run the quick unit tests: 3 minutes
+test-fast: .venv/ready  ## run the quick unit tests: 4 minutes
 	$(MAKE) --jobs=2 --output-sync=target --keep-going test-fast-a test-fast-b
 
 test-fast-a: .venv/ready
