@@ -60,15 +60,18 @@ def reproduce(
 
 @pytest.mark.slow
 def test_the_thousand_images_of_flickr8k_go_through(reproduce: Any) -> None:
-    found = reproduce("flickr8k", *QUICK, "export.calibration_images=0")
+    found = reproduce("flickr8k", *QUICK, stages=("zero_shot", "retrieval"))
     scores = found["retrieval"]["flickr8k"]["student"]
     assert scores["images"] > 60 and scores["texts"] == 5 * scores["images"]
     assert found["zero_shot"]["flickr8k"] == {"absent": "flickr8k has no labels"}
 
 
 @pytest.mark.slow
-def test_the_images_of_coco_go_through_with_its_own_test_split(reproduce: Any) -> None:
-    found = reproduce("coco", *QUICK, "prepare.coco.val=0.1", stages=("retrieval",))
+def test_the_images_of_coco_go_through_to_the_report_with_their_own_test_split(
+    reproduce: Any,
+) -> None:
+    changes = "prepare.coco.val=0.1", "export.calibration_images=0"
+    found = reproduce("coco", *QUICK, *changes)
     assert found["retrieval"]["coco"]["student"]["images"] == 79
 
 
