@@ -14,7 +14,7 @@ from kdeov.export.files import ExportInfo, export_model
 from kdeov.runtime.card import CARD, GOLDEN, INT8, TABLE_TEXTS, TEXT, read_card
 from kdeov.weights.digests import sha256_file
 from tests.helpers import ROOT
-from tests.helpers.exported import small_images, small_model, write_export
+from tests.helpers.exported import small_images, small_model
 
 
 @pytest.fixture
@@ -74,11 +74,11 @@ def test_parity_of_every_model_stands_in_the_card(exported):
 
 
 @pytest.mark.parametrize("name", ["card.json", "image.onnx", "texts.json"])
-def test_files_of_others_are_neither_replaced_nor_deleted(tmp_path, mistake, name):
+def test_files_of_others_are_neither_replaced_nor_deleted(tmp_path, timm, mistake, name):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / name).write_text('{"mine": 1}', encoding="utf-8")
     with mistake(tmp_path / "mine", name):
-        write_export(tmp_path / "mine")
+        export_model(timm.model, tmp_path / "mine", about=ExportInfo(name="small"))
     assert [path.name for path in (tmp_path / "mine").iterdir()] == [name]
     assert (tmp_path / "mine" / name).read_text(encoding="utf-8") == '{"mine": 1}'
 
