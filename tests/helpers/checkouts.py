@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from tests.helpers import ROOT
+from tests.helpers.shared import made_once
 
 SMALL: dict[str, Any] = {
     "prepare": {"samples_per_shard": 40, "scenes": {"train": 112, "val": 32, "test": 64}},
@@ -32,6 +33,9 @@ SMALL: dict[str, Any] = {
     "report": {"examples": 4},
     "cluster": {"mode": "inline"},
 }
+
+
+TIMEOUT_S = 840  # of a command, which takes minutes beside busy processes; pytest's is 900
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Checkout:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=TIMEOUT_S,
             encoding="utf-8",
         )
         assert not check or result.returncode == 0, result.stdout + result.stderr
@@ -99,28 +103,37 @@ def new_checkout(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
     """Makes small checkouts that nothing has run in yet."""
 
     def make() -> Checkout:
-        path = tmp_path_factory.mktemp("checkout")
-        for name in ("kdeov", "pipeline", "stages"):
-            shutil.copytree(root / name, path / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore", ".rayignore"):
-            shutil.copy(root / name, path / name)
-        (path / ".dvc").mkdir()
-        shutil.copy(root / ".dvc" / "config", path / ".dvc" / "config")
-        checkout = Checkout(path)
-        checkout.change(SMALL)
-        checkout.run("git", "init", "-q")
-        checkout.run("git", "add", "-A")
-        checkout.run("git", "commit", "-qm", "start")
-        return checkout
+        return small_checkout(root, tmp_path_factory.mktemp("checkout"))
 
     return make
 
 
 @pytest.fixture(scope="session")
-def reproduced(new_checkout: Callable[[], Checkout]) -> Checkout:
+def reproduced(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A small checkout after `dvc repro`."""
-    checkout = new_checkout()
-    checkout.run("dvc", "repro")
+
+    def make(folder: Path) -> None:
+        checkout = small_checkout(root, folder)
+        checkout.run("dvc", "repro")
+        checkout.run("git", "add", "-A")
+        checkout.run("git", "commit", "-qm", "results")
+
+    path = tmp_path_factory.mktemp("reproduced") / "checkout"
+    shutil.copytree(made_once("reproduced", make), path, symlinks=True)
+    return Checkout(path)
+
+
+def small_checkout(root: Path, path: Path) -> Checkout:
+    """A committed copy of the project with params `SMALL`."""
+    for name in ("kdeov", "pipeline", "stages"):
+        shutil.copytree(root / name, path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore", ".rayignore"):
+        shutil.copy(root / name, path / name)
+    (path / ".dvc").mkdir()
+    shutil.copy(root / ".dvc" / "config", path / ".dvc" / "config")
+    checkout = Checkout(path)
+    checkout.change(SMALL)
+    checkout.run("git", "init", "-q")
     checkout.run("git", "add", "-A")
-    checkout.run("git", "commit", "-qm", "results")
+    checkout.run("git", "commit", "-qm", "start")
     return checkout

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import nn
 
 from kdeov.data.transform import ImageTransform
@@ -22,7 +18,7 @@ from kdeov.text.base import TextEncoder
 from kdeov.text.clip import FrozenCLIPTextEncoder
 from kdeov.text.table import PrecomputedTextEncoder
 from kdeov.weights.clip import import_clip
-from tests.helpers import ROOT
+from tests.helpers.shared import made_once
 
 SIZE, DIM = 64, 32
 TABLE_TEXTS = ("a photo of a cat", "a photo of a dog", "a red ball", "café au lait")
@@ -31,8 +27,8 @@ TABLE_TEXTS = ("a photo of a cat", "a photo of a dog", "a red ball", "café au l
 def write_export(
     folder: Path, text: Literal["tower", "table"] = "tower", backbone: str = "yolov8n"
 ) -> KDEOVModel:
-    """Writes the export of a small student with random weights. An export takes 20 s of a core and
-    equal students give equal bytes, so all tests of a version of the code copy one.
+    """Writes the export of a small student with random weights; made once, as it takes 20 s of a
+    core, and copied.
 
     Args:
         folder: Where to.
@@ -43,24 +39,14 @@ def write_export(
         The student, to compare with.
     """
     model = small_model(text, backbone)
-    shared = _shared_folder() / f"{text}-{backbone.replace(':', '-')}"
-    with FileLock(f"{shared}.lock", timeout=600):
-        if not shared.exists():
-            about = ExportInfo(name="small", licenses={"data": "drawn for tests"})
-            export_model(model, shared, small_images(16), about=about)
+
+    def make(target: Path) -> None:
+        about = ExportInfo(name="small", licenses={"data": "drawn for tests"})
+        export_model(model, target, small_images(16), about=about)
+
+    shared = made_once(f"export-{text}-{backbone.replace(':', '-')}", make)
     shutil.copytree(shared, folder, dirs_exist_ok=True)
     return model
-
-
-def _shared_folder() -> Path:
-    """A folder of this user and of this version of the code and its packages."""
-    digest = hashlib.sha256()
-    code = sorted((ROOT / "kdeov").rglob("*.py"))
-    for path in [*code, Path(__file__), ROOT / "requirements.lock"]:
-        digest.update(path.read_bytes())
-    folder = Path(tempfile.gettempdir(), f"kdeov-exports-{os.getuid()}", digest.hexdigest()[:16])
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder
 
 
 def small_model(text: Literal["tower", "table"] = "tower", backbone: str = "yolov8n") -> KDEOVModel:
