@@ -132,6 +132,25 @@ def interval(values: np.ndarray) -> list[float] | None:
     return [float(v) for v in np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])]
 
 
+def paired_gain(
+    before: Statistic, after: Statistic, size: int, bootstrap_samples: int
+) -> dict[str, float | list[float] | None]:
+    """The difference of a metric of two models on the same N images, and its interval from paired
+    bootstrap samples.
+
+    Returns:
+        `before`, `after`, `gain` and `interval`, [low, high] of the gain.
+    """
+    both: dict[str, Statistic] = {"before": before, "after": after}
+    values = values_of(both, size)
+    draws = distributions(both, size, bootstrap_samples)
+    return {
+        **values,
+        "gain": values["after"] - values["before"],
+        "interval": interval(draws["after"] - draws["before"]),
+    }
+
+
 def _counts(size: int, bootstrap_samples: int, seed: int) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(seed)
     rows = max(1, CHUNK // size)

@@ -207,3 +207,31 @@ def recall(matches: Matches, classes: Sequence[int], overlaps: Sequence[int] = (
     rows = np.flatnonzero(np.isin(matches.objects.classes, classes))
     answers = matches.hit[list(overlaps)][:, rows].mean(axis=0)
     return Mean.of(answers, matches.objects.images[rows], size=matches.objects.num_images)
+
+
+@dataclass(frozen=True)
+class AverageRecall:
+    """The mean over some classes of the share of a class's objects that is found, over overlaps.
+
+    Attributes:
+        matches: The matches.
+        classes: The classes; those without a counted object are left out.
+        overlaps: Rows of `Matches.hit`.
+    """
+
+    matches: Matches
+    classes: Sequence[int]
+    overlaps: Sequence[int] = (0,)
+
+    def __call__(self, counts: np.ndarray) -> np.ndarray:
+        """See `Statistic`."""
+        objects = self.matches.objects
+        answers = self.matches.hit[list(self.overlaps)].mean(axis=0)
+        total, known = np.zeros(len(counts)), np.zeros(len(counts))
+        for number in self.classes:
+            rows = np.flatnonzero(objects.classes == number)
+            weights = counts[:, objects.images[rows]]
+            sizes = weights.sum(axis=1)
+            known += sizes > 0
+            total += (weights @ answers[rows]) / np.maximum(sizes, 1)
+        return np.where(known > 0, total / np.maximum(known, 1), np.nan)
