@@ -17,7 +17,6 @@ from kdeov.evaluation.detection import average_precision
 from kdeov.evaluation.matching import match
 from kdeov.prompts import templates, templates_digest
 from kdeov.teachers.base import TowerTeacher
-from kdeov.weights.digests import DIGEST
 from pipeline.artifacts.dataset import Dataset
 from pipeline.artifacts.run import RunRecord
 from pipeline.config.params import Params
@@ -35,6 +34,7 @@ from pipeline.evaluation.shared.embeddings import load_student, write_absent, wr
 from pipeline.evaluation.shared.protocol import classes_part, images_part, protocol
 from pipeline.evaluation.shared.zero_shot_weights import zero_shot_weights
 from pipeline.storage.checked import write_checked_json
+from pipeline.storage.files import digest
 from pipeline.teachers.load import load_teacher
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def detection(params: Params, paths: Layout) -> None:
     regions = run.regions.float() @ weights.T
     result = {
         "fingerprint": fingerprint,
-        "boxes": config[DIGEST],
+        "boxes": digest(config),
         "count": annotated.objects.num_images,
         "left_out": {
             "crowds": int(annotated.objects.crowd.sum()),
