@@ -117,7 +117,7 @@ def distributions(
     """Values [R] of statistics of N images, each in the same R bootstrap samples."""
     parts = [
         {name: statistic(counts) for name, statistic in statistics.items()}
-        for counts in _counts(size, bootstrap_samples, seed)
+        for counts in bootstrap_counts(size, bootstrap_samples, seed)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in statistics}
 
@@ -151,7 +151,8 @@ def paired_gain(
     }
 
 
-def _counts(size: int, bootstrap_samples: int, seed: int) -> Iterator[np.ndarray]:
+def bootstrap_counts(size: int, bootstrap_samples: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Counts [r, N] of the images of R bootstrap samples, some samples at a time."""
     rng = np.random.default_rng(seed)
     rows = max(1, CHUNK // size)
     for first in range(0, bootstrap_samples, rows):

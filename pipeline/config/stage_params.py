@@ -203,6 +203,8 @@ class DetectionParams(Section):
     """Overlap (IoU) above which the lower score of a class is dropped."""
     max_detections: Count
     """Most detections of an image, over all classes; COCO has 100, LVIS 300."""
+    crop_margin: Annotated[Real, Field(ge=0, le=10)]
+    """Context of the teacher's crops of true boxes: added on each side, as a share of the box's."""
     bootstrap_samples: Count
     """Bootstrap samples of the 95% intervals."""
 

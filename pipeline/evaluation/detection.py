@@ -14,7 +14,7 @@ import numpy as np
 
 from kdeov.detection.detector import NONE, Detector, read_config
 from kdeov.evaluation.detection import average_precision
-from kdeov.evaluation.matching import match
+from kdeov.evaluation.matching import match, precision_draws
 from kdeov.prompts import templates, templates_digest
 from kdeov.teachers.base import TowerTeacher
 from pipeline.artifacts.dataset import Dataset
@@ -25,6 +25,8 @@ from pipeline.evaluation.objects.annotated import Annotated, read_images, read_o
 from pipeline.evaluation.objects.crops import embed_crops
 from pipeline.evaluation.objects.finding import DetectorRun, run_detector
 from pipeline.evaluation.objects.groups import (
+    ALL,
+    EVERY_IOU,
     class_groups,
     num_seen,
     precision_of,
@@ -74,7 +76,9 @@ def detection(params: Params, paths: Layout) -> None:
     teacher = load_teacher(paths.teacher, str(model.device))
     crops = None
     if isinstance(teacher, TowerTeacher):
-        crops = embed_crops(teacher, read_images(*images), annotated) @ weights.T
+        crops = (
+            embed_crops(teacher, read_images(*images), annotated, options.crop_margin) @ weights.T
+        )
     groups = class_groups(dataset, detector.boxes_seen)
     fingerprint = RunRecord.read(paths.student).fingerprint
     regions = run.regions.float() @ weights.T
@@ -109,6 +113,7 @@ def detection(params: Params, paths: Layout) -> None:
             f"{options.templates} {templates_digest(prompts)}",
             f"COCO AP, {options.max_detections} detections an image, of {options.proposals} "
             f"proposals, score {options.score_min:g}, NMS {options.nms_iou:g}, letterbox"
+            f", crops {options.crop_margin:g}"
             + (", classes looked for" if annotated.objects.absent is not None else ""),
             transform=detector.transform,
             bootstrap_samples=options.bootstrap_samples,
@@ -136,9 +141,16 @@ def _metrics(
         objects, run.found, len(dataset.object_classes), options.max_detections
     )
     matches = match(objects, run.found, options.max_detections)
+    precisions = precision_draws(matches, groups[ALL], EVERY_IOU, options.bootstrap_samples)
     return {
         name: precision_of(
-            numbers, curves, matches, run.proposals, objects, options.bootstrap_samples
+            numbers,
+            curves,
+            matches,
+            precisions,
+            run.proposals,
+            objects,
+            options.bootstrap_samples,
         )
         for name, numbers in groups.items()
     }

@@ -21,15 +21,16 @@ BATCH_SIZE = 64
 
 @torch.no_grad()
 def embed_crops(
-    teacher: TowerTeacher, images: Iterable[Image.Image], annotated: Annotated
+    teacher: TowerTeacher, images: Iterable[Image.Image], annotated: Annotated, margin: float
 ) -> Tensor:
-    """Unit embeddings [G, D] of the true boxes that are no crowds, each resized to the teacher's
-    square as cached views are.
+    """Unit embeddings [G, D] of the true boxes that are no crowds, each with a margin, and resized
+    to the teacher's square as cached views are.
 
     Args:
         teacher: The teacher.
         images: The images, in the order of `annotated`.
         annotated: Their objects.
+        margin: See `crop_view`.
     """
     objects = annotated.objects.take(annotated.plain)
     transform = teacher.transform
@@ -39,7 +40,7 @@ def embed_crops(
         row = 0
         for number, image in enumerate(images):
             while row < len(objects) and objects.images[row] == number:
-                view = crop_view(objects.boxes[row].tolist(), image.size)
+                view = crop_view(objects.boxes[row].tolist(), image.size, margin)
                 pixels = render(image, view, transform.size, transform.resampling)
                 yield torch.from_numpy(pixels.copy()).permute(2, 0, 1)
                 row += 1
@@ -54,8 +55,22 @@ def embed_crops(
     return torch.cat(found)
 
 
-def crop_view(box: list[float], size: tuple[int, int]) -> View:
-    """The whole pixels of an image of `size` (width, height) that a box touches, one at least."""
-    left, top = (min(math.floor(v), side - 1) for v, side in zip(box[:2], size, strict=True))
-    right, bottom = (min(math.ceil(v), side) for v, side in zip(box[2:], size, strict=True))
-    return View(left, top, max(1, right - left), max(1, bottom - top))
+def crop_view(box: list[float], size: tuple[int, int], margin: float) -> View:
+    """The crop of a box.
+
+    Args:
+        box: Left, top, right, bottom in pixels of the image.
+        size: Width and height of the image.
+        margin: Added on each side, as a share of the box's width or height.
+
+    Returns:
+        Whole pixels within the image, one at least.
+    """
+    near, far = box[:2], box[2:]
+    added = [margin * (end - start) for start, end in zip(near, far, strict=True)]
+    spans = []
+    for start, end, more, side in zip(near, far, added, size, strict=True):
+        first = min(max(0, math.floor(start - more)), side - 1)
+        spans.append((first, max(1, min(math.ceil(end + more), side) - first)))
+    (left, width), (top, height) = spans
+    return View(left, top, width, height)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdeov.evaluation.bootstrap import Mean, Statistic, distributions, values_of
 from kdeov.evaluation.detection import IOUS, Curves, Found, Objects
-from kdeov.evaluation.matching import AveragePrecision, AverageRecall, Matches, match, recall
+from kdeov.evaluation.matching import AverageRecall, Matches, match, mean_of_classes, recall
 from kdeov.evaluation.metrics import INTERVAL, compare, intervals
 from pipeline.artifacts.dataset import Dataset
 
@@ -51,6 +51,7 @@ def precision_of(
     numbers: list[int],
     curves: Curves,
     matches: Matches,
+    precisions: np.ndarray,
     proposals: Found,
     objects: Objects,
     bootstrap_samples: int,
@@ -61,6 +62,7 @@ def precision_of(
         numbers: The classes of the group.
         curves: Precision and recall of all classes.
         matches: The matches behind them.
+        precisions: [R, K, 10], the average precisions of all classes in bootstrap samples.
         proposals: Boxes of any object, by objectness, as boxes of class 0.
         objects: The annotated objects.
         bootstrap_samples: Number of bootstrap samples.
@@ -85,14 +87,10 @@ def precision_of(
         "ar50_10": recall(few, [0]),
         "ar_100": recall(many, [0], EVERY_IOU),
     }
-    statistics: dict[str, Statistic] = {
-        "ap": AveragePrecision(matches, numbers, EVERY_IOU),
-        "ap50": AveragePrecision(matches, numbers, (0,)),
-        "ap75": AveragePrecision(matches, numbers, (5,)),
-        "ar": AverageRecall(matches, numbers, EVERY_IOU),
-        **agnostic,
-    }
-    draws = distributions(statistics, objects.num_images, bootstrap_samples)
+    recalls = {"ar": AverageRecall(matches, numbers, EVERY_IOU), **agnostic}
+    draws = distributions(recalls, objects.num_images, bootstrap_samples)
+    for name, overlaps in (("ap", EVERY_IOU), ("ap50", [0]), ("ap75", [5])):
+        draws[name] = mean_of_classes(precisions[:, numbers][:, :, overlaps])
     return {
         **result,
         **curves.summary(numbers),
