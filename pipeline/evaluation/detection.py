@@ -8,13 +8,14 @@ other.
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kdeov.detection.detector import NONE, Detector, read_config
 from kdeov.evaluation.detection import average_precision
-from kdeov.evaluation.matching import match, precision_draws
+from kdeov.evaluation.matching import Matches, match, precision_draws
 from kdeov.prompts import templates, templates_digest
 from kdeov.teachers.base import TowerTeacher
 from pipeline.artifacts.dataset import Dataset
@@ -82,6 +83,7 @@ def detection(params: Params, paths: Layout) -> None:
     groups = class_groups(dataset, detector.boxes_seen)
     fingerprint = RunRecord.read(paths.student).fingerprint
     regions = run.regions.float() @ weights.T
+    matches = match(annotated.objects, run.found, options.max_detections)
     result = {
         "fingerprint": fingerprint,
         "boxes": digest(config),
@@ -94,7 +96,7 @@ def detection(params: Params, paths: Layout) -> None:
         },
         "classes": len(dataset.object_classes),
         "boxes_seen": sorted(detector.boxes_seen),
-        **_metrics(dataset, annotated, run, groups, params),
+        **_metrics(annotated, run, matches, groups, params),
         "true_boxes": {
             name: true_boxes_of(
                 numbers,
@@ -122,25 +124,22 @@ def detection(params: Params, paths: Layout) -> None:
     for name, numbers in groups.items():
         result[name]["boxes_seen"] = num_seen(dataset, numbers, detector.boxes_seen)
     write_checked_json(paths.metrics / "detection.json", {dataset.name: result})
-    _write_found(paths, dataset, annotated, run, fingerprint)
+    _write_found(paths, dataset, annotated, matches, fingerprint)
     logger.info(
         "AP50: %s", ", ".join(f"{name} {_shown(result[name].get('ap50'))}" for name in groups)
     )
 
 
 def _metrics(
-    dataset: Dataset,
     annotated: Annotated,
     run: DetectorRun,
+    matches: Matches,
     groups: dict[str, list[int]],
     params: Params,
 ) -> dict[str, Any]:
     """The metrics of each group."""
     options, objects = params.detection, annotated.objects
-    curves = average_precision(
-        objects, run.found, len(dataset.object_classes), options.max_detections
-    )
-    matches = match(objects, run.found, options.max_detections)
+    curves = average_precision(objects, run.found, len(groups[ALL]), options.max_detections)
     precisions = precision_draws(matches, groups[ALL], EVERY_IOU, options.bootstrap_samples)
     return {
         name: precision_of(
@@ -165,10 +164,14 @@ def _shown(value: float | None) -> str:
 
 
 def _write_found(
-    paths: Layout, dataset: Dataset, annotated: Annotated, run: DetectorRun, fingerprint: str
+    paths: Layout, dataset: Dataset, annotated: Annotated, matches: Matches, fingerprint: str
 ) -> None:
-    """Writes detections, proposals and objects; all of them can be evaluated again."""
-    objects, found, proposals = annotated.objects, run.found, run.proposals
+    """Writes the detections that count, and the objects, with their matches at an overlap of 0.5;
+    both can be evaluated again.
+    """
+    objects, found = annotated.objects, matches.found
+    hit = np.zeros(len(objects), bool)
+    hit[annotated.plain] = matches.hit[0]
     write_arrays(
         _arrays_path(paths),
         fingerprint=fingerprint,
@@ -179,17 +182,17 @@ def _write_found(
         object_boxes=objects.boxes,
         object_classes=objects.classes,
         object_crowd=objects.crowd,
+        object_found=hit,
         images=found.images,
         boxes=found.boxes.astype(np.float32),
         classes=found.classes,
         scores=found.scores.astype(np.float32),
-        proposal_images=proposals.images,
-        proposal_boxes=proposals.boxes.astype(np.float32),
-        proposal_scores=proposals.scores.astype(np.float32),
+        right=matches.right[0],
+        ignored=matches.ignored[0],
     )
 
 
-def _arrays_path(paths: Layout) -> Any:
+def _arrays_path(paths: Layout) -> Path:
     return paths.evaluation / "detection" / "found.npz"
 
 
