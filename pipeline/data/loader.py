@@ -8,7 +8,7 @@ import hashlib
 import io
 from collections.abc import Iterator
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -53,6 +53,10 @@ class Batch(NamedTuple):
             torch.cat([part.texts for part in parts]),
         )
 
+    def pin(self) -> Batch:
+        """The batch in pinned memory."""
+        return Batch(self.keys, *(tensor.pin_memory() for tensor in self[1:]))
+
 
 class EpochStream(IterableDataset):
     """A rank's batches of a training epoch.
@@ -83,7 +87,7 @@ class EpochStream(IterableDataset):
         self.from_step = from_step
 
     def __iter__(self) -> Iterator[Batch]:
-        part, parts = _loader_worker()
+        part, parts = loader_worker()
         mine = [self.streams[place] for place in rank_slice(len(self.streams), part, parts)]
         for steps in zip(*map(self._stream, mine), strict=True):
             yield self._collate(list(chain.from_iterable(steps)))
@@ -142,7 +146,7 @@ class EvaluationStream(IterableDataset):
         self.mine = rank_slice(len(shards), rank, world)
 
     def __iter__(self) -> Iterator[Batch]:
-        samples = self._samples(*_loader_worker())
+        samples = self._samples(*loader_worker())
         while batch := list(islice(samples, self.batch_size)):
             plain = [0] * len(batch)
             yield _collate(batch, plain, plain, self.transform)
@@ -185,17 +189,25 @@ class BatchLoader(DataLoader[Any]):
         try:
             parts = super().__iter__()
             while batch := list(islice(parts, self.joined)):
-                joined = Batch.join(batch)
-                yield _pin(joined) if self.pinned else joined
+                joined = batch[0].join(batch)
+                yield joined.pin() if self.pinned else joined
         except KdeovError as error:
             line = str(error).strip().splitlines()[-1]
             raise KdeovError(line.removeprefix("kdeov.errors.KdeovError: ")) from error
 
 
-def epoch_loader(stream: EpochStream, workers: int, pinned: bool = False) -> BatchLoader:
+class PlannedStream(Protocol):
+    """A rank's batches of an epoch, read from some streams of the plan."""
+
+    streams: range
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+def epoch_loader(stream: PlannedStream, workers: int, pinned: bool = False) -> BatchLoader:
     """A loader of a rank's batches, with at most one worker a stream."""
     workers = min(workers, len(stream.streams))
-    return BatchLoader(stream, workers, joined=max(1, workers), pinned=pinned)
+    return BatchLoader(stream, workers, joined=max(1, workers), pinned=pinned)  # type: ignore[arg-type]
 
 
 def caption_of_epoch(key: str, epoch: int, count: int) -> int:
@@ -254,11 +266,7 @@ def _render(sample: PairedSample, view: int, transform: ImageTransform) -> Tenso
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 
 
-def _loader_worker() -> tuple[int, int]:
+def loader_worker() -> tuple[int, int]:
     """(Number of this loader worker, number of loader workers)."""
     info = get_worker_info()
     return (info.id, info.num_workers) if info else (0, 1)
-
-
-def _pin(batch: Batch) -> Batch:
-    return Batch(batch.keys, *(tensor.pin_memory() for tensor in batch[1:]))
