@@ -47,7 +47,14 @@ def scenes(path: Path, options: ScenesParams, seed: int, max_image_side: int | N
     """
     drawing = Scenes(path, seed, {split: getattr(options, split) for split in SPLITS})
     inputs = {split: drawing.inputs(split) for split in SPLITS}
-    return Source(inputs, drawing.make, drawing.classes, drawing.held_out)
+    return Source(
+        inputs,
+        drawing.make,
+        drawing.classes,
+        drawing.held_out,
+        object_classes=drawing.classes,
+        held_out_objects=drawing.held_out_objects,
+    )
 
 
 class Scenes:
@@ -76,6 +83,9 @@ class Scenes:
         self.classes = [f"{color} {shape}" for color, shape in self.pairs]
         trained = set(self.training_pairs[: counts["train"]])  # they take turns
         self.held_out = [f"{c} {s}" for c, s in self.pairs if (c, s) not in trained]
+        # small objects of a training image are of any training pair, however few images there are
+        held_out = (pair for pair in self.pairs if pair in self.held_out_pairs)
+        self.held_out_objects = [f"{c} {s}" for c, s in held_out]
 
     def inputs(self, split: str) -> Sequence[tuple[str, int]]:
         return [(split, index) for index in range(self.counts[split])]
