@@ -73,6 +73,16 @@ class Params(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _regions_are_embedded(self) -> Params:
+        weight = self.distill.losses.regions
+        if weight and not self.embed.regions.count:
+            raise section_error(
+                f"distill.losses.regions is {weight:g}, and embed.regions.count is 0; embed some "
+                "regions, or set the weight to 0"
+            )
+        return self
+
 
 def load_params(path: Path | str = "params.yaml") -> Params:
     """Reads and checks params; makes relative paths in them absolute, from the folder of the file.

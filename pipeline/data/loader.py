@@ -16,12 +16,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from kdeov.data.region_views import boxes_in_view
 from kdeov.data.transform import ImageTransform
 from kdeov.data.views import center_view, render, view_of_epoch
 from kdeov.errors import DataError, KdeovError
 from pipeline.artifacts.teacher_shards import PairedSample, first_not_unit
 from pipeline.data.epoch_plan import EpochPlan, rank_slice
 from pipeline.data.paired_shards import PairedShards
+
+NO_REGIONS = torch.empty(0)
 
 
 class Batch(NamedTuple):
@@ -34,12 +37,17 @@ class Batch(NamedTuple):
         teacher: float32 [B, D], the teacher's embeddings of those views; [B, 0] where it has none.
         texts: float32 [B, D], the teacher's embeddings of one caption each; [B, 0] where there are
             none.
+        boxes: float32 [B, R, 4], where the regions of the cache lie in `pixels`; zeros for those
+            that the view cuts.
+        regions: float32 [B, R, D], the teacher's embeddings of the regions.
     """
 
     keys: list[str]
     pixels: Tensor
     teacher: Tensor
     texts: Tensor
+    boxes: Tensor = NO_REGIONS
+    regions: Tensor = NO_REGIONS
 
     @classmethod
     def join(cls, parts: list[Batch]) -> Batch:
@@ -48,9 +56,7 @@ class Batch(NamedTuple):
             return parts[0]
         return cls(
             [key for part in parts for key in part.keys],
-            torch.cat([part.pixels for part in parts]),
-            torch.cat([part.teacher for part in parts]),
-            torch.cat([part.texts for part in parts]),
+            *(torch.cat(tensors) for tensors in zip(*(part[1:] for part in parts), strict=True)),
         )
 
     def pin(self) -> Batch:
@@ -229,7 +235,25 @@ def _collate(
         torch.stack(pixels),
         _unit_embeddings([s.view_embeddings for s in samples], keys, "view", views),
         _unit_embeddings([s.text_embeddings for s in samples], keys, "caption", captions),
+        *_regions(samples, views, transform.size),
     )
+
+
+def _regions(samples: list[PairedSample], views: list[int], side: int) -> tuple[Tensor, Tensor]:
+    """The boxes [B, R, 4] of regions in the shown views, and their embeddings [B, R, D]."""
+    if not any(sample.regions for sample in samples):
+        return NO_REGIONS, NO_REGIONS
+    boxes = [
+        boxes_in_view(s.regions, s.views[v], side) for s, v in zip(samples, views, strict=True)
+    ]
+    embeddings = np.stack([s.region_embeddings for s in samples]).astype(np.float32)
+    for sample, rows in zip(samples, embeddings, strict=True):
+        if wrong := first_not_unit(rows):
+            raise DataError(
+                f"the teacher's embedding of {sample.key}, region {wrong[0]}, has length "
+                f"{wrong[1]:.3g}, not 1; run `dvc repro -f embed`"
+            )
+    return torch.from_numpy(np.stack(boxes)), torch.from_numpy(embeddings)
 
 
 def _unit_embeddings(

@@ -21,8 +21,9 @@ from kdeov.training.ridge_init import fit_projection
 from pipeline.config.batch_sharing import check_sharing
 from pipeline.data.loader import Batch, BatchLoader, EpochStream, EvaluationStream, epoch_loader
 from pipeline.data.paired_shards import PairedShards
-from pipeline.training.config import TrainConfig
+from pipeline.training.config import SINGLE_TERMS, TrainConfig
 from pipeline.training.rank import RankTrainer
+from pipeline.training.region_cosines import RegionCosines
 from pipeline.training.state import EpochMetrics, distillation_state
 
 VALIDATION_BATCH = 64
@@ -59,7 +60,7 @@ class Trainer(RankTrainer[TrainConfig, Batch]):
         if p.backbone_learning_rate == 0:
             self.student.backbone.freeze()
         weights = p.losses.model_dump()
-        fusion_weight = weights.pop("fusion")
+        fusion_weight, region_weight, mosaic_weight = map(weights.pop, SINGLE_TERMS)
         loss = FeatureAlignmentLoss(weights, p.feature_loss).to(self.device)
         self.grad_cache = GradCacheStep(
             self.student,
@@ -68,6 +69,8 @@ class Trainer(RankTrainer[TrainConfig, Batch]):
             p.micro_batch_size,
             self.shares,
             config.cluster.compile,
+            region_weight,
+            mosaic_weight,
         )
         self.start(distillation_state(self.student, loss, p, self._plan.steps))
 
@@ -82,7 +85,7 @@ class Trainer(RankTrainer[TrainConfig, Batch]):
                 self.train_shards, self.plan, self.transform, self.rank, self.world_size
             )
             for batch in islice(BatchLoader(stream, 0), steps):
-                pixels, teacher, _ = self._inputs(batch)
+                pixels, teacher, *_ = self._inputs(batch)
                 yield from zip(
                     pixels.split(self.params.micro_batch_size),
                     teacher.split(self.params.micro_batch_size),
@@ -108,19 +111,24 @@ class Trainer(RankTrainer[TrainConfig, Batch]):
 
     @torch.no_grad()
     def validate(self) -> EpochMetrics:
-        """Means over the whole validation split: `val_cosine` and `val_loss`, 1 - cosine."""
+        """Means over the whole validation split: `val_cosine` and `val_loss`, 1 - cosine, and
+        those of its regions, where it has any (see `RegionCosines`).
+        """
         student = self.state.eval_model
         student.eval()
         sums = torch.zeros(2, dtype=torch.float64)
+        regions = RegionCosines(student, self.val_shards.num_regions)
         stream = EvaluationStream(
             self.val_shards, self.transform, VALIDATION_BATCH, self.rank, self.world_size
         )
         for batch in BatchLoader(stream, self.config.cluster.dataloader_workers):
-            pixels, teacher, _ = self._inputs(batch)
+            pixels, teacher, _, boxes, targets = self._inputs(batch)
+            regions.add(pixels, boxes, targets)
             cosines = F.cosine_similarity(student(pixels).float(), teacher, dim=-1).cpu()
             sums += torch.tensor([cosines.double().sum(), len(cosines)])
         total, count = sum_over_ranks(sums.to(self.device)).tolist()
-        return {"val_cosine": total / count, "val_loss": 1 - total / count}
+        row = {"val_cosine": total / count, "val_loss": 1 - total / count}
+        return row | regions.means(self.device)
 
     def describe(self, row: EpochMetrics) -> str:
         """See `RankTrainer`."""
@@ -134,7 +142,8 @@ class Trainer(RankTrainer[TrainConfig, Batch]):
         """
         state = self.state
         state.optimizer.zero_grad(set_to_none=True)
-        terms = self.grad_cache.backward(*self._inputs(batch))
+        step = (self.params.seed, state.epoch, state.step)
+        terms = self.grad_cache.backward(*self._inputs(batch), seed=step)
         loss = terms["total"].item()
         if not math.isfinite(loss):
             raise self.diverged(loss, batch.keys)
@@ -142,10 +151,11 @@ class Trainer(RankTrainer[TrainConfig, Batch]):
         state.take_step(terms)
         return loss
 
-    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        pixels, teacher, texts = (t.to(self.device, non_blocking=True) for t in batch[1:])
+    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        pixels, *others = (t.to(self.device, non_blocking=True) for t in batch[1:])
         pixels = self.transform.normalize(pixels).contiguous(memory_format=torch.channels_last)
-        return pixels, teacher, texts
+        teacher, texts, boxes, regions = others
+        return pixels, teacher, texts, boxes, regions
 
 
 def check_workers(config: TrainConfig, shards: PairedShards, workers: int) -> None:
