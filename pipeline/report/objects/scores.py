@@ -86,7 +86,7 @@ class DetectionScores:
         for key, label in (("classes_with_objects", "classes"), ("objects", "objects")):
             rows.append((label, [Cell(f"{group[key]:,}") for group in groups]))
         seen = [Cell(f"{group['boxes_seen']:,} of {group['classes']:,}") for group in groups]
-        rows.append(("classes whose boxes it saw", seen))
+        rows.append(("classes with boxes in training", seen))
         return [row for row in rows if any(map(str, row[1]))]
 
     def remarks(self) -> list[str]:
