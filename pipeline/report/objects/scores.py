@@ -17,12 +17,12 @@ PRECISION_ROWS = {
     "ap": "AP",
     "ap75": "AP75",
     "ar": "AR",
-    "ar50_10": "AR50 of 10 boxes of any class",
-    "ar_100": "AR of 100 boxes of any class",
+    "ar50_10": "any class: AR50@10",
+    "ar_100": "any class: AR@100",
 }
 TRUE_BOX_ROWS = {
-    "student": "true boxes: top-1 of the student's regions",
-    "teacher": "true boxes: top-1 of the teacher's crops",
+    "student": "true boxes: student top-1",
+    "teacher": "true boxes: teacher top-1",
     "retained": "true boxes: retained",
 }
 HEADLINE_METRICS = ("ap50", "ar50_10")  # for MLflow, of each group
@@ -86,7 +86,7 @@ class DetectionScores:
         for key, label in (("classes_with_objects", "classes"), ("objects", "objects")):
             rows.append((label, [Cell(f"{group[key]:,}") for group in groups]))
         seen = [Cell(f"{group['boxes_seen']:,} of {group['classes']:,}") for group in groups]
-        rows.append(("classes with boxes in training", seen))
+        rows.append(("classes seen with boxes", seen))
         return [row for row in rows if any(map(str, row[1]))]
 
     def remarks(self) -> list[str]:
