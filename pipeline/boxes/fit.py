@@ -19,7 +19,8 @@ from pipeline.boxes.stream import BoxEvaluationStream
 
 MAX_IMAGES = 2000
 RIGHT, NMS_IOU, SCORE_MIN, MAX_DETECTIONS = 0.5, 0.5, 1e-3, 100
-BETAS = tuple(round(0.1 * k, 1) for k in range(1, 10))
+BETAS = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
+TOP = 100  # boxes of an image that are compared with the classes
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def _candidates(
 ) -> Candidates:
     device = classes.device
     inputs = detector.transform.normalize(pixels.to(device))[None]
-    boxes, objectness, embeddings = (part[0].cpu() for part in detector.propose(inputs))
+    boxes, objectness, embeddings = (part[0].cpu() for part in detector.propose(inputs, TOP))
     mapped = torch.from_numpy(fit.to_image(boxes.numpy()))  # type: ignore[attr-defined]
     return Candidates(sample, mapped.float(), objectness, embeddings @ classes.cpu().T)
 
