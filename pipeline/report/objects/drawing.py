@@ -162,6 +162,7 @@ def _frame(
 ) -> None:
     left, top, right, bottom = box
     if not dashed:
+        canvas.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline="white", width=4)
         canvas.rectangle(box, outline=color, width=2)
         return
     for start in range(left, right, 8):
