@@ -101,9 +101,9 @@ def test_recall_is_that_of_ultralytics_own_validation(shared_data: Path, tmp_pat
     theirs = average_precision(objects, predictions(data, annotations, numbers, tmp_path), 80)
     ours = average_precision(objects, found(data, annotations), 80)
     assert len(places) == IMAGES
-    assert theirs.summary()["ar"] > 0.4
-    for key, value in theirs.summary().items():
-        assert ours.summary()[key] == pytest.approx(value, abs=1e-3)
+    assert theirs.summary()["ar"] > 0.5
+    for key in ("ar", "ap"):
+        assert ours.summary()[key] == pytest.approx(theirs.summary()[key], abs=1e-3)
 
 
 def objects_of(
