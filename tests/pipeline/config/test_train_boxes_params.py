@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipeline.config.box_params import TrainBoxesParams
+from pipeline.config.sections.train_boxes import TrainBoxesParams
 
 
 def test_data_without_boxes_needs_no_other_key() -> None:
