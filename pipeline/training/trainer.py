@@ -21,6 +21,7 @@ from kdeov.training.distributed import (
     mean_over_ranks,
     sum_over_ranks,
 )
+from kdeov.training.forward import RegionWeights
 from kdeov.training.grad_cache import GradCacheStep
 from kdeov.training.losses import FeatureAlignmentLoss
 from kdeov.training.ridge_init import fit_projection
@@ -76,7 +77,7 @@ class Trainer:
         if p.backbone_learning_rate == 0:
             self.student.backbone.freeze()
         weights = p.losses.model_dump()
-        fusion_weight, region_weight, mosaic_weight = map(weights.pop, SINGLE_TERMS)
+        fusion_weight, *region_weights = map(weights.pop, SINGLE_TERMS)
         loss = FeatureAlignmentLoss(weights, p.feature_loss).to(self.device)
         self._plan = config.plan(self.train_shards.manifest.sizes, epoch=0)
         self.shares = self._plan.shares(self.world_size)
@@ -87,8 +88,7 @@ class Trainer:
             p.micro_batch_size,
             self.shares,
             config.cluster.compile,
-            region_weight,
-            mosaic_weight,
+            RegionWeights(*region_weights),
         )
         self.state = TrainState(self.student, loss, p, self._plan.steps)
         self._saved_step = 0
