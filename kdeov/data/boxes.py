@@ -71,9 +71,9 @@ def check_boxes(boxes: Tensor, size: tuple[int, int], where: str) -> Tensor:
         if not np.isfinite(box).all():
             raise ConfigError(f"{name} is not finite; {FORMAT}")
         if right <= left or bottom <= top:
-            if right > 0 and bottom > 0 and left + right <= width and top + bottom <= height:
-                raise ConfigError(f"{name} looks like left, top, width and height; {FORMAT}")
-            raise ConfigError(f"{name} has no area; {FORMAT}, right of left and below top")
+            inside = left + right <= width and top + bottom <= height
+            other = ": it may be left, top, width and height" if inside and min(box[2:]) > 0 else ""
+            raise ConfigError(f"{name} has no area{other}; {FORMAT}")
         if right <= 0 or bottom <= 0 or left >= width or top >= height:
             raise ConfigError(f"{name} is outside of {width} x {height} pixels; {FORMAT}")
     return _clip(boxes, (0, 0, width, height))
