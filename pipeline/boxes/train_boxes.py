@@ -27,7 +27,7 @@ from pipeline.runtime.device import pick_device
 from pipeline.runtime.run_lock import RunLock
 from pipeline.storage.checked import checked_json, fix_of
 from pipeline.storage.files import sha256_file, write_text, writing_folder
-from pipeline.training.distill import history_csv
+from pipeline.training.history import history_csv
 from pipeline.training.launch import launch
 from pipeline.training.state import EpochMetrics
 

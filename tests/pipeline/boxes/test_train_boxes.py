@@ -102,7 +102,7 @@ def test_doubtful_boxes_are_named_and_counted(
     base = dataset_of(checkout).base_objects[0]
     broken = {
         0: [200, 10, 240, 30], 1: [10, 10, 10, 30], 2: [10, math.nan, 30, 40],
-        3: [70, 70, 20, 20], 4: [-9, 10, 30, 40], 5: [70, 20, 20, 20],
+        3: [70, 70, 20, 20], 4: [-9, 10, 30, 40], 5: [70, 20, 90, 20],
     }  # fmt: skip
 
     def edit(number: int, description: dict[str, Any]) -> None:
