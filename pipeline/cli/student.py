@@ -81,6 +81,47 @@ def locate(
     locate_text(image, text, target, chosen_templates(templates), as_json, model)
 
 
+def detect(
+    images: Images,
+    classes: Annotated[
+        str | None, typer.Option(help='Classes, separated by commas: "cat, red ball".')
+    ] = None,
+    classes_file: Annotated[
+        Path | None, typer.Option(help="A UTF-8 file with a class a line; thousands are fine.")
+    ] = None,
+    templates: Templates = None,
+    min_score: Annotated[
+        float, typer.Option(min=0, max=1, help="Lowest score of an object.")
+    ] = 0.25,
+    top: Annotated[int, typer.Option(min=1, help="Most objects of an image.")] = 100,
+    draw: Annotated[
+        Path | None,
+        typer.Option(help="A PNG to draw one image to, or a folder for IMAGE.boxes.png."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a table.")] = False,
+    model: ModelAddress = None,
+) -> None:
+    """Find objects of any classes in images, with boxes in pixels: left, top, right, bottom.
+
+    A score says how likely a box holds an object of a class; it does not depend on the other
+    classes. The exit status is 2 if some images could not be read; the others are answered.
+    """
+    from kdeov.runtime.detections import Selection
+    from pipeline.cli.inference.detection.detect import Options, detect_objects
+    from pipeline.cli.inference.detection.target import DrawTarget
+    from pipeline.cli.inference.inputs import image_paths
+    from pipeline.cli.inference.labels import chosen_templates, given_labels
+    from pipeline.cli.inference.output import Format
+
+    form = Format.of(as_json, as_csv)
+    names = given_labels(classes, classes_file, "--classes", "class")
+    selection = Selection(min_score=min_score, max_detections=top)
+    target = DrawTarget(draw) if draw is not None else None
+    options = Options(names, chosen_templates(templates), selection, form, target)
+    detect_objects(image_paths(images), options, model)
+
+
 def embed(
     images: Images,
     output: Annotated[
@@ -135,6 +176,6 @@ def export(
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Adds `classify`, `locate`, `embed` and `export`."""
-    for command in (classify, locate, embed, export):
+    """Adds `classify`, `locate`, `detect`, `embed` and `export`."""
+    for command in (classify, locate, detect, embed, export):
         app.command()(command)

@@ -15,11 +15,17 @@ from kdeov.prompts import templates
 
 if TYPE_CHECKING:
     from kdeov.models.model import KDEOVModel
+    from kdeov.runtime.detections import Detections, Regions, Selection
     from kdeov.runtime.model import Model
 
 Precision = Literal["fp32", "int8"]
 CARD, STUDENT = "card.json", "student.safetensors"
 DEFAULT = Path("out/export")
+DETECT = "detect.onnx"
+NO_BOXES = (
+    "train a box head (train_boxes.kind) and run `dvc repro export`, or export with "
+    "`kdeov export FOLDER --boxes FOLDER`"
+)
 MLFLOW_SCHEMES = ("models:", "runs:", "mlflow-artifacts:")
 
 
@@ -78,6 +84,23 @@ def open_model(address: str | None, precision: Precision = "fp32") -> InferenceM
     return _open_folder(Path(os.path.expanduser(address)), address, precision)  # noqa: PTH111
 
 
+def open_detector(address: str | None) -> ExportedModel:
+    """Opens the export at an address, with its box head.
+
+    Args:
+        address: See `open_model`; a student folder has no box head.
+
+    Raises:
+        KdeovError: There is no model, it has no box head, or it is damaged.
+    """
+    model = open_model(address)
+    if not isinstance(model, ExportedModel):
+        raise ConfigError(f"--model {address}: a student folder has no box head; {NO_BOXES}")
+    if not model.has_boxes:
+        raise DataError(f"{model.folder}: exported without {DETECT}; {NO_BOXES}")
+    return model
+
+
 def _open_folder(folder: Path, address: str, precision: Precision) -> InferenceModel:
     for inner in (folder, folder / "export"):  # within a model of MLflow
         if (inner / CARD).is_file():
@@ -131,6 +154,23 @@ class ExportedModel:
 
     def heatmap(self, image: Image.Image, classes: np.ndarray) -> np.ndarray:
         return self._model.heatmap(image, classes)[0]
+
+    @property
+    def folder(self) -> Path:
+        return self._model.folder
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether it has a box head; a damaged one is an error."""
+        return self._model.card.detection is not None
+
+    def propose(self, image: Path) -> Regions:
+        """Boxes of whatever may be an object in an image."""
+        return self._model.propose(image)[0]
+
+    def score(self, regions: Regions, classes: np.ndarray, selection: Selection) -> Detections:
+        """The objects of unit class embeddings [K, D] among the proposals of an image."""
+        return self._model.score(regions, classes, selection=selection)[0]
 
 
 class TorchModel:
