@@ -13,6 +13,7 @@ from kdeov.errors import ConfigError
 from kdeov.runtime.card import DetectionCard
 
 SCORES = 300_000  # of a block: proposals times classes
+TINY = np.float32(1e-12)  # lowest objectness; `kdeov.detection.scores` has the same
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def detections(
         kept = np.argwhere(class_wise_nms(scores, overlaps, selection.min_score))
         best = np.concatenate([best, scores[kept[:, 0], kept[:, 1]]])
         places = np.concatenate([places, kept + np.array([0, start])])
-        order = np.lexsort((*places.T[::-1], -best))[: selection.max_detections]
+        order = np.lexsort((*places.T, -best))[: selection.max_detections]
         best, places = best[order], places[order]
     boxes, numbers = places.T
     return Detections(
@@ -125,11 +126,11 @@ def detection_scores(
     Returns:
         float32 [P, K], between 0 and 1.
     """
-    logits = card.scale * cosines.astype(np.float32) + np.float32(card.bias)
+    logits = np.float32(card.scale) * cosines.astype(np.float32) + np.float32(card.bias)
     # the logarithm of the sigmoid, without overflow
-    logs = np.minimum(logits, 0) - np.log1p(np.exp(-np.abs(logits)))
-    shares = objectness.astype(np.float32) ** np.float32(1 - card.beta)
-    return (shares[:, None] * np.exp(np.float32(card.beta) * logs)).astype(np.float32)
+    classes = np.minimum(logits, 0) - np.log1p(np.exp(-np.abs(logits)))
+    objects = np.log(np.maximum(objectness.astype(np.float32), TINY))
+    return np.exp(np.float32(1 - card.beta) * objects[:, None] + np.float32(card.beta) * classes)
 
 
 def box_iou(boxes: np.ndarray) -> np.ndarray:

@@ -220,7 +220,7 @@ class Model:
         Raises:
             DataError: The export has no box head, or an image cannot be read.
         """
-        return list(converted_images(images, self._proposer))
+        return list(converted_images(images, self.proposer))
 
     def score(
         self,
@@ -241,7 +241,7 @@ class Model:
             ConfigError: Names or templates that name nothing, or embeddings of another width.
             DataError: The export has no box head.
         """
-        card, classes = self._proposer.card, self._given_embeddings(labels)
+        card, classes = self.proposer.card, self._given_embeddings(labels)
         if classes is None:
             names = class_prompts(labels)
             classes = self.class_embeddings(names, templates)
@@ -262,7 +262,7 @@ class Model:
         Returns:
             Boxes in pixels of the upright image.
         """
-        regions = converted_images(images, self._proposer)  # one image after the other
+        regions = converted_images(images, self.proposer)  # one image after the other
         return self.score(regions, labels, templates, selection)
 
     def _pixels(self, images: Images, batch_size: int) -> Iterator[np.ndarray]:
@@ -291,7 +291,7 @@ class Model:
         return session
 
     @cached_property
-    def _proposer(self) -> Proposer:
+    def proposer(self) -> Proposer:
         return Proposer(self.folder, self.card, *self._settings)
 
     @cached_property

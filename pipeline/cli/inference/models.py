@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "int8"]
 CARD, STUDENT = "card.json", "student.safetensors"
 DEFAULT = Path("out/export")
-DETECT = "detect.onnx"
-NO_BOXES = (
-    "train a box head (train_boxes.kind) and run `dvc repro export`, or export with "
-    "`kdeov export FOLDER --boxes FOLDER`"
-)
 MLFLOW_SCHEMES = ("models:", "runs:", "mlflow-artifacts:")
 
 
@@ -95,9 +90,11 @@ def open_detector(address: str | None) -> ExportedModel:
     """
     model = open_model(address)
     if not isinstance(model, ExportedModel):
-        raise ConfigError(f"--model {address}: a student folder has no box head; {NO_BOXES}")
-    if not model.has_boxes:
-        raise DataError(f"{model.folder}: exported without {DETECT}; {NO_BOXES}")
+        raise ConfigError(
+            f"--model {address}: a student folder is no export; `kdeov export {address} --boxes "
+            "FOLDER -o OUT` writes one with boxes"
+        )
+    model.open_boxes()
     return model
 
 
@@ -155,14 +152,9 @@ class ExportedModel:
     def heatmap(self, image: Image.Image, classes: np.ndarray) -> np.ndarray:
         return self._model.heatmap(image, classes)[0]
 
-    @property
-    def folder(self) -> Path:
-        return self._model.folder
-
-    @property
-    def has_boxes(self) -> bool:
-        """Whether it has a box head; a damaged one is an error."""
-        return self._model.card.detection is not None
+    def open_boxes(self) -> None:
+        """Opens and tests the box head."""
+        self._model.proposer  # noqa: B018 (opened once, before threads share it)
 
     def propose(self, image: Path) -> Regions:
         """Boxes of whatever may be an object in an image."""
