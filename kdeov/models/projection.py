@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdeov.models.regions import region_means
+
 
 class ProjectionNetwork(nn.Module):
     """A pointwise layer per feature level, then one linear map of all levels into the embedding
@@ -55,6 +57,16 @@ class ProjectionNetwork(nn.Module):
         height, width = features[-1].shape[-2:]
         coarse = [F.adaptive_avg_pool2d(x, (height, width)) for x in hidden]
         return self.linear(self._pool(hidden)), self._map(coarse)
+
+    def regions(self, features: Sequence[Tensor], boxes: Tensor, strides: Sequence[int]) -> Tensor:
+        """Embeddings [B, R, D] of boxes, not normalised: the means of the dense map over them.
+
+        Args:
+            features: Feature levels [B, C, h, w].
+            boxes: [B, R, 4], left, top, right and bottom in pixels of the padded input.
+            strides: Strides of the levels.
+        """
+        return self.linear(region_means(self._hidden(features), boxes, strides))
 
     def _hidden(self, features: Sequence[Tensor]) -> list[Tensor]:
         return [level(x) for level, x in zip(self.levels, features, strict=True)]
