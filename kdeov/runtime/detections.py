@@ -78,6 +78,9 @@ class Selection:
             raise ConfigError(f"max_detections is {count!r}; give a number from 1 on")
 
 
+DEFAULT_SELECTION = Selection()
+
+
 def detections(
     regions: Regions,
     classes: np.ndarray,

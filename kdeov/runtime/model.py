@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,12 +21,17 @@ from kdeov.runtime.card import (
     require_transform,
     text_side,
 )
-from kdeov.runtime.detections import Detections, Regions, Selection, detections
+from kdeov.runtime.detections import (
+    DEFAULT_SELECTION,
+    Detections,
+    Regions,
+    Selection,
+    detections,
+)
 from kdeov.runtime.golden import (
     read_golden,
     require_equal_embeddings,
     require_equal_heatmaps,
-    unit,
 )
 from kdeov.runtime.images import (
     Images,
@@ -38,10 +43,8 @@ from kdeov.runtime.images import (
 )
 from kdeov.runtime.proposals import Proposer
 from kdeov.runtime.session import Providers, Session
+from kdeov.runtime.texts import Texts, given_embeddings, open_texts
 from kdeov.weights.folder import user_path
-
-if TYPE_CHECKING:
-    from kdeov.runtime.texts import Texts
 
 FOLDER = "out/export"
 FILES = {"fp32": IMAGE, "int8": INT8}
@@ -180,7 +183,7 @@ class Model:
             ConfigError: Names or templates that name nothing, or embeddings of another width.
             DataError: An image cannot be read.
         """
-        given = self._given_embeddings(labels)
+        given = given_embeddings(labels, self.embed_dim)
         classes = self.class_embeddings(labels, templates) if given is None else given
         logits = self.card.text.logit_scale * (self.embed_image(images) @ classes.T)
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -201,7 +204,7 @@ class Model:
             ConfigError: What is no text, or embeddings of another width.
             DataError: An image cannot be read.
         """
-        given = self._given_embeddings(texts)
+        given = given_embeddings(texts, self.embed_dim)
         classes = self.embed_text(texts) if given is None else given
         batch = min(BATCH, max(1, HEATMAPS // len(classes)))
         maps = [
@@ -227,7 +230,7 @@ class Model:
         regions: Regions | Iterable[Regions],
         labels: Any,
         templates: Any = SIMPLE,
-        selection: Selection = Selection(),
+        selection: Selection = DEFAULT_SELECTION,
     ) -> list[Detections]:
         """The objects of K classes among the proposals of B images.
 
@@ -241,7 +244,7 @@ class Model:
             ConfigError: Names or templates that name nothing, or embeddings of another width.
             DataError: The export has no box head.
         """
-        card, classes = self.proposer.card, self._given_embeddings(labels)
+        card, classes = self.proposer.card, given_embeddings(labels, self.embed_dim)
         if classes is None:
             names = class_prompts(labels)
             classes = self.class_embeddings(names, templates)
@@ -255,7 +258,7 @@ class Model:
         images: Images,
         labels: Any,
         templates: Any = SIMPLE,
-        selection: Selection = Selection(),
+        selection: Selection = DEFAULT_SELECTION,
     ) -> list[Detections]:
         """The objects of K classes in each of B images; see `propose` and `score`.
 
@@ -267,18 +270,6 @@ class Model:
 
     def _pixels(self, images: Images, batch_size: int) -> Iterator[np.ndarray]:
         return pixel_batches(images, self._size, self._interpolation, self.card.stride, batch_size)
-
-    def _given_embeddings(self, values: Any) -> np.ndarray | None:
-        """Unit embeddings that a caller has made already; None for names and texts."""
-        if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
-            return None
-        if values.shape[1:] != (self.embed_dim,) or not len(values):
-            raise ConfigError(
-                f"embeddings of texts of shape {values.shape}; give [K, {self.embed_dim}]"
-            )
-        if not np.isfinite(values).all():
-            raise ConfigError("embeddings of texts that are not finite; compute them again")
-        return unit(values)
 
     @cached_property
     def _dense(self) -> Session:
@@ -296,6 +287,4 @@ class Model:
 
     @cached_property
     def _texts(self) -> Texts:
-        from kdeov.runtime.texts import open_texts  # images need no packages of texts
-
         return open_texts(self._text_folder, self._text_card, *self._settings)

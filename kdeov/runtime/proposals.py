@@ -10,7 +10,7 @@ from PIL import Image
 from kdeov.data.images import to_rgb
 from kdeov.detection.letterbox import Letterbox
 from kdeov.errors import DataError
-from kdeov.runtime.card import DETECT, FIX, Card, require_file
+from kdeov.runtime.card import DETECT, Card, require_file
 from kdeov.runtime.detections import Regions
 from kdeov.runtime.golden import read_golden, require_equal_detections
 from kdeov.runtime.session import Providers, Session

@@ -25,9 +25,9 @@ def image_paths(arguments: Sequence[str]) -> Iterator[Path | DataError]:
 
     Args:
         arguments: Files, which may have any name; folders, searched with their sub-folders for
-            names of image files, without what `kdeov locate` and `kdeov detect` drew; globs, where `**` stands for
-            folders; `-` for paths on standard input, one a line, or separated by NUL as
-            `find -print0` writes them.
+            names of image files, without what `kdeov locate` and `kdeov detect` drew; globs, where
+            `**` stands for folders; `-` for paths on standard input, one a line, or separated by
+            NUL as `find -print0` writes them.
 
     Yields:
         A path, or the error of an argument that names no image; the others go on.

@@ -124,7 +124,7 @@ def _tag(
     width, height = right - left + 6, bottom - top + 6
     x = min(max(frame[0], 0), max(size[0] - width, 0))
     places = (frame[1] - height, frame[3], frame[1], frame[3] - height)
-    inside = [y for y in places if 0 <= y and y + height <= size[1]]
+    inside = [y for y in places if y >= 0 and y + height <= size[1]]
     y = next((y for y in inside if not _meets((x, y, x + width, y + height), taken)), None)
     if y is None:
         y = inside[0] if inside else min(max(frame[1], 0), max(size[1] - height, 0))

@@ -67,7 +67,10 @@ def _files(folder: str) -> Iterator[str]:
 
 def _is_styled(path: str) -> bool:
     name = Path(path).stem.lower()
-    return any(word in name for word in ("bold", "italic", "oblique", "light", "thin", "mono", "serif", "condensed"))
+    return any(
+        word in name
+        for word in ("bold", "italic", "oblique", "light", "thin", "mono", "serif", "condensed")
+    )
 
 
 def _drawn(font: Font, text: str) -> tuple[tuple[int, int], bytes]:
