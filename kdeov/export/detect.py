@@ -142,8 +142,8 @@ def write_detect(
         rows = matching_rows(*(values[n] for values in (outputs, wanted) for n in names))
         return {name: values[rows] for name, values in outputs.items()}
 
-    inputs = [reference.inputs(1, seed=0), reference.inputs(5, seed=1)]
-    parity = require_parity(DETECT, found, expected, inputs)
+    probes = [reference.inputs(1, seed=0), reference.inputs(5, seed=1)]
+    parity = require_parity(DETECT, found, expected, probes)
     inputs = reference.inputs(GOLDEN_CLASSES, GOLDEN_SEED)
     golden = {"pixels": inputs["pixels"], **reference(inputs)}
     params = detector.params

@@ -159,6 +159,12 @@ def export(
             "INT8 file; may be repeated. Without them no INT8 file is made."
         ),
     ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder of the student's box head, such as out/boxes: writes detect.onnx too."
+        ),
+    ] = None,
     to: Annotated[
         str,
         typer.Option(
@@ -166,13 +172,13 @@ def export(
         ),
     ] = "",
 ) -> None:
-    """Export a saved student: ONNX, INT8, torch.export, its text side and a card.
+    """Export a saved student: ONNX, INT8, torch.export, its text side, boxes and a card.
 
     In a checkout, `dvc repro export` does it for the student of the run.
     """
     from pipeline.cli.inference.export import export_student
 
-    export_student(student, output, images or [], to)
+    export_student(student, output, images or [], to, boxes)
 
 
 def add_commands(app: typer.Typer) -> None:

@@ -99,8 +99,10 @@ def proposed_images(
         try:
             while True:
                 for item in islice(source, AHEAD * threads - len(waiting)):
-                    failed = isinstance(item, DataError)
-                    waiting.append(item if failed else (item, pool.submit(model.propose, item)))
+                    if isinstance(item, DataError):
+                        waiting.append(item)
+                    else:
+                        waiting.append((item, pool.submit(model.propose, item)))
                 if not waiting:
                     return
                 first = waiting.popleft()
