@@ -25,12 +25,15 @@ class Regions:
         boxes: float32 [P, 4], left, top, right, bottom in pixels of the upright image.
         objectness: float32 [P], between 0 and 1, highest first.
         embeddings: float32 [P, D], unit length.
+        letterboxed: float32 [P, 4], the boxes before they were clipped to the image, in pixels of
+            the letterbox; suppression compares these.
         size: Width and height of the upright image, pixels.
     """
 
     boxes: np.ndarray
     objectness: np.ndarray
     embeddings: np.ndarray
+    letterboxed: np.ndarray
     size: tuple[int, int]
 
 
@@ -97,7 +100,7 @@ def detections(
         card: The parameters of scores.
         selection: What is kept.
     """
-    overlaps = box_iou(regions.boxes) > selection.nms_iou
+    overlaps = box_iou(regions.letterboxed) > selection.nms_iou
     step = max(1, SCORES // max(1, len(regions.boxes)))
     places = np.empty((0, 2), np.int64)
     best = np.empty(0, np.float32)

@@ -79,7 +79,7 @@ def require_equal_detections(
     rows = matching_rows(found[0], found[1], golden[0], golden[1])
     boxes, objectness, embeddings = (values[rows] for values in found)
     # the last ones may be others, whose objectness is nearly equal
-    sure = golden[1] > golden[1][-1] + MAX_OBJECTNESS_DIFFERENCE
+    sure = golden[1] > golden[1].min() + MAX_OBJECTNESS_DIFFERENCE
     apart = np.abs(objectness - golden[1])[sure].max(initial=0)
     if not apart <= MAX_OBJECTNESS_DIFFERENCE:
         _refuse(f"objectness {apart:.4f} from a golden one", session)

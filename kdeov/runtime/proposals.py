@@ -61,4 +61,4 @@ class Proposer:
         boxes, objectness, embeddings, _ = self._session(pixels=pixels, classes=self._classes)
         inside = letterbox.to_image(boxes).astype(np.float32)
         kept = (inside[:, 2:] > inside[:, :2]).all(axis=1)
-        return Regions(inside[kept], objectness[kept], embeddings[kept], shown.size)
+        return Regions(inside[kept], objectness[kept], embeddings[kept], boxes[kept], shown.size)

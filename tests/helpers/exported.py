@@ -70,19 +70,13 @@ def small_detector(model: KDEOVModel) -> Detector:
     """A box head with random weights, whose objectness takes all values."""
     torch.manual_seed(3)
     backbone = model.student.backbone
-    head = BoxHead(backbone.channels, backbone.strides)
-    for module in head.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.3)
-            module.momentum = None  # the plain mean of all batches
+    head = BoxHead(backbone.channels, backbone.strides).eval()
     pixels = model.transform.normalize(torch.from_numpy(small_images(16)))
     with torch.no_grad():
-        features = backbone(pixels)
-        _, logits = head.train()(features)
+        _, logits = head(backbone(pixels))
         for last in (quality[-1] for quality in head.quality):
             last.weight.mul_(1 / logits.std())
-            last.bias.zero_()
+            last.bias.sub_(logits.mean()).mul_(1 / logits.std())
     score = ScoreParams(scale=8.0, bias=1.0, beta=0.4)
     return Detector(model.student, head, score, BOX_SIZE, ["a cat", "a dog"]).eval()
 

@@ -33,7 +33,7 @@ def drawn(count, dim=16, seed=0):
     embeddings = generator.standard_normal((count, dim))
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     objectness = np.sort(generator.uniform(0, 1, count))[::-1]
-    values = (boxes, objectness.copy(), embeddings)
+    values = (boxes, objectness.copy(), embeddings, boxes)
     return Regions(*(x.astype(np.float32) for x in values), size=(64, 64))
 
 
@@ -110,9 +110,8 @@ def test_blocks_of_classes_give_what_one_block_gives(monkeypatch):
 
 
 def test_no_proposal_gives_no_object():
-    empty = Regions(
-        np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty((0, 16), np.float32), (9, 9)
-    )
+    boxes = np.empty((0, 4), np.float32)
+    empty = Regions(boxes, boxes[:, 0], np.empty((0, 16), np.float32), boxes, (9, 9))
     found = detections(empty, unit_classes(2), names(2), CARD, ANY)
     assert (found.boxes.shape, found.scores.shape, found.labels) == ((0, 4), (0,), [])
 

@@ -104,7 +104,7 @@ def test_a_thousand_more_names_change_no_score(opened, images):
 def test_scores_are_those_of_the_file(opened, tower, images):
     """Which holds the same formula in its graph."""
     arrays = golden_arrays(tower.folder)
-    values = (arrays[f"detect_{name}"] for name in ("boxes", "objectness", "embeddings"))
+    values = (arrays[f"detect_{name}"] for name in ("boxes", "objectness", "embeddings", "boxes"))
     every = Selection(min_score=0, nms_iou=1, max_detections=10**6)
     (found,) = opened.score(Regions(*values, size=(96, 96)), arrays["classes"], selection=every)
     np.testing.assert_allclose(
