@@ -52,8 +52,8 @@ def _level(values: Tensor, boxes: Tensor) -> Tensor:
     places = (first + row[..., :, None]) * (width + 1) + column[..., None, :]  # [B, R, 4, 4]
     corners = table.index_select(0, places.flatten()).view(batch, -1, 16, channels)
     weights = (y_weight[..., :, None] * x_weight[..., None, :]).flatten(2)
-    # a product of matrices [1, 16] @ [16, C] a box
-    means = torch.matmul(weights[:, :, None], corners)[:, :, 0] + mean[:, None, :, 0, 0]
+    # no product of matrices, which autocast would round to half precision
+    means = (weights[..., None] * corners).sum(2) + mean[:, None, :, 0, 0]
     return means.to(values.dtype)
 
 

@@ -79,10 +79,15 @@ class VisualStudent(nn.Module):
             images: [B, 3, H, W], normalised pixels.
             boxes: [B, R, 4], left, top, right and bottom in pixels of `images`.
         """
-        height, width = images.shape[-2:]
-        down, right = -height % self.backbone.strides[-1], -width % self.backbone.strides[-1]
-        boxes = extend_to_padding(boxes, (width, height), (width + right, height + down))
+        boxes = self.boxes_of_padded(boxes, images)
         return self.projection.regions(self.backbone(images), boxes, self.backbone.strides)
+
+    def boxes_of_padded(self, boxes: Tensor, images: Tensor) -> Tensor:
+        """Boxes [B, R, 4] of images in pixels of the input that the backbone pads them to."""
+        height, width = images.shape[-2:]
+        stride = self.backbone.strides[-1]
+        padded = (width + -width % stride, height + -height % stride)
+        return extend_to_padding(boxes, (width, height), padded)
 
     def heatmap(self, images: Tensor, embeddings: Tensor) -> Tensor:
         """Cosines [B, T, H, W] of every location of normalised pixels [B, 3, H, W] with unit

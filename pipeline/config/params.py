@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError, model_validator
 
 from kdeov.errors import ConfigError
+from pipeline.config.box_params import TrainBoxesParams
 from pipeline.config.execution_params import ClusterParams, DataParams, TrackingParams
 from pipeline.config.reading.explain import explain
 from pipeline.config.reading.yaml_file import read_yaml
@@ -42,6 +43,8 @@ class Params(Section):
     """Stage `embed`: views and their teacher embeddings."""
     distill: DistillParams
     """Stage `distill`: training of the student."""
+    train_boxes: TrainBoxesParams
+    """Stage `train_boxes`: a box head on the student's trunk."""
     zero_shot: ZeroShotParams
     """Stage `zero_shot`."""
     linear_probe: LinearProbeParams
@@ -67,6 +70,16 @@ class Params(Section):
             raise section_error(
                 "data.storage is null, and machines of a cluster cannot read out/; give a folder "
                 "that all of them share, or s3://BUCKET/PREFIX",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _regions_are_embedded(self) -> Params:
+        weight = self.distill.losses.regions
+        if weight and not self.embed.regions.count:
+            raise section_error(
+                f"distill.losses.regions is {weight:g}, and embed.regions.count is 0; embed some "
+                "regions, or set the weight to 0"
             )
         return self
 

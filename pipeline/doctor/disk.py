@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.artifacts.dataset import SPLITS
+from pipeline.artifacts.identity import region_plan
 from pipeline.artifacts.shards import Manifest
 from pipeline.config.execution_params import ClusterParams
 from pipeline.config.params import Params
@@ -87,6 +88,7 @@ def _missing_embedding_bytes(
         images = manifests.get(layout.images / split)
         if images is not None and layout.embeddings / split not in manifests:
             views = params.embed.views if split == "train" else 1
+            views += region_plan(params.embed, split).count
             total += int(images.samples * (views + 1) * dim * BYTES_PER_DIMENSION)
     return total
 

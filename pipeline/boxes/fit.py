@@ -1,0 +1,110 @@
+"""Fits the score of a detector on the base classes of the val split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdeov.detection.boxes import paired_iou
+from kdeov.detection.detector import Detector
+from kdeov.detection.fit import choose_beta, fit_logistic
+from kdeov.detection.nms import class_wise_nms
+from kdeov.detection.scores import ScoreParams, detection_scores
+from kdeov.evaluation.detection import Found, Objects, average_precision
+from pipeline.boxes.samples import BoxSample, BoxShards
+from pipeline.boxes.stream import BoxEvaluationStream
+
+MAX_IMAGES = 2000
+RIGHT, NMS_IOU, SCORE_MIN, MAX_DETECTIONS = 0.5, 0.5, 1e-3, 100
+BETAS = tuple(round(0.1 * k, 1) for k in range(1, 10))
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The proposals of an image, compared with the base classes.
+
+    Attributes:
+        sample: The image with its boxes.
+        boxes: [P, 4], pixels of the image.
+        objectness: [P].
+        cosines: [P, K].
+    """
+
+    sample: BoxSample
+    boxes: Tensor
+    objectness: Tensor
+    cosines: Tensor
+
+
+@torch.no_grad()
+def fit_scores(detector: Detector, shards: BoxShards, classes: Tensor) -> tuple[ScoreParams, float]:
+    """a, b and beta, and the AP50 of base classes with them.
+
+    Args:
+        detector: In evaluation mode.
+        shards: The val split.
+        classes: [K, D], unit embeddings of the base classes.
+
+    Raises:
+        DataError: No proposal is on a box of a base class.
+    """
+    found = [_candidates(detector, *item, classes) for item in _images(detector, shards)]
+    matched = [_matched(item) for item in found]
+    cosines, numbers = (torch.cat(part) for part in zip(*matched, strict=True))
+    scale, bias = fit_logistic(cosines, numbers)
+    objects = objects_of([item.sample for item in found])
+    best = choose_beta(scale, bias, lambda params: _ap50(objects, found, params), BETAS)
+    return best, _ap50(objects, found, best)
+
+
+def _images(detector: Detector, shards: BoxShards) -> list:
+    stream = BoxEvaluationStream(shards, detector.image_size)
+    return [item for _, item in zip(range(MAX_IMAGES), stream, strict=False)]
+
+
+def _candidates(
+    detector: Detector, sample: BoxSample, fit: object, pixels: Tensor, classes: Tensor
+) -> Candidates:
+    device = classes.device
+    inputs = detector.transform.normalize(pixels.to(device))[None]
+    boxes, objectness, embeddings = (part[0].cpu() for part in detector.propose(inputs))
+    mapped = torch.from_numpy(fit.to_image(boxes.numpy()))  # type: ignore[attr-defined]
+    return Candidates(sample, mapped.float(), objectness, embeddings @ classes.cpu().T)
+
+
+def _matched(item: Candidates) -> tuple[Tensor, Tensor]:
+    """Cosines [R, K] and classes [R] of the best boxes that are on an object."""
+    kept = class_wise_nms(item.boxes, item.objectness[:, None], NMS_IOU, 0.0, MAX_DETECTIONS)
+    true = torch.from_numpy(item.sample.boxes)[~torch.from_numpy(item.sample.crowd)]
+    classes = torch.from_numpy(item.sample.classes)[~torch.from_numpy(item.sample.crowd)]
+    if not len(true) or not len(kept.boxes):
+        return item.cosines[:0], classes[:0]
+    overlap, nearest = paired_iou(kept.boxes[:, None], true[None]).max(1)
+    places = (item.boxes[None] == kept.boxes[:, None]).all(-1).float().argmax(1)
+    right = overlap >= RIGHT
+    return item.cosines[places[right]], classes[nearest[right]]
+
+
+def objects_of(samples: list[BoxSample]) -> Objects:
+    """The boxes of images as the annotated objects of an evaluation."""
+    counts = [len(sample.boxes) for sample in samples]
+    return Objects(
+        len(samples),
+        np.repeat(np.arange(len(samples)), counts),
+        np.concatenate([sample.boxes for sample in samples]).astype(float),
+        np.concatenate([sample.classes for sample in samples]),
+        np.concatenate([sample.crowd for sample in samples]),
+    )
+
+
+def _ap50(objects: Objects, found: list[Candidates], params: ScoreParams) -> float:
+    images = []
+    for item in found:
+        scores = detection_scores(item.objectness, item.cosines, params)
+        kept = class_wise_nms(item.boxes, scores, NMS_IOU, SCORE_MIN, MAX_DETECTIONS)
+        images.append((kept.boxes.numpy(), kept.scores.numpy(), kept.classes.numpy()))
+    count = found[0].cosines.shape[1]
+    return average_precision(objects, Found.of(images), count).summary()["ap50"] or 0.0
