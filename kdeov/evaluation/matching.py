@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdeov.evaluation.bootstrap import Mean
+from kdeov.evaluation.bootstrap import Mean, bootstrap_counts
 from kdeov.evaluation.detection import IOUS, NUM_RECALLS, Found, Objects
 
 RECALLS = np.linspace(0.0, 1.0, NUM_RECALLS)
@@ -147,42 +147,80 @@ class AveragePrecision:
 
     def __call__(self, counts: np.ndarray) -> np.ndarray:
         """See `Statistic`."""
-        found, objects = self.matches.found, self.matches.objects
-        order = np.lexsort((-found.scores, found.classes))
-        starts = np.searchsorted(found.classes[order], self.classes, side="left")
-        stops = np.searchsorted(found.classes[order], self.classes, side="right")
-        total = np.zeros(len(counts))
-        known = np.zeros(len(counts))
-        for number, start, stop in zip(self.classes, starts, stops, strict=True):
-            owners = objects.images[objects.classes == number]
-            if not len(owners):
-                continue
-            sizes = counts[:, owners].sum(axis=1)
-            known += sizes > 0
-            total += self._of_class(counts, order[start:stop], sizes)
-        with np.errstate(invalid="ignore"):
-            return np.where(known > 0, total / np.maximum(known, 1), np.nan)
+        return mean_of_classes(class_precisions(self.matches, self.classes, self.overlaps, counts))
 
-    def _of_class(self, counts: np.ndarray, rows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """The average precisions [R] of a class whose objects number `sizes` [R]."""
-        result = np.zeros(len(counts))
-        if not len(rows):
-            return result
-        step = max(1, VALUES // len(rows))
-        images = self.matches.found.images[rows]
-        for first in range(0, len(counts), step):
-            part = slice(first, first + step)
-            weights = counts[part][:, images].astype(float)
-            passed = np.cumsum(weights, axis=1)
-            for t in self.overlaps:
-                right = np.flatnonzero(self.matches.right[t, rows])
-                skipped = self.matches.ignored[t, rows]
-                tried = passed[:, right]
-                if skipped.any():
-                    tried = tried - np.cumsum(weights * skipped, axis=1)[:, right]
-                hits = np.cumsum(weights[:, right], axis=1)
-                result[part] += _area(hits, tried, np.maximum(sizes[part], 1))
-        return result / len(self.overlaps)
+
+def mean_of_classes(values: np.ndarray) -> np.ndarray:
+    """The means [R] of values [R, K, T] that are NaN for classes without objects."""
+    known = (~np.isnan(values[:, :, 0])).sum(axis=1)
+    total = np.nansum(values, axis=(1, 2)) / values.shape[2]
+    return np.where(known > 0, total / np.maximum(known, 1), np.nan)
+
+
+def precision_draws(
+    matches: Matches, classes: Sequence[int], overlaps: Sequence[int], bootstrap_samples: int
+) -> np.ndarray:
+    """The average precisions [R, K, T] of K classes at T overlaps in the bootstrap samples that
+    `distributions` draws; NaN where none of a class's objects is drawn.
+    """
+    size = matches.objects.num_images
+    parts = bootstrap_counts(size, bootstrap_samples)
+    return np.concatenate([class_precisions(matches, classes, overlaps, part) for part in parts])
+
+
+def class_precisions(
+    matches: Matches, classes: Sequence[int], overlaps: Sequence[int], counts: np.ndarray
+) -> np.ndarray:
+    """The average precisions of K classes at T overlaps.
+
+    Args:
+        matches: The matches.
+        classes: The K classes.
+        overlaps: T rows of `Matches.right`.
+        counts: [R, N] of the images.
+
+    Returns:
+        [R, K, T], NaN where none of a class's objects is counted.
+    """
+    found, objects = matches.found, matches.objects
+    order = np.lexsort((-found.scores, found.classes))
+    starts = np.searchsorted(found.classes[order], classes, side="left")
+    stops = np.searchsorted(found.classes[order], classes, side="right")
+    result = np.full((len(counts), len(classes), len(overlaps)), np.nan)
+    for place, number in enumerate(classes):
+        owners = objects.images[objects.classes == number]
+        sizes = counts[:, owners].sum(axis=1)
+        values = _of_class(matches, order[starts[place] : stops[place]], overlaps, counts, sizes)
+        result[:, place] = np.where(sizes[:, None] > 0, values, np.nan)
+    return result
+
+
+def _of_class(
+    matches: Matches,
+    rows: np.ndarray,
+    overlaps: Sequence[int],
+    counts: np.ndarray,
+    sizes: np.ndarray,
+) -> np.ndarray:
+    """The average precisions [R, T] of a class with detections `rows` and `sizes` [R] objects."""
+    result = np.zeros((len(counts), len(overlaps)))
+    if not len(rows) or not sizes.any():
+        return result
+    step = max(1, VALUES // len(rows))
+    images = matches.found.images[rows]
+    for first in range(0, len(counts), step):
+        part = slice(first, first + step)
+        weights = counts[part][:, images].astype(np.float32)  # whole numbers, and few
+        passed = np.cumsum(weights, axis=1, dtype=np.float64)
+        for place, t in enumerate(overlaps):
+            right = np.flatnonzero(matches.right[t, rows])
+            skipped = matches.ignored[t, rows]
+            tried = passed[:, right]
+            if skipped.any():
+                tried = tried - np.cumsum(weights * skipped, axis=1, dtype=np.float64)[:, right]
+            hits = np.cumsum(weights[:, right], axis=1, dtype=np.float64)
+            result[part, place] = _area(hits, tried, np.maximum(sizes[part], 1))
+    return result
 
 
 def _area(hits: np.ndarray, tried: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -207,3 +245,31 @@ def recall(matches: Matches, classes: Sequence[int], overlaps: Sequence[int] = (
     rows = np.flatnonzero(np.isin(matches.objects.classes, classes))
     answers = matches.hit[list(overlaps)][:, rows].mean(axis=0)
     return Mean.of(answers, matches.objects.images[rows], size=matches.objects.num_images)
+
+
+@dataclass(frozen=True)
+class AverageRecall:
+    """The mean over some classes of the share of a class's objects that is found, over overlaps.
+
+    Attributes:
+        matches: The matches.
+        classes: The classes; those without a counted object are left out.
+        overlaps: Rows of `Matches.hit`.
+    """
+
+    matches: Matches
+    classes: Sequence[int]
+    overlaps: Sequence[int] = (0,)
+
+    def __call__(self, counts: np.ndarray) -> np.ndarray:
+        """See `Statistic`."""
+        objects = self.matches.objects
+        answers = self.matches.hit[list(self.overlaps)].mean(axis=0)
+        total, known = np.zeros(len(counts)), np.zeros(len(counts))
+        for number in self.classes:
+            rows = np.flatnonzero(objects.classes == number)
+            weights = counts[:, objects.images[rows]]
+            sizes = weights.sum(axis=1)
+            known += sizes > 0
+            total += (weights @ answers[rows]) / np.maximum(sizes, 1)
+        return np.where(known > 0, total / np.maximum(known, 1), np.nan)

@@ -18,6 +18,7 @@ from pipeline.config.reading.explain import explain
 from pipeline.config.reading.yaml_file import read_yaml
 from pipeline.config.schema import Section, section_error
 from pipeline.config.stage_params import (
+    DetectionParams,
     DistillParams,
     EfficiencyParams,
     EmbedParams,
@@ -51,6 +52,8 @@ class Params(Section):
     """Stage `linear_probe`."""
     retrieval: RetrievalParams
     """Stage `retrieval`."""
+    detection: DetectionParams
+    """Stage `detection`: objects by the names of their classes."""
     export: ExportParams
     """Stage `export`."""
     efficiency: EfficiencyParams

@@ -230,6 +230,23 @@ class RetrievalParams(Section):
     """Bootstrap samples of the 95% intervals."""
 
 
+class DetectionParams(Section):
+    templates: str
+    """Set of prompt templates of `kdeov.prompts`, for the names of object classes."""
+    proposals: Count
+    """Boxes of an image that are compared with the classes, those of the highest objectness."""
+    score_min: Share
+    """Lower scores are no detections."""
+    nms_iou: Share
+    """Overlap (IoU) above which the lower score of a class is dropped."""
+    max_detections: Count
+    """Most detections of an image, over all classes; COCO has 100, LVIS 300."""
+    crop_margin: Annotated[Real, Field(ge=0, le=10)]
+    """Context of the teacher's crops of true boxes: added on each side, as a share of the box's."""
+    bootstrap_samples: Count
+    """Bootstrap samples of the 95% intervals."""
+
+
 class ExportParams(Section):
     calibration_images: Annotated[int, Strict(), Field(ge=0, le=10_000)]
     """Training images with which the INT8 file is calibrated and compared; 0 leaves it out."""

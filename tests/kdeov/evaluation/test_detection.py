@@ -12,13 +12,14 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from kdeov.evaluation.bootstrap import distributions, interval, paired_gain
 from kdeov.evaluation.detection import (
     Found,
     Objects,
     average_precision,
     coco_dataset,
 )
-from kdeov.evaluation.matching import AveragePrecision, match, recall
+from kdeov.evaluation.matching import AveragePrecision, AverageRecall, match, recall
 
 CLASSES = 5
 ALL = range(CLASSES)
@@ -116,6 +117,27 @@ def test_the_bootstraps_matches_give_the_same_numbers(seed: int, max_detections:
     for name, overlaps in (("ap50", [0]), ("ap75", [5]), ("ap", range(10))):
         value = AveragePrecision(matches, ALL, overlaps)(once)[0]
         assert value == pytest.approx(summary[name], abs=1e-9)
+    value = AverageRecall(matches, ALL, range(10))(once)[0]
+    assert value == pytest.approx(summary["ar"], abs=1e-9)
+
+
+def test_paired_gains_are_surer_than_two_intervals() -> None:
+    rng = np.random.default_rng(0)
+    objects = random_objects(rng, images=60)
+    found = random_found(rng, objects)
+    seen = match(objects, found)
+    better = Found(
+        seen.found.images, seen.found.boxes, seen.found.classes,
+        seen.found.scores + 0.2 * seen.right[0],
+    )  # fmt: skip
+    models = [AveragePrecision(match(objects, part), ALL) for part in (found, better)]
+    gain = paired_gain(*models, objects.num_images, 200)
+    low, high = gain["interval"]
+    assert 0 < low < gain["gain"] < high
+    draws = distributions(dict(zip("ab", models, strict=True)), objects.num_images, 200)
+    one, other = (interval(values) for values in draws.values())
+    assert one is not None and other is not None
+    assert high - low < max(one[1] - one[0], other[1] - other[0])
 
 
 @pytest.mark.parametrize("seed", range(3))
