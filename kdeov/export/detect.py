@@ -5,6 +5,7 @@ classes.
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdeov.detection.detector import Detector
-from kdeov.detection.scores import detection_scores
+from kdeov.detection.scores import TINY
 from kdeov.errors import ConfigError
 from kdeov.export.graphs import ImageGraph
 from kdeov.export.images import GOLDEN_CLASSES, GOLDEN_SEED, smooth_pixels, unit_rows
@@ -65,9 +66,19 @@ class DetectGraph(ImageGraph):
         values, places = logits[0].topk(self.count)
         boxes = boxes[0].clamp(0.0, self.side).index_select(0, places)
         regions = self.projection.regions(features, boxes[None], self.strides)[0]
-        embeddings, objectness = F.normalize(regions, dim=-1), values.sigmoid()
+        embeddings = F.normalize(regions, dim=-1)
         cosines = embeddings @ F.normalize(classes, dim=-1).T
-        return boxes, objectness, embeddings, detection_scores(objectness, cosines, self.params)
+        objects, params = _log_sigmoid(values), self.params
+        likely = _log_sigmoid(params.scale * cosines + params.bias)
+        shares = (1 - params.beta) * objects.clamp(min=math.log(TINY))[:, None]
+        return boxes, objects.exp(), embeddings, (shares + params.beta * likely).exp()
+
+
+def _log_sigmoid(logits: Tensor) -> Tensor:
+    """As PyTorch has it. ONNX Runtime's sigmoid is that of -18 for all lower logits, and scores are
+    powers of it.
+    """
+    return -F.softplus(-logits)
 
 
 class DetectReference:

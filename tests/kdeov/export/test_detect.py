@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from kdeov.detection.scores import ScoreParams
 from kdeov.export.detect import DetectGraph, DetectReference, write_detect
 from kdeov.export.files import export_model
 from kdeov.export.onnx import Session
@@ -94,6 +95,20 @@ def test_no_batch_norm_is_left_and_three_hundred_proposals_at_most(tmp_path, det
     assert {"BatchNormalization"} & {node.op_type for node in model.graph.node} == set()
     assert [x.version for x in model.opset_import if not x.domain] == [18]
     assert DetectGraph(larger).count == 300
+
+
+def test_scores_far_below_one_keep_their_digits(tmp_path, detector):
+    """The sigmoid of ONNX Runtime would not: it ends at logits of -18."""
+    steep = copy.copy(detector)
+    steep.params = ScoreParams(scale=30.0, bias=-45.0, beta=0.9)
+    write_detect(tmp_path, steep)
+    reference = DetectReference(steep)
+    inputs = reference.inputs(40, seed=4)
+    found = Session((tmp_path / DETECT).read_bytes())(inputs)
+    expected = reference(inputs)
+    order = matching_rows(*(x[n] for x in (found, expected) for n in ("boxes", "objectness")))
+    assert 1e-18 < expected["scores"].min() < expected["scores"].max() < 1e-3
+    np.testing.assert_allclose(found["scores"][order], expected["scores"], rtol=1e-3)
 
 
 def test_a_head_that_was_changed_fails_the_comparison(tmp_path, detector, mistake, monkeypatch):
