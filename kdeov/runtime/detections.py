@@ -4,7 +4,7 @@ depend on the other classes, class-wise non-maximum suppression, and vocabularie
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,8 @@ class Selection:
         min_score: Lowest score.
         nms_iou: Intersection over union above which the lower one of two boxes of a class goes.
         max_detections: Of an image, over all classes.
+        one_class: Whether a box has its best class alone, and suppresses boxes of any class; else
+            it may have several, and each class is by itself.
 
     Raises:
         ConfigError: A value outside of its range.
@@ -70,6 +72,7 @@ class Selection:
     min_score: float = 0.25
     nms_iou: float = 0.5
     max_detections: int = 100
+    one_class: bool = False
 
     def __post_init__(self) -> None:
         for name in ("min_score", "nms_iou"):
@@ -104,18 +107,39 @@ def detections(
     step = max(1, SCORES // max(1, len(regions.boxes)))
     places = np.empty((0, 2), np.int64)
     best = np.empty(0, np.float32)
-    for start in range(0, len(classes), step):
-        cosines = regions.embeddings @ classes[start : start + step].T
-        scores = detection_scores(regions.objectness, cosines, card)
+    blocks = score_blocks(regions, classes, card, step)
+    if selection.one_class:
+        scores, likeliest = _best_classes(blocks)
+        blocks = iter([(0, scores)])
+    for start, scores in blocks:
         kept = np.argwhere(class_wise_nms(scores, overlaps, selection.min_score))
         best = np.concatenate([best, scores[kept[:, 0], kept[:, 1]]])
         places = np.concatenate([places, kept + np.array([0, start])])
         order = np.lexsort((*places.T, -best))[: selection.max_detections]
         best, places = best[order], places[order]
     boxes, numbers = places.T
+    if selection.one_class:
+        numbers = likeliest[boxes]
     return Detections(
         regions.boxes[boxes], best, numbers, [labels[number] for number in numbers.tolist()]
     )
+
+
+def score_blocks(
+    regions: Regions, classes: np.ndarray, card: DetectionCard, step: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The first class of each block of `step` classes, and its scores [P, step]."""
+    for start in range(0, len(classes), step):
+        cosines = regions.embeddings @ classes[start : start + step].T
+        yield start, detection_scores(regions.objectness, cosines, card)
+
+
+def _best_classes(blocks: Iterator[tuple[int, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Scores [P, 1] of the best class of each box, and its number [P]; of equal ones the first."""
+    parts = [(start + scores.argmax(axis=1), scores.max(axis=1)) for start, scores in blocks]
+    numbers, scores = (np.stack(values, axis=1) for values in zip(*parts, strict=True))
+    rows, block = np.arange(len(scores)), scores.argmax(axis=1)
+    return scores[rows, block][:, None], numbers[rows, block]
 
 
 def detection_scores(

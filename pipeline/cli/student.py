@@ -94,6 +94,9 @@ def detect(
         float, typer.Option(min=0, max=1, help="Lowest score of an object.")
     ] = 0.25,
     top: Annotated[int, typer.Option(min=1, help="Most objects of an image.")] = 100,
+    one_class: Annotated[
+        bool, typer.Option("--one-class", help="Show a box with its best class alone.")
+    ] = False,
     draw: Annotated[
         Path | None,
         typer.Option(help="A PNG to draw one image to, or a folder for IMAGE.boxes.png."),
@@ -116,7 +119,7 @@ def detect(
 
     form = Format.of(as_json, as_csv)
     names = given_labels(classes, classes_file, "--classes", "class")
-    selection = Selection(min_score=min_score, max_detections=top)
+    selection = Selection(min_score, max_detections=top, one_class=one_class)
     target = DrawTarget(draw) if draw is not None else None
     options = Options(names, chosen_templates(templates), selection, form, target)
     detect_objects(image_paths(images), options, model)

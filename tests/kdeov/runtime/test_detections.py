@@ -109,11 +109,27 @@ def test_blocks_of_classes_give_what_one_block_gives(monkeypatch):
     np.testing.assert_allclose(whole.scores, blocks.scores, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("block", [10**6, 7])
+def test_a_box_may_have_its_best_class_alone(monkeypatch, block):
+    regions, classes = drawn(30), unit_classes(20)
+    monkeypatch.setattr(module, "SCORES", 30 * block)
+    limits = Selection(min_score=0.0, nms_iou=0.3, max_detections=100, one_class=True)
+    found = detections(regions, classes, names(20), CARD, limits)
+    overlaps = box_iou(found.boxes) > 0.3
+    assert overlaps.sum() == len(found.boxes) > 3  # each box meets itself alone
+    scores = detection_scores(regions.objectness, regions.embeddings @ classes.T, CARD)
+    for box, score, number in zip(found.boxes, found.scores, found.classes, strict=True):
+        (row, *_) = np.flatnonzero((regions.boxes == box).all(axis=1))
+        assert (number, score) == (scores[row].argmax(), pytest.approx(scores[row].max()))
+    assert found.scores[0] == pytest.approx(scores.max())
+
+
 def test_no_proposal_gives_no_object():
     boxes = np.empty((0, 4), np.float32)
     empty = Regions(boxes, boxes[:, 0], np.empty((0, 16), np.float32), boxes, (9, 9))
-    found = detections(empty, unit_classes(2), names(2), CARD, ANY)
-    assert (found.boxes.shape, found.scores.shape, found.labels) == ((0, 4), (0,), [])
+    for limits in (ANY, Selection(one_class=True)):
+        found = detections(empty, unit_classes(2), names(2), CARD, limits)
+        assert (found.boxes.shape, found.scores.shape, found.labels) == ((0, 4), (0,), [])
 
 
 @pytest.mark.parametrize(
