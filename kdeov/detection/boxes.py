@@ -43,8 +43,9 @@ def usable_box(box: Any, size: tuple[int, int]) -> tuple[list[float] | None, str
     left, top, right, bottom = map(float, box)
     width, height = size
     if right <= left or bottom <= top:
+        turned = right < left or bottom < top
         fits = right > 0 and bottom > 0 and left + right <= width and top + bottom <= height
-        return None, "left, top, width, height" if fits else "no area"
+        return None, "left, top, width, height" if turned and fits else "no area"
     clipped = [max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height)]
     if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
         return None, "outside"

@@ -130,7 +130,8 @@ class Detector(nn.Module):
         for image in images:
             upright = to_rgb(image)
             fit = Letterbox.fit(upright.size, self.image_size)
-            pixels = self.transform.normalize(torch.from_numpy(fit.pixels(upright)))[None]
+            square = torch.from_numpy(fit.pixels(upright))
+            pixels: Tensor = self.transform.normalize(square)[None]
             proposals = self.propose(pixels.to(first), top)
             scores = self.scores(proposals, classes.to(first))[0]
             boxes = proposals.boxes[0]

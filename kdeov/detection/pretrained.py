@@ -98,7 +98,8 @@ class PretrainedHead(nn.Module):
         """Boxes [B, N, 4] in pixels and the logits [B, N, 80] of the classes of COCO."""
         maps: dict[int, Tensor] = dict(zip(self.taps, features, strict=True))
         last = self.first - 1
-        for number, layer in enumerate(self.layers[:-1], self.first):
+        layers: Any = self.layers
+        for number, layer in enumerate(layers[:-1], self.first):
             sources = [layer.f] if isinstance(layer.f, int) else layer.f
             inputs = [maps[last if source == -1 else source] for source in sources]
             maps[number] = layer(inputs if len(inputs) > 1 else inputs[0])

@@ -39,8 +39,8 @@ class BoxStep:
         threshold: float = 1.0,
         foreground: bool = False,
     ) -> None:
-        self.student, self.head, self.loss = student.requires_grad_(False).eval(), head, loss
-        self.loss = loss or BoxLoss()
+        self.student, self.head = student.requires_grad_(False).eval(), head
+        self.loss = BoxLoss() if loss is None else loss
         self.texts, self.threshold, self.foreground = texts, threshold, foreground
         self.statistics = RunningStatistics(head)
 

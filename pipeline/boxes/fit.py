@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from kdeov.detection.boxes import paired_iou
 from kdeov.detection.detector import Detector
 from kdeov.detection.fit import choose_beta, fit_logistic
+from kdeov.detection.letterbox import Letterbox
 from kdeov.detection.nms import class_wise_nms
 from kdeov.detection.scores import ScoreParams, detection_scores
 from kdeov.evaluation.detection import Found, Objects, average_precision
@@ -19,7 +21,8 @@ from pipeline.boxes.stream import BoxEvaluationStream
 
 MAX_IMAGES = 2000
 RIGHT, NMS_IOU, SCORE_MIN, MAX_DETECTIONS = 0.5, 0.5, 1e-3, 100
-BETAS = tuple(round(0.1 * k, 1) for k in range(1, 10))
+BETAS = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
+TOP = 100  # boxes of an image that are compared with the classes
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ def fit_scores(detector: Detector, shards: BoxShards, classes: Tensor) -> tuple[
     Raises:
         DataError: No proposal is on a box of a base class.
     """
-    found = [_candidates(detector, *item, classes) for item in _images(detector, shards)]
+    stream = islice(BoxEvaluationStream(shards, detector.image_size), MAX_IMAGES)
+    found = [_candidates(detector, item, classes) for item in stream]
     matched = [_matched(item) for item in found]
     cosines, numbers = (torch.cat(part) for part in zip(*matched, strict=True))
     scale, bias = fit_logistic(cosines, numbers)
@@ -60,18 +64,14 @@ def fit_scores(detector: Detector, shards: BoxShards, classes: Tensor) -> tuple[
     return best, _ap50(objects, found, best)
 
 
-def _images(detector: Detector, shards: BoxShards) -> list:
-    stream = BoxEvaluationStream(shards, detector.image_size)
-    return [item for _, item in zip(range(MAX_IMAGES), stream, strict=False)]
-
-
 def _candidates(
-    detector: Detector, sample: BoxSample, fit: object, pixels: Tensor, classes: Tensor
+    detector: Detector, item: tuple[BoxSample, Letterbox, Tensor], classes: Tensor
 ) -> Candidates:
+    sample, fit, pixels = item
     device = classes.device
     inputs = detector.transform.normalize(pixels.to(device))[None]
-    boxes, objectness, embeddings = (part[0].cpu() for part in detector.propose(inputs))
-    mapped = torch.from_numpy(fit.to_image(boxes.numpy()))  # type: ignore[attr-defined]
+    boxes, objectness, embeddings = (part[0].cpu() for part in detector.propose(inputs, TOP))
+    mapped = torch.from_numpy(fit.to_image(boxes.numpy()))
     return Candidates(sample, mapped.float(), objectness, embeddings @ classes.cpu().T)
 
 

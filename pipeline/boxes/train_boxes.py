@@ -27,7 +27,7 @@ from pipeline.runtime.device import pick_device
 from pipeline.runtime.run_lock import RunLock
 from pipeline.storage.checked import checked_json, fix_of
 from pipeline.storage.files import sha256_file, write_text, writing_folder
-from pipeline.training.distill import history_csv
+from pipeline.training.history import history_csv
 from pipeline.training.launch import launch
 from pipeline.training.state import EpochMetrics
 
@@ -54,7 +54,7 @@ def train_boxes(params: Params, paths: Layout) -> None:
     config.run.require_writable()
     record = RunRecord.read(paths.student)
     model = KDEOVModel.load(paths.student, pick_device(config.cluster.use_gpu))
-    counted = {split: _census(config, split, dataset) for split in ("train", "val")}
+    counted = {split: _census(config, split) for split in ("train", "val")}
     metrics: dict[str, Any] = {"kind": p.kind, "epochs": 0}
     history: list[EpochMetrics] = []
     head: BoxHead | PretrainedHead
@@ -81,7 +81,7 @@ def train_boxes(params: Params, paths: Layout) -> None:
         "parameters": sum(value.numel() for value in head.parameters()),
         "image_size": p.image_size,
         "boxes_seen": len(detector.boxes_seen),
-        **{f"{split}_boxes": census.to_dict() for split, census in counted.items()},
+        **{f"{split}_split": census.to_dict() for split, census in counted.items()},
     }
     logger.info(
         "AP50 of base classes on the val split %.3f, with a %.1f, b %.1f, beta %.1f",
@@ -125,7 +125,7 @@ def boxes_seen(record: RunRecord, dataset: Dataset, kind: str) -> list[str]:
     return [*own, *(name for name in COCO_CLASSES if pretrained and name not in own)]
 
 
-def _census(config: BoxConfig, split: str, dataset: Dataset) -> Census:
+def _census(config: BoxConfig, split: str) -> Census:
     """Counts the boxes of a split, and names what is wrong with them.
 
     Raises:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -40,13 +38,13 @@ from pipeline.teachers.load import load_teacher
 from pipeline.tracking.mlflow_run import LiveTracker, run_tags
 from pipeline.tracking.target import live_target
 from pipeline.training.config import SINGLE_TERMS, TrainConfig
+from pipeline.training.history import history_csv
 from pipeline.training.launch import launch
 from pipeline.training.region_cosines import region_metrics
 from pipeline.training.trainer import check_workers
 
 logger = logging.getLogger(__name__)
 
-SPEED_COLUMNS = ("images_per_s", "data_wait", "workers")  # depend on machines, not on the run
 VERIFY_SAMPLES_PER_SPLIT = 32  # samples that are embedded again before training, to compare
 
 
@@ -204,13 +202,3 @@ def _write(config: TrainConfig, record: RunRecord, paths: Layout) -> None:
     write_history(config.run, record.fingerprint, history)
     for name, text in texts.items():
         write_text(paths.metrics / name, text)
-
-
-def history_csv(history: list[dict[str, float]]) -> str:
-    """The history without the columns of speed, which only MLflow shows."""
-    names = [name for name in history[0] if name not in SPEED_COLUMNS]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -114,7 +114,7 @@ class Trainer(RankTrainer[TrainConfig, Batch]):
         """Means over the whole validation split: `val_cosine` and `val_loss`, 1 - cosine, and
         those of its regions, where it has any (see `RegionCosines`).
         """
-        student = self.state.eval_model
+        student: Any = self.state.eval_model
         student.eval()
         sums = torch.zeros(2, dtype=torch.float64)
         regions = RegionCosines(student, self.val_shards.num_regions)

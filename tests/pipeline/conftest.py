@@ -53,6 +53,14 @@ TINY: dict[str, Any] = {
         "num_streams": 4,
         "shuffle_buffer": 16,
     },
+    "train_boxes": {
+        "image_size": 64,
+        "epochs": 2,
+        "global_batch_size": 8,
+        "micro_batch_size": 4,
+        "num_streams": 4,
+        "shuffle_buffer": 16,
+    },
     "cluster": {"mode": "inline", "use_gpu": False, "embed_batch": 16},
 }
 
