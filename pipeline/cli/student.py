@@ -82,7 +82,10 @@ def locate(
 
 
 def detect(
-    images: Images,
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(help="Files, folders, globs; - for a list on standard input."),
+    ] = None,
     classes: Annotated[
         str | None, typer.Option(help='Classes, separated by commas: "cat, red ball".')
     ] = None,
@@ -99,7 +102,10 @@ def detect(
     ] = False,
     draw: Annotated[
         Path | None,
-        typer.Option(help="A PNG to draw one image to, or a folder for IMAGE.boxes.png."),
+        typer.Option(help="A PNG for one image, a folder for IMAGE.boxes.png, an MP4 for --video."),
+    ] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="A video, in place of images; needs OpenCV.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print a table.")] = False,
@@ -110,6 +116,7 @@ def detect(
     A score says how likely a box holds an object of a class; it does not depend on the other
     classes. The exit status is 2 if some images could not be read; the others are answered.
     """
+    from kdeov.errors import ConfigError
     from kdeov.runtime.detections import Selection
     from pipeline.cli.inference.detection.detect import Options, detect_objects
     from pipeline.cli.inference.detection.target import DrawTarget
@@ -120,9 +127,17 @@ def detect(
     form = Format.of(as_json, as_csv)
     names = given_labels(classes, classes_file, "--classes", "class")
     selection = Selection(min_score, max_detections=top, one_class=one_class)
+    prompts = chosen_templates(templates)
+    if video is not None:
+        from pipeline.cli.inference.detection.video import detect_in_video
+
+        if images:
+            raise ConfigError(f"--video {video} and images exclude each other; give one")
+        detect_in_video(video, Options(names, prompts, selection, form, None), draw, model)
+        return
     target = DrawTarget(draw) if draw is not None else None
-    options = Options(names, chosen_templates(templates), selection, form, target)
-    detect_objects(image_paths(images), options, model)
+    options = Options(names, prompts, selection, form, target)
+    detect_objects(image_paths(images or []), options, model)
 
 
 def embed(

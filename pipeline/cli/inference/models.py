@@ -156,7 +156,7 @@ class ExportedModel:
         """Opens and tests the box head."""
         self._model.proposer  # noqa: B018 (opened once, before threads share it)
 
-    def propose(self, image: Path) -> Regions:
+    def propose(self, image: Path | Image.Image) -> Regions:
         """Boxes of whatever may be an object in an image."""
         return self._model.propose(image)[0]
 

@@ -8,12 +8,12 @@ import os
 import sys
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from PIL import Image
@@ -67,15 +67,14 @@ def detect_objects(
     model = open_detector(address)
     classes = label_embeddings(model, options.classes, options.templates)
     errors = Errors("detect")
-    if options.form is Format.CSV:
-        typer.echo("image,label,score,left,top,right,bottom")
+    print_header(options.form)
     with progress_on_terminal("detect", lines=True) as advance:
         for path, regions in proposed_images(model, paths, errors):
             found = model.score(regions, classes, options.selection)
             labels = [options.classes[number] for number in found.classes.tolist()]
             if options.target is not None:
                 options.target.draw(path, found, labels)
-            print_objects(path, regions, found, labels, options.form)
+            print_objects({"image": str(path)}, str(path), regions, found, labels, options.form)
             advance()
     if options.target is not None:
         options.target.report()
@@ -119,13 +118,25 @@ def proposed_images(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+def print_header(form: Format) -> None:
+    """Prints the header of `print_objects`' CSV."""
+    if form is Format.CSV:
+        typer.echo("image,label,score,left,top,right,bottom")
+
+
 def print_objects(
-    path: Path, regions: Regions, found: Detections, labels: Sequence[str], form: Format
+    place: Mapping[str, Any],
+    name: str,
+    regions: Regions,
+    found: Detections,
+    labels: Sequence[str],
+    form: Format,
 ) -> None:
     """Prints the objects of an image, best first.
 
     Args:
-        path: The image.
+        place: What JSON says of the image.
+        name: Its name in text and CSV.
         regions: Its proposals.
         found: Its N objects.
         labels: Names of their classes, N.
@@ -137,15 +148,14 @@ def print_objects(
             {"label": label, "score": round(score, 6), "box": [round(x, 2) for x in box]}
             for label, score, box in rows
         ]
-        content = {"image": str(path), "size": list(regions.size), "objects": objects}
-        typer.echo(json.dumps(content))
+        typer.echo(json.dumps({**place, "size": list(regions.size), "objects": objects}))
     elif form is Format.CSV:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         for label, score, box in rows:
-            writer.writerow([path, label, f"{score:.6f}", *(f"{x:.2f}" for x in box)])
+            writer.writerow([name, label, f"{score:.6f}", *(f"{x:.2f}" for x in box)])
     else:
         shown = [
             f"{one_line(label)} {score:.2f} at {' '.join(f'{x:.0f}' for x in box)}"
             for label, score, box in rows
         ]
-        typer.echo(f"{one_line(str(path))}: {', '.join(shown) or 'none of these classes'}")
+        typer.echo(f"{one_line(name)}: {', '.join(shown) or 'none of these classes'}")
