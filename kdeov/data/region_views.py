@@ -117,16 +117,15 @@ class RegionPlan:
         low, high = (self.margin * (1 + sign * MARGIN_SPREAD) for sign in (-1, 1))
         dx, dy = rng.uniform(low, high) * (right - left), rng.uniform(low, high) * (bottom - top)
         outer = (left - dx, top - dy, right + dx, bottom + dy)
-        return _view(*(round(value) for value in outer), size)
+        left, top, right, bottom = (round(value) for value in outer)
+        return _view(left, top, right, bottom, size)
 
 
 def _view(left: int, top: int, right: int, bottom: int, size: tuple[int, int]) -> View:
     """A crop of at least one pixel within an image."""
-    left, top = (
-        min(max(value, 0), side - 1) for value, side in zip((left, top), size, strict=True)
-    )
-    width = max(1, min(right, size[0]) - left)
-    return View(left, top, width, max(1, min(bottom, size[1]) - top))
+    left, top = min(max(left, 0), size[0] - 1), min(max(top, 0), size[1] - 1)
+    right, bottom = min(max(right, left + 1), size[0]), min(max(bottom, top + 1), size[1])
+    return View(left, top, right - left, bottom - top)
 
 
 def boxes_in_view(regions: Sequence[View], view: View, side: int) -> np.ndarray:

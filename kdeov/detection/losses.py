@@ -16,7 +16,7 @@ from kdeov.detection.head import Anchors
 
 CLEAR_OVERLAP = 0.3
 """Overlap with every box below which an anchor's box is a clear negative."""
-MIN_INSPECTED, INSPECTED_SHARE = 32, 1 / 16
+MIN_INSPECTED, INSPECTED_SHARE = 16, 1 / 16
 """Negatives of an image whose regions are compared with texts: those of the highest objectness, of
 which alone the loss is more than a trace."""
 

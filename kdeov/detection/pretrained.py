@@ -41,7 +41,6 @@ class PretrainedHead(nn.Module):
         layers, _ = tasks.parse_model(description, ch=3, verbose=False)
         self.taps = (4, 6, self.first - 1)
         self.layers = nn.ModuleList(layers[self.first :])
-        self.detect: Any = self.layers[-1]
         self.strides = (8, 16, 32)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -84,6 +83,11 @@ class PretrainedHead(nn.Module):
             {n: v for n, v in found.items() if n in head.layers.state_dict()}
         )
         return head
+
+    @property
+    def detect(self) -> Any:
+        """The last layer: ultralytics' `Detect`."""
+        return self.layers[-1]
 
     def train(self, mode: bool = True) -> PretrainedHead:
         """Stays in evaluation mode."""

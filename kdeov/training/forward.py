@@ -36,12 +36,21 @@ class MicroBatch(NamedTuple):
     mosaic: Mosaic | None
 
 
+class RegionWeights(NamedTuple):
+    """Weights of the loss terms of regions.
+
+    Attributes:
+        regions: Of regions, against their cached embeddings.
+        mosaic: Of the tiles of mosaics, against the cached embeddings of the images they show.
+    """
+
+    regions: float = 0.0
+    mosaic: float = 0.0
+
+
 def split_batch(
-    pixels: Tensor,
-    teacher: Tensor,
-    texts: Tensor,
-    boxes: Tensor | None,
-    targets: Tensor | None,
+    inputs: tuple[Tensor, Tensor, Tensor],
+    regions: tuple[Tensor, Tensor] | None,
     size: int,
     first: int,
     mosaics: Sequence[int] | None,
@@ -49,31 +58,20 @@ def split_batch(
     """The micro-batches of a rank's share of a step.
 
     Args:
-        pixels: [B, 3, H, W].
-        teacher: [B, D].
-        texts: [B, D], or [B, 0].
-        boxes: [B, R, 4], or None.
-        targets: [B, R, D], or None.
+        inputs: Pixels [B, 3, H, W], teacher embeddings [B, D] and texts [B, D] or [B, 0].
+        regions: Boxes [B, R, 4] and their embeddings [B, R, D], where their loss is computed.
         size: Images of a micro-batch.
         first: Number of the first image in the global batch.
         mosaics: Numbers from which mosaics are drawn, with the place of each micro-batch; None
             makes none.
     """
     parts = []
-    for start in range(0, len(pixels), size):
-        part, place = slice(start, start + size), first + start
-        shown = pixels[part]
-        parts.append(
-            MicroBatch(
-                shown,
-                teacher[part],
-                texts[part],
-                place,
-                None if boxes is None else boxes[part],
-                None if targets is None else targets[part],
-                None if mosaics is None else make_mosaics(shown, (*mosaics, place)),
-            )
-        )
+    for start in range(0, len(inputs[0]), size):
+        rows, place = slice(start, start + size), first + start
+        pixels, teacher, texts = (tensor[rows] for tensor in inputs)
+        boxes, targets = (None, None) if regions is None else (x[rows] for x in regions)
+        mosaic = None if mosaics is None else make_mosaics(pixels, (*mosaics, place))
+        parts.append(MicroBatch(pixels, teacher, texts, place, boxes, targets, mosaic))
     return parts
 
 
@@ -148,6 +146,8 @@ class TrainingForward(nn.Module):
 
 def _at_least_float32(output: TrainingOutput) -> TrainingOutput:
     """Half precision, which autocast gives, to single; double stays."""
-    return TrainingOutput(
-        *(None if x is None else x.to(torch.promote_types(x.dtype, torch.float32)) for x in output)
+    embedding, *others = (
+        None if x is None else x.to(torch.promote_types(x.dtype, torch.float32)) for x in output
     )
+    assert embedding is not None
+    return TrainingOutput(embedding, *others)

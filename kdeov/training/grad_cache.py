@@ -30,6 +30,7 @@ from kdeov.training.distributed import (
 )
 from kdeov.training.forward import (
     MicroBatch,
+    RegionWeights,
     TrainingForward,
     TrainingOutput,
     has_area,
@@ -67,8 +68,7 @@ class GradCacheStep:
         shares: Images of the global batch on each rank, multiples of `micro_batch_size`; None
             where all ranks have equally many.
         compile: Whether the forward pass goes through torch.compile.
-        region_weight: Weight of the loss of regions, against their cached embeddings.
-        mosaic_weight: Weight of the loss of the tiles of mosaics, against the images' embeddings.
+        region_weights: Weights of the losses of regions and mosaics.
 
     Attributes:
         max_full_matrix: Global batch size up to which every rank holds the similarities of all
@@ -88,12 +88,11 @@ class GradCacheStep:
         micro_batch_size: int | None = None,
         shares: Sequence[int] | None = None,
         compile: bool = False,
-        region_weight: float = 0.0,
-        mosaic_weight: float = 0.0,
+        region_weights: RegionWeights | None = None,
     ) -> None:
         student.fusion.requires_grad_(bool(fusion_weight))
         self.student, self.loss, self.fusion_weight = student, loss, fusion_weight
-        self.region_weight, self.mosaic_weight = region_weight, mosaic_weight
+        self.region_weights = region_weights or RegionWeights()
         self.micro_batch_size, self.shares = micro_batch_size, shares
         self.coupled = any(name in COUPLED for name in loss.weights)
         self.needs_text = bool(fusion_weight) or any(name in NEEDS_TEXT for name in loss.weights)
@@ -139,9 +138,12 @@ class GradCacheStep:
         rank, ranks = get_rank(), get_world_size()
         sizes = self.shares or [len(pixels)] * ranks
         size = self.micro_batch_size or len(pixels)
-        regions = (boxes, targets) if self.region_weight else (None, None)
-        mosaics = seed if self.mosaic_weight else None
-        micro = split_batch(pixels, teacher, texts, *regions, size, sum(sizes[:rank]), mosaics)
+        regions = None
+        if self.region_weights.regions and boxes is not None and targets is not None:
+            regions = boxes, targets
+        mosaics = seed if self.region_weights.mosaic else None
+        inputs = (pixels, teacher, texts)
+        micro = split_batch(inputs, regions, size, sum(sizes[:rank]), mosaics)
         self._num_regions = self._count_regions(boxes)
         all_text_embeddings = gather(texts, sizes) if self.needs_text else texts
         groups = [micro] if self.coupled else [[part] for part in micro]
@@ -158,7 +160,7 @@ class GradCacheStep:
 
     def _count_regions(self, boxes: Tensor | None) -> int:
         """Regions of the global batch; at least 1."""
-        if not self.region_weight or boxes is None:
+        if not self.region_weights.regions or boxes is None:
             return 1
         return max(1, int(sum_over_ranks(has_area(boxes).sum()).item()))
 
@@ -224,10 +226,12 @@ class GradCacheStep:
         if output.regions is not None and micro.boxes is not None and micro.targets is not None:
             distances = cosine_distances(output.regions, micro.targets)
             value = torch.where(has_area(micro.boxes), distances, 0).sum()
-            terms["regions"] = Term(value, self.region_weight, get_world_size(), self._num_regions)
+            terms["regions"] = Term(
+                value, self.region_weights.regions, get_world_size(), self._num_regions
+            )
         if output.tiles is not None and micro.mosaic is not None:
             value = cosine_distances(output.tiles, micro.teacher[micro.mosaic.rows]).mean()
-            terms["mosaic"] = Term(value, self.mosaic_weight, share, parts)
+            terms["mosaic"] = Term(value, self.region_weights.mosaic, share, parts)
         return terms
 
     def _average_loss_gradients(self) -> None:

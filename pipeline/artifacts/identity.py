@@ -85,8 +85,8 @@ def shown_classes(params: EmbedParams, images: Path) -> list[str]:
     classes = Dataset.read(images).base_objects
     if not classes:
         raise DataError(
-            f"{images / DATASET}: embed.regions.kind is objects, and these images have no annotated "
-            "objects; set it to random or grid"
+            f"{images / DATASET}: embed.regions.kind is objects, and these images have no "
+            "annotated objects; set it to random or grid"
         )
     return classes
 

@@ -1,9 +1,9 @@
 """The format of teacher shards.
 
-A sample has three members: `fp16`, the raw little-endian block of unit embeddings [views + regions
-+ captions, dim]; `views`, the raw little-endian uint16 parameters [views + regions, 9]; and `crc`, two
-little-endian uint32 checksums, of the image sample that was embedded and of this sample. Raw blocks
-are parsed without a copy and without a pickle.
+A sample has three members: `fp16`, the raw little-endian block of unit embeddings [views +
+regions + captions, dim]; `views`, the raw little-endian uint16 parameters [views + regions, 9]; and
+`crc`, two little-endian uint32 checksums, of the image sample that was embedded and of this sample.
+Raw blocks are parsed without a copy and without a pickle.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ import numpy as np
 
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.boxes.samples import BoxShards
-from pipeline.config.box_params import TrainBoxesParams
 from pipeline.config.execution_params import ClusterParams
+from pipeline.config.sections.train_boxes import TrainBoxesParams
 from pipeline.data.epoch_plan import EpochPlan
 from pipeline.storage.storage import Storage
 from pipeline.training.checkpoints import CheckpointStore

@@ -12,11 +12,11 @@ from typing import Any
 from pydantic import ValidationError, model_validator
 
 from kdeov.errors import ConfigError
-from pipeline.config.box_params import TrainBoxesParams
 from pipeline.config.execution_params import ClusterParams, DataParams, TrackingParams
 from pipeline.config.reading.explain import explain
 from pipeline.config.reading.yaml_file import read_yaml
 from pipeline.config.schema import Section, section_error
+from pipeline.config.sections.train_boxes import TrainBoxesParams
 from pipeline.config.stage_params import (
     DetectionParams,
     DistillParams,

@@ -63,7 +63,7 @@ class PrepareParams(SourceSections):
 
 
 class RegionParams(Section):
-    """Smaller crops of training and validation images, which the teacher embeds beside the views."""
+    """Smaller crops of training and validation images, which the teacher embeds too."""
 
     count: Whole
     """Regions of each image; 0 for none, as embeddings that were not made here need."""

@@ -243,9 +243,8 @@ def _regions(samples: list[PairedSample], views: list[int], side: int) -> tuple[
     """The boxes [B, R, 4] of regions in the shown views, and their embeddings [B, R, D]."""
     if not any(sample.regions for sample in samples):
         return NO_REGIONS, NO_REGIONS
-    boxes = [
-        boxes_in_view(s.regions, s.views[v], side) for s, v in zip(samples, views, strict=True)
-    ]
+    pairs = zip(samples, views, strict=True)
+    boxes = [boxes_in_view(sample.regions, sample.views[view], side) for sample, view in pairs]
     embeddings = np.stack([s.region_embeddings for s in samples]).astype(np.float32)
     for sample, rows in zip(samples, embeddings, strict=True):
         if wrong := first_not_unit(rows):

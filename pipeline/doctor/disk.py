@@ -63,7 +63,8 @@ def needs(
     if shards is not None:
         missing = _missing_embedding_bytes(params, layout, dim, manifests)
         disk[shards] = disk.get(shards, MIN_FREE_BYTES) + missing
-    image = 3 * distill.image_size**2 + 2 * 4 * dim
+    regions = region_plan(params.embed, "train").count
+    image = 3 * distill.image_size**2 + 2 * 4 * dim + regions * 4 * (4 + dim)
     loaders = params.cluster.dataloader_workers > 0
     return Needs(disk, PREFETCH_BATCHES * distill.global_batch_size * image if loaders else 0)
 

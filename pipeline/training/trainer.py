@@ -15,6 +15,7 @@ from kdeov.data.transform import ImageTransform
 from kdeov.errors import ConfigError
 from kdeov.models.student import VisualStudent
 from kdeov.training.distributed import sum_over_ranks
+from kdeov.training.forward import RegionWeights
 from kdeov.training.grad_cache import GradCacheStep
 from kdeov.training.losses import FeatureAlignmentLoss
 from kdeov.training.ridge_init import fit_projection
@@ -60,7 +61,7 @@ class Trainer(RankTrainer[TrainConfig, Batch]):
         if p.backbone_learning_rate == 0:
             self.student.backbone.freeze()
         weights = p.losses.model_dump()
-        fusion_weight, region_weight, mosaic_weight = map(weights.pop, SINGLE_TERMS)
+        fusion_weight, *region_weights = map(weights.pop, SINGLE_TERMS)
         loss = FeatureAlignmentLoss(weights, p.feature_loss).to(self.device)
         self.grad_cache = GradCacheStep(
             self.student,
@@ -69,8 +70,7 @@ class Trainer(RankTrainer[TrainConfig, Batch]):
             p.micro_batch_size,
             self.shares,
             config.cluster.compile,
-            region_weight,
-            mosaic_weight,
+            RegionWeights(*region_weights),
         )
         self.start(distillation_state(self.student, loss, p, self._plan.steps))
 

@@ -87,13 +87,17 @@ def precision_of(
         "ar50_10": recall(few, [0]),
         "ar_100": recall(many, [0], EVERY_IOU),
     }
+    values = curves.summary(numbers)
     recalls = {"ar": AverageRecall(matches, numbers, EVERY_IOU), **agnostic}
     draws = distributions(recalls, objects.num_images, bootstrap_samples)
     for name, overlaps in (("ap", EVERY_IOU), ("ap50", [0]), ("ap75", [5])):
-        draws[name] = mean_of_classes(precisions[:, numbers][:, :, overlaps])
+        # copies of an image tie, which raises the precision of a bootstrap sample a little: the
+        # draws are shifted, so that their mean is the value
+        drawn = mean_of_classes(precisions[:, numbers][:, :, overlaps])
+        draws[name] = np.clip(drawn - np.nanmean(drawn) + (values[name] or 0.0), 0, 1)
     return {
         **result,
-        **curves.summary(numbers),
+        **values,
         **values_of(agnostic, objects.num_images),
         INTERVAL: intervals(draws),
     }

@@ -13,7 +13,7 @@ SIDE = 300  # pixels of the longer side
 MIN_SIDE = 12  # of a box, within which its number has room
 HIT, MISS, FALSE_ALARM = "hit", "miss", "false alarm"
 SIGNS = {HIT: "\u2713", MISS: "?", FALSE_ALARM: "\u00d7"}  # kinds differ in more than color
-COLORS = {HIT: "#0d9488", MISS: "#e11d48", FALSE_ALARM: "#d97706"}
+COLORS = {HIT: "#0f766e", MISS: "#be123c", FALSE_ALARM: "#b45309"}  # as in report.html.j2
 MAX_BOXES = 9  # of an image; the best stay
 
 
@@ -162,6 +162,7 @@ def _frame(
 ) -> None:
     left, top, right, bottom = box
     if not dashed:
+        canvas.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline="white", width=4)
         canvas.rectangle(box, outline=color, width=2)
         return
     for start in range(left, right, 8):

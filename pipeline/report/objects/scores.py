@@ -17,15 +17,14 @@ PRECISION_ROWS = {
     "ap": "AP",
     "ap75": "AP75",
     "ar": "AR",
-    "ar50_10": "AR50 of 10 boxes of any class",
-    "ar_100": "AR of 100 boxes of any class",
+    "ar50_10": "any class: AR50@10",
+    "ar_100": "any class: AR@100",
 }
 TRUE_BOX_ROWS = {
-    "student": "true boxes: top-1 of the student's regions",
-    "teacher": "true boxes: top-1 of the teacher's crops",
+    "student": "true boxes: student top-1",
+    "teacher": "true boxes: teacher top-1",
     "retained": "true boxes: retained",
 }
-HEADLINE_METRICS = ("ap50", "ar50_10")  # for MLflow, of each group
 TRANSFER_REMARK = (
     "Boxes of {count} held-out classes trained the detector's trunk, neck or head, so their column "
     "says transfer: what it finds there is not new to it."
@@ -86,7 +85,7 @@ class DetectionScores:
         for key, label in (("classes_with_objects", "classes"), ("objects", "objects")):
             rows.append((label, [Cell(f"{group[key]:,}") for group in groups]))
         seen = [Cell(f"{group['boxes_seen']:,} of {group['classes']:,}") for group in groups]
-        rows.append(("classes whose boxes it saw", seen))
+        rows.append(("classes seen with boxes", seen))
         return [row for row in rows if any(map(str, row[1]))]
 
     def remarks(self) -> list[str]:
@@ -114,20 +113,28 @@ class DetectionScores:
         label = f"AP50 of {GROUPS[first]} objects"
         return {"value": cell.value, "bounds": cell.bounds, "label": label, "note": note}
 
+    def markdown(self) -> list[str]:
+        """The table and its protocol, for the description of a run in MLflow."""
+        head = [
+            f"| detection | {' | '.join(self.columns)} |",
+            f"|---|{'---:|' * len(self.columns)}",
+        ]
+        rows = [f"| {label} | {' | '.join(map(str, cells))} |" for label, cells in self.rows()]
+        remarks = [line for remark in self.remarks() for line in ("", remark)]
+        return ["", *head, *rows, *remarks, "", f"- `{self.protocol()}`"]
+
     def metrics(self) -> dict[str, float]:
         """A few values, under names that MLflow groups."""
         found: dict[str, float] = {}
         for name in self.groups:
-            group = self.values[name]
-            for key in HEADLINE_METRICS:
-                if group.get(key) is None:
-                    continue
-                found[f"detection/{name}_{key}"] = group[key]
-                if bounds := group["interval"].get(key):
-                    found[f"detection/{name}_{key}_low"] = bounds[0]
-                    found[f"detection/{name}_{key}_high"] = bounds[1]
-            boxes = self.values["true_boxes"].get(name, {})
-            for column in ("student", "teacher"):
-                if column in boxes:
-                    found[f"detection/{name}_true_boxes_{column}_top1"] = boxes[column]["top1"]
+            group, prefix = self.values[name], f"detection/{name}"
+            if group.get("ap50") is None:
+                continue
+            found[f"{prefix}_ap50"] = group["ap50"]
+            if bounds := group["interval"].get("ap50"):
+                found[f"{prefix}_ap50_low"], found[f"{prefix}_ap50_high"] = bounds
+            if name == "all":
+                continue
+            found[f"{prefix}_ar50_10"] = group["ar50_10"]
+            found[f"{prefix}_true_boxes_top1"] = self.values["true_boxes"][name]["student"]["top1"]
         return found

@@ -7,7 +7,13 @@ import torch.nn.functional as F
 
 from kdeov.detection.boxes import paired_iou
 from kdeov.detection.head import make_anchors
-from kdeov.detection.losses import BoxLoss, BoxTargets, Lookalikes, anchor_roles
+from kdeov.detection.losses import (
+    MIN_INSPECTED,
+    BoxLoss,
+    BoxTargets,
+    Lookalikes,
+    anchor_roles,
+)
 
 STRIDES = (8, 16, 32)
 ANCHORS = make_anchors([torch.zeros(1, 1, 64 // s, 64 // s) for s in STRIDES], STRIDES)
@@ -94,7 +100,7 @@ def test_regions_that_look_like_a_text_but_have_no_box_are_ignored() -> None:
     plain = anchor_roles(predicted(), logits, ANCHORS, STRIDES, OBJECT)
     roles = anchor_roles(predicted(), logits, ANCHORS, STRIDES, OBJECT, lookalikes)
     assert torch.equal(roles.positive, plain.positive)  # objects of base classes are learned
-    hardest = logits[0].masked_fill(~plain.negative[0], -torch.inf).topk(32).indices
+    hardest = logits[0].masked_fill(~plain.negative[0], -torch.inf).topk(MIN_INSPECTED).indices
     expected = plain.negative.clone()
     expected[0, hardest[alike[hardest]]] = False
     assert torch.equal(roles.negative, expected)

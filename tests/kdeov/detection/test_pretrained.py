@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from kdeov.detection.coco import COCO_CLASSES
+from kdeov.detection.detector import Detector, read_config
 from kdeov.detection.letterbox import Letterbox
 from kdeov.detection.nms import class_wise_nms
 from kdeov.detection.pretrained import PretrainedHead
@@ -23,6 +24,7 @@ from kdeov.models.yolo import import_ultralytics, read_yolo
 
 SIDE, CONFIDENCE, IOU, MOST = 640, 0.001, 0.7, 300
 IMAGES = 79
+PIXELS = torch.rand(1, 3, 64, 64)
 
 
 class Real(NamedTuple):
@@ -65,6 +67,19 @@ def test_a_trunk_that_was_trained_is_refused(weights: Path) -> None:
         next(trunk.trunk.network.parameters()).view(-1)[0] += 1e-3
     with pytest.raises(DataError, match=r"backbone_learning_rate to 0"):
         PretrainedHead.of(trunk, weights)
+
+
+def test_a_saved_detector_with_such_a_head_is_the_same(weights: Path, tmp_path: Path) -> None:
+    student = VisualStudent("yolov8n", "film", 8, weights).eval()
+    head = PretrainedHead.of(student.backbone, weights)
+    detector = Detector(student, head, None, 64, COCO_CLASSES).eval()
+    detector.save(tmp_path / "boxes")
+    loaded = Detector.load(tmp_path / "boxes", student)
+    assert read_config(tmp_path / "boxes")["kind"] == "pretrained"
+    assert loaded.boxes_seen == list(COCO_CLASSES)
+    with torch.no_grad():
+        for one, two in zip(detector.propose(PIXELS), loaded.propose(PIXELS), strict=True):
+            assert torch.equal(one, two)
 
 
 def test_weights_of_a_trunk_alone_are_refused(weights: Path, tmp_path: Path) -> None:

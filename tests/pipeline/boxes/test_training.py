@@ -26,9 +26,9 @@ def test_no_bit_of_the_students_embeddings_moves(
 ) -> None:
     model = KDEOVModel.load(with_student.student)
     pixels = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        before = model.student(pixels)
     trainer = BoxTrainer(make_config(tmp_path))
+    with torch.no_grad():
+        before = trainer.step.student(pixels)
     head = state_dict_sha256(trainer.head.state_dict())
     run_epochs(trainer, lambda _: None)
     assert state_dict_sha256(trainer.head.state_dict()) != head
