@@ -140,9 +140,12 @@ class Detector(nn.Module):
             pixels: Tensor = self.transform.normalize(square)[None]
             proposals = self.propose(pixels.to(first), top)
             scores = self.scores(proposals, classes.to(first))[0]
-            kept = class_wise_nms(proposals.boxes[0], scores, nms_iou, score_min, max_detections)
-            boxes = torch.from_numpy(fit.to_image(kept.boxes.cpu().numpy()))
-            found.append(kept._replace(boxes=boxes.to(kept.boxes)))
+            boxes = proposals.boxes[0]
+            clipped = fit.to_image(boxes.cpu().numpy())
+            inside = torch.from_numpy((clipped[:, 2:] > clipped[:, :2]).all(1))  # not in a margin
+            kept = class_wise_nms(boxes[inside], scores[inside], nms_iou, score_min, max_detections)
+            shown = torch.from_numpy(fit.to_image(kept.boxes.cpu().numpy()))
+            found.append(kept._replace(boxes=shown.to(kept.boxes)))
         return found
 
     def scores(self, proposals: Proposals, classes: Tensor) -> Tensor:
