@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdeov.detection.boxes import grow
 from kdeov.detection.detector import Detector
 from kdeov.detection.scores import TINY
 from kdeov.errors import ConfigError
@@ -39,7 +40,7 @@ class DetectGraph(ImageGraph):
         super().__init__(detector.student, detector.transform)
         self.head = copy.deepcopy(detector.head).requires_grad_(False)
         self.strides = detector.student.backbone.strides
-        self.params = detector.params
+        self.params, self.margin = detector.params, detector.region_margin
         self.side = float(detector.image_size)
         pixels = torch.zeros(1, 3, detector.image_size, detector.image_size, dtype=torch.uint8)
         features = self.features(pixels)
@@ -65,7 +66,8 @@ class DetectGraph(ImageGraph):
         boxes, logits = self.head(features)
         values, places = logits[0].topk(self.count)
         boxes = boxes[0].clamp(0.0, self.side).index_select(0, places)
-        regions = self.projection.regions(features, boxes[None], self.strides)[0]
+        around = grow(boxes, self.margin).clamp(0.0, self.side)
+        regions = self.projection.regions(features, around[None], self.strides)[0]
         embeddings = F.normalize(regions, dim=-1)
         cosines = embeddings @ F.normalize(classes, dim=-1).T
         objects, params = _log_sigmoid(values), self.params

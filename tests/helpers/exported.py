@@ -78,7 +78,7 @@ def small_detector(model: KDEOVModel) -> Detector:
             last.weight.mul_(1 / logits.std())
             last.bias.sub_(logits.mean()).mul_(1 / logits.std())
     score = ScoreParams(scale=8.0, bias=1.0, beta=0.4)
-    return Detector(model.student, head, score, BOX_SIZE, ["a cat", "a dog"]).eval()
+    return Detector(model.student, head, score, BOX_SIZE, ["a cat", "a dog"], 0.2).eval()
 
 
 def small_images(count: int, seed: int = 0) -> np.ndarray:
