@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 MIN_SIDE = 1.0  # pixels of the image
@@ -22,6 +23,12 @@ def paired_iou(first: Tensor, second: Tensor) -> Tensor:
     extent = (first[..., 2:].minimum(second[..., 2:]) - corner).clamp(min=0)
     common = extent[..., 0] * extent[..., 1]
     return common / (_area(first) + _area(second) - common).clamp(min=1e-9)
+
+
+def grow(boxes: Tensor, margin: float) -> Tensor:
+    """Boxes [..., 4] with a margin on each side, as a share of the box's width or height."""
+    sides = boxes[..., 2:] - boxes[..., :2]
+    return torch.cat([boxes[..., :2] - margin * sides, boxes[..., 2:] + margin * sides], dim=-1)
 
 
 def usable_box(box: Any, size: tuple[int, int]) -> tuple[list[float] | None, str | None]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kdeov.data.images import to_rgb
 from kdeov.data.transform import ImageTransform
+from kdeov.detection.boxes import grow
 from kdeov.detection.head import BoxHead
 from kdeov.detection.letterbox import Letterbox
 from kdeov.detection.nms import Detections, class_wise_nms
@@ -56,6 +57,8 @@ class Detector(nn.Module):
         image_size: Side of the letterboxed input, pixels.
         boxes_seen: Classes whose boxes trained the trunk, the neck or the head. None of them is
             novel to this detector.
+        region_margin: Context around a box, as a share of its sides, that its embedding includes:
+            teachers name an object more surely that touches no edge of its crop.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Detector(nn.Module):
         params: ScoreParams | None = None,
         image_size: int = 640,
         boxes_seen: Iterable[str] = (),
+        region_margin: float = 0.0,
     ) -> None:
         super().__init__()
         if tuple(head.strides) != tuple(student.backbone.strides):
@@ -75,6 +79,7 @@ class Detector(nn.Module):
         self.student, self.head = student, head
         self.params = params or ScoreParams()
         self.image_size, self.boxes_seen = image_size, list(boxes_seen)
+        self.region_margin = region_margin
         self.transform = ImageTransform(size=image_size)
 
     def propose(self, pixels: Tensor, top: int = 300) -> Proposals:
@@ -91,7 +96,8 @@ class Detector(nn.Module):
         boxes = boxes.clamp(min=0).minimum(limits)
         values, places = logits.topk(min(top, logits.shape[1]), dim=1)
         boxes = boxes.gather(1, places.unsqueeze(-1).expand(-1, -1, 4))
-        regions = self.student.projection.regions(features, boxes, self.student.backbone.strides)
+        grown = grow(boxes, self.region_margin).clamp(min=0).minimum(limits)
+        regions = self.student.projection.regions(features, grown, self.student.backbone.strides)
         return Proposals(boxes, values.sigmoid(), F.normalize(regions, dim=-1))
 
     @torch.no_grad()
@@ -134,9 +140,12 @@ class Detector(nn.Module):
             pixels: Tensor = self.transform.normalize(square)[None]
             proposals = self.propose(pixels.to(first), top)
             scores = self.scores(proposals, classes.to(first))[0]
-            kept = class_wise_nms(proposals.boxes[0], scores, nms_iou, score_min, max_detections)
-            boxes = torch.from_numpy(fit.to_image(kept.boxes.cpu().numpy()))
-            found.append(kept._replace(boxes=boxes.to(kept.boxes)))
+            boxes = proposals.boxes[0]
+            clipped = fit.to_image(boxes.cpu().numpy())
+            inside = torch.from_numpy((clipped[:, 2:] > clipped[:, :2]).all(1))  # not in a margin
+            kept = class_wise_nms(boxes[inside], scores[inside], nms_iou, score_min, max_detections)
+            shown = torch.from_numpy(fit.to_image(kept.boxes.cpu().numpy()))
+            found.append(kept._replace(boxes=shown.to(kept.boxes)))
         return found
 
     def scores(self, proposals: Proposals, classes: Tensor) -> Tensor:
@@ -158,6 +167,7 @@ class Detector(nn.Module):
             "score": self.params.to_dict(),
             "image_size": self.image_size,
             "boxes_seen": self.boxes_seen,
+            "region_margin": self.region_margin,
             "student": student_sha256(self.student),
         }
 
@@ -197,7 +207,14 @@ class Detector(nn.Module):
             head = _build(config)
             head.load_state_dict(load_file(folder / BOXES))
             params = ScoreParams(**config["score"])
-            detector = cls(student, head, params, config["image_size"], config["boxes_seen"])
+            detector = cls(
+                student,
+                head,
+                params,
+                config["image_size"],
+                config["boxes_seen"],
+                config["region_margin"],
+            )
         except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise DataError(
                 f"{folder}: config and weights do not fit ({first_line(error)}); {FIX}"

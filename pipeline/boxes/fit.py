@@ -9,19 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdeov.detection.boxes import paired_iou
+from kdeov.data.transform import ImageTransform
+from kdeov.detection.boxes import grow, paired_iou
 from kdeov.detection.detector import Detector
 from kdeov.detection.fit import choose_beta, fit_logistic
 from kdeov.detection.letterbox import Letterbox
 from kdeov.detection.nms import class_wise_nms
 from kdeov.detection.scores import ScoreParams, detection_scores
 from kdeov.evaluation.detection import Found, Objects, average_precision
+from kdeov.models.student import VisualStudent
 from pipeline.boxes.samples import BoxSample, BoxShards
 from pipeline.boxes.stream import BoxEvaluationStream
 
 MAX_IMAGES = 2000
 RIGHT, NMS_IOU, SCORE_MIN, MAX_DETECTIONS = 0.5, 0.5, 1e-3, 100
-BETAS = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
+BETAS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
+MARGINS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6)
 TOP = 100  # boxes of an image that are compared with the classes
 
 
@@ -40,6 +43,32 @@ class Candidates:
     boxes: Tensor
     objectness: Tensor
     cosines: Tensor
+
+
+@torch.no_grad()
+def choose_margin(
+    student: VisualStudent, shards: BoxShards, classes: Tensor, side: int
+) -> tuple[float, float]:
+    """The context around a box with which most base objects are named rightly, and their share.
+
+    Args:
+        student: In evaluation mode.
+        shards: The val split.
+        classes: [K, D], unit embeddings of the base classes.
+        side: Of the letterboxed input, pixels.
+    """
+    transform, right, count = ImageTransform(size=side), torch.zeros(len(MARGINS)), 0
+    for sample, fit, pixels in islice(BoxEvaluationStream(shards, side), MAX_IMAGES):
+        if not len(sample.boxes):
+            continue
+        true = torch.from_numpy(fit.to_square(sample.boxes)).to(classes)
+        boxes = torch.cat([grow(true, margin).clamp(0, side) for margin in MARGINS])
+        inputs = transform.normalize(pixels.to(classes.device))[None]
+        named = (student.encode_regions(inputs, boxes[None])[0] @ classes.T).argmax(1).cpu()
+        hits = named.view(len(MARGINS), -1) == torch.from_numpy(sample.classes)
+        right, count = right + hits.sum(1), count + len(true)
+    best = int(right.argmax())
+    return MARGINS[best], right[best].item() / max(count, 1)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from kdeov.models.yolo import YOLOS
 from pipeline.artifacts.dataset import Dataset
 from pipeline.artifacts.run import RunRecord, runs_storage, write_history
 from pipeline.boxes.config import BoxConfig
-from pipeline.boxes.fit import fit_scores
+from pipeline.boxes.fit import choose_margin, fit_scores
 from pipeline.boxes.samples import Census
 from pipeline.boxes.trainer import check_workers, train
 from pipeline.boxes.vocabulary import build_vocabulary
@@ -74,9 +74,14 @@ def train_boxes(params: Params, paths: Layout) -> None:
     )
     detector.to(model.device).eval()
     classes = model.text_encoder.class_embeddings(config.classes, p.templates).to(model.device)
-    detector.params, ap50 = fit_scores(detector, config.shards("val"), classes.float())
+    classes = classes.float()
+    val = config.shards("val")
+    detector.region_margin, top1 = choose_margin(model.student, val, classes, p.image_size)
+    detector.params, ap50 = fit_scores(detector, val, classes)
     metrics |= {
         "val_base_ap50": ap50,
+        "val_true_box_top1": top1,
+        "region_margin": detector.region_margin,
         "score": detector.params.to_dict(),
         "parameters": sum(value.numel() for value in head.parameters()),
         "image_size": p.image_size,
@@ -84,8 +89,9 @@ def train_boxes(params: Params, paths: Layout) -> None:
         **{f"{split}_split": census.to_dict() for split, census in counted.items()},
     }
     logger.info(
-        "AP50 of base classes on the val split %.3f, with a %.1f, b %.1f, beta %.1f",
+        "AP50 of base classes on the val split %.3f, with a %.1f, b %.1f, beta %.2f, margin %.1f",
         ap50, detector.params.scale, detector.params.bias, detector.params.beta,
+        detector.region_margin,
     )  # fmt: skip
     with writing_folder(paths.boxes) as folder:
         detector.save(folder)

@@ -54,7 +54,7 @@ def test_every_python_block_compiles(block: Any) -> None:
 @pytest.fixture
 def checkout_with_a_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a small student and its export, photographs, and weights of a small CLIP."""
-    write_export(tmp_path / "out" / "export").save(tmp_path / "out" / "student")
+    write_export(tmp_path / "out" / "export", boxes=True).save(tmp_path / "out" / "student")
     for photograph in ("dog.jpg", "cat.jpg"):
         Image.effect_noise((80, 60), 50).convert("RGB").save(tmp_path / photograph)
     torch.manual_seed(0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from kdeov.detection.boxes import iou_matrix, usable_box
+from kdeov.detection.boxes import grow, iou_matrix, usable_box
 
 
 def test_overlaps_are_those_of_torchvision() -> None:
@@ -42,3 +42,7 @@ def test_a_box_that_cannot_be_used_is_named(box: Any, problem: str) -> None:
 def test_a_box_that_is_partly_outside_is_clipped_and_named() -> None:
     assert usable_box([-5, 10, 30, 90], (100, 80)) == ([0, 10, 30, 80], "partly outside")
     assert usable_box([0, 10, 30, 80.5], (100, 80)) == ([0, 10, 30, 80], None)
+
+
+def test_a_margin_is_a_share_of_each_side() -> None:
+    assert grow(torch.tensor([10.0, 20, 30, 60]), 0.25).tolist() == [5, 10, 35, 70]

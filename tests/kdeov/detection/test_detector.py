@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from kdeov.detection.boxes import grow
 from kdeov.detection.detector import CONFIG, Detector, read_config, save_none
 from kdeov.detection.head import BoxHead
 from kdeov.detection.scores import ScoreParams
@@ -24,7 +25,7 @@ def detector() -> Detector:
     torch.manual_seed(0)
     student = VisualStudent("yolov8n", "film", DIM)
     head = BoxHead(student.backbone.channels, student.backbone.strides)
-    return Detector(student, head, ScoreParams(9.0, -1.0, 0.4), 96, ["cat", "dog"]).eval()
+    return Detector(student, head, ScoreParams(9.0, -1.0, 0.4), 96, ["cat", "dog"], 0.2).eval()
 
 
 def classes(count: int) -> torch.Tensor:
@@ -50,9 +51,12 @@ def test_regions_do_not_depend_on_the_list_of_classes(detector: Detector) -> Non
 @torch.no_grad()
 def test_the_embedding_of_a_proposal_is_that_of_its_region(detector: Detector) -> None:
     pixels = torch.randn(1, 3, 96, 96)
-    found = detector.propose(pixels, top=20)
-    regions = F.normalize(detector.student.encode_regions(pixels, found.boxes), dim=-1)
-    torch.testing.assert_close(found.embeddings, regions, atol=1e-5, rtol=0)
+    for margin in (0.0, 0.3):
+        detector.region_margin = margin
+        found = detector.propose(pixels, top=20)
+        around = grow(found.boxes, margin).clamp(0, 96)
+        regions = F.normalize(detector.student.encode_regions(pixels, around), dim=-1)
+        torch.testing.assert_close(found.embeddings, regions, atol=1e-5, rtol=0)
 
 
 def test_boxes_are_in_pixels_of_the_image_as_given(detector: Detector) -> None:
@@ -76,6 +80,7 @@ def test_a_saved_detector_is_the_same_and_leaves_the_student_alone(
     detector.save(tmp_path / "boxes")
     loaded = Detector.load(tmp_path / "boxes", detector.student)
     assert (loaded.params, loaded.boxes_seen) == (detector.params, ["cat", "dog"])
+    assert loaded.region_margin == 0.2
     images = [Image.effect_noise((60, 90), 70)]
     for one, two in zip(
         detector.detect(images, classes(5), 0.0), loaded.detect(images, classes(5), 0.0),
