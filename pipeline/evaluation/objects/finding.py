@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from kdeov.detection.boxes import grow
 from kdeov.detection.detector import Detector, Proposals
 from kdeov.detection.letterbox import Letterbox
 from kdeov.detection.nms import Detections, class_wise_nms
@@ -78,7 +79,7 @@ def run_detector(
             boxes = [fit.to_square(own) for fit, (_, own) in zip(fits, batch, strict=True)]
             regions += _regions(detector, pixels.to(first.dtype), boxes)
             for number, fit in enumerate(fits):
-                single = Proposals(*(part[number : number + 1] for part in proposals))
+                single = _inside(Proposals(*(part[number : number + 1] for part in proposals)), fit)
                 found.append(_arrays(detect(detector, single, classes, options), fit))
                 agnostic = class_wise_nms(
                     single.boxes[0], single.objectness[0][:, None], options.nms_iou, 0.0,
@@ -130,8 +131,18 @@ def _regions(detector: Detector, pixels: Tensor, boxes: list[np.ndarray]) -> lis
     padded[..., 2:] = detector.image_size  # rows that no box fills are not read
     for row, own in zip(padded, boxes, strict=True):
         row[: len(own)] = torch.from_numpy(own).to(row)
-    embeddings = F.normalize(detector.student.encode_regions(pixels, padded), dim=-1)
+    # with the context that the detector's own regions have
+    grown = grow(padded, detector.region_margin).clamp(0, detector.image_size)
+    embeddings = F.normalize(detector.student.encode_regions(pixels, grown), dim=-1)
     return [rows[:count] for rows, count in zip(embeddings, counts, strict=True)]
+
+
+def _inside(proposals: Proposals, fit: Letterbox) -> Proposals:
+    """The proposals of one image that are not wholly in the margins of its letterbox."""
+    boxes = fit.to_image(proposals.boxes[0].cpu().numpy())
+    kept = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+    rows = torch.from_numpy(kept).to(proposals.boxes.device)
+    return Proposals(*(part[:, rows] for part in proposals))
 
 
 def _arrays(found: Detections, fit: Letterbox) -> Arrays:
