@@ -64,6 +64,17 @@ def to_pixels(images: Images, transform: ImageTransform) -> Tensor:
     return torch.stack(pixels)
 
 
+def listed_images(images: Images) -> list[Any]:
+    """The images of a batch, one by one; no copy of an array.
+
+    Raises:
+        ConfigError: They are no images.
+    """
+    if isinstance(images, np.ndarray | Tensor):
+        return list(images) if images.ndim == 4 else [images]
+    return _listed(images)
+
+
 def is_normalized(images: object) -> bool:
     """Whether `to_pixels` takes any of these images as normalized already."""
     if isinstance(images, np.ndarray | Tensor):

@@ -117,7 +117,7 @@ def distributions(
     """Values [R] of statistics of N images, each in the same R bootstrap samples."""
     parts = [
         {name: statistic(counts) for name, statistic in statistics.items()}
-        for counts in _counts(size, bootstrap_samples, seed)
+        for counts in bootstrap_counts(size, bootstrap_samples, seed)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in statistics}
 
@@ -132,7 +132,27 @@ def interval(values: np.ndarray) -> list[float] | None:
     return [float(v) for v in np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])]
 
 
-def _counts(size: int, bootstrap_samples: int, seed: int) -> Iterator[np.ndarray]:
+def paired_gain(
+    before: Statistic, after: Statistic, size: int, bootstrap_samples: int
+) -> dict[str, float | list[float] | None]:
+    """The difference of a metric of two models on the same N images, and its interval from paired
+    bootstrap samples.
+
+    Returns:
+        `before`, `after`, `gain` and `interval`, [low, high] of the gain.
+    """
+    both: dict[str, Statistic] = {"before": before, "after": after}
+    values = values_of(both, size)
+    draws = distributions(both, size, bootstrap_samples)
+    return {
+        **values,
+        "gain": values["after"] - values["before"],
+        "interval": interval(draws["after"] - draws["before"]),
+    }
+
+
+def bootstrap_counts(size: int, bootstrap_samples: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Counts [r, N] of the images of R bootstrap samples, some samples at a time."""
     rng = np.random.default_rng(seed)
     rows = max(1, CHUNK // size)
     for first in range(0, bootstrap_samples, rows):

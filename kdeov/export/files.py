@@ -12,10 +12,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from kdeov.detection.detector import Detector
 from kdeov.errors import ConfigError, DataError
 from kdeov.export.backbone import TIMM_FILE, YOLO_FILE, write_backbone
+from kdeov.export.detect import write_detect
 from kdeov.export.graphs import DenseGraph, ImageGraph
 from kdeov.export.images import (
+    GOLDEN_CLASSES,
+    GOLDEN_SEED,
     Reference,
     smooth_pixels,
     unit_rows,
@@ -34,6 +38,7 @@ from kdeov.runtime.card import (
     BPE,
     CARD,
     DENSE,
+    DETECT,
     GOLDEN,
     HF_TOKENIZER,
     IMAGE,
@@ -51,7 +56,7 @@ from kdeov.weights.folder import replacing_files, user_path
 
 UNKNOWN = "not recorded"
 OPTIONAL = {
-    INT8, TEXT, BPE, HF_TOKENIZER, TABLE_TEXTS, TABLE_EMBEDDINGS, YOLO_FILE, TIMM_FILE,
+    INT8, DETECT, TEXT, BPE, HF_TOKENIZER, TABLE_TEXTS, TABLE_EMBEDDINGS, YOLO_FILE, TIMM_FILE,
 }  # fmt: skip
 """Files that not every export has."""
 NAMES = {CARD, DENSE, IMAGE, PROGRAM, GOLDEN, *OPTIONAL}
@@ -83,6 +88,7 @@ def export_model(
     calibration: np.ndarray | None = None,
     classes: np.ndarray | None = None,
     about: ExportInfo | None = None,
+    detector: Detector | None = None,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Card:
     """Writes a student as files, each compared with PyTorch, and the card that describes them.
@@ -94,14 +100,15 @@ def export_model(
         classes: [K, D] embeddings of the classes by which INT8 is compared with float32; None
             compares nearest neighbors.
         about: Facts for the card.
+        detector: Box head of the same student; None writes no `detect.onnx`.
         on_progress: Called with the name of each file before it is made.
 
     Returns:
         The card.
 
     Raises:
-        ConfigError: A package is missing, the calibration images are none, or the text encoder is
-            of a kind without files.
+        ConfigError: A package is missing, the calibration images are none, the text encoder is of a
+            kind without files, or the box head of images that are no multiple of the stride.
         DataError: A file differs from PyTorch by more than rounding.
         StorageError: The disk is full or the folder cannot be written; it is as before.
     """
@@ -125,7 +132,11 @@ def export_model(
         text, text_parity, golden_texts = write_text(partial, encoder)
         if text_parity is not None:
             parity[TEXT] = text_parity
-        golden, int8 = {**_golden(reference), **golden_texts}, {}
+        golden, int8, detection = {**_golden(reference), **golden_texts}, {}, None
+        if detector is not None:
+            on_progress(DETECT)
+            detection, parity[DETECT], arrays = write_detect(partial, _plain(detector))
+            golden.update(arrays)
         if calibration is not None:
             on_progress(INT8)
             quantized = write_int8(partial, image, calibration, classes)
@@ -144,6 +155,7 @@ def export_model(
             fingerprint=about.fingerprint,
             parity={name: values.rounded for name, values in parity.items()},
             int8=int8,
+            detection=detection,
             metrics=about.metrics,
             licenses={
                 "data": UNKNOWN,
@@ -181,8 +193,8 @@ def _golden(reference: Reference) -> dict[str, np.ndarray]:
     """Inputs and PyTorch's outputs, with which a reader of the files checks its machine."""
     stride = reference.student.backbone.strides[-1]
     inputs = {
-        "pixels": smooth_pixels(2, 2 * stride, 3 * stride, seed=1),
-        "classes": unit_rows(3, reference.student.embed_dim, seed=1),
+        "pixels": smooth_pixels(2, 2 * stride, 3 * stride, GOLDEN_SEED),
+        "classes": unit_rows(GOLDEN_CLASSES, reference.student.embed_dim, GOLDEN_SEED),
     }
     outputs = dict(reference.dense(inputs))
     del outputs["dense"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -40,7 +41,7 @@ class ImageTower(nn.Module):
 
 
 @torch.no_grad()
-def fold_batch_norm(module: nn.Module, images: Tensor) -> None:
+def fold_batch_norm(module: nn.Module, images: Tensor | Sequence[Tensor]) -> None:
     """Folds each batch norm into the convolution before it, in place.
 
     In evaluation mode a batch norm is an affine map of each channel, which the convolution can do
@@ -50,7 +51,7 @@ def fold_batch_norm(module: nn.Module, images: Tensor) -> None:
 
     Args:
         module: In evaluation mode.
-        images: An input of the module, for that forward pass.
+        images: An input of the module, for that forward pass; of a box head, feature levels.
     """
     outputs_of: dict[nn.Module, list[Tensor]] = {}
     inputs_of: dict[nn.Module, list[Tensor]] = {}

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from kdeov.data.boxes import Boxes, to_pixels_and_boxes
 from kdeov.data.inputs import Images, to_pixels
 from kdeov.data.transform import ImageTransform
 from kdeov.errors import ConfigError, DataError, first_line
@@ -65,12 +66,9 @@ class KDEOVModel(nn.Module):
             raise ConfigError(f"image_size is {image_size!r}; give the side in pixels")
         target = usable_device(device)
         text_encoder = FrozenCLIPTextEncoder(clip_model_name)
-        student = VisualStudent(
-            backbone_type, fusion_type, text_encoder.embed_dim, backbone_weights
-        )
-        self._assemble(
-            student, text_encoder, ImageTransform(size=int(image_size)), str(clip_model_name)
-        )
+        dim, transform = text_encoder.embed_dim, ImageTransform(size=int(image_size))
+        student = VisualStudent(backbone_type, fusion_type, dim, backbone_weights)
+        self._assemble(student, text_encoder, transform, str(clip_model_name))
         self.to(target)
 
     @classmethod
@@ -131,6 +129,14 @@ class KDEOVModel(nn.Module):
     def encode_image(self, images: Images, normalize: bool = True) -> Tensor:
         """Index embeddings [B, D], unit length if `normalize`; they depend on the images alone."""
         embedding = self.student(self.preprocess(images))
+        return F.normalize(embedding, dim=-1) if normalize else embedding
+
+    def encode_regions(self, images: Images, boxes: Boxes, normalize: bool = True) -> Tensor:
+        """Embeddings [B, R, D] of boxes [B, R, 4] in pixels of the images as given, which are cut
+        at the edges of what the model sees (see `to_pixels_and_boxes`); unit length if `normalize`.
+        """
+        pixels, inside = to_pixels_and_boxes(images, boxes, self.transform)
+        embedding = self.student.encode_regions(self.preprocess(pixels), inside.to(self.device))
         return F.normalize(embedding, dim=-1) if normalize else embedding
 
     def encode_text(self, texts: Sequence[str] | Tensor, normalize: bool = True) -> Tensor:
@@ -282,12 +288,8 @@ class KDEOVModel(nn.Module):
                 config["backbone_type"], config["fusion_type"], config["embed_dim"]
             )
             student.load_state_dict(student_state)
-            model = cls.from_parts(
-                student,
-                text_encoder,
-                ImageTransform.from_dict(config["transform"]),
-                config["clip_model_name"],
-            )
+            transform = ImageTransform.from_dict(config["transform"])
+            model = cls.from_parts(student, text_encoder, transform, config["clip_model_name"])
         except (KeyError, TypeError, RuntimeError) as error:
             raise DataError(
                 f"{folder}: config and weights do not fit ({first_line(error)}); {FIX}"

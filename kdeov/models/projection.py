@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdeov.models.regions import region_means
+
 
 class ProjectionNetwork(nn.Module):
     """A pointwise layer per feature level, then one linear map of all levels into the embedding
@@ -41,23 +43,45 @@ class ProjectionNetwork(nn.Module):
 
     def pooled(self, features: Sequence[Tensor]) -> Tensor:
         """The input of the linear map: hidden features [B, H], averaged over locations."""
-        return self._pool(self._hidden(features))
+        return self._pool(self.hidden(features))
 
     def dense(self, features: Sequence[Tensor]) -> Tensor:
         """Feature levels to a dense map [B, D, h, w] at the resolution of the finest level."""
         size = features[0].shape[-2:]
         # nearest repeats every value equally often, which keeps the mean
-        return self._map([F.interpolate(x, size, mode="nearest") for x in self._hidden(features)])
+        return self._map([F.interpolate(x, size, mode="nearest") for x in self.hidden(features)])
 
     def with_dense(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """The image embedding, and the dense map averaged to the grid of the coarsest level."""
-        hidden = self._hidden(features)
-        height, width = features[-1].shape[-2:]
-        coarse = [F.adaptive_avg_pool2d(x, (height, width)) for x in hidden]
-        return self.linear(self._pool(hidden)), self._map(coarse)
+        hidden = self.hidden(features)
+        return self.embedding_of(hidden), self.coarse_map_of(hidden)
 
-    def _hidden(self, features: Sequence[Tensor]) -> list[Tensor]:
+    def regions(self, features: Sequence[Tensor], boxes: Tensor, strides: Sequence[int]) -> Tensor:
+        """Embeddings [B, R, D] of boxes, not normalised: the means of the dense map over them.
+
+        Args:
+            features: Feature levels [B, C, h, w].
+            boxes: [B, R, 4], left, top, right and bottom in pixels of the padded input.
+            strides: Strides of the levels.
+        """
+        return self.regions_of(self.hidden(features), boxes, strides)
+
+    def hidden(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """The hidden features [B, H, h, w] of each level, which all outputs are made from."""
         return [level(x) for level, x in zip(self.levels, features, strict=True)]
+
+    def embedding_of(self, hidden: Sequence[Tensor]) -> Tensor:
+        """`forward` from hidden features."""
+        return self.linear(self._pool(hidden))
+
+    def coarse_map_of(self, hidden: Sequence[Tensor]) -> Tensor:
+        """The dense map [B, D, h, w], averaged to the grid of the coarsest level."""
+        height, width = hidden[-1].shape[-2:]
+        return self._map([F.adaptive_avg_pool2d(x, (height, width)) for x in hidden])
+
+    def regions_of(self, hidden: Sequence[Tensor], boxes: Tensor, strides: Sequence[int]) -> Tensor:
+        """`regions` from hidden features."""
+        return self.linear(region_means(hidden, boxes, strides))
 
     def _pool(self, hidden: Sequence[Tensor]) -> Tensor:
         return torch.cat([x.mean(dim=(2, 3)) for x in hidden], dim=1)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kdeov.models.backbone import LightweightVisualBackbone
 from kdeov.models.fusion import CrossModalFusionModule, fusion_scores
 from kdeov.models.projection import ProjectionNetwork
+from kdeov.models.regions import extend_to_padding
 
 
 class StudentOutput(NamedTuple):
@@ -65,6 +66,28 @@ class VisualStudent(nn.Module):
         """
         features = self.backbone(images)
         return StudentOutput(*self.projection.with_dense(features))
+
+    def encode_regions(self, images: Tensor, boxes: Tensor) -> Tensor:
+        """Embeddings [B, R, D] of regions, not normalised: the mean of the dense map over each box.
+
+        The box of the whole image gives the image embedding, and so does the mean over the parts
+        of any partition, weighted by their areas. Images whose sides are no multiples of the last
+        stride are padded with their right and lower edges; there, boxes that end at such an edge
+        include the repeated pixels, in the areas of a partition too.
+
+        Args:
+            images: [B, 3, H, W], normalised pixels.
+            boxes: [B, R, 4], left, top, right and bottom in pixels of `images`.
+        """
+        boxes = self.boxes_of_padded(boxes, images)
+        return self.projection.regions(self.backbone(images), boxes, self.backbone.strides)
+
+    def boxes_of_padded(self, boxes: Tensor, images: Tensor) -> Tensor:
+        """Boxes [B, R, 4] of images in pixels of the input that the backbone pads them to."""
+        height, width = images.shape[-2:]
+        stride = self.backbone.strides[-1]
+        padded = (width + -width % stride, height + -height % stride)
+        return extend_to_padding(boxes, (width, height), padded)
 
     def heatmap(self, images: Tensor, embeddings: Tensor) -> Tensor:
         """Cosines [B, T, H, W] of every location of normalised pixels [B, 3, H, W] with unit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import tempfile
@@ -66,7 +67,7 @@ class YoloTrunk(Trunk):
         """A plain state dict, or the one inside an ultralytics checkpoint (read against its class
         allow-list).
         """
-        return _backbone_of(_read(path), len(self.network))
+        return _backbone_of(read_yolo(path), len(self.network))
 
     def recognize(self, state: StateDict) -> str | None:
         """See `Trunk`; the first YOLO whose shapes fit."""
@@ -84,21 +85,20 @@ class YoloTrunk(Trunk):
                 module.inplace = True
 
 
-def _ultralytics() -> Any:
-    """`ultralytics.nn.tasks`, without the patches that importing it makes.
+def import_ultralytics(name: str) -> Any:
+    """A module of `ultralytics`, such as `nn.tasks`, without the patches that importing it makes.
 
     It replaces `Image.open`, which then needs another package for every unreadable image, and
     `torch.save`, which then writes a second time into a half-written file.
     """
     kept = Image.open, torch.save, torch.load
-    from ultralytics.nn import tasks
-
+    module = importlib.import_module(f"ultralytics.{name}")
     Image.open, torch.save, torch.load = kept
-    return tasks
+    return module
 
 
 def _layers(name: str) -> nn.Sequential:
-    tasks = _ultralytics()
+    tasks = import_ultralytics("nn.tasks")
     description = {**tasks.yaml_model_load(f"{name}.yaml"), "head": [], "scale": name[-1]}
     layers, _ = tasks.parse_model(description, ch=3, verbose=False)
     expected = LAYERS[name[:-1]]
@@ -112,14 +112,20 @@ def _layers(name: str) -> nn.Sequential:
     return layers
 
 
-def _read(path: Path) -> StateDict:
+def read_yolo(path: Path) -> StateDict:
+    """All tensors of a YOLO's weight file (see `YoloTrunk.read`), under the file's names.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
     try:
         return read_state_dict(path)
     except KdeovError as plain:
         if not path.is_file() or path.suffix != ".pt":
             raise
         try:
-            checkpoint, _ = _ultralytics().torch_safe_load(str(path.resolve()), safe_only=True)
+            tasks = import_ultralytics("nn.tasks")
+            checkpoint, _ = tasks.torch_safe_load(str(path.resolve()), safe_only=True)
         except (
             AttributeError, TypeError, RuntimeError, ModuleNotFoundError, OSError, LookupError,
             ValueError, EOFError, pickle.UnpicklingError,

@@ -13,12 +13,16 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from kdeov.errors import DataError, first_line
 from kdeov.weights.digests import FILES, require_sha256, without_digest, write_description
+from kdeov.weights.folder import user_path
 
 FORMAT = 1
 CARD = "card.json"
 IMAGE, INT8, DENSE, PROGRAM = "image.onnx", "image.int8.onnx", "dense.onnx", "image.pt2"
+DETECT = "detect.onnx"
 TEXT = "text.onnx"
 BPE, HF_TOKENIZER = "bpe_simple_vocab_16e6.txt.gz", "tokenizer.json"
 TABLE_TEXTS, TABLE_EMBEDDINGS = "texts.json", "texts.npy"
@@ -79,6 +83,25 @@ class TextCard:
 
 
 @dataclass(frozen=True)
+class DetectionCard:
+    """The box head of an export; see `kdeov.runtime.detections.detection_scores`.
+
+    Attributes:
+        image_size: Height and width of the pixels that `DETECT` takes; images are letterboxed.
+        scale: Factor of cosines, `a`.
+        bias: Summand of scaled cosines, `b`.
+        beta: Share of the class in a score, from 0 to 1.
+        boxes_seen: Names of the classes whose boxes trained the trunk or the head.
+    """
+
+    image_size: int
+    scale: float
+    bias: float
+    beta: float
+    boxes_seen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Card:
     """The content of `card.json`.
 
@@ -93,6 +116,7 @@ class Card:
         fingerprint: Of the run that trained the student; None where none did.
         parity: How far each file's outputs are from PyTorch's.
         int8: Agreement, layers in fp32, latency, calibration; empty without `INT8`.
+        detection: The box head; None without `DETECT`.
         metrics: Figures of the student's evaluation.
         licenses: Of `data`, `teacher` and `backbone`.
         files: sha256 by name, of every other file of the folder; set by `write_card`.
@@ -108,6 +132,7 @@ class Card:
     fingerprint: str | None = None
     parity: Mapping[str, Any] = field(default_factory=dict)
     int8: Mapping[str, Any] = field(default_factory=dict)
+    detection: DetectionCard | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     licenses: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
@@ -125,6 +150,8 @@ def write_card(folder: Path, card: Card, files: Iterable[str]) -> None:
     del values[FILES]
     if card.text.tokenizer is None:
         del values["text"]["tokenizer"]
+    if card.detection is None:
+        del values["detection"]
     write_description(folder / CARD, {"format": FORMAT, **values}, files)
 
 
@@ -157,6 +184,10 @@ def read_card(folder: Path) -> Card:
             tokenizer["special_tokens"] = tuple(tokenizer["special_tokens"])
             text["tokenizer"] = TokenizerCard(**tokenizer)
         text["templates"] = tuple(text["templates"])
+        detection = values.setdefault("detection", None)  # exports of before have no box head
+        if detection is not None:
+            seen = tuple(detection["boxes_seen"])
+            values["detection"] = DetectionCard(**{**detection, "boxes_seen": seen})
         known = {entry.name: values[entry.name] for entry in fields(Card)}
         return Card(**{**known, "text": TextCard(**text)})
     except (LookupError, TypeError, ValueError) as error:
@@ -173,3 +204,38 @@ def require_file(folder: Path, card: Card, name: str) -> Path:
         raise DataError(f"{folder}: the export has no {name}; {FIX}")
     require_sha256(folder / name, card.files[name], folder / CARD, FIX)
     return folder / name
+
+
+def require_transform(card: Card, folder: Path) -> None:
+    """Checks the size and the filter of images.
+
+    Raises:
+        DataError: They are unknown.
+    """
+    size, name = (card.transform.get(key) for key in ("size", "interpolation"))
+    known = isinstance(name, str) and name.upper() in Image.Resampling.__members__
+    if not known or not isinstance(size, int) or size < 1:
+        raise DataError(f"{folder / CARD}: images of size {size!r} by {name!r} are unknown; {FIX}")
+
+
+def text_side(folder: Path, card: Card, text: str | Path | None) -> tuple[Path, Card]:
+    """Folder and card of the texts that go with an export.
+
+    Args:
+        folder: The export.
+        card: Its card.
+        text: Another export, whose texts are used; None takes the export's own.
+
+    Raises:
+        DataError: The other export is of another text space.
+    """
+    if text is None:
+        return folder, card
+    other = user_path(text)
+    other_card = read_card(other)
+    if other_card.text.space != card.text.space or other_card.embed_dim != card.embed_dim:
+        raise DataError(
+            f"{other}: its texts are of another text space ({other_card.text.space[:8]}) than "
+            f"{folder} ({card.text.space[:8]}); choose an export of a student of the same teacher"
+        )
+    return other, other_card

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from kdeov.runtime.session import Session
 
 MIN_COSINE = 0.999
 MAX_HEATMAP_DIFFERENCE = 0.02  # of cosines
+MAX_OBJECTNESS_DIFFERENCE = 0.01
+MAX_BOX_DIFFERENCE = 0.02  # of the longer side of the box
 
 
 def read_golden(folder: Path, card: Card, *names: str) -> list[np.ndarray]:
@@ -53,6 +56,59 @@ def require_equal_heatmaps(found: np.ndarray, golden: np.ndarray, session: Sessi
     apart = float(np.abs(found - golden).max())
     if not apart <= MAX_HEATMAP_DIFFERENCE:  # nor for NaN
         _refuse(f"{apart:.4f} from a golden heat map, {MAX_HEATMAP_DIFFERENCE} at most", session)
+
+
+def require_equal_detections(
+    found: Sequence[np.ndarray], golden: Sequence[np.ndarray], session: Session
+) -> None:
+    """Compares proposals with golden ones, in any order: equal objectness has none.
+
+    Args:
+        found: Boxes [P, 4], objectness [P] and embeddings [P, D].
+        golden: The same.
+        session: That found them.
+
+    Raises:
+        DataError: They differ: this provider computes something else.
+    """
+    for values, wanted in zip(found, golden, strict=True):
+        if values.shape != wanted.shape:
+            _refuse(f"shape {values.shape} instead of {wanted.shape}", session)
+        if not np.isfinite(values).all():
+            _refuse("values that are no numbers", session)
+    rows = matching_rows(found[0], found[1], golden[0], golden[1])
+    boxes, objectness, embeddings = (values[rows] for values in found)
+    # the last ones may be others, whose objectness is nearly equal
+    sure = golden[1] > golden[1].min() + MAX_OBJECTNESS_DIFFERENCE
+    apart = np.abs(objectness - golden[1])[sure].max(initial=0)
+    if not apart <= MAX_OBJECTNESS_DIFFERENCE:
+        _refuse(f"objectness {apart:.4f} from a golden one", session)
+    sides = (golden[0][:, 2:] - golden[0][:, :2]).max(axis=1, keepdims=True)
+    apart = (np.abs(boxes - golden[0]) / np.maximum(sides, 1))[sure].max(initial=0)
+    if not apart <= MAX_BOX_DIFFERENCE:
+        _refuse(f"a box {apart:.1%} of its side from a golden one", session)
+    cosine = (unit(embeddings) * unit(golden[2])).sum(axis=1)[sure].min(initial=1)
+    if not cosine >= MIN_COSINE:
+        _refuse(f"cosine {cosine:.4f} with a golden region, at least {MIN_COSINE}", session)
+
+
+def matching_rows(
+    boxes: np.ndarray, objectness: np.ndarray, other: np.ndarray, other_objectness: np.ndarray
+) -> np.ndarray:
+    """Numbers [Q] of the proposals that are nearest to others, by box and objectness.
+
+    Args:
+        boxes: [P, 4].
+        objectness: [P].
+        other: [Q, 4].
+        other_objectness: [Q].
+    """
+    scale = max(float(np.abs(other).max(initial=0)), 1.0)
+    keys, wanted = (
+        np.concatenate([values / scale, share[:, None]], axis=1)
+        for values, share in ((boxes, objectness), (other, other_objectness))
+    )
+    return np.array([int(np.abs(keys - row).max(axis=1).argmin()) for row in wanted], np.int64)
 
 
 def unit(embeddings: np.ndarray) -> np.ndarray:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -19,6 +20,7 @@ from kdeov.weights.folder import user_path
 
 OneImage = str | os.PathLike[str] | Image.Image | np.ndarray
 Images = OneImage | Iterable[OneImage]
+T = TypeVar("T")
 
 ACCEPTED = "give paths, PIL images, or uint8 or uint16 arrays [H, W], [H, W, C] or [B, H, W, 3]"
 # Pillow decodes these itself or with a library; others, such as EPS, it passes to a program
@@ -46,17 +48,32 @@ def pixel_batches(
         DataError: An image cannot be read; the error names it.
     """
     batch: list[np.ndarray] = []
-    none = True
-    for number, image in enumerate(_listed(images)):
-        none = False
-        batch.append(_square(image, f"image {number}", size, interpolation))
+    for square in converted_images(images, _centering(size, interpolation)):
+        batch.append(square)
         if len(batch) == batch_size:
             yield pad_to_stride(np.stack(batch), stride)
             batch = []
-    if none:
-        raise ConfigError(f"no image was given; {ACCEPTED}")
     if batch:
         yield pad_to_stride(np.stack(batch), stride)
+
+
+def converted_images(images: Images, convert: Callable[[Image.Image], T]) -> Iterator[T]:
+    """Reads and converts images one at a time.
+
+    Args:
+        images: See `pixel_batches`.
+        convert: Called with an image of any mode (see `kdeov.data.images.to_rgb`).
+
+    Raises:
+        ConfigError: What is no image, or no image at all.
+        DataError: An image cannot be read; the error names it.
+    """
+    none = True
+    for number, image in enumerate(_listed(images)):
+        none = False
+        yield _converted(image, f"image {number}", convert)
+    if none:
+        raise ConfigError(f"no image was given; {ACCEPTED}")
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
@@ -78,7 +95,12 @@ def square_pixels(image: OneImage, size: int, interpolation: str) -> np.ndarray:
         ConfigError: What is no image.
         DataError: It cannot be read; the error names it.
     """
-    return _square(image, "the image", size, interpolation)
+    return converted_image(image, _centering(size, interpolation))
+
+
+def converted_image(image: OneImage, convert: Callable[[Image.Image], T]) -> T:
+    """Reads and converts one image; see `converted_images`."""
+    return _converted(image, "the image", convert)
 
 
 def pad_to_stride(pixels: np.ndarray, stride: int) -> np.ndarray:
@@ -104,12 +126,16 @@ def _listed(images: Any) -> Iterable[Any]:
     return images
 
 
-def _square(image: Any, where: str, size: int, interpolation: str) -> np.ndarray:
-    """The centred square of one image, uint8 [3, size, size]."""
+def _centering(size: int, interpolation: str) -> Callable[[Image.Image], np.ndarray]:
+    """The centred square of an image, uint8 [3, size, size]."""
+    return partial(center_square, size=size, interpolation=interpolation)
+
+
+def _converted(image: Any, where: str, convert: Callable[[Image.Image], T]) -> T:
     if isinstance(image, str | os.PathLike):
         path = user_path(image)
         with _reading(one_line(str(path))), _open(path) as opened:
-            return center_square(opened, size, interpolation)
+            return convert(opened)
     if isinstance(image, np.ndarray):
         _require_pixels(image, where)
         with _reading(where):
@@ -119,7 +145,7 @@ def _square(image: Any, where: str, size: int, interpolation: str) -> np.ndarray
     if not all(image.size):
         raise ConfigError(f"{where} has {image.width} x {image.height} pixels; leave it out")
     with _reading(where):
-        return center_square(image, size, interpolation)
+        return convert(image)
 
 
 def _open(path: Path) -> Image.Image:

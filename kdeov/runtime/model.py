@@ -1,35 +1,50 @@
-"""A student from its export folder: embeds, classifies and localizes without torch."""
+"""A student from its export folder: embeds, classifies, localizes and detects without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 
 from kdeov.errors import ConfigError, DataError
-from kdeov.runtime.card import CARD, DENSE, FIX, IMAGE, INT8, Card, read_card, require_file
+from kdeov.prompts import class_prompts
+from kdeov.runtime.card import (
+    DENSE,
+    IMAGE,
+    INT8,
+    Card,
+    read_card,
+    require_file,
+    require_transform,
+    text_side,
+)
+from kdeov.runtime.detections import (
+    DEFAULT_SELECTION,
+    Detections,
+    Regions,
+    Selection,
+    detections,
+)
 from kdeov.runtime.golden import (
     read_golden,
     require_equal_embeddings,
     require_equal_heatmaps,
-    unit,
 )
 from kdeov.runtime.images import (
     Images,
     OneImage,
+    converted_images,
     pad_to_stride,
     pixel_batches,
     square_pixels,
 )
+from kdeov.runtime.proposals import Proposer
 from kdeov.runtime.session import Providers, Session
+from kdeov.runtime.texts import Texts, given_embeddings, open_texts
 from kdeov.weights.folder import user_path
-
-if TYPE_CHECKING:
-    from kdeov.runtime.texts import Texts
 
 FOLDER = "out/export"
 FILES = {"fp32": IMAGE, "int8": INT8}
@@ -93,8 +108,8 @@ class Model:
             raise ConfigError(f"precision {precision!r} is unknown; choose fp32 or int8")
         folder = user_path(folder)
         card = read_card(folder)
-        _require_transform(card, folder)
-        texts = _text_side(folder, card, text)
+        require_transform(card, folder)
+        texts = text_side(folder, card, text)
         if precision == "int8" and INT8 not in card.files:
             raise DataError(
                 f"{folder}: exported without {INT8}; export again with images to calibrate on, or "
@@ -168,7 +183,7 @@ class Model:
             ConfigError: Names or templates that name nothing, or embeddings of another width.
             DataError: An image cannot be read.
         """
-        given = self._given_embeddings(labels)
+        given = given_embeddings(labels, self.embed_dim)
         classes = self.class_embeddings(labels, templates) if given is None else given
         logits = self.card.text.logit_scale * (self.embed_image(images) @ classes.T)
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -189,7 +204,7 @@ class Model:
             ConfigError: What is no text, or embeddings of another width.
             DataError: An image cannot be read.
         """
-        given = self._given_embeddings(texts)
+        given = given_embeddings(texts, self.embed_dim)
         classes = self.embed_text(texts) if given is None else given
         batch = min(BATCH, max(1, HEATMAPS // len(classes)))
         maps = [
@@ -198,20 +213,63 @@ class Model:
         ]
         return np.concatenate(maps)
 
+    def propose(self, images: Images) -> list[Regions]:
+        """Boxes of whatever may be an object in each of B images, with their embeddings. They
+        depend on no class: `score` compares them with any number of vocabularies.
+
+        Args:
+            images: See the class.
+
+        Raises:
+            DataError: The export has no box head, or an image cannot be read.
+        """
+        return list(converted_images(images, self.proposer))
+
+    def score(
+        self,
+        regions: Regions | Iterable[Regions],
+        labels: Any,
+        templates: Any = SIMPLE,
+        selection: Selection = DEFAULT_SELECTION,
+    ) -> list[Detections]:
+        """The objects of K classes among the proposals of B images.
+
+        Args:
+            regions: What `propose` gives.
+            labels: As in `classify`; thousands of names are fine.
+            templates: As in `class_embeddings`; of no effect on embeddings.
+            selection: Which scores count.
+
+        Raises:
+            ConfigError: Names or templates that name nothing, or embeddings of another width.
+            DataError: The export has no box head.
+        """
+        card, classes = self.proposer.card, given_embeddings(labels, self.embed_dim)
+        if classes is None:
+            names = class_prompts(labels)
+            classes = self.class_embeddings(names, templates)
+        else:
+            names = [str(number) for number in range(len(classes))]
+        listed = [regions] if isinstance(regions, Regions) else regions
+        return [detections(one, classes, names, card, selection) for one in listed]
+
+    def detect(
+        self,
+        images: Images,
+        labels: Any,
+        templates: Any = SIMPLE,
+        selection: Selection = DEFAULT_SELECTION,
+    ) -> list[Detections]:
+        """The objects of K classes in each of B images; see `propose` and `score`.
+
+        Returns:
+            Boxes in pixels of the upright image.
+        """
+        regions = converted_images(images, self.proposer)  # one image after the other
+        return self.score(regions, labels, templates, selection)
+
     def _pixels(self, images: Images, batch_size: int) -> Iterator[np.ndarray]:
         return pixel_batches(images, self._size, self._interpolation, self.card.stride, batch_size)
-
-    def _given_embeddings(self, values: Any) -> np.ndarray | None:
-        """Unit embeddings that a caller has made already; None for names and texts."""
-        if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
-            return None
-        if values.shape[1:] != (self.embed_dim,) or not len(values):
-            raise ConfigError(
-                f"embeddings of texts of shape {values.shape}; give [K, {self.embed_dim}]"
-            )
-        if not np.isfinite(values).all():
-            raise ConfigError("embeddings of texts that are not finite; compute them again")
-        return unit(values)
 
     @cached_property
     def _dense(self) -> Session:
@@ -224,28 +282,9 @@ class Model:
         return session
 
     @cached_property
+    def proposer(self) -> Proposer:
+        return Proposer(self.folder, self.card, *self._settings)
+
+    @cached_property
     def _texts(self) -> Texts:
-        from kdeov.runtime.texts import open_texts  # images need no packages of texts
-
         return open_texts(self._text_folder, self._text_card, *self._settings)
-
-
-def _text_side(folder: Path, card: Card, text: str | Path | None) -> tuple[Path, Card]:
-    """Folder and card of the texts."""
-    if text is None:
-        return folder, card
-    other = user_path(text)
-    other_card = read_card(other)
-    if other_card.text.space != card.text.space or other_card.embed_dim != card.embed_dim:
-        raise DataError(
-            f"{other}: its texts are of another text space ({other_card.text.space[:8]}) than "
-            f"{folder} ({card.text.space[:8]}); choose an export of a student of the same teacher"
-        )
-    return other, other_card
-
-
-def _require_transform(card: Card, folder: Path) -> None:
-    size, name = (card.transform.get(key) for key in ("size", "interpolation"))
-    known = isinstance(name, str) and name.upper() in Image.Resampling.__members__
-    if not known or not isinstance(size, int) or size < 1:
-        raise DataError(f"{folder / CARD}: images of size {size!r} by {name!r} are unknown; {FIX}")

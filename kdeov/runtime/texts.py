@@ -216,3 +216,18 @@ def text_list(texts: Any) -> list[str]:
                 f"text {number} is of type {type(text).__name__}; give a list of texts"
             )
     return listed
+
+
+def given_embeddings(values: Any, dim: int) -> np.ndarray | None:
+    """Unit embeddings [K, dim] that a caller has made already; None for names and texts.
+
+    Raises:
+        ConfigError: They are of another width, none, or not finite.
+    """
+    if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
+        return None
+    if values.shape[1:] != (dim,) or not len(values):
+        raise ConfigError(f"embeddings of texts of shape {values.shape}; give [K, {dim}]")
+    if not np.isfinite(values).all():
+        raise ConfigError("embeddings of texts that are not finite; compute them again")
+    return unit(values)

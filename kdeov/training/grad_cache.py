@@ -12,46 +12,48 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from kdeov.models.fusion import fusion_loss
-from kdeov.models.student import StudentOutput, VisualStudent
+from kdeov.models.student import VisualStudent
 from kdeov.training.batch_norm import RunningStatistics
-from kdeov.training.distributed import gather, get_rank, get_world_size, mean_over_ranks
-from kdeov.training.losses import ALL_ROWS, COUPLED, NEEDS_TEXT, FeatureAlignmentLoss
+from kdeov.training.distributed import (
+    gather,
+    get_rank,
+    get_world_size,
+    mean_over_ranks,
+    sum_over_ranks,
+)
+from kdeov.training.forward import (
+    MicroBatch,
+    RegionWeights,
+    TrainingForward,
+    TrainingOutput,
+    has_area,
+    split_batch,
+)
+from kdeov.training.losses import (
+    ALL_ROWS,
+    COUPLED,
+    NEEDS_TEXT,
+    FeatureAlignmentLoss,
+    cosine_distances,
+)
 
 
-class TrainingForward(nn.Module):
-    """The forward pass of training, as a module for DDP to wrap.
-
-    Args:
-        student: The student.
-        dense: Whether the dense map is computed too, which the fusion loss takes.
+class Term(NamedTuple):
+    """A loss term of single images; its value for the global batch is the mean over the ranks of
+    value * numerator / denominator, summed over micro-batches.
     """
 
-    def __init__(self, student: VisualStudent, dense: bool) -> None:
-        super().__init__()
-        self.student, self.dense = student, dense
-
-    def forward(self, pixels: Tensor) -> StudentOutput:
-        """Normalised pixels [B, 3, H, W] to float32 outputs; the dense map is empty unless `dense`
-        is set.
-        """
-        kind = pixels.device.type
-        with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
-            if self.dense:
-                embedding, dense = self.student.with_dense(pixels)
-                return StudentOutput(_at_least_float32(embedding), _at_least_float32(dense))
-            return StudentOutput(_at_least_float32(self.student(pixels)), pixels.new_empty(0))
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    """Half precision, which autocast gives, to single; double stays."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
+    value: Tensor
+    weight: float
+    numerator: float
+    denominator: int
 
 
 class GradCacheStep:
@@ -66,6 +68,7 @@ class GradCacheStep:
         shares: Images of the global batch on each rank, multiples of `micro_batch_size`; None
             where all ranks have equally many.
         compile: Whether the forward pass goes through torch.compile.
+        region_weights: Weights of the losses of regions and mosaics.
 
     Attributes:
         max_full_matrix: Global batch size up to which every rank holds the similarities of all
@@ -85,9 +88,11 @@ class GradCacheStep:
         micro_batch_size: int | None = None,
         shares: Sequence[int] | None = None,
         compile: bool = False,
+        region_weights: RegionWeights | None = None,
     ) -> None:
         student.fusion.requires_grad_(bool(fusion_weight))
         self.student, self.loss, self.fusion_weight = student, loss, fusion_weight
+        self.region_weights = region_weights or RegionWeights()
         self.micro_batch_size, self.shares = micro_batch_size, shares
         self.coupled = any(name in COUPLED for name in loss.weights)
         self.needs_text = bool(fusion_weight) or any(name in NEEDS_TEXT for name in loss.weights)
@@ -106,13 +111,24 @@ class GradCacheStep:
                     gradient_as_bucket_view=True,
                 )
 
-    def backward(self, pixels: Tensor, teacher: Tensor, texts: Tensor) -> dict[str, Tensor]:
+    def backward(
+        self,
+        pixels: Tensor,
+        teacher: Tensor,
+        texts: Tensor,
+        boxes: Tensor | None = None,
+        targets: Tensor | None = None,
+        seed: Sequence[int] = (),
+    ) -> dict[str, Tensor]:
         """Adds the gradients of the global batch to the parameters, equal on all ranks.
 
         Args:
             pixels: [B, 3, H, W], normalised; this rank's share of the global batch.
             teacher: [B, D], the teacher's embeddings of these images.
             texts: [B, D], a unit text embedding per image; [B, 0] where no loss takes texts.
+            boxes: [B, R, 4], regions in pixels; those without an area are left out.
+            targets: [B, R, D], the teacher's embeddings of the regions.
+            seed: Numbers that name the step, from which mosaics are drawn.
 
         Returns:
             The named terms and their `total`, detached. Their mean over the ranks is the value for
@@ -122,72 +138,101 @@ class GradCacheStep:
         rank, ranks = get_rank(), get_world_size()
         sizes = self.shares or [len(pixels)] * ranks
         size = self.micro_batch_size or len(pixels)
-        micro = list(zip(pixels.split(size), teacher.split(size), texts.split(size), strict=True))
+        regions = None
+        if self.region_weights.regions and boxes is not None and targets is not None:
+            regions = boxes, targets
+        mosaics = seed if self.region_weights.mosaic else None
+        inputs = (pixels, teacher, texts)
+        micro = split_batch(inputs, regions, size, sum(sizes[:rank]), mosaics)
+        self._num_regions = self._count_regions(boxes)
         all_text_embeddings = gather(texts, sizes) if self.needs_text else texts
         groups = [micro] if self.coupled else [[part] for part in micro]
         # weight by local batch size: DDP averages ranks equally
         share = len(pixels) * ranks / sum(sizes) / len(groups)
         sums: dict[str, Tensor] = {}
-        for number, group in enumerate(groups):
-            first = sum(sizes[:rank]) + number * size
-            terms = self._group(
-                group, all_text_embeddings, sizes, first, share, last=group is groups[-1]
-            )
+        for group in groups:
+            terms = self._group(group, all_text_embeddings, sizes, share, last=group is groups[-1])
             for name, value in terms.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value
         self.statistics.join()
         self._average_loss_gradients()
         return sums
 
+    def _count_regions(self, boxes: Tensor | None) -> int:
+        """Regions of the global batch; at least 1."""
+        if not self.region_weights.regions or boxes is None:
+            return 1
+        return max(1, int(sum_over_ranks(has_area(boxes).sum()).item()))
+
     def _group(
         self,
-        group: list[tuple[Tensor, Tensor, Tensor]],
+        group: list[MicroBatch],
         all_text_embeddings: Tensor,
         sizes: Sequence[int],
-        first: int,
         share: float,
         last: bool,
     ) -> dict[str, Tensor]:
-        """Backward pass of micro-batches whose losses are computed together; their first image is
-        number `first` of the global batch.
-        """
+        """Backward pass of micro-batches whose losses are computed together."""
         kept = None
         # a single micro-batch needs one forward pass; all ranks must decide alike, as the passes
         # exchange tensors
-        if not self.coupled or max(sizes) == len(group[0][0]):
+        if not self.coupled or max(sizes) == len(group[0].pixels):
             with self._synchronize(last):
-                kept = self._forward(group[0][0])
+                kept = self._forward(group[0])
             embeddings = kept.embedding
         else:
             with torch.no_grad():
-                embeddings = torch.cat([self._forward(p, first_pass=True)[0] for p, _, _ in group])
+                embeddings = torch.cat([self._forward(m, first_pass=True)[0] for m in group])
         leaf = embeddings.detach().requires_grad_()
         terms, weight = self._losses(leaf, group, all_text_embeddings, sizes)
         weight = share if weight is None else weight
         (weight * terms["total"]).backward()
         assert leaf.grad is not None
-        fusion = torch.zeros((), device=leaf.device)
-        embedding_grads = leaf.grad.split([len(p) for p, _, _ in group])
-        for place, ((pixels, _, texts), embedding_grad) in enumerate(
-            zip(group, embedding_grads, strict=True)
-        ):
-            with self._synchronize(last and place == len(group) - 1):
-                output = kept or self._forward(pixels)
-                tensors, gradients = [output.embedding], [embedding_grad]
-                if self.fusion_weight:
-                    own = torch.arange(first, first + len(texts), device=texts.device)
-                    value = fusion_loss(
-                        self.student.fusion, output.dense, texts, all_text_embeddings, own
-                    )
-                    tensors.append(value * (self.fusion_weight * share / len(group)))
-                    gradients.append(torch.ones_like(value))
-                    fusion = fusion + value.detach() * share / len(group)
-                torch.autograd.backward(tensors, gradients)
-            first += len(texts)
         found = {name: weight * value.detach() for name, value in terms.items()}
-        if self.fusion_weight:
-            found |= {"fusion": fusion, "total": found["total"] + self.fusion_weight * fusion}
+        sums: dict[str, tuple[Tensor, float]] = {}
+        embedding_grads = leaf.grad.split([len(m.pixels) for m in group])
+        for micro, embedding_grad in zip(group, embedding_grads, strict=True):
+            with self._synchronize(last and micro is group[-1]):
+                output = kept or self._forward(micro)
+                tensors, gradients = [output.embedding], [embedding_grad]
+                single = self._single(output, micro, all_text_embeddings, share, len(group))
+                for name, term in single.items():
+                    value, up, down = term.value, term.numerator, term.denominator
+                    tensors.append(value * (term.weight * up / down))
+                    gradients.append(torch.ones_like(value))
+                    before = sums[name][0] if name in sums else torch.zeros_like(value.detach())
+                    sums[name] = (before + value.detach() * up / down, term.weight)
+                torch.autograd.backward(tensors, gradients)
+        for name, (value, term_weight) in sums.items():
+            found[name] = value
+            found["total"] = found["total"] + term_weight * value
         return found
+
+    def _single(
+        self,
+        output: TrainingOutput,
+        micro: MicroBatch,
+        all_text_embeddings: Tensor,
+        share: float,
+        parts: int,
+    ) -> dict[str, Term]:
+        """The terms that compare no image with others, or with texts alone."""
+        terms = {}
+        if output.dense is not None:
+            texts = micro.texts
+            own = torch.arange(micro.first, micro.first + len(texts), device=texts.device)
+            value = fusion_loss(self.student.fusion, output.dense, texts, all_text_embeddings, own)
+            terms["fusion"] = Term(value, self.fusion_weight, share, parts)
+        if output.regions is not None and micro.boxes is not None and micro.targets is not None:
+            distances = cosine_distances(output.regions, micro.targets)
+            value = torch.where(has_area(micro.boxes), distances, 0).sum()
+            terms["regions"] = Term(
+                value, self.region_weights.regions, get_world_size(), self._num_regions
+            )
+        if output.tiles is not None and micro.mosaic is not None:
+            value = cosine_distances(output.tiles, micro.teacher[micro.mosaic.rows]).mean()
+            terms["mosaic"] = Term(value, self.region_weights.mosaic, share, parts)
+        return terms
 
     def _average_loss_gradients(self) -> None:
         """Averages the gradients of the losses' temperatures, which DDP does not wrap."""
@@ -198,12 +243,12 @@ class GradCacheStep:
     def _losses(
         self,
         leaf: Tensor,
-        group: list[tuple[Tensor, Tensor, Tensor]],
+        group: list[MicroBatch],
         all_text_embeddings: Tensor,
         sizes: Sequence[int],
     ) -> tuple[dict[str, Tensor], float | None]:
         """The terms, and their weight where that is not this rank's share."""
-        teacher = torch.cat([part[1] for part in group])
+        teacher = torch.cat([micro.teacher for micro in group])
         if not self.coupled:
             return self.loss(leaf, teacher), None
         embeddings, targets = gather(leaf, sizes), gather(teacher, sizes)
@@ -216,10 +261,11 @@ class GradCacheStep:
             embeddings, targets, all_text_embeddings, slice(first, first + len(leaf))
         ), None
 
-    def _forward(self, pixels: Tensor, first_pass: bool = False) -> StudentOutput:
+    def _forward(self, micro: MicroBatch, first_pass: bool = False) -> TrainingOutput:
         """One micro-batch; the first of two passes leaves the running statistics as they were."""
         self.statistics.restore()
-        output = (self.unwrapped if first_pass else self.model)(pixels)
+        model = self.unwrapped if first_pass else self.model
+        output = model(micro.pixels, micro.boxes, micro.mosaic)
         if not first_pass:
             self.statistics.collect()
         return output

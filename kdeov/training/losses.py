@@ -186,6 +186,11 @@ class FeatureAlignmentLoss(nn.Module):
         return terms
 
 
+def cosine_distances(student: Tensor, teacher: Tensor) -> Tensor:
+    """1 - cos of embeddings [..., D] of student and teacher, one by one: [...]."""
+    return 1 - F.cosine_similarity(student, teacher.detach(), dim=-1)
+
+
 def _kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     return F.kl_div(
         F.log_softmax(student_logits, dim=1), F.log_softmax(teacher_logits, dim=1),

@@ -27,6 +27,9 @@ class Dataset:
         samples: Images of each split.
         near_duplicates: By split and other split, as in `test in train`: how many images of the
             one nearly occur in the other, and examples, each with the names in both.
+        object_classes: Names of the annotated objects, in the source's order; empty where it has
+            no boxes. A stored box of another name is neither evaluated nor learned from.
+        held_out_objects: Those of the object classes whose boxes never supervise.
         manifests: The sha256 of the manifest of each split; filled in by `write`.
     """
 
@@ -36,12 +39,20 @@ class Dataset:
     held_out: list[str]
     samples: dict[str, int]
     near_duplicates: dict[str, Any] = field(default_factory=dict)
+    object_classes: list[str] = field(default_factory=list)
+    held_out_objects: list[str] = field(default_factory=list)
     manifests: dict[str, str] = field(default_factory=dict)
 
     @property
     def held_out_labels(self) -> list[int]:
         """Numbers of the held-out classes."""
         return [self.classes.index(name) for name in self.held_out]
+
+    @property
+    def base_objects(self) -> list[str]:
+        """The object classes whose boxes may supervise."""
+        held_out = set(self.held_out_objects)
+        return [name for name in self.object_classes if name not in held_out]
 
     def write(self, images: Path) -> None:
         """Writes `dataset.json` beside the splits, whose manifests exist."""

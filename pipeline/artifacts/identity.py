@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from kdeov.data.region_views import RegionPlan
 from kdeov.data.views import ViewPlan
 from kdeov.errors import DataError
+from pipeline.artifacts.dataset import DATASET, Dataset
 from pipeline.config.stage_params import EmbedParams
 from pipeline.storage.checked import read_checked_json, write_checked_json
 
@@ -46,15 +49,61 @@ def view_plan(teacher: dict[str, Any], params: EmbedParams, split: str) -> ViewP
     )
 
 
-def cache_identity(teacher: dict[str, Any], params: EmbedParams, split: str) -> dict[str, Any]:
+def region_plan(params: EmbedParams, split: str, classes: Sequence[str] = ()) -> RegionPlan:
+    """Training images have regions to learn from, validation images regions to be measured with.
+
+    Args:
+        params: Regions, and the seed of the views.
+        split: Of the data.
+        classes: Names of the objects that may be shown (see `shown_classes`).
+    """
+    regions = params.regions
+    count = regions.count if split in ("train", "val") else 0
+    return RegionPlan(
+        count,
+        params.seed,
+        regions.kind,
+        regions.min_area,
+        regions.max_area,
+        regions.margin,
+        tuple(classes),
+    )
+
+
+def shown_classes(params: EmbedParams, images: Path) -> list[str]:
+    """Names of the annotated objects that regions may show; none where they show no objects.
+
+    Args:
+        params: The `embed` section.
+        images: Output folder of `prepare`.
+
+    Raises:
+        DataError: Regions show objects, and the data have none.
+    """
+    if not params.regions.count or params.regions.kind != "objects":
+        return []
+    classes = Dataset.read(images).base_objects
+    if not classes:
+        raise DataError(
+            f"{images / DATASET}: embed.regions.kind is objects, and these images have no "
+            "annotated objects; set it to random or grid"
+        )
+    return classes
+
+
+def cache_identity(
+    teacher: dict[str, Any], params: EmbedParams, split: str, classes: Sequence[str] = ()
+) -> dict[str, Any]:
     """The identity of a split's teacher shards.
 
     Args:
         teacher: `to_dict()` of the teacher's identity.
-        params: Views and precision.
+        params: Views, regions and precision.
         split: Of the data.
+        classes: Names of the objects that regions may show (see `shown_classes`).
     """
-    return {
+    regions = region_plan(params, split, classes)
+    identity = {
         "teacher": teacher,
         "views": asdict(view_plan(teacher, params, split)),
         "precision": params.precision,
@@ -64,6 +113,9 @@ def cache_identity(teacher: dict[str, Any], params: EmbedParams, split: str) -> 
         and split not in teacher.get("splits_without_embeddings", ()),
         "version": EMBEDDING_VERSION,
     }
+    if regions.count:  # caches without regions have the identity that they always had
+        identity["regions"] = {**asdict(regions), "classes": list(regions.classes)}
+    return identity
 
 
 def differences(wanted: Any, found: Any, name: str = "") -> list[str]:

@@ -1,9 +1,9 @@
 """The format of teacher shards.
 
 A sample has three members: `fp16`, the raw little-endian block of unit embeddings [views +
-captions, dim]; `views`, the raw little-endian uint16 parameters [views, 9]; and `crc`, two
-little-endian uint32 checksums, of the image sample that was embedded and of this sample. Raw blocks
-are parsed without a copy and without a pickle.
+regions + captions, dim]; `views`, the raw little-endian uint16 parameters [views + regions, 9]; and
+`crc`, two little-endian uint32 checksums, of the image sample that was embedded and of this sample.
+Raw blocks are parsed without a copy and without a pickle.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ class PairedSample:
         views: The views that the teacher embedded; none where it has no embeddings of this split.
         view_embeddings: float16 [views, D], unit length.
         text_embeddings: float16 [captions, D], unit length.
+        regions: The regions that the teacher embedded.
+        region_embeddings: float16 [regions, D], unit length.
+        objects: The annotated objects, each with `name` and `box`.
     """
 
     key: str
@@ -42,6 +45,9 @@ class PairedSample:
     views: list[View]
     view_embeddings: np.ndarray
     text_embeddings: np.ndarray
+    regions: list[View]
+    region_embeddings: np.ndarray
+    objects: list[dict[str, Any]]
 
 
 def teacher_members(
@@ -51,8 +57,8 @@ def teacher_members(
 
     Args:
         image: The sample of the image shard that was embedded.
-        embeddings: Unit vectors [views + captions, D].
-        views: The views that the teacher embedded.
+        embeddings: Unit vectors [views + regions + captions, D].
+        views: The views and regions that the teacher embedded.
     """
     block = embeddings.astype("<f2").tobytes()
     parameters = np.array([view.to_ints() for view in views], dtype="<u2").tobytes()

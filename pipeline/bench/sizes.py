@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config.source_params import CaptionsCsvParams
-from pipeline.config.stage_params import DistillParams, EmbedParams, LossParams, PrepareParams
+from pipeline.config.stage_params import (
+    DistillParams,
+    EmbedParams,
+    LossParams,
+    PrepareParams,
+    RegionParams,
+)
 from pipeline.data.epoch_plan import EpochPlan
 
 
@@ -185,6 +191,7 @@ def embed_params(views: int) -> EmbedParams:
         color_jitter=0.15,
         blur_prob=0.2,
         precision="float32",
+        regions=RegionParams(count=0, kind="random", min_area=0.028, max_area=0.5, margin=0.2),
     )
 
 
@@ -216,6 +223,13 @@ def distill_params(sizes: BenchSizes, contrastive: float = 0.0) -> DistillParams
         ema_decay=0.0,
         feature_loss="cosine",
         losses=LossParams(
-            feature=1, affinity=0, relation=0, contrastive=contrastive, interactive=0, fusion=0
+            feature=1,
+            affinity=0,
+            relation=0,
+            contrastive=contrastive,
+            interactive=0,
+            fusion=0,
+            regions=0,
+            mosaic=0,
         ),
     )

@@ -81,6 +81,65 @@ def locate(
     locate_text(image, text, target, chosen_templates(templates), as_json, model)
 
 
+def detect(
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(help="Files, folders, globs; - for a list on standard input."),
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help='Classes, separated by commas: "cat, red ball".')
+    ] = None,
+    classes_file: Annotated[
+        Path | None, typer.Option(help="A UTF-8 file with a class a line; thousands are fine.")
+    ] = None,
+    templates: Templates = None,
+    min_score: Annotated[
+        float, typer.Option(min=0, max=1, help="Lowest score of an object.")
+    ] = 0.25,
+    top: Annotated[int, typer.Option(min=1, help="Most objects of an image.")] = 100,
+    one_class: Annotated[
+        bool, typer.Option("--one-class", help="Show a box with its best class alone.")
+    ] = False,
+    draw: Annotated[
+        Path | None,
+        typer.Option(help="A PNG for one image, a folder for IMAGE.boxes.png, an MP4 for --video."),
+    ] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="A video, in place of images; needs OpenCV.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a table.")] = False,
+    model: ModelAddress = None,
+) -> None:
+    """Find objects of any classes in images, with boxes in pixels: left, top, right, bottom.
+
+    A score says how likely a box holds an object of a class; it does not depend on the other
+    classes. The exit status is 2 if some images could not be read; the others are answered.
+    """
+    from kdeov.errors import ConfigError
+    from kdeov.runtime.detections import Selection
+    from pipeline.cli.inference.detection.detect import Options, detect_objects
+    from pipeline.cli.inference.detection.target import DrawTarget
+    from pipeline.cli.inference.inputs import image_paths
+    from pipeline.cli.inference.labels import chosen_templates, given_labels
+    from pipeline.cli.inference.output import Format
+
+    form = Format.of(as_json, as_csv)
+    names = given_labels(classes, classes_file, "--classes", "class")
+    selection = Selection(min_score, max_detections=top, one_class=one_class)
+    prompts = chosen_templates(templates)
+    if video is not None:
+        from pipeline.cli.inference.detection.video import detect_in_video
+
+        if images:
+            raise ConfigError(f"--video {video} and images exclude each other; give one")
+        detect_in_video(video, Options(names, prompts, selection, form, None), draw, model)
+        return
+    target = DrawTarget(draw) if draw is not None else None
+    options = Options(names, prompts, selection, form, target)
+    detect_objects(image_paths(images or []), options, model)
+
+
 def embed(
     images: Images,
     output: Annotated[
@@ -118,6 +177,12 @@ def export(
             "INT8 file; may be repeated. Without them no INT8 file is made."
         ),
     ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder of the student's box head, such as out/boxes: writes detect.onnx too."
+        ),
+    ] = None,
     to: Annotated[
         str,
         typer.Option(
@@ -125,16 +190,16 @@ def export(
         ),
     ] = "",
 ) -> None:
-    """Export a saved student: ONNX, INT8, torch.export, its text side and a card.
+    """Export a saved student: ONNX, INT8, torch.export, its text side, boxes and a card.
 
     In a checkout, `dvc repro export` does it for the student of the run.
     """
     from pipeline.cli.inference.export import export_student
 
-    export_student(student, output, images or [], to)
+    export_student(student, output, images or [], to, boxes)
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Adds `classify`, `locate`, `embed` and `export`."""
-    for command in (classify, locate, embed, export):
+    """Adds `classify`, `locate`, `detect`, `embed` and `export`."""
+    for command in (classify, locate, detect, embed, export):
         app.command()(command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.artifacts.dataset import SPLITS
-from pipeline.artifacts.identity import cache_identity, read_teacher_identity
+from pipeline.artifacts.identity import cache_identity, read_teacher_identity, shown_classes
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import Manifest
 from pipeline.config.params import Params
@@ -44,9 +44,10 @@ def upload_finished(params: Params, layout: Layout) -> None:
         KdeovError: Images or teacher are missing, or the storage cannot be written.
     """
     identity = read_teacher_identity(layout.teacher)
+    classes = shown_classes(params.embed, layout.images)
     for split in SPLITS:
         manifest = Manifest.read(layout.images / split)
         folder = ShardFolder(layout.embeddings / split, params.data.storage)
-        wanted = cache_identity(identity, params.embed, split)
+        wanted = cache_identity(identity, params.embed, split, classes)
         with ThreadPoolExecutor(NUM_UPLOADS) as pool:
             list(pool.map(lambda s: find_finished(folder, s, wanted), manifest.shards))  # noqa: B023

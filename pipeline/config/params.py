@@ -16,7 +16,9 @@ from pipeline.config.execution_params import ClusterParams, DataParams, Tracking
 from pipeline.config.reading.explain import explain
 from pipeline.config.reading.yaml_file import read_yaml
 from pipeline.config.schema import Section, section_error
+from pipeline.config.sections.train_boxes import TrainBoxesParams
 from pipeline.config.stage_params import (
+    DetectionParams,
     DistillParams,
     EfficiencyParams,
     EmbedParams,
@@ -42,12 +44,16 @@ class Params(Section):
     """Stage `embed`: views and their teacher embeddings."""
     distill: DistillParams
     """Stage `distill`: training of the student."""
+    train_boxes: TrainBoxesParams
+    """Stage `train_boxes`: a box head on the student's trunk."""
     zero_shot: ZeroShotParams
     """Stage `zero_shot`."""
     linear_probe: LinearProbeParams
     """Stage `linear_probe`."""
     retrieval: RetrievalParams
     """Stage `retrieval`."""
+    detection: DetectionParams
+    """Stage `detection`: objects by the names of their classes."""
     export: ExportParams
     """Stage `export`."""
     efficiency: EfficiencyParams
@@ -67,6 +73,16 @@ class Params(Section):
             raise section_error(
                 "data.storage is null, and machines of a cluster cannot read out/; give a folder "
                 "that all of them share, or s3://BUCKET/PREFIX",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _regions_are_embedded(self) -> Params:
+        weight = self.distill.losses.regions
+        if weight and not self.embed.regions.count:
+            raise section_error(
+                f"distill.losses.regions is {weight:g}, and embed.regions.count is 0; embed some "
+                "regions, or set the weight to 0"
             )
         return self
 

@@ -56,6 +56,10 @@ class Layout:
         return self.root / "out" / "student"
 
     @property
+    def boxes(self) -> Path:
+        return self.root / "out" / "boxes"
+
+    @property
     def export(self) -> Path:
         return self.root / "out" / "export"
 

@@ -5,11 +5,11 @@ A part is required where `prepare.source` names it, and optional elsewhere.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, model_validator
 
-from pipeline.config.schema import Count, Section, Share, Text, Whole
+from pipeline.config.schema import Count, Section, Share, Text, Whole, section_error
 
 
 class SourceSection(Section):
@@ -64,10 +64,17 @@ class CaptionsCsvParams(SourceSection):
 class CocoPart(Section):
     images: Text
     """Folder of the images, within `prepare.path`."""
-    captions: Text
-    """`captions_*.json`, within `prepare.path`."""
+    captions: Text | None
+    """`captions_*.json`, within `prepare.path`; null where images have none, as those of LVIS."""
     instances: Text | None
-    """`instances_*.json`: boxes are stored with the images; null leaves them out."""
+    """`instances_*.json`, or a file of LVIS: boxes are stored with the images; null leaves them
+    out."""
+
+    @model_validator(mode="after")
+    def _lists_images(self) -> CocoPart:
+        if self.captions is None and self.instances is None:
+            raise section_error("captions: give captions, instances or both, as they list images")
+        return self
 
 
 class CocoParams(SourceSection):
@@ -84,6 +91,9 @@ class CocoParams(SourceSection):
     """Files of the test split."""
     val: Share
     """Share of the training images."""
+    held_out_objects: Literal["ov-coco", "lvis-rare"] | list[Text] | None = None
+    """Object classes whose boxes never supervise: `ov-coco` takes the 17 of OV-COCO, its 48 base
+    classes, and evaluates no other; `lvis-rare` those of frequency r; a list takes its names."""
 
 
 class ImageFolderParams(SourceSection):

@@ -25,6 +25,7 @@ from pipeline.config.schema import (
 from pipeline.config.source_params import SOURCES, SourceSections
 
 STRIDE = 32  # pixels of the image a location of a backbone's last feature map
+MOSAIC_IMAGES = 4  # of the smallest mosaic
 MAX_SIDE = 4096  # pixels; an image of a larger side does not fit into memory
 
 
@@ -61,6 +62,30 @@ class PrepareParams(SourceSections):
         return self
 
 
+class RegionParams(Section):
+    """Smaller crops of training and validation images, which the teacher embeds too."""
+
+    count: Whole
+    """Regions of each image; 0 for none, as embeddings that were not made here need."""
+    kind: Literal["grid", "random", "objects"]
+    """`grid`, cells of grids; `random`; or `objects`, the annotated objects of the data with a
+    margin, where there are any, then random ones. Held-out objects are never shown."""
+    min_area: Annotated[Real, Field(gt=0, le=1)]
+    """Smallest share of the image's area; annotated objects may be smaller."""
+    max_area: Annotated[Real, Field(gt=0, le=1)]
+    """Largest share of the image's area."""
+    margin: Annotated[Real, Field(ge=0, le=2)]
+    """Mean margin around annotated objects, as a share of their sides; it varies by half."""
+
+    @model_validator(mode="after")
+    def _range(self) -> RegionParams:
+        if self.min_area > self.max_area:
+            raise section_error(
+                f"min_area: {self.min_area:g} is above max_area, {self.max_area:g}; swap them"
+            )
+        return self
+
+
 class EmbedParams(Section):
     seed: Seed
     """Seed of the views."""
@@ -74,6 +99,8 @@ class EmbedParams(Section):
     """Share of views that are blurred."""
     precision: Literal["float32", "bfloat16", "float16"]
     """Precision of the teacher's computation; embeddings are stored as float16 in any case."""
+    regions: RegionParams
+    """Regions that the teacher embeds too."""
 
 
 class LossParams(Section):
@@ -91,6 +118,12 @@ class LossParams(Section):
     """Weight of the interactive contrastive loss of CLIP-KD."""
     fusion: NonNegative
     """Weight of the fusion loss, which trains the fusion module alone."""
+    regions: NonNegative
+    """Weight of the distance between regions of the student's dense map and their cached
+    embeddings (`embed.regions`)."""
+    mosaic: NonNegative
+    """Weight of the distance between the tiles of mosaics and the cached embeddings of the images
+    that they show."""
 
 
 def _known_backbone(name: str) -> str:
@@ -158,6 +191,11 @@ class DistillParams(Section):
                 f"micro_batch_size: 1 image of {self.image_size} pixels gives batch norm one value "
                 f"a channel; use at least 2, or an image_size above {STRIDE}"
             )
+        if self.losses.mosaic and self.micro_batch_size < MOSAIC_IMAGES:
+            raise section_error(
+                f"losses.mosaic: {self.micro_batch_size} images of a micro-batch make no mosaic; "
+                f"use a micro_batch_size of at least {MOSAIC_IMAGES}, or set it to 0"
+            )
         if self.backbone_weights is None and (
             self.freeze_batch_norm or self.backbone_learning_rate == 0
         ):
@@ -188,6 +226,23 @@ class LinearProbeParams(Section):
 class RetrievalParams(Section):
     rerank: Whole
     """Number of first hits that fusion re-ranks, in a row of its own; 0 leaves the row out."""
+    bootstrap_samples: Count
+    """Bootstrap samples of the 95% intervals."""
+
+
+class DetectionParams(Section):
+    templates: str
+    """Set of prompt templates of `kdeov.prompts`, for the names of object classes."""
+    proposals: Count
+    """Boxes of an image that are compared with the classes, those of the highest objectness."""
+    score_min: Share
+    """Lower scores are no detections."""
+    nms_iou: Share
+    """Overlap (IoU) above which the lower score of a class is dropped."""
+    max_detections: Count
+    """Most detections of an image, over all classes; COCO has 100, LVIS 300."""
+    crop_margin: Annotated[Real, Field(ge=0, le=10)]
+    """Context of the teacher's crops of true boxes: added on each side, as a share of the box's."""
     bootstrap_samples: Count
     """Bootstrap samples of the 95% intervals."""
 

@@ -8,7 +8,7 @@ import hashlib
 import io
 from collections.abc import Iterator
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,12 +16,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from kdeov.data.region_views import boxes_in_view
 from kdeov.data.transform import ImageTransform
 from kdeov.data.views import center_view, render, view_of_epoch
 from kdeov.errors import DataError, KdeovError
 from pipeline.artifacts.teacher_shards import PairedSample, first_not_unit
 from pipeline.data.epoch_plan import EpochPlan, rank_slice
 from pipeline.data.paired_shards import PairedShards
+
+NO_REGIONS = torch.empty(0)
 
 
 class Batch(NamedTuple):
@@ -34,12 +37,17 @@ class Batch(NamedTuple):
         teacher: float32 [B, D], the teacher's embeddings of those views; [B, 0] where it has none.
         texts: float32 [B, D], the teacher's embeddings of one caption each; [B, 0] where there are
             none.
+        boxes: float32 [B, R, 4], where the regions of the cache lie in `pixels`; zeros for those
+            that the view cuts.
+        regions: float32 [B, R, D], the teacher's embeddings of the regions.
     """
 
     keys: list[str]
     pixels: Tensor
     teacher: Tensor
     texts: Tensor
+    boxes: Tensor = NO_REGIONS
+    regions: Tensor = NO_REGIONS
 
     @classmethod
     def join(cls, parts: list[Batch]) -> Batch:
@@ -48,10 +56,12 @@ class Batch(NamedTuple):
             return parts[0]
         return cls(
             [key for part in parts for key in part.keys],
-            torch.cat([part.pixels for part in parts]),
-            torch.cat([part.teacher for part in parts]),
-            torch.cat([part.texts for part in parts]),
+            *(torch.cat(tensors) for tensors in zip(*(part[1:] for part in parts), strict=True)),
         )
+
+    def pin(self) -> Batch:
+        """The batch in pinned memory."""
+        return Batch(self.keys, *(tensor.pin_memory() for tensor in self[1:]))
 
 
 class EpochStream(IterableDataset):
@@ -83,7 +93,7 @@ class EpochStream(IterableDataset):
         self.from_step = from_step
 
     def __iter__(self) -> Iterator[Batch]:
-        part, parts = _loader_worker()
+        part, parts = loader_worker()
         mine = [self.streams[place] for place in rank_slice(len(self.streams), part, parts)]
         for steps in zip(*map(self._stream, mine), strict=True):
             yield self._collate(list(chain.from_iterable(steps)))
@@ -142,7 +152,7 @@ class EvaluationStream(IterableDataset):
         self.mine = rank_slice(len(shards), rank, world)
 
     def __iter__(self) -> Iterator[Batch]:
-        samples = self._samples(*_loader_worker())
+        samples = self._samples(*loader_worker())
         while batch := list(islice(samples, self.batch_size)):
             plain = [0] * len(batch)
             yield _collate(batch, plain, plain, self.transform)
@@ -185,17 +195,25 @@ class BatchLoader(DataLoader[Any]):
         try:
             parts = super().__iter__()
             while batch := list(islice(parts, self.joined)):
-                joined = Batch.join(batch)
-                yield _pin(joined) if self.pinned else joined
+                joined = batch[0].join(batch)
+                yield joined.pin() if self.pinned else joined
         except KdeovError as error:
             line = str(error).strip().splitlines()[-1]
             raise KdeovError(line.removeprefix("kdeov.errors.KdeovError: ")) from error
 
 
-def epoch_loader(stream: EpochStream, workers: int, pinned: bool = False) -> BatchLoader:
+class PlannedStream(Protocol):
+    """A rank's batches of an epoch, read from some streams of the plan."""
+
+    streams: range
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+def epoch_loader(stream: PlannedStream, workers: int, pinned: bool = False) -> BatchLoader:
     """A loader of a rank's batches, with at most one worker a stream."""
     workers = min(workers, len(stream.streams))
-    return BatchLoader(stream, workers, joined=max(1, workers), pinned=pinned)
+    return BatchLoader(stream, workers, joined=max(1, workers), pinned=pinned)  # type: ignore[arg-type]
 
 
 def caption_of_epoch(key: str, epoch: int, count: int) -> int:
@@ -217,7 +235,24 @@ def _collate(
         torch.stack(pixels),
         _unit_embeddings([s.view_embeddings for s in samples], keys, "view", views),
         _unit_embeddings([s.text_embeddings for s in samples], keys, "caption", captions),
+        *_regions(samples, views, transform.size),
     )
+
+
+def _regions(samples: list[PairedSample], views: list[int], side: int) -> tuple[Tensor, Tensor]:
+    """The boxes [B, R, 4] of regions in the shown views, and their embeddings [B, R, D]."""
+    if not any(sample.regions for sample in samples):
+        return NO_REGIONS, NO_REGIONS
+    pairs = zip(samples, views, strict=True)
+    boxes = [boxes_in_view(sample.regions, sample.views[view], side) for sample, view in pairs]
+    embeddings = np.stack([s.region_embeddings for s in samples]).astype(np.float32)
+    for sample, rows in zip(samples, embeddings, strict=True):
+        if wrong := first_not_unit(rows):
+            raise DataError(
+                f"the teacher's embedding of {sample.key}, region {wrong[0]}, has length "
+                f"{wrong[1]:.3g}, not 1; run `dvc repro -f embed`"
+            )
+    return torch.from_numpy(np.stack(boxes)), torch.from_numpy(embeddings)
 
 
 def _unit_embeddings(
@@ -254,11 +289,7 @@ def _render(sample: PairedSample, view: int, transform: ImageTransform) -> Tenso
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 
 
-def _loader_worker() -> tuple[int, int]:
+def loader_worker() -> tuple[int, int]:
     """(Number of this loader worker, number of loader workers)."""
     info = get_worker_info()
     return (info.id, info.num_workers) if info else (0, 1)
-
-
-def _pin(batch: Batch) -> Batch:
-    return Batch(batch.keys, *(tensor.pin_memory() for tensor in batch[1:]))

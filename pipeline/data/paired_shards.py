@@ -15,7 +15,12 @@ import numpy as np
 
 from kdeov.data.views import VIEW_FIELDS, views_from_ints
 from kdeov.errors import DataError
-from pipeline.artifacts.identity import cache_identity, read_teacher_identity, require_identity
+from pipeline.artifacts.identity import (
+    cache_identity,
+    read_teacher_identity,
+    require_identity,
+    shown_classes,
+)
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import Shard, sample_json
 from pipeline.artifacts.teacher_shards import PairedSample, crc32_of, image_crc
@@ -30,7 +35,8 @@ def open_cache(params: Params, paths: Layout, split: str) -> PairedShards:
         DataError: Shards are missing or damaged, or were computed with another teacher or other
             views.
     """
-    identity = cache_identity(read_teacher_identity(paths.teacher), params.embed, split)
+    classes = shown_classes(params.embed, paths.images)
+    identity = cache_identity(read_teacher_identity(paths.teacher), params.embed, split, classes)
     return PairedShards(
         paths.images / split, paths.embeddings / split, identity, params.data.storage
     )
@@ -69,6 +75,8 @@ class PairedShards:
                 "`dvc repro embed`"
             )
         self.dim: int = identity["teacher"]["embed_dim"]
+        self.num_views: int = identity["views"]["count"]
+        self.num_regions: int = identity.get("regions", {}).get("count", 0)
         self.offsets = np.concatenate([[0], np.cumsum(self.manifest.sizes)])
 
     def __len__(self) -> int:
@@ -126,7 +134,7 @@ class PairedShards:
         try:
             jpeg, description = image["jpg"], sample_json(image)
             label, captions = description["label"], description["captions"]
-            source = description["source"]
+            source, objects = description["source"], description.get("objects", [])
             if not self.cache.identity.get("captions", True):
                 captions = []
             if image_crc(image) != checksums[0]:
@@ -142,23 +150,27 @@ class PairedShards:
                 f"{self.embeddings.where(teacher_shard)}: the embeddings of {image['__key__']} are "
                 "damaged; run `dvc repro -f embed`"
             )
-        count = self.cache.identity["views"]["count"]
-        rows = count + len(captions)
-        if len(block) != rows * self.dim * 2 or len(views) != count * VIEW_FIELDS * 2:
+        views_end, crops = self.num_views, self.num_views + self.num_regions
+        rows = crops + len(captions)
+        if len(block) != rows * self.dim * 2 or len(views) != crops * VIEW_FIELDS * 2:
             raise DataError(
                 f"{self.embeddings.where(teacher_shard)}: {image['__key__']} has {len(block)} "
                 f"bytes of embeddings, but {rows} of {self.dim} dimensions take "
                 f"{rows * self.dim * 2}; run `dvc repro -f embed`"
             )
         matrix = np.frombuffer(block, dtype="<f2").reshape(rows, self.dim)
-        parameters = np.frombuffer(views, dtype="<u2").reshape(count, VIEW_FIELDS)
+        parameters = np.frombuffer(views, dtype="<u2").reshape(crops, VIEW_FIELDS)
+        drawn = views_from_ints(parameters.tolist())
         return PairedSample(
             key=image["__key__"],
             source=source,
             jpeg=jpeg,
             label=label,
             captions=captions,
-            views=views_from_ints(parameters.tolist()),
-            view_embeddings=matrix[:count],
-            text_embeddings=matrix[count:],
+            views=drawn[:views_end],
+            view_embeddings=matrix[:views_end],
+            text_embeddings=matrix[crops:],
+            regions=drawn[views_end:],
+            region_embeddings=matrix[views_end:crops],
+            objects=objects,
         )

@@ -10,13 +10,15 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from kdeov.data.views import ViewPlan, render
+from kdeov.data.region_views import RegionPlan
+from kdeov.data.views import View, ViewPlan, render
 from kdeov.errors import DataError
 from kdeov.teachers.unit_embeddings import unit_image_embeddings, unit_text_embeddings
 from pipeline.artifacts.teacher_shards import UNIT, PairedSample, first_not_unit
@@ -33,12 +35,12 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class SpotCheck:
-    """An image of which one cached view and one cached caption are embedded again.
+    """An image of which one cached view or region and one cached caption are embedded again.
 
     Attributes:
         where: Address of the teacher shard, for messages.
         sample: The image with its cached embeddings.
-        view: Number of the view.
+        view: Number of the view; regions follow the views.
         caption: Number of the caption.
     """
 
@@ -46,6 +48,24 @@ class SpotCheck:
     sample: PairedSample
     view: int
     caption: int
+
+    @property
+    def crops(self) -> list[View]:
+        """The views and regions that the teacher embedded."""
+        return self.sample.views + self.sample.regions
+
+    @property
+    def embedding(self) -> np.ndarray:
+        """The cached embedding of the view or region."""
+        views = len(self.sample.views)
+        if self.view < views:
+            return self.sample.view_embeddings[self.view]
+        return self.sample.region_embeddings[self.view - views]
+
+    @property
+    def name(self) -> str:
+        """Names the view or region in messages."""
+        return _crop_name(self.view, len(self.sample.views))
 
 
 def verify_cache(
@@ -105,10 +125,14 @@ def _verify_samples(shards: PairedShards) -> None:
     with progress(f"verify {shards.cache.split}", len(shards)) as bar:
         for place, shard in enumerate(shards.cache.shards):
             for _, sample in shards.read(place):
-                embeddings = np.concatenate([sample.view_embeddings, sample.text_embeddings])
+                embeddings = np.concatenate(
+                    [sample.view_embeddings, sample.region_embeddings, sample.text_embeddings]
+                )
                 if wrong := first_not_unit(embeddings):
                     (row, length), views = wrong, len(sample.views)
-                    name = f"view {row}" if row < views else f"caption {row - views}"
+                    crops = views + len(sample.regions)
+                    caption = f"caption {row - crops}"
+                    name = _crop_name(row, views) if row < crops else caption
                     raise DataError(
                         f"{shards.embeddings.where(shard)}: key {sample.key}, {name} has an "
                         f"embedding of length {length:.3g}, not 1; run `dvc repro -f embed`"
@@ -132,7 +156,7 @@ def _read(shards: PairedShards, places: list[tuple[int, int]], seed: int) -> lis
         wanted = {number for shard, number in places if shard == place}
         where = shards.embeddings.where(shards.cache.shards[place])
         for _, sample in shards.read(place, wanted.__contains__, max(wanted) + 1):
-            view = rng.integers(max(1, len(sample.views)))
+            view = rng.integers(max(1, len(sample.views) + len(sample.regions)))
             caption = rng.integers(max(1, len(sample.captions)))
             chosen.append(SpotCheck(where, sample, int(view), int(caption)))
     return chosen
@@ -140,14 +164,14 @@ def _read(shards: PairedShards, places: list[tuple[int, int]], seed: int) -> lis
 
 def _verify_spot_checks(checks: list[SpotCheck], shards: PairedShards, teacher: Teacher) -> float:
     images = [Image.open(io.BytesIO(c.sample.jpeg)).convert("RGB") for c in checks]
-    _verify_views(checks, images, ViewPlan(**shards.cache.identity["views"]))
+    _verify_views(checks, images, shards.cache.identity)
     precision = shards.cache.identity["precision"]
     lowest = 1.0
     for live, cached, names in (
         (
             _live_views(checks, images, teacher, precision),
-            [c.sample.view_embeddings[c.view] for c in checks if c.sample.views],
-            [f"view {c.view}" for c in checks if c.sample.views],
+            [c.embedding for c in checks if c.crops],
+            [c.name for c in checks if c.crops],
         ),
         (
             _live_captions(checks, teacher, precision),
@@ -170,20 +194,32 @@ def _verify_spot_checks(checks: list[SpotCheck], shards: PairedShards, teacher: 
     return lowest
 
 
-def _verify_views(checks: list[SpotCheck], images: list[Image.Image], plan: ViewPlan) -> None:
+def _verify_views(
+    checks: list[SpotCheck], images: list[Image.Image], identity: dict[str, Any]
+) -> None:
+    plan = ViewPlan(**identity["views"])
+    regions = RegionPlan.from_dict(identity["regions"]) if "regions" in identity else None
     for check, image in zip(checks, images, strict=True):
-        if not check.sample.views:
+        if not check.crops:
             continue
-        view = check.sample.views[check.view]
-        if view != plan.draw(check.sample.key, check.view, image.size):
-            raise _mismatch(check, f"view {check.view}", f"is {view}, which params do not draw")
+        sample, number = check.sample, check.view - plan.count
+        if number < 0 or regions is None:
+            drawn = plan.draw(sample.key, check.view, image.size)
+        else:
+            drawn = regions.draw(sample.key, number, image.size, sample.objects)
+        if (view := check.crops[check.view]) != drawn:
+            raise _mismatch(check, check.name, f"is {view}, which params do not draw")
+
+
+def _crop_name(number: int, views: int) -> str:
+    return f"view {number}" if number < views else f"region {number - views}"
 
 
 def _live_views(
     checks: list[SpotCheck], images: list[Image.Image], teacher: Teacher, precision: str
 ) -> torch.Tensor:
     """The live teacher's unit embeddings of the chosen views, float32 [N, D]."""
-    pairs = [(c, image) for c, image in zip(checks, images, strict=True) if c.sample.views]
+    pairs = [(c, image) for c, image in zip(checks, images, strict=True) if c.crops]
     if not pairs:
         return torch.empty(0, teacher.embed_dim)
     if isinstance(teacher, PrecomputedTeacher):
@@ -191,8 +227,7 @@ def _live_views(
         return torch.from_numpy(teacher.image_embeddings(described).astype(np.float32))
     transform = teacher.transform
     pixels = [
-        render(image, c.sample.views[c.view], transform.size, transform.resampling)
-        for c, image in pairs
+        render(image, c.crops[c.view], transform.size, transform.resampling) for c, image in pairs
     ]
     return unit_image_embeddings(teacher, np.stack(pixels), precision)
 

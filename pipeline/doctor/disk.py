@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.artifacts.dataset import SPLITS
+from pipeline.artifacts.identity import region_plan
 from pipeline.artifacts.shards import Manifest
 from pipeline.config.execution_params import ClusterParams
 from pipeline.config.params import Params
@@ -62,7 +63,8 @@ def needs(
     if shards is not None:
         missing = _missing_embedding_bytes(params, layout, dim, manifests)
         disk[shards] = disk.get(shards, MIN_FREE_BYTES) + missing
-    image = 3 * distill.image_size**2 + 2 * 4 * dim
+    regions = region_plan(params.embed, "train").count
+    image = 3 * distill.image_size**2 + 2 * 4 * dim + regions * 4 * (4 + dim)
     loaders = params.cluster.dataloader_workers > 0
     return Needs(disk, PREFETCH_BATCHES * distill.global_batch_size * image if loaders else 0)
 
@@ -87,6 +89,7 @@ def _missing_embedding_bytes(
         images = manifests.get(layout.images / split)
         if images is not None and layout.embeddings / split not in manifests:
             views = params.embed.views if split == "train" else 1
+            views += region_plan(params.embed, split).count
             total += int(images.samples * (views + 1) * dim * BYTES_PER_DIMENSION)
     return total
 

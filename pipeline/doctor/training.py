@@ -179,7 +179,10 @@ def trained_rate(trainer: Trainer, seconds: float) -> float:
     teacher, texts = (
         F.normalize(torch.randn(size, dim, generator=generator), dim=-1) for _ in range(2)
     )
-    batch = Batch([str(number) for number in range(size)], pixels.byte(), teacher, texts)
+    count = trainer.train_shards.num_regions
+    boxes = torch.tensor([0.0, 0.0, p.image_size, p.image_size]).expand(size, count, 4)
+    keys, regions = [str(number) for number in range(size)], teacher[:, None].repeat(1, count, 1)
+    batch = Batch(keys, pixels.byte(), teacher, texts, boxes, regions)
     trainer.student.train()
     trainer.train_step(batch)  # warm-up
     start, steps, passed = time.perf_counter(), 0, 0.0

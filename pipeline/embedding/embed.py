@@ -11,14 +11,19 @@ import logging
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from kdeov.errors import ConfigError
 from pipeline.artifacts.dataset import SPLITS
-from pipeline.artifacts.identity import PRECOMPUTED, cache_identity, read_teacher_identity
+from pipeline.artifacts.identity import (
+    PRECOMPUTED,
+    cache_identity,
+    read_teacher_identity,
+    shown_classes,
+)
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import MANIFEST, Manifest, Shard
 from pipeline.config.execution_params import ClusterParams
@@ -77,7 +82,8 @@ def write_teacher_shards(
             leaves shards beside their manifests.
 
     Raises:
-        ConfigError: `embed.views` is not 1 and the teacher is a table of embeddings.
+        ConfigError: `embed.views` is not 1, or there are regions, and the teacher is a table of
+            embeddings.
         KdeovError: Images or teacher are missing or damaged, or the disk is full.
     """
     teacher_identity = read_teacher_identity(teacher)
@@ -86,11 +92,19 @@ def write_teacher_shards(
             f"embed.views is {params.views}, but this teacher has one embedding an image; "
             "set it to 1"
         )
+    if teacher_identity["library"] == PRECOMPUTED and params.regions.count:
+        raise ConfigError(
+            f"embed.regions.count is {params.regions.count}, but this teacher has one embedding an "
+            "image; set it to 0"
+        )
+    classes = shown_classes(params, images)
     if storage is not None:
         open_storage(storage).require_writable()
     image_shards, teacher_shards = ShardFolder(images, storage), ShardFolder(out, storage)
     manifests = {split: (image_shards / split).manifest() for split in SPLITS}
-    identities = {split: cache_identity(teacher_identity, params, split) for split in SPLITS}
+    identities = {
+        split: cache_identity(teacher_identity, params, split, classes) for split in SPLITS
+    }
     finished: dict[str, dict[str, Shard]] = {}
     tasks: list[ShardTask] = []
     for split, manifest in manifests.items():
@@ -103,7 +117,7 @@ def write_teacher_shards(
         ]
     if tasks:
         with progress("embed", sum(task.shard.samples for task in tasks)) as bar:
-            for task, shard in embed_shards(tasks, params, cluster, teacher, bar.set):
+            for task, shard in embed_shards(tasks, params, cluster, teacher, bar.set, classes):
                 finished[task.split][shard.name] = shard
     for split, manifest in manifests.items():
         shards = [finished[split][shard.name] for shard in manifest.shards]
@@ -166,6 +180,7 @@ def embed_shards(
     cluster: ClusterParams,
     teacher: Path,
     on_progress: Callable[[int], object],
+    classes: Sequence[str] = (),
 ) -> Iterator[tuple[ShardTask, Shard]]:
     """Computes teacher shards in this process or on Ray, as `cluster.mode` says.
 
@@ -175,6 +190,7 @@ def embed_shards(
         cluster: Where to run.
         teacher: Folder of the teacher.
         on_progress: Called with the number of images embedded so far, over all tasks.
+        classes: Names of the objects that regions may show.
 
     Yields:
         Each task with its teacher shard, in the order in which they finish.
@@ -186,7 +202,7 @@ def embed_shards(
     if cluster.mode == "inline":
         done = 0
         worker = EmbedWorker(
-            EmbedConfig(params, teacher, cluster.use_gpu, cluster.embed_batch, None)
+            EmbedConfig(params, teacher, cluster.use_gpu, cluster.embed_batch, None, tuple(classes))
         )
         for task in tasks:
             before = done
@@ -194,7 +210,7 @@ def embed_shards(
             done += task.shard.samples
         return
     with ray_session(cluster.max_workers), one_line_errors_of_ray():
-        yield from _embed_on_ray(tasks, params, cluster, teacher, on_progress)
+        yield from _embed_on_ray(tasks, params, cluster, teacher, on_progress, classes)
 
 
 def _embed_on_ray(
@@ -203,6 +219,7 @@ def _embed_on_ray(
     cluster: ClusterParams,
     teacher: Path,
     on_progress: Callable[[int], object],
+    classes: Sequence[str],
 ) -> Iterator[tuple[ShardTask, Shard]]:
     import ray
 
@@ -211,6 +228,6 @@ def _embed_on_ray(
     if gpus and on_cluster():  # workers that wait for a GPU make the cluster grow, where it can
         workers = min(len(tasks), max(gpus, cluster.max_workers))
     logger.info("embedding on Ray, %s: %d", "one worker a GPU" if gpus else "workers", workers)
-    config = EmbedConfig(params, teacher, bool(gpus), cluster.embed_batch, cpus)
+    config = EmbedConfig(params, teacher, bool(gpus), cluster.embed_batch, cpus, tuple(classes))
     kind = ray.remote(RayEmbedWorker).options(num_cpus=cpus, num_gpus=1 if gpus else 0)
     yield from Pool(tasks, kind, config, workers, cluster.max_failures).run(on_progress)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from kdeov.data.region_views import RegionPlan
 from kdeov.data.views import View, ViewPlan, render
 from kdeov.errors import DataError
 from kdeov.teachers.base import TowerTeacher
@@ -25,7 +26,7 @@ MEMORY_SHARE = 0.5  # of a GPU's memory, for the activations of one batch
 
 
 class _RenderedImage(NamedTuple):
-    """The views of an image; pixels are uint8 [views, size, size, 3]."""
+    """The views of an image, regions included; pixels are uint8 [views, size, size, 3]."""
 
     sample: dict[str, Any]
     views: list[View]
@@ -46,6 +47,7 @@ class ShardEmbedder:
         precision: `float32`, or the dtype of `torch.autocast` during the forward pass.
         batch_size: Views a forward pass.
         decoders: Threads that decode images.
+        regions: How regions are drawn; none by default.
     """
 
     def __init__(
@@ -55,9 +57,12 @@ class ShardEmbedder:
         precision: str = "float32",
         batch_size: int = CPU_BATCH,
         decoders: int = 1,
+        regions: RegionPlan | None = None,
     ) -> None:
         self.teacher, self.plan, self.precision = teacher, plan, precision
-        self.num_images = max(1, batch_size // plan.count)
+        self.regions = regions or RegionPlan()
+        self.crops = plan.count + self.regions.count
+        self.num_images = max(1, batch_size // self.crops)
         self.decoders = decoders
         self.device = next(teacher.parameters()).device
 
@@ -98,16 +103,18 @@ class ShardEmbedder:
     def _render(self, sample: dict[str, Any]) -> _RenderedImage:
         image = Image.open(io.BytesIO(sample["jpg"])).convert("RGB")
         transform = self.teacher.transform
-        views = self.plan.draw_all(sample["__key__"], image.size)
+        key, description = sample["__key__"], sample_json(sample)
+        views = self.plan.draw_all(key, image.size)
+        views += self.regions.draw_all(key, image.size, description.get("objects", []))
         pixels = [render(image, view, transform.size, transform.resampling) for view in views]
-        return _RenderedImage(sample, views, np.stack(pixels), sample_json(sample)["captions"])
+        return _RenderedImage(sample, views, np.stack(pixels), description["captions"])
 
     def _encode(self, batch: list[_RenderedImage], where: str) -> Iterator[dict[str, Any]]:
         pixels = np.concatenate([rendered.pixels for rendered in batch])
         view_embeddings = unit_image_embeddings(self.teacher, pixels, self.precision)
         captions = [caption for rendered in batch for caption in rendered.captions]
         text_embeddings = unit_text_embeddings(self.teacher, captions, self.precision)
-        view_rows = view_embeddings.split(self.plan.count)
+        view_rows = view_embeddings.split(self.crops)
         text_rows = text_embeddings.split([len(rendered.captions) for rendered in batch])
         for rendered, views, texts in zip(batch, view_rows, text_rows, strict=True):
             block = torch.cat([views, texts]).numpy()

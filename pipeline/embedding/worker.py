@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from kdeov.data.region_views import RegionPlan
 from kdeov.data.views import ViewPlan
 from kdeov.teachers.base import TowerTeacher
-from pipeline.artifacts.identity import cache_identity, view_plan
+from pipeline.artifacts.identity import cache_identity, region_plan, view_plan
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import Shard
 from pipeline.config.stage_params import EmbedParams
@@ -64,6 +65,7 @@ class EmbedConfig:
         use_gpu: See `pick_device`.
         batch: Views a forward pass, or `auto` (see `fitting_batch`).
         threads: CPU threads of each worker; None leaves torch as it is.
+        classes: Names of the objects that regions may show.
     """
 
     params: EmbedParams
@@ -71,6 +73,7 @@ class EmbedConfig:
     use_gpu: bool | str
     batch: int | str
     threads: int | None
+    classes: tuple[str, ...] = ()
 
 
 class EmbedWorker:
@@ -103,12 +106,12 @@ class EmbedWorker:
         """The identity of the teacher, JSON types only."""
         return self.teacher.identity().to_dict()
 
-    def embedder(self, plan: ViewPlan) -> ShardEmbedder | TableEmbedder:
+    def embedder(self, plan: ViewPlan, regions: RegionPlan) -> ShardEmbedder | TableEmbedder:
         """The embedder for the teacher's kind."""
         if isinstance(self.teacher, PrecomputedTeacher):
             return TableEmbedder(self.teacher, plan)
         precision, threads = self.config.params.precision, torch.get_num_threads()
-        return ShardEmbedder(self.teacher, plan, precision, self.batch, threads)
+        return ShardEmbedder(self.teacher, plan, precision, self.batch, threads, regions)
 
     def run(self, task: ShardTask, on_progress: Callable[[str, int], object]) -> Shard:
         """Computes a shard, then writes its record. A run killed in between computes it again.
@@ -127,12 +130,16 @@ class EmbedWorker:
             on_error.callback(task.images.verify, task.shard)
             shard = self._write_shard(task, on_progress)
             on_error.pop_all()
-        identity = cache_identity(self.identity, self.config.params, task.split)
+        config = self.config
+        identity = cache_identity(self.identity, config.params, task.split, config.classes)
         write_record(task.out, task.shard, identity, shard)
         return shard
 
     def _write_shard(self, task: ShardTask, on_progress: Callable[[str, int], object]) -> Shard:
-        embedder = self.embedder(view_plan(self.identity, self.config.params, task.split))
+        params, classes = self.config.params, self.config.classes
+        embedder = self.embedder(
+            view_plan(self.identity, params, task.split), region_plan(params, task.split, classes)
+        )
         done = 0
 
         def advance(count: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kdeov.detection.detector import NONE, Detector, read_config
 from kdeov.export.files import (
     UNKNOWN,
     ExportInfo,
@@ -54,6 +55,7 @@ def export(params: Params, paths: Layout) -> None:
         calibration,
         classes,
         _about(record, dataset, params, paths),
+        _detector(paths, model),
         on_progress=lambda name: logger.info("%s ...", name),
     )
     sizes = {name: (paths.export / name).stat().st_size / 1e6 for name in sorted(card.files)}
@@ -67,6 +69,13 @@ def export(params: Params, paths: Layout) -> None:
             100 * card.int8["agreement"],
             len(card.int8["float32_layers"]),
         )
+
+
+def _detector(paths: Layout, model: KDEOVModel) -> Detector | None:
+    """The box head of the student; None where the data has no boxes."""
+    if read_config(paths.boxes)["kind"] == NONE:
+        return None
+    return Detector.load(paths.boxes, model.student)
 
 
 def _class_embeddings(

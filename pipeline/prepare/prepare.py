@@ -99,6 +99,8 @@ def write_image_shards(
             held_out=source.held_out,
             samples={split: manifest.samples for split, manifest in manifests.items()},
             near_duplicates=_near_duplicates(folder, manifests, hashes),
+            object_classes=source.object_classes,
+            held_out_objects=source.held_out_objects,
         ).write(path)
 
 

@@ -88,10 +88,14 @@ class Gallery:
 
     def __getitem__(self, number: int) -> Image.Image:
         """The central square of a loaded image, which both models see."""
-        image = Image.open(io.BytesIO(self._samples[number].jpeg)).convert("RGB")
+        image = self.whole(number)
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         return image.crop((left, top, left + side, top + side))
+
+    def whole(self, number: int) -> Image.Image:
+        """A loaded image in RGB."""
+        return Image.open(io.BytesIO(self._samples[number].jpeg)).convert("RGB")
 
     def __len__(self) -> int:
         return len(self._shards)

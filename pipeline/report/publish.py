@@ -171,6 +171,8 @@ def _update_run(
     for name, scores in results.evaluations.items():
         tag = f"{scores['protocol_id']} {scores['protocol']}"
         client.set_tag(run_id, f"protocol.{MLFLOW_GROUPS.get(name, name)}", tag)
+    if results.detection is not None:
+        client.set_tag(run_id, "protocol.detection", results.detection.protocol())
     client.set_tag(run_id, DESCRIPTION_TAG, _description(results))
 
 
@@ -218,6 +220,7 @@ def _description(results: Results) -> str:
         lines += ["", remark]
     lines += ["", "In brackets: 95% bootstrap intervals over the test images. Protocols:", ""]
     lines += [f"- `{line}`" for line in results.protocols()]
+    lines += results.detection.markdown() if results.detection else []
     lines += [
         "",
         f"Fingerprint `{results.run.fingerprint}`. `dvc repro` rebuilds the run. The report is the "

@@ -20,6 +20,7 @@ from pipeline.report.advice import warnings
 from pipeline.report.figure_text import class_labels
 from pipeline.report.figures import MAX_LABELLED, confusion_matrix, training_curves
 from pipeline.report.gallery import Example, Gallery, Query, examples, queries
+from pipeline.report.objects.drawing import MarkedImage, choose, marked_images, threshold_of
 from pipeline.report.publish import publish_or_warn
 from pipeline.report.results import (
     RERANK_METRICS,
@@ -84,7 +85,13 @@ def write_page(results: Results, params: Params, paths: Layout) -> None:
     if results.retrieval:
         hits = read_arrays(paths.evaluation / "retrieval" / "hits.npz", results.run.fingerprint)
         captions = queries(max(2, count // 2), hits, gallery)
-    page = _page(results, figures, heat_maps, captions, classes)
+    marked: list[MarkedImage] = []
+    if results.detection is not None:
+        found = read_arrays(paths.evaluation / "detection" / "found.npz", results.run.fingerprint)
+        numbers = choose(found, count, threshold_of(found))
+        gallery.load(numbers)
+        marked = marked_images(found, numbers, gallery.whole)
+    page = _page(results, figures, heat_maps, captions, classes, marked)
     with writing_folder(paths.report.parent) as folder:
         write_text(folder / paths.report.name, page)
         for name, png in figures.items():
@@ -98,6 +105,7 @@ def _page(
     heat_maps: list[Example],
     captions: list[Query],
     classes: list[str],
+    marked: list[MarkedImage],
 ) -> str:
     labels = class_labels(classes) if len(classes) <= MAX_LABELLED else []
     environment = jinja2.Environment(
@@ -141,6 +149,8 @@ def _page(
         ],
         examples=heat_maps,
         queries=captions,
+        detection=results.detection,
+        marked=marked,
         params=yaml.safe_dump(used_params(results.run.params), sort_keys=False, allow_unicode=True),
     )
 
@@ -231,6 +241,8 @@ def _cards(results: Results) -> list[dict[str, str]]:
         notes += [f"teacher {teacher.value:.3f}"] if teacher else []
         notes += [f"retained {format_percent(share)}"] if share else []
         cards.append({"value": value, "bounds": bounds, "label": label, "note": ", ".join(notes)})
+    if results.detection is not None and (card := results.detection.card()):
+        cards.append(card)
     reference = results.efficiency["reference"]
     millions = results.efficiency["student"]["parameters"] / 1e6
     ratio, direction = format_speedup(reference["speedup"]).replace("x", "×", 1).split()

@@ -15,12 +15,14 @@ from pipeline.evaluation.shared.class_names import require_same_names
 from pipeline.evaluation.shared.embeddings import ABSENT_KEY
 from pipeline.report.deployed import Deployed
 from pipeline.report.metrics_files import read_curve, read_metrics, read_scores
+from pipeline.report.objects.scores import DetectionScores
 
 TASKS = {
     "zero_shot": "zero-shot classification",
     "linear_probe": "linear probe",
     "retrieval": "retrieval",
 }
+DETECTION = "detection"
 METRIC_LABELS = {
     "zero_shot": {
         "top1": "zero-shot top-1",
@@ -105,6 +107,7 @@ class Results:
         zero_shot: Metrics of this data set; empty if it has no labels.
         linear_probe: Metrics of this data set; empty if there is no probe.
         retrieval: Metrics of this data set; empty if it has no captions.
+        detection: Metrics of this data set; None if it has no boxes, or the run no box head.
         absent: By evaluation, the reason why its metrics are empty.
         efficiency: Sizes and latencies.
         distill: Metrics of the end of training.
@@ -116,6 +119,7 @@ class Results:
     zero_shot: dict[str, Any]
     linear_probe: dict[str, Any]
     retrieval: dict[str, Any]
+    detection: DetectionScores | None
     absent: dict[str, str]
     efficiency: dict[str, Any]
     distill: dict[str, Any]
@@ -130,16 +134,18 @@ class Results:
                 another data set or of other class names. The message names the stage to run.
         """
         dataset, run = Dataset.read(paths.images), RunRecord.read(paths.student)
-        scores = {name: read_scores(dataset, run, paths, name) for name in TASKS}
+        scores = {name: read_scores(dataset, run, paths, name) for name in (*TASKS, DETECTION)}
         absent = {
             name: found.pop(ABSENT_KEY) for name, found in scores.items() if ABSENT_KEY in found
         }
         if scores["zero_shot"]:
             require_same_names(params.zero_shot.class_names, scores["zero_shot"].get("class_names"))
+        found = scores.pop(DETECTION)
         return cls(
             run=run,
             dataset=dataset,
             **scores,
+            detection=DetectionScores(found) if found else None,
             absent=absent,
             efficiency=read_metrics(run, paths, "efficiency"),
             distill=read_metrics(run, paths, "distill"),
@@ -196,7 +202,7 @@ class Results:
 
     def remarks(self) -> list[str]:
         """Sentences on metrics that the table lacks, and on images left out."""
-        lines = [f"No {TASKS[name]}: {reason}." for name, reason in self.absent.items()]
+        lines = [f"No {TASKS.get(name, name)}: {reason}." for name, reason in self.absent.items()]
         if self.evaluations and not self.has_teacher:
             lines.append(
                 "No metrics of the teacher: there are no teacher embeddings of the test images."
@@ -249,7 +255,9 @@ class Results:
             for key, value in (self.efficiency[tower] or {}).items():
                 if not isinstance(value, str):
                     values[f"efficiency/{tower}_{key}"] = value
-        return values | (self.deployed.metrics() if self.deployed else {})
+        for part in (self.deployed, self.detection):
+            values |= part.metrics() if part else {}
+        return values
 
 
 def format_score(value: MetricValue | None) -> str:

@@ -27,10 +27,11 @@ WIDTH = 110  # columns, if standard output is no terminal
 def print_summary(results: Results) -> None:
     """Prints teacher against student, the gains of re-ranking, remarks, and protocols."""
     console = stdout if stdout.is_terminal else Console(width=WIDTH)
-    for table in (_comparison(results), _reranking(results)):
+    for table in (_comparison(results), _reranking(results), _detection(results)):
         if table is not None:
             console.print(table)
-    for line in (*_remarks(results), *results.protocols()):
+    detection = [results.detection.protocol()] if results.detection else []
+    for line in (*_remarks(results), *results.protocols(), *detection):
         console.print(line, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
@@ -79,12 +80,25 @@ def _reranking(results: Results) -> Table | None:
     return table
 
 
+def _detection(results: Results) -> Table | None:
+    if results.detection is None:
+        return None
+    title = f"Detection with {results.detection.values['classes']:,} names"
+    table = _table(title, "test split")
+    for column in results.detection.columns:
+        table.add_column(column, justify="right")
+    for label, cells in results.detection.rows():
+        table.add_row(label, *(escape(str(cell)) for cell in cells))
+    return table
+
+
 def _remarks(results: Results) -> list[str]:
     """Warnings, speed, deployed forms, and why parts of the tables are missing."""
     remarks = [*warnings(results), _speed(results)]
     if results.deployed is not None:
         remarks.append(results.deployed.line())
     remarks += results.remarks()
+    remarks += results.detection.remarks() if results.detection else []
     if results.retrieval and not results.run.fusion_is_trained:
         remarks.append("No re-ranking: fusion was not trained (distill.losses.fusion is 0).")
     return remarks

@@ -23,7 +23,9 @@ from pipeline.storage.storage import Storage
 
 JOB = "KDEOV_JOB"
 """Environment variable of every process of a job: the address of its folder in the storage."""
-STAGES = ("embed", "distill", "zero_shot", "linear_probe", "retrieval")
+STAGES = (
+    "embed", "distill", "train_boxes", "zero_shot", "linear_probe", "retrieval", "detection",
+)  # fmt: skip
 """Stages that run on a cluster; the others are small, and always run on the machine of DVC."""
 DIGEST_CHARS = 16  # length of the digest in a job's name
 

@@ -13,6 +13,8 @@ from pipeline.data.paired_shards import PairedShards
 from pipeline.storage.storage import Storage
 from pipeline.training.checkpoints import CheckpointStore
 
+SINGLE_TERMS = ("fusion", "regions", "mosaic")  # loss terms beside those of `FeatureAlignmentLoss`
+
 
 @dataclass(frozen=True)
 class TrainConfig:

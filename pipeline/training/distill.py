@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +16,7 @@ from kdeov.models.model import KDEOVModel
 from kdeov.models.student import VisualStudent
 from kdeov.training.losses import NEEDS_TEXT
 from pipeline.artifacts.dataset import Dataset
-from pipeline.artifacts.identity import cache_identity, read_teacher_identity
+from pipeline.artifacts.identity import cache_identity, read_teacher_identity, shown_classes
 from pipeline.artifacts.run import (
     CONFIG,
     CURVE,
@@ -39,13 +37,14 @@ from pipeline.storage.storage import open_storage
 from pipeline.teachers.load import load_teacher
 from pipeline.tracking.mlflow_run import LiveTracker, run_tags
 from pipeline.tracking.target import live_target
-from pipeline.training.config import TrainConfig
+from pipeline.training.config import SINGLE_TERMS, TrainConfig
+from pipeline.training.history import history_csv
 from pipeline.training.launch import launch
+from pipeline.training.region_cosines import region_metrics
 from pipeline.training.trainer import check_workers
 
 logger = logging.getLogger(__name__)
 
-SPEED_COLUMNS = ("images_per_s", "data_wait", "workers")  # depend on machines, not on the run
 VERIFY_SAMPLES_PER_SPLIT = 32  # samples that are embedded again before training, to compare
 
 
@@ -80,13 +79,15 @@ def train_config(params: Params, paths: Layout) -> TrainConfig:
         KdeovError: There is no teacher.
     """
     identity = read_teacher_identity(paths.teacher)
+    classes = shown_classes(params.embed, paths.images)
     return TrainConfig(
         params=params.distill,
         images=paths.images,
         embeddings=paths.embeddings,
         storage=params.data.storage,
         identities={
-            split: cache_identity(identity, params.embed, split) for split in ("train", "val")
+            split: cache_identity(identity, params.embed, split, classes)
+            for split in ("train", "val")
         },
         run=open_storage(str(paths.runs)),
         cluster=params.cluster,
@@ -112,7 +113,7 @@ def check_training(config: TrainConfig) -> None:
     """
     params = config.params
     weights = params.losses.model_dump()
-    if not any(value for name, value in weights.items() if name != "fusion"):
+    if not any(value for name, value in weights.items() if name not in SINGLE_TERMS):
         raise ConfigError("distill.losses: every weight is 0; give feature a positive one")
     for split in ("val", "train"):
         shards = config.shards(split)
@@ -191,6 +192,7 @@ def _write(config: TrainConfig, record: RunRecord, paths: Layout) -> None:
         "val_cosine": last["val_cosine"],
         "samples": config.shards("train").manifest.samples,
         "repeated_samples_per_epoch": last["repeated_samples"],
+        **region_metrics(last),
     }
     texts = {METRICS: checked_json(metrics).decode(), CURVE: history_csv(history)}
     sha256 = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
@@ -200,13 +202,3 @@ def _write(config: TrainConfig, record: RunRecord, paths: Layout) -> None:
     write_history(config.run, record.fingerprint, history)
     for name, text in texts.items():
         write_text(paths.metrics / name, text)
-
-
-def history_csv(history: list[dict[str, float]]) -> str:
-    """The history without the columns of speed, which only MLflow shows."""
-    names = [name for name in history[0] if name not in SPEED_COLUMNS]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue()

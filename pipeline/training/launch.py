@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from pipeline.runtime.ray_train import train_on_ray
-from pipeline.tracking.mlflow_run import LiveTracker
-from pipeline.training.config import TrainConfig
+from typing import Any, Protocol
+
+from pipeline.runtime.ray_train import Loop, WorkerConfig, train_on_ray
 from pipeline.training.loop import train
+from pipeline.training.rank import RunConfig
 from pipeline.training.state import EpochMetrics
 
 
-def launch(config: TrainConfig, name: str, tracker: LiveTracker) -> None:
+class StageConfig(WorkerConfig, RunConfig, Protocol):
+    """The config of a training stage, which its workers receive."""
+
+
+class EpochLog(Protocol):
+    """Shows epochs while they come."""
+
+    def log_epoch(self, epoch: EpochMetrics) -> object:
+        """Logs an epoch."""
+
+    def log_epochs(self, history: list[EpochMetrics]) -> object:
+        """Logs those of the epochs that are not logged yet."""
+
+
+def launch(config: StageConfig, name: str, tracker: EpochLog, loop: Loop[Any] = train) -> None:
     """Trains to the end.
 
     Args:
         config: What to train on what, and where.
         name: Name of the run.
         tracker: Logs every epoch.
+        loop: The loop of every rank.
 
     Raises:
         KdeovError: Training stopped for a reason that the user can fix.
@@ -32,6 +48,6 @@ def launch(config: TrainConfig, name: str, tracker: LiveTracker) -> None:
         reported.add(number)
 
     if config.cluster.mode == "inline":
-        train(config, report)
+        loop(config, report, lambda: False)
     else:
-        train_on_ray(train, config, name, report)
+        train_on_ray(loop, config, name, report)

@@ -6,7 +6,7 @@ as a run that was not.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +21,27 @@ from pipeline.config.stage_params import DistillParams
 EpochMetrics = dict[str, float]
 
 
+class Schedule(Protocol):
+    """How a run is trained, whatever it trains."""
+
+    @property
+    def epochs(self) -> int: ...
+
+    @property
+    def warmup_fraction(self) -> float: ...
+
+    @property
+    def ema_decay(self) -> float: ...
+
+
 class TrainState:
     """Weights, optimizer, schedule and position of a run.
 
     Args:
-        student: The student, with what is frozen not requiring gradients.
-        loss: Its temperatures are trained too.
-        params: The `distill` section.
+        model: Holds all parameters that the optimizer updates.
+        name: Name of the part of `model` that is validated and saved.
+        optimizer: Updates the parameters.
+        params: The section of the stage.
         steps_per_epoch: Steps of every epoch.
 
     Attributes:
@@ -35,34 +49,28 @@ class TrainState:
         step: Completed steps of the current epoch.
         history: The metrics of each completed epoch.
         sums: Sums of each loss term over the completed steps of the epoch, on this rank.
-        model: Student and loss, whose parameters the optimizer updates.
-        average: The moving average of the student; None where `ema_decay` is 0.
+        trained: The part that is validated and saved.
+        average: The moving average of that part; None where `ema_decay` is 0.
     """
 
     def __init__(
         self,
-        student: VisualStudent,
-        loss: FeatureAlignmentLoss,
-        params: DistillParams,
+        model: nn.ModuleDict,
+        name: str,
+        optimizer: torch.optim.Optimizer,
+        params: Schedule,
         steps_per_epoch: int,
     ) -> None:
         self.epoch = self.step = 0
         self.history: list[EpochMetrics] = []
         self.sums: dict[str, Tensor] = {}
-        self.student, self.steps_per_epoch = student, steps_per_epoch
-        self.model = nn.ModuleDict({"student": student, "loss": loss})
-        rate = params.backbone_learning_rate
-        self.optimizer = build_optimizer(
-            self.model,
-            params.learning_rate,
-            params.weight_decay,
-            part=(student.backbone, rate) if rate else None,
-        )
+        self.model, self.name, self.trained = model, name, model[name]
+        self.optimizer, self.steps_per_epoch = optimizer, steps_per_epoch
         steps = steps_per_epoch * params.epochs
         warmup = max(1, round(steps * params.warmup_fraction))
         self.schedule = build_schedule(self.optimizer, steps, warmup)
         decay = params.ema_decay
-        self.average = ExponentialAverage(student, decay) if decay else None
+        self.average = ExponentialAverage(self.trained, decay) if decay else None
 
     @property
     def global_step(self) -> int:
@@ -70,9 +78,17 @@ class TrainState:
         return self.epoch * self.steps_per_epoch + self.step
 
     @property
-    def eval_model(self) -> VisualStudent:
+    def eval_model(self) -> nn.Module:
         """The weights that are validated and saved: the average where there is one."""
-        return self.average.module if self.average is not None else self.student  # type: ignore[return-value]
+        return self.average.module if self.average is not None else self.trained
+
+    def take_step(self, terms: dict[str, Tensor]) -> None:
+        """Updates the parameters by their gradients, and all that follows from it."""
+        self.optimizer.step()
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update(self.trained)
+        self.add_terms(terms)
 
     def add_terms(self, terms: dict[str, Tensor]) -> None:
         """Adds the loss terms of a step to `sums`."""
@@ -98,10 +114,10 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "rng": rng,
-            "student": self.eval_model.state_dict(),
+            self.name: self.eval_model.state_dict(),
         }
         if self.average is not None:
-            state["average_updates"] = self.average.updates  # its weights are `student`
+            state["average_updates"] = self.average.updates  # its weights are under `name`
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -110,7 +126,7 @@ class TrainState:
         """
         self.epoch, self.step = state["epoch"], state["step"]
         self.history = state["history"]
-        device = next(self.student.parameters()).device
+        device = next(self.trained.parameters()).device
         self.sums = {
             name: torch.tensor(value, dtype=torch.float64, device=device)
             for name, value in state["sums"].items()
@@ -119,7 +135,32 @@ class TrainState:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if self.average is not None:
-            self.average.module.load_state_dict(state["student"])
+            self.average.module.load_state_dict(state[self.name])
             self.average.updates = state["average_updates"]
         if get_rank() < len(state["rng"]):
             set_rng_state(state["rng"][get_rank()])
+
+
+def distillation_state(
+    student: VisualStudent,
+    loss: FeatureAlignmentLoss,
+    params: DistillParams,
+    steps_per_epoch: int,
+) -> TrainState:
+    """The state of a distillation.
+
+    Args:
+        student: The student, with what is frozen not requiring gradients.
+        loss: Its temperatures are trained too.
+        params: The `distill` section.
+        steps_per_epoch: Steps of every epoch.
+    """
+    model = nn.ModuleDict({"student": student, "loss": loss})
+    rate = params.backbone_learning_rate
+    optimizer = build_optimizer(
+        model,
+        params.learning_rate,
+        params.weight_decay,
+        part=(student.backbone, rate) if rate else None,
+    )
+    return TrainState(model, "student", optimizer, params, steps_per_epoch)

@@ -1,71 +1,57 @@
-"""One rank of a training run: its steps, epochs, validation and checkpoints."""
+"""One rank of distillation: its steps and its validation."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdeov.data.transform import ImageTransform
-from kdeov.errors import ConfigError, KdeovError
+from kdeov.errors import ConfigError
 from kdeov.models.student import VisualStudent
-from kdeov.training.distributed import (
-    broadcast_object,
-    get_rank,
-    get_world_size,
-    mean_over_ranks,
-    sum_over_ranks,
-)
+from kdeov.training.distributed import sum_over_ranks
+from kdeov.training.forward import RegionWeights
 from kdeov.training.grad_cache import GradCacheStep
 from kdeov.training.losses import FeatureAlignmentLoss
 from kdeov.training.ridge_init import fit_projection
-from kdeov.training.rng import seed_rng
 from pipeline.config.batch_sharing import check_sharing
-from pipeline.data.epoch_plan import EpochPlan
 from pipeline.data.loader import Batch, BatchLoader, EpochStream, EvaluationStream, epoch_loader
 from pipeline.data.paired_shards import PairedShards
-from pipeline.runtime.device import pick_device
-from pipeline.storage.files import json_text
-from pipeline.training.config import TrainConfig
-from pipeline.training.state import EpochMetrics, TrainState
-from pipeline.training.step_log import StepLog, keys_digest
+from pipeline.training.config import SINGLE_TERMS, TrainConfig
+from pipeline.training.rank import RankTrainer
+from pipeline.training.region_cosines import RegionCosines
+from pipeline.training.state import EpochMetrics, distillation_state
 
 VALIDATION_BATCH = 64
-RESTART_CHECK_STEPS = 10  # steps between calls of `restart_due`
 RIDGE_INIT_SAMPLES = 16_384  # images from which the last linear map is fitted before training
 
 
-class Trainer:
-    """A training run.
+class Trainer(RankTrainer[TrainConfig, Batch]):
+    """A distillation.
 
     Args:
         config: What to train on what, and how.
-        restart_due: Returns, equally on all ranks, whether the workers are about to be restarted,
-            for instance because a machine will be taken away. A checkpoint is then written.
-
-    Attributes:
-        state: All that the next step depends on.
+        restart_due: See `RankTrainer`.
 
     Raises:
         KdeovError: Params and data do not fit together.
     """
 
+    section: ClassVar[str] = "distill"
+
     def __init__(
         self, config: TrainConfig, restart_due: Callable[[], bool] = lambda: False
     ) -> None:
-        self.config, self.params, self.restart_due = config, config.params, restart_due
         p = config.params
-        self.rank, self.world_size = get_rank(), get_world_size()
         self.train_shards, self.val_shards = config.shards("train"), config.shards("val")
+        super().__init__(config, self.train_shards.manifest.sizes, restart_due)
         check_workers(config, self.train_shards, self.world_size)
-        self.device = pick_device(config.cluster.use_gpu)
         self.transform = ImageTransform(size=p.image_size)
-        self.log = StepLog(config.run / "steps", self.device)
         torch.manual_seed(p.seed)
         self.student = VisualStudent(
             p.backbone, p.fusion, self.train_shards.dim, p.backbone_weights
@@ -75,10 +61,8 @@ class Trainer:
         if p.backbone_learning_rate == 0:
             self.student.backbone.freeze()
         weights = p.losses.model_dump()
-        fusion_weight = weights.pop("fusion")
+        fusion_weight, *region_weights = map(weights.pop, SINGLE_TERMS)
         loss = FeatureAlignmentLoss(weights, p.feature_loss).to(self.device)
-        self._plan = config.plan(self.train_shards.manifest.sizes, epoch=0)
-        self.shares = self._plan.shares(self.world_size)
         self.grad_cache = GradCacheStep(
             self.student,
             loss,
@@ -86,42 +70,11 @@ class Trainer:
             p.micro_batch_size,
             self.shares,
             config.cluster.compile,
+            RegionWeights(*region_weights),
         )
-        self.state = TrainState(self.student, loss, p, self._plan.steps)
-        self._saved_step = 0
-        seed_rng(p.seed, self.rank)
+        self.start(distillation_state(self.student, loss, p, self._plan.steps))
 
-    @property
-    def plan(self) -> EpochPlan:
-        """The data plan of the current epoch; made once an epoch, since it holds all shards."""
-        if self._plan.epoch != self.state.epoch:
-            self._plan = self.config.plan(self.train_shards.manifest.sizes, self.state.epoch)
-        return self._plan
-
-    @property
-    def learning_rate(self) -> float:
-        """The learning rate at the first step of the current epoch."""
-        first_step = self.state.epoch * self.state.steps_per_epoch
-        return self.params.learning_rate * self.state.schedule.lr_lambdas[0](first_step)
-
-    def resume(self) -> None:
-        """Loads the newest checkpoint, or prepares the first step where there is none.
-
-        Raises:
-            KdeovError: The checkpoint cannot be read.
-        """
-        store = self.config.checkpoints
-        if self.rank == 0:
-            store.clean()
-        # one rank looks: a machine may see a shared folder as it was a minute ago
-        newest = broadcast_object(store.newest_name() if self.rank == 0 else None)
-        if newest is None:
-            self._fit_projection()
-            return
-        self.state.load_state_dict(store.read(newest, self.device))
-        self._saved_step = self.state.global_step
-
-    def _fit_projection(self) -> None:
+    def initialize(self) -> None:
         """Fits the last linear map where params ask for it."""
         if self.params.ridge_init is None:
             return
@@ -132,7 +85,7 @@ class Trainer:
                 self.train_shards, self.plan, self.transform, self.rank, self.world_size
             )
             for batch in islice(BatchLoader(stream, 0), steps):
-                pixels, teacher, _ = self._inputs(batch)
+                pixels, teacher, *_ = self._inputs(batch)
                 yield from zip(
                     pixels.split(self.params.micro_batch_size),
                     teacher.split(self.params.micro_batch_size),
@@ -143,74 +96,43 @@ class Trainer:
         if self.state.average is not None:
             self.state.average.module.load_state_dict(self.student.state_dict())
 
-    def train_epoch(self) -> EpochMetrics:
-        """Takes the remaining steps of the epoch.
-
-        Returns:
-            `train_` and the name of each loss term: its mean over the epoch; `train_total`;
-            `repeated_samples`; `images_per_s`; and `data_wait`, the share of the time spent waiting
-            for batches.
-        """
-        state, plan = self.state, self.plan
-        first = state.step
+    def batches(self, from_step: int) -> BatchLoader:
+        """See `RankTrainer`."""
         stream = EpochStream(
-            self.train_shards, plan, self.transform, self.rank, self.world_size, from_step=first
+            self.train_shards,
+            self.plan,
+            self.transform,
+            self.rank,
+            self.world_size,
+            from_step=from_step,
         )
-        self.student.train()
-        start, waited = time.perf_counter(), 0.0
         workers = self.config.cluster.dataloader_workers
-        batches = epoch_loader(stream, workers, pinned=self.device == "cuda")
-        place = sum(self.shares[: self.rank])
-        for batch, seconds in timed(batches):
-            waited += seconds
-            loss = self.train_step(batch)
-            self.log.add(state.epoch, state.step, loss, keys_digest(batch.keys, place))
-            state.step += 1
-            if state.step < plan.steps and self._checkpoint_due():
-                self.save()
-        seconds = time.perf_counter() - start
-        means = {name: value / plan.steps for name, value in state.sums.items()}
-        row = {f"train_{name}": mean_over_ranks(value).item() for name, value in means.items()}
-        return row | {
-            "repeated_samples": plan.repeated,
-            "images_per_s": (plan.steps - first) * plan.global_batch_size / seconds,
-            "data_wait": waited / seconds,
-        }
-
-    def end_epoch(self, metrics: EpochMetrics) -> None:
-        """Adds the epoch's metrics to the history and writes a checkpoint."""
-        self.state.end_epoch(metrics)
-        self.save()
+        return epoch_loader(stream, workers, pinned=self.device == "cuda")
 
     @torch.no_grad()
     def validate(self) -> EpochMetrics:
-        """Means over the whole validation split: `val_cosine` and `val_loss`, 1 - cosine."""
-        student = self.state.eval_model
+        """Means over the whole validation split: `val_cosine` and `val_loss`, 1 - cosine, and
+        those of its regions, where it has any (see `RegionCosines`).
+        """
+        student: Any = self.state.eval_model
         student.eval()
         sums = torch.zeros(2, dtype=torch.float64)
+        regions = RegionCosines(student, self.val_shards.num_regions)
         stream = EvaluationStream(
             self.val_shards, self.transform, VALIDATION_BATCH, self.rank, self.world_size
         )
         for batch in BatchLoader(stream, self.config.cluster.dataloader_workers):
-            pixels, teacher, _ = self._inputs(batch)
+            pixels, teacher, _, boxes, targets = self._inputs(batch)
+            regions.add(pixels, boxes, targets)
             cosines = F.cosine_similarity(student(pixels).float(), teacher, dim=-1).cpu()
             sums += torch.tensor([cosines.double().sum(), len(cosines)])
         total, count = sum_over_ranks(sums.to(self.device)).tolist()
-        return {"val_cosine": total / count, "val_loss": 1 - total / count}
+        row = {"val_cosine": total / count, "val_loss": 1 - total / count}
+        return row | regions.means(self.device)
 
-    def save(self) -> None:
-        """Writes a checkpoint, and the log of the steps before it; a collective call."""
-        self.log.write(self._saved_step)
-        self._saved_step = self.state.global_step
-        state = self.state.state_dict()
-        if self.rank == 0:
-            self.config.checkpoints.save(self._saved_step, state)
-
-    def _checkpoint_due(self) -> bool:
-        """Whether a checkpoint follows this step: at fixed steps, and before a restart."""
-        if self.state.step % self.config.cluster.checkpoint_every == 0:
-            return True
-        return self.state.global_step % RESTART_CHECK_STEPS == 0 and self.restart_due()
+    def describe(self, row: EpochMetrics) -> str:
+        """See `RankTrainer`."""
+        return f"validation cosine {row['val_cosine']:.4f}"
 
     def train_step(self, batch: Batch) -> float:
         """Updates the weights once; returns this rank's loss.
@@ -220,44 +142,20 @@ class Trainer:
         """
         state = self.state
         state.optimizer.zero_grad(set_to_none=True)
-        terms = self.grad_cache.backward(*self._inputs(batch))
+        step = (self.params.seed, state.epoch, state.step)
+        terms = self.grad_cache.backward(*self._inputs(batch), seed=step)
         loss = terms["total"].item()
         if not math.isfinite(loss):
-            raise self._diverged(loss, batch.keys)
-        norm = nn.utils.clip_grad_norm_(state.model.parameters(), self.params.max_grad_norm)
-        if not math.isfinite(length := norm.item()):  # the same on all ranks
-            raise self._diverged(length, batch.keys, "length of its gradient")
-        state.optimizer.step()
-        state.schedule.step()
-        if state.average is not None:
-            state.average.update(self.student)
-        state.add_terms(terms)
+            raise self.diverged(loss, batch.keys)
+        self.clip_gradients(list(state.model.parameters()), batch.keys)
+        state.take_step(terms)
         return loss
 
-    def _diverged(self, value: float, keys: list[str], what: str = "loss") -> KdeovError:
-        """The error of a step whose numbers are not finite; writes all of its keys to a file."""
-        name = f"stopped-rank-{self.rank}.json"
-        newest = self.config.checkpoints.newest
-        epoch, step = self.state.epoch + 1, self.state.step + 1
-        stopped = {
-            what: str(value),
-            "epoch": epoch,
-            "step": step,
-            "keys": keys,
-            "last_good_checkpoint": newest,
-        }
-        self.config.run.write(name, json_text(stopped).encode())
-        return ConfigError(
-            f"the {what} is {value} in epoch {epoch}, step {step}, at the images "
-            f"{', '.join(keys[:4])}... (all in {self.config.run.where(name)}); the last good "
-            f"checkpoint is {newest or 'none yet'}; lower distill.learning_rate, or check these "
-            "images"
-        )
-
-    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        pixels, teacher, texts = (t.to(self.device, non_blocking=True) for t in batch[1:])
+    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        pixels, *others = (t.to(self.device, non_blocking=True) for t in batch[1:])
         pixels = self.transform.normalize(pixels).contiguous(memory_format=torch.channels_last)
-        return pixels, teacher, texts
+        teacher, texts, boxes, regions = others
+        return pixels, teacher, texts, boxes, regions
 
 
 def check_workers(config: TrainConfig, shards: PairedShards, workers: int) -> None:
@@ -268,16 +166,17 @@ def check_workers(config: TrainConfig, shards: PairedShards, workers: int) -> No
     """
     p = config.params
     check_sharing(p.global_batch_size, p.num_streams, p.micro_batch_size, workers)
-    if len(shards) < workers:
+    check_samples(len(shards), workers)
+
+
+def check_samples(samples: int, workers: int) -> None:
+    """Raises where there are fewer training images than workers.
+
+    Raises:
+        ConfigError: There are.
+    """
+    if samples < workers:
         raise ConfigError(
-            f"{len(shards)} training images are fewer than {workers} workers; add images or lower "
+            f"{samples} training images are fewer than {workers} workers; add images or lower "
             "cluster.num_workers"
         )
-
-
-def timed(batches: BatchLoader) -> Iterator[tuple[Batch, float]]:
-    """Batches, each with the seconds that the loop waited for it."""
-    asked = time.perf_counter()
-    for batch in batches:
-        yield batch, time.perf_counter() - asked
-        asked = time.perf_counter()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -53,14 +54,32 @@ def test_every_python_block_compiles(block: Any) -> None:
 @pytest.fixture
 def checkout_with_a_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a small student and its export, photographs, and weights of a small CLIP."""
-    write_export(tmp_path / "out" / "export").save(tmp_path / "out" / "student")
+    write_export(tmp_path / "out" / "export", boxes=True).save(tmp_path / "out" / "student")
     for photograph in ("dog.jpg", "cat.jpg"):
         Image.effect_noise((80, 60), 50).convert("RGB").save(tmp_path / photograph)
     torch.manual_seed(0)
     clip = import_clip().model.CLIP(32, 224, 1, 64, 32, 28, 49408, 64, 1, 1)
     save_file(clip.state_dict(), tmp_path / "clip.safetensors")
+    for run in ("before", "after"):
+        write_found(tmp_path / run / "found.npz")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def write_found(path: Path) -> None:
+    """What the stage `detection` leaves: an object in each of four images, three of them found."""
+    path.parent.mkdir()
+    boxes, numbers = np.array([[0.0, 0.0, 9.0, 9.0]] * 4), np.arange(4)
+    of_objects = {"images": numbers, "boxes": boxes, "classes": numbers % 2, "crowd": numbers < 0}
+    of_found = {"images": numbers[:3], "boxes": boxes[:3], "classes": numbers[:3] % 2}
+    np.savez(
+        path,
+        keys=["a", "b", "c", "d"],
+        held_out=np.array([False, True]),
+        scores=np.array([0.9, 0.8, 0.7]),
+        **of_found,
+        **{f"object_{name}": values for name, values in of_objects.items()},
+    )
 
 
 @pytest.mark.slow

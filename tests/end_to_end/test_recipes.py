@@ -76,6 +76,27 @@ def test_the_images_of_coco_go_through_to_the_report_with_their_own_test_split(
 
 
 @pytest.mark.slow
+def test_detection_on_coco_goes_through_with_its_novel_classes_called_transfer(
+    reproduce: Any,
+) -> None:
+    found = reproduce(
+        "coco-detection", *QUICK, "prepare.coco.val=0.1", "embed.regions.count=2",
+        "train_boxes.image_size=128", "train_boxes.epochs=1", "train_boxes.global_batch_size=16",
+        "train_boxes.micro_batch_size=8", "train_boxes.num_streams=4", "detection.proposals=50",
+        stages=("detection",),
+    )  # fmt: skip
+    scores = found["detection"]["coco"]
+    assert scores["count"] == 79 and scores["classes"] == 65
+    # the trunk has COCO's weights, so nothing of COCO is new to it
+    assert "held_out" not in scores and scores["transfer"]["classes"] == 17
+    assert scores["transfer"]["boxes_seen"] == 17 and scores["base"]["boxes_seen"] == 48
+    assert scores["left_out"]["crowds"] > 0 and scores["left_out"]["boxes of other classes"] > 0
+    for group in ("base", "transfer", "all"):
+        low, high = scores[group]["interval"]["ar50_10"]
+        assert 0 <= low <= scores[group]["ar50_10"] <= high <= 1
+
+
+@pytest.mark.slow
 def test_500_vectors_teach_a_student_to_name_images_that_it_never_saw(reproduce: Any) -> None:
     """No label and no tower; the frozen backbone with a two-layer head reaches 0.67."""
     found = reproduce("cifar10-embeddings", stages=("zero_shot", "linear_probe", "retrieval"))

@@ -28,7 +28,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> RuntimeInstall:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`out/export`, three images and one file that is none."""
     root = tmp_path_factory.mktemp("use")
-    write_export(root / "out" / "export")
+    write_export(root / "out" / "export", boxes=True)
     for number, color in enumerate(("red", "green", "blue")):
         image = Image.new("RGB", (80, 60), "white")
         ImageDraw.Draw(image).ellipse((5, 5, 35, 35), fill=color)
@@ -69,6 +69,15 @@ def test_locate_draws_and_says_where(installed: RuntimeInstall, folder: Path) ->
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("a red ball: ") and "80 x 60 pixels" in result.stdout
     assert Image.open(folder / "0.png.heatmap.png").size == (80, 60)
+
+
+def test_detect_draws_and_prints_boxes(installed: RuntimeInstall, folder: Path) -> None:
+    result = installed.run("detect", "photos", "--classes", "a ball, a cube", "--min-score", "0",
+                           "--json", "--draw", "drawn", cwd=folder)  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, "3 drawings: drawn\n")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert all(row["size"] == [80, 60] and row["objects"] for row in rows)
+    assert len(list((folder / "drawn").iterdir())) == 3
 
 
 def test_embed_writes_rows(installed: RuntimeInstall, folder: Path) -> None:

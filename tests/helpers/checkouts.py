@@ -28,6 +28,13 @@ SMALL: dict[str, Any] = {
         "num_streams": 14,
         "image_size": 32,
     },
+    "train_boxes": {
+        "epochs": 2,
+        "global_batch_size": 28,
+        "micro_batch_size": 14,
+        "num_streams": 14,
+        "image_size": 64,
+    },
     "export": {"calibration_images": 16},
     "efficiency": {"repeats": 2, "batch_size": 4},
     "report": {"examples": 4},

@@ -11,6 +11,9 @@ import torch
 from torch import nn
 
 from kdeov.data.transform import ImageTransform
+from kdeov.detection.detector import Detector
+from kdeov.detection.head import BoxHead
+from kdeov.detection.scores import ScoreParams
 from kdeov.export.files import ExportInfo, export_model
 from kdeov.models.model import KDEOVModel
 from kdeov.models.student import VisualStudent
@@ -21,11 +24,15 @@ from kdeov.weights.clip import import_clip
 from tests.helpers.shared import made_once
 
 SIZE, DIM = 64, 32
+BOX_SIZE = 96  # pixels of the box head's images
 TABLE_TEXTS = ("a photo of a cat", "a photo of a dog", "a red ball", "café au lait")
 
 
 def write_export(
-    folder: Path, text: Literal["tower", "table"] = "tower", backbone: str = "yolov8n"
+    folder: Path,
+    text: Literal["tower", "table"] = "tower",
+    backbone: str = "yolov8n",
+    boxes: bool = False,
 ) -> KDEOVModel:
     """Writes the export of a small student with random weights; made once, as it takes 20 s of a
     core, and copied.
@@ -34,6 +41,7 @@ def write_export(
         folder: Where to.
         text: Whether its texts are embedded by a tower or looked up.
         backbone: See `LightweightVisualBackbone`.
+        boxes: Whether it has a box head, that of `small_detector`.
 
     Returns:
         The student, to compare with.
@@ -42,10 +50,11 @@ def write_export(
 
     def make(target: Path) -> None:
         about = ExportInfo(name="small", licenses={"data": "drawn for tests"})
-        export_model(model, target, small_images(16), about=about)
+        detector = small_detector(model) if boxes else None
+        export_model(model, target, small_images(16), about=about, detector=detector)
 
-    shared = made_once(f"export-{text}-{backbone.replace(':', '-')}", make)
-    shutil.copytree(shared, folder, dirs_exist_ok=True)
+    name = f"export-{text}-{backbone.replace(':', '-')}{'-boxes' if boxes else ''}"
+    shutil.copytree(made_once(name, make), folder, dirs_exist_ok=True)
     return model
 
 
@@ -63,6 +72,21 @@ def small_model(text: Literal["tower", "table"] = "tower", backbone: str = "yolo
         student.train()(transform.normalize(torch.from_numpy(small_images(16))))
     encoder: TextEncoder = _tower() if text == "tower" else _table()
     return KDEOVModel.from_parts(student, encoder, transform, "small").eval()
+
+
+def small_detector(model: KDEOVModel) -> Detector:
+    """A box head with random weights, whose objectness takes all values."""
+    torch.manual_seed(3)
+    backbone = model.student.backbone
+    head = BoxHead(backbone.channels, backbone.strides).eval()
+    pixels = model.transform.normalize(torch.from_numpy(small_images(16)))
+    with torch.no_grad():
+        _, logits = head(backbone(pixels))
+        for last in (quality[-1] for quality in head.quality):
+            last.weight.mul_(1 / logits.std())
+            last.bias.sub_(logits.mean()).mul_(1 / logits.std())
+    score = ScoreParams(scale=8.0, bias=1.0, beta=0.4)
+    return Detector(model.student, head, score, BOX_SIZE, ["a cat", "a dog"], 0.2).eval()
 
 
 def small_images(count: int, seed: int = 0) -> np.ndarray:

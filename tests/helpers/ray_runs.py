@@ -21,8 +21,8 @@ from pipeline.storage.storage import open_storage
 from pipeline.tracking.mlflow_run import LiveTracker
 from pipeline.tracking.target import TrackingTarget
 from pipeline.training.config import TrainConfig
+from pipeline.training.state import EpochMetrics
 from pipeline.training.step_log import read_steps
-from pipeline.training.trainer import EpochMetrics
 from tests.helpers.checkouts import Checkout
 from tests.helpers.waiting import wait_for
 

@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.artifacts.identity import (
     cache_identity,
     read_teacher_identity,
+    shown_classes,
 )
 from pipeline.artifacts.teacher_shards import PairedSample
 from pipeline.config.params import Params
@@ -22,7 +23,8 @@ MakeParams = Callable[..., Params]
 
 
 def identity_of(layout: Layout, params: Params, split: str = "train") -> dict[str, Any]:
-    return cache_identity(read_teacher_identity(layout.teacher), params.embed, split)
+    classes = shown_classes(params.embed, layout.images)
+    return cache_identity(read_teacher_identity(layout.teacher), params.embed, split, classes)
 
 
 def paired(layout: Layout, params: Params, split: str = "train") -> PairedShards:

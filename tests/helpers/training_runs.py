@@ -15,7 +15,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.storage.storage import open_storage
 from pipeline.training.config import TrainConfig
-from pipeline.training.distill import SPEED_COLUMNS
+from pipeline.training.history import SPEED_COLUMNS
 from pipeline.training.loop import train
 from pipeline.training.state import EpochMetrics
 from pipeline.training.step_log import StepLog

@@ -23,6 +23,7 @@ from kdeov.weights.state_dict import write_tensors
 from pipeline.config.params import Params, load_params
 from pipeline.config.paths import Layout
 from pipeline.embedding.embed import embed
+from pipeline.evaluation.detection import detection
 from pipeline.evaluation.efficiency import efficiency
 from pipeline.evaluation.linear_probe import linear_probe
 from pipeline.evaluation.retrieval import retrieval
@@ -33,6 +34,7 @@ from pipeline.storage.storage import Storage, open_storage
 from pipeline.teachers.make_teacher import make_teacher
 from pipeline.training.distill import distill
 from tests.helpers import ROOT
+from tests.helpers.box_heads import save_untrained_head
 from tests.helpers.mlflow_databases import database, with_database
 from tests.helpers.teachers import clip_file
 
@@ -47,6 +49,14 @@ TINY: dict[str, Any] = {
     "embed": {"views": 3},
     "distill": {
         "image_size": 32,
+        "epochs": 2,
+        "global_batch_size": 8,
+        "micro_batch_size": 4,
+        "num_streams": 4,
+        "shuffle_buffer": 16,
+    },
+    "train_boxes": {
+        "image_size": 64,
         "epochs": 2,
         "global_batch_size": 8,
         "micro_batch_size": 4,
@@ -136,7 +146,9 @@ def trained(
     shutil.copytree(built.root, layout.root, symlinks=True)
     quick = {"threads": 1, "batch_size": 1, "repeats": 1, "reference_size": 32}
     params = make_params(efficiency=quick)
-    for stage in (distill, export, zero_shot, linear_probe, retrieval, efficiency):
+    distill(params, layout)
+    save_untrained_head(params, layout)
+    for stage in (export, zero_shot, linear_probe, retrieval, detection, efficiency):
         stage(params, layout)
     return layout, params
 

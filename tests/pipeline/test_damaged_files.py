@@ -21,6 +21,7 @@ from pipeline.artifacts.run import RunRecord, read_history
 from pipeline.artifacts.shards import Manifest
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
+from pipeline.evaluation.detection import detection
 from pipeline.evaluation.efficiency import efficiency
 from pipeline.evaluation.linear_probe import linear_probe
 from pipeline.evaluation.retrieval import retrieval
@@ -35,6 +36,7 @@ from pipeline.teachers.load import load_teacher
 from pipeline.training.checkpoints import CheckpointStore
 from pipeline.training.distill import distill
 from pipeline.training.step_log import read_steps
+from tests.helpers.box_heads import save_untrained_head
 from tests.helpers.damage import flips
 
 pytestmark = pytest.mark.slow  # the first of these tests trains
@@ -115,12 +117,15 @@ KINDS: dict[str, Callable[[Checkout], Any]] = {
     "metrics/zero_shot.json": results,
     "metrics/linear_probe.json": results,
     "metrics/retrieval.json": results,
+    "metrics/detection.json": results,
     "metrics/efficiency.json": results,
     "metrics/history.csv": results,
     "out/evaluation/zero_shot/predictions.npz": lambda c: arrays(c, "zero_shot/predictions.npz"),
     "out/evaluation/zero_shot/predictions.json": lambda c: arrays(c, "zero_shot/predictions.npz"),
     "out/evaluation/retrieval/hits.npz": lambda c: arrays(c, "retrieval/hits.npz"),
     "out/evaluation/retrieval/hits.json": lambda c: arrays(c, "retrieval/hits.npz"),
+    "out/evaluation/detection/found.npz": lambda c: arrays(c, "detection/found.npz"),
+    "out/evaluation/detection/found.json": lambda c: arrays(c, "detection/found.npz"),
     f"{RUN}/checkpoints/*.pt": checkpoint,
     f"{RUN}/steps/*.csv": lambda c: read_steps(run_of(c) / "steps"),
     f"{RUN}/history.json": lambda c: read_history(run_of(c), c.path(RUN).name),
@@ -148,7 +153,9 @@ def two(
         distill={"seed": 1, "epochs": 1},
         efficiency={"threads": 1, "batch_size": 1, "repeats": 1, "reference_size": 32},
     )
-    for stage in (distill, export, zero_shot, linear_probe, retrieval, efficiency):
+    distill(params, layout)
+    save_untrained_head(params, layout)
+    for stage in (export, zero_shot, linear_probe, retrieval, detection, efficiency):
         stage(params, layout)
     prepare(make_params(prepare={"seed": 1}), layout)
     return Checkout(layout, params)

@@ -79,7 +79,14 @@ def _trainer(folder: Path, sizes: ClusterSizes) -> Trainer:
             images / split, embeddings / split, VIEWS, CAPTIONS, sizes.dim, WEB_IMAGE
         )
     losses = LossParams(
-        feature=1, affinity=0, relation=0, contrastive=0.1, interactive=0, fusion=0.1
+        feature=1,
+        affinity=0,
+        relation=0,
+        contrastive=0.1,
+        interactive=0,
+        fusion=0.1,
+        regions=0,
+        mosaic=0,
     )
     params = cluster_params(sizes).model_copy(update={"ema_decay": 0.999, "losses": losses})
     run = open_storage(str(folder / "run"))

@@ -18,7 +18,9 @@ MIN_CALIBRATION = 8  # images; the ranges of fewer say little
 MAX_CALIBRATION = 512  # images; more change the ranges by little
 
 
-def export_student(student: Path, output: Path, images: list[str], to: str) -> None:
+def export_student(
+    student: Path, output: Path, images: list[str], to: str, boxes: Path | None = None
+) -> None:
     """Exports a saved student.
 
     Args:
@@ -27,10 +29,13 @@ def export_student(student: Path, output: Path, images: list[str], to: str) -> N
         images: Files, folders and globs of images that calibrate INT8; without any, no INT8 file
             is made.
         to: Targets of `kdeov.export.mobile`, separated by commas, or empty.
+        boxes: Folder of the student's box head; None exports none.
 
     Raises:
-        KdeovError: The student or an image cannot be read, or a file differs from PyTorch.
+        KdeovError: The student, its box head or an image cannot be read, or a file differs from
+            PyTorch.
     """
+    from kdeov.detection.detector import Detector
     from kdeov.export.files import ExportInfo, export_model
     from kdeov.export.mobile.files import export_mobile, require_converters
     from kdeov.models.model import KDEOVModel
@@ -42,15 +47,17 @@ def export_student(student: Path, output: Path, images: list[str], to: str) -> N
     if targets:
         require_converters(targets)  # before any work
     model = KDEOVModel.load(student, "cpu")
+    detector = Detector.load(boxes, model.student) if boxes is not None else None
     about = ExportInfo()
     if (student / RUN).is_file():
         record = RunRecord.read(student)
         about = ExportInfo(name=record.name, fingerprint=record.fingerprint)
     pixels = _calibration(images, model.transform) if images else None
-    export_model(model, output, pixels, about=about, on_progress=_report)
+    export_model(model, output, pixels, about=about, detector=detector, on_progress=_report)
     if targets:
         export_mobile(model, output, targets, on_progress=_report)
-    typer.echo(f'{output} is written; try `kdeov classify IMAGE --labels "..." --model {output}`')
+    example = 'classify IMAGE --labels "..."' if boxes is None else 'detect IMAGE --classes "..."'
+    typer.echo(f"{output} is written; try `kdeov {example} --model {output}`")
 
 
 def _report(file: str) -> None:

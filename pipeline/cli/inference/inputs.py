@@ -17,7 +17,7 @@ from kdeov.runtime.images import FORMATS, HEIF_SUFFIXES
 from kdeov.weights.folder import user_path
 
 STDIN = "-"
-HEATMAP = ".heatmap.png"  # ending of what `kdeov locate` writes
+HEATMAP, BOXES = ".heatmap.png", ".boxes.png"  # endings of what `locate` and `detect` draw
 
 
 def image_paths(arguments: Sequence[str]) -> Iterator[Path | DataError]:
@@ -25,9 +25,9 @@ def image_paths(arguments: Sequence[str]) -> Iterator[Path | DataError]:
 
     Args:
         arguments: Files, which may have any name; folders, searched with their sub-folders for
-            names of image files, without heat maps of `kdeov locate`; globs, where `**` stands for
-            folders; `-` for paths on standard input, one a line, or separated by NUL as
-            `find -print0` writes them.
+            names of image files, without what `kdeov locate` and `kdeov detect` drew; globs, where
+            `**` stands for folders; `-` for paths on standard input, one a line, or separated by
+            NUL as `find -print0` writes them.
 
     Yields:
         A path, or the error of an argument that names no image; the others go on.
@@ -70,7 +70,7 @@ def _in_folder(folder: Path) -> Iterator[Path | DataError]:
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if name.startswith(".") or name.endswith(HEATMAP):
+            if name.startswith(".") or name.endswith((HEATMAP, BOXES)):
                 continue
             if Path(name).suffix.lower() in image_suffixes():
                 count += 1

@@ -28,37 +28,41 @@ SHA256_BYTES = 32
 MAX_CACHED = 256  # lists of labels; the oldest are deleted
 
 
-def given_labels(labels: str | None, file: Path | None) -> list[str]:
+def given_labels(
+    labels: str | None, file: Path | None, option: str = "--labels", noun: str = "label"
+) -> list[str]:
     """Labels as the command line gives them.
 
     Args:
         labels: Separated by commas.
         file: UTF-8, a label a line; a label may hold commas.
+        option: The option of `labels`, for errors; with `-file` it is that of `file`.
+        noun: Word for a label, for errors.
 
     Raises:
         ConfigError: Neither or both are given, they name nothing, or one stands twice.
     """
     if (labels is None) == (file is None):
-        raise ConfigError('give either --labels "cat, dog" or --labels-file FILE')
+        raise ConfigError(f'give either {option} "cat, dog" or {option}-file FILE')
     if file is not None:
         try:
             lines = re.split(r"\r\n|\r|\n", file.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-            raise ConfigError(f"--labels-file {file}: {reason}; give a label a line") from error
+            raise ConfigError(f"{option}-file {file}: {reason}; give a {noun} a line") from error
         found = [line.strip() for line in lines]
     else:
         found = [" ".join(part.split()) for part in (labels or "").split(",")]
     found = [label for label in found if label]
     if not found:
-        place = f"--labels-file {file}" if file is not None else "--labels"
-        raise ConfigError(f"{place} names no label; give at least one")
+        place = f"{option}-file {file}" if file is not None else option
+        raise ConfigError(f"{place} names no {noun}; give at least one")
     seen: set[str] = set()
     for label in found:
         if any(unicodedata.category(char) in UNUSABLE for char in label if char not in SPACES):
-            raise ConfigError(f"the label {label!r} holds a character that is no text; remove it")
+            raise ConfigError(f"the {noun} {label!r} holds a character that is no text; remove it")
         if (name := normalize_text(label)) in seen:
-            raise ConfigError(f"the label {label!r} is given twice; remove one")
+            raise ConfigError(f"the {noun} {label!r} is given twice; remove one")
         seen.add(name)
     return found
 

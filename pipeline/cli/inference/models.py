@@ -15,6 +15,7 @@ from kdeov.prompts import templates
 
 if TYPE_CHECKING:
     from kdeov.models.model import KDEOVModel
+    from kdeov.runtime.detections import Detections, Regions, Selection
     from kdeov.runtime.model import Model
 
 Precision = Literal["fp32", "int8"]
@@ -78,6 +79,25 @@ def open_model(address: str | None, precision: Precision = "fp32") -> InferenceM
     return _open_folder(Path(os.path.expanduser(address)), address, precision)  # noqa: PTH111
 
 
+def open_detector(address: str | None) -> ExportedModel:
+    """Opens the export at an address, with its box head.
+
+    Args:
+        address: See `open_model`; a student folder has no box head.
+
+    Raises:
+        KdeovError: There is no model, it has no box head, or it is damaged.
+    """
+    model = open_model(address)
+    if not isinstance(model, ExportedModel):
+        raise ConfigError(
+            f"--model {address}: a student folder is no export; `kdeov export {address} --boxes "
+            "FOLDER -o OUT` writes one with boxes"
+        )
+    model.open_boxes()
+    return model
+
+
 def _open_folder(folder: Path, address: str, precision: Precision) -> InferenceModel:
     for inner in (folder, folder / "export"):  # within a model of MLflow
         if (inner / CARD).is_file():
@@ -131,6 +151,18 @@ class ExportedModel:
 
     def heatmap(self, image: Image.Image, classes: np.ndarray) -> np.ndarray:
         return self._model.heatmap(image, classes)[0]
+
+    def open_boxes(self) -> None:
+        """Opens and tests the box head."""
+        self._model.proposer  # noqa: B018 (opened once, before threads share it)
+
+    def propose(self, image: Path | Image.Image) -> Regions:
+        """Boxes of whatever may be an object in an image."""
+        return self._model.propose(image)[0]
+
+    def score(self, regions: Regions, classes: np.ndarray, selection: Selection) -> Detections:
+        """The objects of unit class embeddings [K, D] among the proposals of an image."""
+        return self._model.score(regions, classes, selection=selection)[0]
 
 
 class TorchModel:

@@ -21,8 +21,13 @@ COLORS = np.array(
 )
 
 
-def require_own(path: Path) -> None:
-    """Refuses to replace a file that `save_overlay` did not write.
+def require_own(path: Path, software: str = SOFTWARE, advice: str = "give another -o") -> None:
+    """Refuses to replace a file that a command did not write.
+
+    Args:
+        path: A PNG of the command, or absent.
+        software: The command, which marks its PNGs.
+        advice: What to do else, for the error.
 
     Raises:
         ConfigError: Such a file is there.
@@ -31,11 +36,11 @@ def require_own(path: Path) -> None:
         return
     try:
         with Image.open(path) as image:
-            own = image.info.get("Software") == SOFTWARE
+            own = image.info.get("Software") == software
     except OSError:
         own = False
     if not own:
-        raise ConfigError(f"{path} exists and is no heat map of this command; give another -o")
+        raise ConfigError(f"{path} exists and was not drawn by `{software}`; {advice}")
 
 
 def save_overlay(path: Path, image: Image.Image, heatmap: np.ndarray, place: Place) -> None:

@@ -65,12 +65,16 @@ class Source:
         classes: Names of the labels; empty where images have none. A class that the data set
             names, and of which no image can be stored, is left out.
         held_out: Classes of which no training image can be stored.
+        object_classes: Names that boxes may have (see `Dataset`).
+        held_out_objects: Those whose boxes never supervise.
     """
 
     inputs: Mapping[str, Inputs]
     make: Callable[[Any], Sample | Rejected]
     classes: list[str] = field(default_factory=list)
     held_out: list[str] = field(default_factory=list)
+    object_classes: list[str] = field(default_factory=list)
+    held_out_objects: list[str] = field(default_factory=list)
 
 
 def warn_of_classes(classes: Collection[str], stored: Collection[str]) -> None:

@@ -17,11 +17,24 @@ class Boxes:
         width: Width of the annotated image, pixels.
         height: Height of the annotated image, pixels.
         objects: Name, left, top, width, height (pixels) and crowd flag of each.
+        absent: Classes of which the image is known to show nothing, where the source says so (the
+            `neg_category_ids` of LVIS, Gupta et al., 2019, arXiv:1908.03195); None elsewhere.
+        incomplete: Classes of which some objects have no box, where the source says so.
     """
 
     width: int
     height: int
     objects: list[tuple[str, float, float, float, float, bool]] = field(default_factory=list)
+    absent: list[str] | None = None
+    incomplete: list[str] | None = None
+
+    def described(self, size: tuple[int, int]) -> dict[str, Any]:
+        """The entries of a sample's description: `objects` (see `within`), and `absent` and
+        `incomplete` where the source says so.
+        """
+        lists = {"absent": self.absent, "incomplete": self.incomplete}
+        known = {key: names for key, names in lists.items() if names is not None}
+        return {"objects": self.within(size)} | known
 
     def within(self, size: tuple[int, int]) -> list[dict[str, Any]]:
         """Objects with `name`, `box` (left, top, right, bottom in pixels of the stored image) and

@@ -130,7 +130,7 @@ class FileReader:
             captions = [] if found is None else clean_captions(found)
             image = decode_image(read_within(self.root, name), self.max_image_side)
             boxes = item.file.boxes
-            extra = {} if boxes is None else {"objects": boxes.within(image.size)}
+            extra = {} if boxes is None else boxes.described(image.size)
         except UnusableImage as error:
             return Rejected(name, str(error))
         return Sample(item.key, image.jpeg, captions, name, item.label, extra, image.grid)

@@ -47,7 +47,8 @@ def scenes(path: Path, options: ScenesParams, seed: int, max_image_side: int | N
     """
     drawing = Scenes(path, seed, {split: getattr(options, split) for split in SPLITS})
     inputs = {split: drawing.inputs(split) for split in SPLITS}
-    return Source(inputs, drawing.make, drawing.classes, drawing.held_out)
+    objects = (drawing.classes, drawing.held_out_objects)
+    return Source(inputs, drawing.make, drawing.classes, drawing.held_out, *objects)
 
 
 class Scenes:
@@ -76,6 +77,8 @@ class Scenes:
         self.classes = [f"{color} {shape}" for color, shape in self.pairs]
         trained = set(self.training_pairs[: counts["train"]])  # they take turns
         self.held_out = [f"{c} {s}" for c, s in self.pairs if (c, s) not in trained]
+        # small objects of a training image are of any training pair, however few images there are
+        self.held_out_objects = [f"{c} {s}" for c, s in self.pairs if (c, s) in self.held_out_pairs]
 
     def inputs(self, split: str) -> Sequence[tuple[str, int]]:
         return [(split, index) for index in range(self.counts[split])]
@@ -117,13 +120,9 @@ class Scenes:
         """A base colour with random blotches, so that no two images share their pixels."""
         base = np.array(self.world["backgrounds"][name], dtype=np.float32)
         blotches = rng.normal(0, 13, (6, 6, 3)).astype(np.float32) + rng.normal(0, 10, 3)
+        layers = [Image.fromarray(blotches[..., c]) for c in range(3)]
         smooth = np.stack(
-            [
-                np.asarray(
-                    Image.fromarray(blotches[..., c]).resize((size, size), Image.Resampling.BICUBIC)
-                )
-                for c in range(3)
-            ],
+            [np.asarray(layer.resize((size, size), Image.Resampling.BICUBIC)) for layer in layers],
             axis=-1,
         )
         return Image.fromarray(np.clip(base + smooth, 0, 255).astype(np.uint8))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -23,15 +23,15 @@ class Exported(NamedTuple):
         return (self.folder / name).read_bytes()
 
 
-def _exported(folder: Path, **options: str) -> Exported:
+def _exported(folder: Path, **options: Any) -> Exported:
     model = write_export(folder, **options)
     return Exported(folder, read_card(folder), model)
 
 
 @pytest.fixture(scope="session")
 def yolo(tmp_path_factory) -> Exported:
-    """A YOLO student with a text tower."""
-    return _exported(tmp_path_factory.mktemp("yolo") / "export")
+    """A YOLO student with a text tower and a box head."""
+    return _exported(tmp_path_factory.mktemp("yolo") / "export", boxes=True)
 
 
 @pytest.fixture(scope="session")

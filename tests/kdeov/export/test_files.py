@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from kdeov.export.files import ExportInfo, export_model
-from kdeov.runtime.card import CARD, GOLDEN, INT8, TABLE_TEXTS, TEXT, read_card
+from kdeov.runtime.card import CARD, DETECT, GOLDEN, INT8, TABLE_TEXTS, TEXT, read_card
 from kdeov.weights.digests import sha256_file
 from tests.helpers import ROOT
-from tests.helpers.exported import small_images, small_model
+from tests.helpers.exported import small_detector, small_images, small_model
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_the_card_names_every_other_file_with_its_sha256(exported):
 def test_the_files_are_those_that_the_student_needs(yolo, timm):
     image = {"image.onnx", "dense.onnx", "image.int8.onnx", "image.pt2", "golden.npz"}
     tower = {"text.onnx", "bpe_simple_vocab_16e6.txt.gz", "backbone.pt"}
-    assert yolo.card.files.keys() == image | tower
+    assert yolo.card.files.keys() == image | tower | {"detect.onnx"}
     assert timm.card.files.keys() == image | {"texts.json", "texts.npy", "backbone.safetensors"}
 
 
@@ -66,7 +66,8 @@ def test_golden_outputs_are_the_students(exported):
 
 @both
 def test_parity_of_every_model_stands_in_the_card(exported):
-    compared = {"image.onnx", "dense.onnx", "image.pt2"} | (exported.card.files.keys() & {TEXT})
+    compared = {"image.onnx", "dense.onnx", "image.pt2"}
+    compared |= exported.card.files.keys() & {TEXT, DETECT}
     assert exported.card.parity.keys() == compared
     for name, parity in exported.card.parity.items():
         assert parity["cosine"] >= 0.9999
@@ -104,7 +105,8 @@ def test_the_student_stays_as_it_is_and_nothing_is_printed(tmp_path, timm, capfd
 @pytest.mark.slow
 def test_equal_students_and_images_give_equal_files(tmp_path, yolo):
     again = export_model(small_model(), tmp_path / "export", small_images(16),
-                         about=ExportInfo(name="small", licenses=yolo.card.licenses))  # fmt: skip
+                         about=ExportInfo(name="small", licenses=yolo.card.licenses),
+                         detector=small_detector(small_model()))  # fmt: skip
     assert again.files == yolo.card.files
     ours, theirs = ({**card.int8, "measured": None} for card in (again, yolo.card))
     assert (ours, again.parity) == (theirs, yolo.card.parity)

@@ -36,9 +36,9 @@ class Exported(NamedTuple):
 
 @pytest.fixture(scope="session")
 def tower(tmp_path_factory) -> Exported:
-    """An export with a text tower; read it, change a copy."""
+    """An export with a text tower and a box head; read it, change a copy."""
     folder = tmp_path_factory.mktemp("tower") / "export"
-    return Exported(folder, write_export(folder))
+    return Exported(folder, write_export(folder, boxes=True))
 
 
 @pytest.fixture(scope="session")

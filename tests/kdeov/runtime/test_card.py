@@ -9,6 +9,7 @@ import pytest
 from kdeov.runtime.card import (
     CARD,
     Card,
+    DetectionCard,
     TextCard,
     TokenizerCard,
     read_card,
@@ -58,6 +59,17 @@ def test_a_card_of_a_table_has_no_tokenizer(folder):
     assert read_card(folder).text.tokenizer is None
 
 
+def test_a_card_says_what_the_box_head_is(folder):
+    head = DetectionCard(640, 20.0, -10.0, 0.5, ("person", "dog"))
+    write_card(folder, Card(**{**vars(CARD_VALUES), "detection": head}), [])
+    assert read_card(folder).detection == head
+
+
+def test_a_card_without_a_box_head_is_as_those_of_before_there_were_any(folder):
+    assert "detection" not in json.loads((folder / CARD).read_text(encoding="utf-8"))
+    assert read_card(folder).detection is None
+
+
 def test_reading_a_card_reads_no_other_file(folder):
     (folder / "image.onnx").unlink()
     assert read_card(folder).name == "small"
@@ -89,7 +101,13 @@ def test_another_format_is_reported(folder, mistake):
         read_card(folder)
 
 
-@pytest.mark.parametrize("values", [{"text": 3}, {"text": {"kind": "tower"}}, {"text": {"new": 1}}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"text": 3}, {"text": {"kind": "tower"}}, {"text": {"new": 1}}, {"detection": 3},
+        {"detection": {"image_size": 640, "boxes_seen": []}},
+    ],
+)  # fmt: skip
 def test_a_card_of_other_fields_is_reported(values, folder, mistake):
     changed(folder, **values)
     with mistake(folder / CARD):

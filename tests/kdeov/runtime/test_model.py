@@ -134,6 +134,7 @@ assert model.embed_image({str(tmp_path / "a.jpg")!r}).shape == (1, 32)
 assert not {{"ftfy", "regex"}} & sys.modules.keys()
 assert model.classify({str(tmp_path / "a.jpg")!r}, ["cat", "dog"]).shape == (1, 2)
 assert model.heatmap({str(tmp_path / "a.jpg")!r}, ["cat"]).shape == (1, 1, 64, 64)
+assert model.detect({str(tmp_path / "a.jpg")!r}, ["cat"])[0].boxes.shape[1] == 4
 found = {{"torch", "pydantic", "mlflow", "pipeline", "clip", "open_clip"}} & sys.modules.keys()
 sys.exit(f"imported: {{found}}" if found else 0)
 """

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from kdeov.models.fusion import fusion_loss
 from kdeov.models.student import VisualStudent
 from kdeov.training.distributed import get_rank, get_world_size
+from kdeov.training.forward import RegionWeights
 from kdeov.training.grad_cache import GradCacheStep
 from kdeov.training.losses import TERMS, FeatureAlignmentLoss
+from kdeov.training.mosaics import make_mosaics
 
 IMAGES, MICRO, WIDTH = 8, 2, 8
 CASES: dict[str, dict[str, Any]] = {
@@ -27,7 +29,16 @@ CASES: dict[str, dict[str, Any]] = {
     "feature and fusion": {"weights": {"feature": 1.0}, "fusion": 0.5},
     "every term": {"weights": dict.fromkeys(TERMS, 0.5), "fusion": 0.3},
     "own rows": {"weights": dict.fromkeys(TERMS, 0.5), "fusion": 0.3, "max_full_matrix": 0},
+    "regions": {"weights": {"feature": 1.0}, "regions": RegionWeights(0.7)},
+    "mosaics": {"weights": {"feature": 1.0}, "regions": RegionWeights(0, 0.6), "micro": 4},
+    "regions of every term": {
+        "weights": dict.fromkeys(TERMS, 0.5),
+        "fusion": 0.3,
+        "regions": RegionWeights(0.7, 0.6),
+        "micro": 4,
+    },
 }
+SEED = (3, 1, 4)
 Found = dict[str, Tensor]
 
 
@@ -39,6 +50,16 @@ def batch() -> list[Tensor]:
         torch.randn(IMAGES, *shape, generator=generator, dtype=torch.float64) for shape in shapes
     )
     return [pixels, teacher, F.normalize(texts, dim=-1)]
+
+
+def regions() -> tuple[Tensor, Tensor]:
+    """Boxes [8, 3, 4], some cut by their view, and their teacher embeddings [8, 3, 8]."""
+    generator = torch.Generator().manual_seed(8)
+    low, high = (32 * torch.rand(IMAGES, 3, 2, generator=generator).double() for _ in range(2))
+    boxes = torch.cat([low.minimum(high), low.maximum(high)], dim=2)
+    boxes[::3, 1:] = 0
+    targets = torch.randn(IMAGES, 3, WIDTH, generator=generator, dtype=torch.float64)
+    return boxes, F.normalize(targets, dim=-1)
 
 
 def parts(case: dict[str, Any]) -> tuple[VisualStudent, FeatureAlignmentLoss]:
@@ -63,21 +84,43 @@ def plain(case: dict[str, Any]) -> Found:
     """One process, the global batch, autograd; batch norm sees micro-batches."""
     student, loss = parts(case)
     pixels, teacher, texts = batch()
-    copies = [copy.deepcopy(student) for _ in pixels.split(MICRO)]
-    for one, micro in zip(copies, pixels.split(MICRO), strict=True):
+    size, weights = case.get("micro", MICRO), case.get("regions", RegionWeights())
+    starts = range(0, IMAGES, size)
+    mosaics = [make_mosaics(pixels[n : n + size], (*SEED, n)) for n in starts if weights.mosaic]
+    shown = [
+        torch.cat([pixels[n : n + size], *(m.pixels for m in mosaics[n // size :][:1])])
+        for n in starts
+    ]
+    copies = [copy.deepcopy(student) for _ in shown]
+    for one, micro in zip(copies, shown, strict=True):
         one(micro)
     means = {
         name: torch.stack([statistics(one)[name] for one in copies]).mean(dim=0)
         for name in statistics(student)
     }
-    outputs = [student.with_dense(micro) for micro in pixels.split(MICRO)]
-    terms = loss(torch.cat([output.embedding for output in outputs]), teacher, texts)
+    projection, strides = student.projection, student.backbone.strides
+    hidden = [projection.hidden(student.backbone(micro)) for micro in shown]
+    own = [torch.cat([part[:size] for part in level]) for level in zip(*hidden, strict=True)]
+    terms = loss(projection.embedding_of(own), teacher, texts)
     if case.get("fusion"):
-        dense = torch.cat([output.dense for output in outputs])
+        dense = projection.coarse_map_of(own)
         terms["fusion"] = fusion_loss(student.fusion, dense, texts, texts, torch.arange(IMAGES))
         terms["total"] = terms["total"] + case["fusion"] * terms["fusion"]
     else:
         student.fusion.requires_grad_(False)
+    if weights.regions:
+        boxes, targets = regions()
+        cosines = F.cosine_similarity(projection.regions_of(own, boxes, strides), targets, dim=-1)
+        terms["regions"] = (1 - cosines)[boxes[..., 2] > 0].mean()
+        terms["total"] = terms["total"] + weights.regions * terms["regions"]
+    if weights.mosaic:
+        distances = []
+        for n, mosaic, levels in zip(starts, mosaics, hidden, strict=True):
+            found = projection.regions_of([x[size:] for x in levels], mosaic.boxes, strides)
+            wanted = teacher[n : n + size][mosaic.rows]
+            distances.append((1 - F.cosine_similarity(found, wanted, dim=-1)).mean())
+        terms["mosaic"] = torch.stack(distances).mean()
+        terms["total"] = terms["total"] + weights.mosaic * terms["mosaic"]
     terms["total"].backward()
     return gradients(student, loss, terms) | means
 
@@ -86,10 +129,15 @@ def cached(case: dict[str, Any]) -> Found:
     """This rank's share of the same step; terms are averaged over the ranks, as training does."""
     rank, size = get_rank(), get_world_size()
     student, loss = parts(case)
-    shares = [MICRO * len(part) for part in np.array_split(range(IMAGES // MICRO), size)]
-    step = GradCacheStep(student, loss, case.get("fusion", 0.0), MICRO, shares)
+    micro = case.get("micro", MICRO)
+    shares = [micro * len(part) for part in np.array_split(range(IMAGES // micro), size)]
+    weights = case.get("regions")
+    step = GradCacheStep(
+        student, loss, case.get("fusion", 0.0), micro, shares, region_weights=weights
+    )
     step.max_full_matrix = case.get("max_full_matrix", step.max_full_matrix)
-    terms = step.backward(*(tensor.split(shares)[rank] for tensor in batch()))
+    inputs = [*batch(), *regions()]
+    terms = step.backward(*(tensor.split(shares)[rank] for tensor in inputs), seed=SEED)
     if size > 1:
         for value in terms.values():
             dist.all_reduce(value)
@@ -111,7 +159,8 @@ def work(rank: int, size: int, folder: Path) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size
     )
-    found = {name: largest_difference(case) for name, case in CASES.items()}
+    shared = {n: case for n, case in CASES.items() if IMAGES // case.get("micro", MICRO) >= size}
+    found = {name: largest_difference(case) for name, case in shared.items()}
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -145,3 +194,13 @@ def test_without_fusion_its_module_is_frozen() -> None:
     assert not any(p.requires_grad for p in student.fusion.parameters())
     GradCacheStep(student, loss, 0.1)
     assert all(p.requires_grad for p in student.fusion.parameters())
+
+
+def test_regions_without_weight_change_no_bit() -> None:
+    case = CASES["every term"]
+    student, loss = parts(case)
+    step = GradCacheStep(student, loss, case["fusion"], MICRO)
+    terms = step.backward(*batch())
+    with_regions = cached(case)
+    for name, value in (gradients(student, loss, terms) | statistics(student)).items():
+        assert torch.equal(value, with_regions[name])

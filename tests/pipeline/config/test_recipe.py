@@ -16,7 +16,7 @@ from pipeline.cli.main import app
 from pipeline.config.params import load_params
 from pipeline.config.recipe import DATA, Recipe, use_recipe
 
-NAMES = ("cc3m-cluster", "cifar10-embeddings", "coco", "flickr8k", "scenes")
+NAMES = ("cc3m-cluster", "cifar10-embeddings", "coco-detection", "coco", "flickr8k", "scenes")
 
 
 def test_the_recipes_that_are_promised_are_there() -> None:

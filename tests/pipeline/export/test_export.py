@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from kdeov.detection.detector import Detector, save_none
 from kdeov.models.model import KDEOVModel
-from kdeov.runtime.card import INT8, read_card
+from kdeov.runtime.card import DETECT, INT8, read_card
+from kdeov.runtime.detections import Selection
 from kdeov.runtime.model import Model
 from pipeline.artifacts.run import RunRecord
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.export.export import export
+from tests.helpers.exported import small_detector, small_model
 
 Copied = tuple[Layout, Params]
 
@@ -54,6 +58,43 @@ def test_no_calibration_images_leave_int8_out(
     export(make_params(export={"calibration_images": 0}), paths)
     card = read_card(paths.export)
     assert INT8 not in card.files and not card.int8
+
+
+@pytest.mark.slow
+def test_boxes_are_exported_where_the_data_has_them(
+    copied: Copied, make_params: Callable[..., Params]
+) -> None:
+    paths, _ = copied
+    model = KDEOVModel.load(paths.student, "cpu")
+    small_detector(model).save(paths.boxes)
+    quick = make_params(export={"calibration_images": 0})
+    export(quick, paths)
+    card = read_card(paths.export)
+    assert card.detection is not None and DETECT in card.files
+    assert card.detection.boxes_seen == ("a cat", "a dog")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8))
+    exported = Model.open(paths.export)
+    classes = exported.class_embeddings(["red circle", "blue star"])
+    limits = Selection(min_score=0.1, nms_iou=0.5, max_detections=20)
+    (found,) = exported.detect(image, classes, selection=limits)
+    detector = Detector.load(paths.boxes, model.student)
+    (wanted,) = detector.detect([image], torch.from_numpy(classes), 0.1, 0.5, 20)
+    assert len(found.scores) > 0
+    np.testing.assert_allclose(found.scores, wanted.scores.numpy(), atol=1e-4)
+    save_none(paths.boxes)
+    export(quick, paths)
+    card = read_card(paths.export)
+    assert card.detection is None and not (paths.export / DETECT).exists()
+
+
+@pytest.mark.slow
+def test_a_head_of_another_student_is_refused(
+    copied: Copied, make_params: Callable[..., Params], complains: Callable[..., Any]
+) -> None:
+    paths, _ = copied
+    small_detector(small_model()).save(paths.boxes)
+    with complains("out/boxes", "another student", "train_boxes"):
+        export(make_params(export={"calibration_images": 0}), paths)
 
 
 @pytest.mark.slow

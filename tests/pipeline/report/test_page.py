@@ -36,6 +36,13 @@ def without_teacher(paths: Layout) -> None:
     elsewhere = {"split": "train", "top1": 0.625, "count": 8, "interval": {"top1": [0.5, 0.75]}}
     edit_json(paths.metrics / "zero_shot.json", lambda v: v["scenes"].update(teacher_on=elsewhere))
     edit_json(paths.metrics / "efficiency.json", lambda v: v.update(teacher=None))
+    edit_json(
+        paths.metrics / "detection.json",
+        lambda v: [
+            group.pop(k) for group in v["scenes"]["true_boxes"].values()
+            for k in ("teacher", "retained")
+        ],
+    )  # fmt: skip
     path = paths.evaluation / "zero_shot" / "predictions.npz"
     arrays = read_arrays(path)
     del arrays["teacher"]

@@ -33,7 +33,7 @@ def embedded(
 ) -> Callable[..., tuple[Layout, Params]]:
     """Runs `prepare`, `teacher` and `embed` on the images with a teacher."""
 
-    def run(teacher: dict[str, Any], views: int = 1) -> tuple[Layout, Params]:
+    def run(teacher: dict[str, Any], views: int = 1, regions: int = 0) -> tuple[Layout, Params]:
         source = {"images": "images", "table": "captions.csv", "image_column": "image"}
         columns = {"caption_column": "caption", "label_column": None, "val": 0.2, "test": 0.2}
         params = make_params(
@@ -42,7 +42,7 @@ def embedded(
                 "captions_csv": {**source, **columns},
             },
             teacher=teacher,
-            embed={"views": views},
+            embed={"views": views, "regions": {"count": regions}},
         )  # fmt: skip
         layout = Layout(tmp_path / "checkout")
         prepare(params, layout)
@@ -149,6 +149,13 @@ def test_several_views_need_a_teacher_that_can_see(
 ) -> None:
     with complains("embed.views", "3"):
         embedded(of_layout(retrieval_layout), views=3)
+
+
+def test_regions_need_a_teacher_that_can_see(
+    embedded: Any, retrieval_layout: Path, complains: Any
+) -> None:
+    with complains("embed.regions.count", "2"):
+        embedded(of_layout(retrieval_layout), regions=2)
 
 
 def test_images_without_an_embedding_are_counted_and_named(

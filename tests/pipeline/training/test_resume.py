@@ -13,7 +13,7 @@ import torch
 from kdeov.training.rng import seed_rng
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
-from pipeline.training import trainer
+from pipeline.training import rank
 from pipeline.training.loop import train
 from pipeline.training.state import EpochMetrics
 from pipeline.training.step_log import read_steps
@@ -104,7 +104,7 @@ def test_a_run_that_ends_at_any_step_goes_on_with_the_very_same_steps(
 def test_a_restart_that_is_due_is_a_reason_for_a_checkpoint(
     built: Layout, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "RESTART_CHECK_STEPS", 2)
+    monkeypatch.setattr(rank, "RESTART_CHECK_STEPS", 2)
     settings = config(built, params, tmp_path)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         die_at(patch, 0, 2)

@@ -18,9 +18,9 @@ Command = Callable[..., Result]
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export of a small student. For reading alone."""
+    """An export of a small student with a box head. For reading alone."""
     folder = tmp_path_factory.mktemp("exported") / "out" / "export"
-    write_export(folder)
+    write_export(folder, boxes=True)
     return folder
 
 

@@ -115,6 +115,8 @@ def test_validation_is_a_share_of_the_training_part_alone(tmp_path: Path) -> Non
         "annotations": [{"image_id": n, "caption": "x"} for n in range(200)],
     }
     write(tmp_path, captions)
+    for name in names:
+        (tmp_path / "train" / name).touch()
     source = listed(tmp_path, OPTIONS | {"val": 0.25})
     counts = {split: len(source.inputs[split]) for split in SPLITS}
     assert counts["train"] + counts["val"] == 200 and counts["test"] == 1

@@ -1,0 +1,1 @@
+"""Sections of `params.yaml` that have a module of their own."""
