@@ -23,7 +23,7 @@ from pipeline.boxes.stream import BoxEvaluationStream
 
 MAX_IMAGES = 2000
 RIGHT, NMS_IOU, SCORE_MIN, MAX_DETECTIONS = 0.5, 0.5, 1e-3, 100
-BETAS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
+BETAS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
 MARGINS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6)
 TOP = 100  # boxes of an image that are compared with the classes
 
