@@ -217,7 +217,9 @@ def test_an_export_without_boxes_names_the_stage_and_the_command(
 
 
 @pytest.mark.slow
-def test_an_answer_with_cached_classes_costs_about_a_second_at_most(here: Path, photos: Path) -> None:
+def test_an_answer_with_cached_classes_costs_about_a_second_at_most(
+    here: Path, photos: Path
+) -> None:
     code = "import sys; sys.argv = sys.argv[1:]; from pipeline.cli.main import app; app()"
     command = [sys.executable, "-c", code, "kdeov", "detect", "photos/0.png", "--classes", "a, b"]
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
