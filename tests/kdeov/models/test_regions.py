@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 from kdeov.export.onnx import OPSET
@@ -187,3 +188,18 @@ def test_the_exported_graph_takes_any_number_of_boxes(student: VisualStudent) ->
             expected = module(pixels, torch.from_numpy(boxes))
         assert found.shape == (1, count, 32)
         assert apart(torch.from_numpy(found), expected) < TOLERANCE
+
+
+def test_the_public_model_takes_boxes_of_images_as_given(model_of) -> None:
+    model = model_of().eval()
+    image = Image.effect_noise((128, 64), 90).convert("RGB")  # the square is x 32 to 96
+    with torch.no_grad():
+        whole = model.encode_regions(image, [[0, 0, 128, 64], [32, 0, 96, 64]])[0]
+        assert apart(whole, model.encode_image(image).expand(2, -1)) < TOLERANCE
+        half = model.encode_regions([image, image], [[[32, 0, 64, 64]]] * 2, normalize=False)
+        side = model.transform.size
+        pixels = model.preprocess([image, image])
+        expected = model.student.encode_regions(
+            pixels, torch.tensor([[[0.0, 0, side / 2, side]]]).expand(2, 1, 4)
+        )
+    assert half.shape == (2, 1, model.embed_dim) and apart(half, expected) < TOLERANCE
