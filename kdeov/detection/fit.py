@@ -12,6 +12,7 @@ from kdeov.detection.scores import ScoreParams
 from kdeov.errors import DataError
 
 BETAS = tuple(round(0.05 * k, 2) for k in range(1, 20))
+TOLERANCE = 0.01  # of the quality by which a share of the class is chosen
 NEWTON_STEPS = 50
 RIDGE = 1e-6  # keeps the scale finite where classes can be told apart without an error
 
@@ -67,7 +68,9 @@ def choose_beta(
     quality: Callable[[ScoreParams], float],
     betas: Sequence[float] = BETAS,
 ) -> ScoreParams:
-    """The share of the class in the score of which the quality is best; the first of equals.
+    """The largest share of the class in the score whose quality is at most `TOLERANCE` below the
+    best. Where the order of boxes is settled by the objectness, many shares rank alike, and the
+    largest tells classes of one box apart best.
 
     Args:
         scale: a.
@@ -76,4 +79,8 @@ def choose_beta(
         betas: Values to choose from.
     """
     candidates = [ScoreParams(scale, bias, beta) for beta in betas]
-    return max(candidates, key=quality)
+    qualities = [quality(params) for params in candidates]
+    good = [
+        p for p, q in zip(candidates, qualities, strict=True) if q >= max(qualities) - TOLERANCE
+    ]
+    return max(good, key=lambda params: params.beta)
