@@ -198,8 +198,8 @@ class Detector(nn.Module):
         config = read_config(folder)
         if config["kind"] == NONE:
             raise DataError(
-                f"{folder}: no box head, for params say train_boxes.kind: none; set it to trained "
-                "for data with boxes"
+                f"{folder}: no box head, for the data have no boxes or train_boxes.kind is none; "
+                "set it to trained for data with boxes"
             )
         if config["student"] != student_sha256(student):
             raise DataError(f"{folder}: the box head of another student; {FIX}")

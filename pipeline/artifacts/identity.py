@@ -71,24 +71,16 @@ def region_plan(params: EmbedParams, split: str, classes: Sequence[str] = ()) ->
 
 
 def shown_classes(params: EmbedParams, images: Path) -> list[str]:
-    """Names of the annotated objects that regions may show; none where they show no objects.
+    """Names of the annotated objects that regions may show; none where they show no objects, or
+    where the data have none: all regions are random then.
 
     Args:
         params: The `embed` section.
         images: Output folder of `prepare`.
-
-    Raises:
-        DataError: Regions show objects, and the data have none.
     """
     if not params.regions.count or params.regions.kind != "objects":
         return []
-    classes = Dataset.read(images).base_objects
-    if not classes:
-        raise DataError(
-            f"{images / DATASET}: embed.regions.kind is objects, and these images have no "
-            "annotated objects; set it to random or grid"
-        )
-    return classes
+    return Dataset.read(images).base_objects
 
 
 def cache_identity(

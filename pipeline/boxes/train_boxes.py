@@ -38,18 +38,20 @@ METRICS, CURVE = "train_boxes.json", "boxes_history.csv"
 
 def train_boxes(params: Params, paths: Layout) -> None:
     """Trains a box head, or takes the pretrained one, and writes `out/boxes/`,
-    `metrics/train_boxes.json` and `metrics/boxes_history.csv`.
+    `metrics/train_boxes.json` and `metrics/boxes_history.csv`. Data without boxes have no head.
 
     Raises:
         KdeovError: Params, data and student do not fit together, or training stopped.
     """
     p = params.train_boxes
-    if p.kind == NONE:
+    dataset = Dataset.read(paths.images)
+    if p.kind == NONE or not dataset.object_classes:
+        if p.kind != NONE:
+            logger.info("%s has no boxes: there is no box head", dataset.name)
         with writing_folder(paths.boxes) as folder:
             save_none(folder)
         _write_metrics(paths, {"kind": NONE}, [])
         return
-    dataset = Dataset.read(paths.images)
     config = box_config(params, paths, dataset)
     config.run.require_writable()
     record = RunRecord.read(paths.student)

@@ -64,3 +64,18 @@ def test_size_and_speed_are_the_committed_ones() -> None:
     assert re.search(
         rf"it is {speedup} as fast as CLIP's ViT-B/32", PAGES[0].read_text(encoding="utf-8")
     )
+
+
+@pytest.mark.parametrize("row", ["AP50", "recall of 10 boxes", "true boxes, student's", "teacher"])
+def test_detection_in_prose_is_the_committed_one(row: str) -> None:
+    found = metrics("detection")["scenes"]
+    for group in ("base", "held_out"):
+        true = found["true_boxes"][group]
+        value = {
+            "AP50": cell(found[group], "ap50"),
+            "recall of 10 boxes": cell(found[group], "ar50_10"),
+            "true boxes, student's": cell(true["student"], "top1"),
+            "teacher": cell(true["teacher"], "top1"),
+        }[row]
+        lines = PAGES[1].read_text(encoding="utf-8").splitlines()
+        assert any(row in line and f"| {value} |" in line for line in lines)

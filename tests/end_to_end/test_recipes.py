@@ -67,23 +67,20 @@ def test_the_thousand_images_of_flickr8k_go_through(reproduce: Any) -> None:
 
 
 @pytest.mark.slow
-def test_the_images_of_coco_go_through_to_the_report_with_their_own_test_split(
-    reproduce: Any,
-) -> None:
-    changes = "prepare.coco.val=0.1", "export.calibration_images=0"
-    found = reproduce("coco", *QUICK, *changes)
+def test_the_images_of_coco_go_through_with_its_own_test_split(reproduce: Any) -> None:
+    found = reproduce("coco", *QUICK, "prepare.coco.val=0.1", stages=("retrieval",))
     assert found["retrieval"]["coco"]["student"]["images"] == 79
 
 
 @pytest.mark.slow
-def test_detection_on_coco_goes_through_with_its_novel_classes_called_transfer(
+def test_detection_on_coco_goes_to_the_report_with_its_novel_classes_called_transfer(
     reproduce: Any,
 ) -> None:
     found = reproduce(
         "coco-detection", *QUICK, "prepare.coco.val=0.1", "embed.regions.count=2",
         "train_boxes.image_size=128", "train_boxes.epochs=1", "train_boxes.global_batch_size=16",
         "train_boxes.micro_batch_size=8", "train_boxes.num_streams=4", "detection.proposals=50",
-        stages=("detection",),
+        "export.calibration_images=0",
     )  # fmt: skip
     scores = found["detection"]["coco"]
     assert scores["count"] == 79 and scores["classes"] == 65

@@ -42,7 +42,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-TIMEOUT_S = 840  # of a command, which takes minutes beside busy processes; pytest's is 900
+TIMEOUT_S = 1500  # of a command, which takes minutes beside busy processes; pytest's is 1,800
 
 
 @dataclass(frozen=True)

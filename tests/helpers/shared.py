@@ -14,7 +14,7 @@ from filelock import FileLock
 
 VARIABLE = "KDEOV_TESTS_SHARED"
 """Names the folder of a `make test`, which deletes it at the end."""
-TIMEOUT_S = 900.0
+TIMEOUT_S = 1600.0
 
 
 def made_once(name: str, make: Callable[[Path], object]) -> Path:

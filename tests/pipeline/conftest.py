@@ -46,8 +46,9 @@ TINY: dict[str, Any] = {
         "samples_per_shard": 10,
         "scenes": {"train": 24, "val": 12, "test": 12},
     },
-    "embed": {"views": 3},
+    "embed": {"views": 3, "regions": {"count": 0}},
     "distill": {
+        "losses": {"regions": 0.0},
         "image_size": 32,
         "epochs": 2,
         "global_batch_size": 8,

@@ -76,22 +76,25 @@ def test_a_box_head_is_trained_and_its_score_fitted(
     assert (checkout.boxes / "boxes.safetensors").read_bytes() == before
 
 
-def test_data_without_boxes_passes_through_with_kind_none(
-    checkout: Layout, make_params: MakeParams
-) -> None:
+def test_data_without_boxes_has_no_head(checkout: Layout, make_params: MakeParams) -> None:
     train_boxes(make_params(train_boxes={"kind": "none"}), checkout)
     assert read_config(checkout.boxes)["kind"] == "none"
     assert read_checked_json(checkout.metrics / "train_boxes.json") == {"kind": "none"}
+    (checkout.boxes / "config.json").unlink()
+    empty = replace(dataset_of(checkout), object_classes=[], held_out_objects=[], manifests={})
+    empty.write(checkout.images)
+    train_boxes(make_params(), checkout)
+    assert read_config(checkout.boxes)["kind"] == "none"
 
 
-def test_data_without_boxes_is_refused_with_another_kind(
+def test_boxes_that_cannot_be_used_are_an_error(
     checkout: Layout, make_params: MakeParams, complains: Any
 ) -> None:
     rewrite(checkout, "train", lambda _, values: values.pop("objects"))
     with complains("images/train", "train_boxes.kind to none"):
         train_boxes(make_params(), checkout)
-    empty = replace(dataset_of(checkout), object_classes=[], held_out_objects=[], manifests={})
-    empty.write(checkout.images)
+    dataset = dataset_of(checkout)
+    replace(dataset, held_out_objects=dataset.object_classes, manifests={}).write(checkout.images)
     with complains("no boxes of base classes", "train_boxes.kind"):
         train_boxes(make_params(), checkout)
 

@@ -136,16 +136,18 @@ def test_more_regions_embed_training_and_validation_again_and_no_test_shard(
     assert changed and not any(name.startswith("test") for name in changed)
 
 
-def test_objects_need_annotated_images(
-    built: Layout, make_params: MakeParams, tmp_path: Path, complains: Any
+def test_images_without_annotated_objects_have_random_regions(
+    built: Layout, make_params: MakeParams, tmp_path: Path
 ) -> None:
     params = make_params(embed={"regions": REGIONS})
     shutil.copytree(built.images, tmp_path / "images")
     dataset = replace(Dataset.read(tmp_path / "images"), object_classes=[], held_out_objects=[])
+    assert shown_classes(params.embed, tmp_path / "images") != []
     dataset.write(tmp_path / "images")
-    with complains("dataset.json", "embed.regions.kind", "random or grid"):
-        shown_classes(params.embed, tmp_path / "images")
-    assert shown_classes(make_params().embed, tmp_path / "images") == []
+    assert shown_classes(params.embed, tmp_path / "images") == []
+    plans = [RegionPlan(3, 0, kind, 0.03, 0.5, 0.2) for kind in ("objects", "random")]
+    objects, random = (plan.draw_all("a", (80, 60), []) for plan in plans)
+    assert objects == random and len(objects) == 3
 
 
 def test_batches_hold_the_regions_that_their_view_shows(embedded: Embedded) -> None:
