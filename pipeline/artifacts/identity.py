@@ -10,7 +10,7 @@ from typing import Any
 from kdeov.data.region_views import RegionPlan
 from kdeov.data.views import ViewPlan
 from kdeov.errors import DataError
-from pipeline.artifacts.dataset import DATASET, Dataset
+from pipeline.artifacts.dataset import Dataset
 from pipeline.config.stage_params import EmbedParams
 from pipeline.storage.checked import read_checked_json, write_checked_json
 
