@@ -20,7 +20,7 @@ from tests.helpers.shared import made_once
 SMALL: dict[str, Any] = {
     "prepare": {"samples_per_shard": 40, "scenes": {"train": 112, "val": 32, "test": 64}},
     "teacher": {"tiny": {"epochs": 2, "batch_size": 28}},
-    "embed": {"views": 2},
+    "embed": {"views": 2, "regions": {"count": 2}},
     "distill": {
         "epochs": 3,
         "global_batch_size": 28,
