@@ -26,9 +26,11 @@ RAY_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # 15 by default: beside another busy process, workers would wait where a stage inline does not
+    "RAY_worker_niceness": "0",
 }
-"""Variables that Ray reads when it is imported. Few are documented: they stand in
-`ray.train.constants` and `ray.train.v2._internal.constants`."""
+"""Variables that Ray reads when it is imported or started. Few are documented: they stand in
+`ray.train.constants`, `ray.train.v2._internal.constants` and `ray_config_def.h`."""
 
 LOOPBACK = "127.0.0.1"
 DASHBOARD_VARIABLE = "RAY_API_SERVER_ADDRESS"

@@ -57,6 +57,21 @@ def listening(processes: list[psutil.Process]) -> dict[int, str]:
     return {s.laddr.port: s.laddr.ip for s in sockets if s.status == psutil.CONN_LISTEN}
 
 
+@pytest.mark.parametrize("niceness", [0, 3])
+def test_workers_have_the_priority_of_the_stage(root: Path, niceness: int) -> None:
+    script = (
+        "import os; from pipeline.runtime.ray_session import ray_session\n"
+        f"os.nice({niceness})\n"
+        "with ray_session(1):\n"
+        "    import ray; print(ray.get(ray.remote(lambda: os.nice(0)).remote()))\n"
+    )
+    before = os.nice(0)
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, text=True, capture_output=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(root)}, encoding="utf-8", check=True)  # fmt: skip
+    assert result.stdout.split()[-1] == str(before + niceness)
+
+
 def test_all_ports_are_of_127_0_0_1_and_ctrl_c_is_this_process_s_own_afterwards(
     start: Start, tmp_path: Path
 ) -> None:
