@@ -11,7 +11,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from pipeline.artifacts.identity import cache_identity, read_teacher_identity
+from pipeline.artifacts.identity import cache_identity, read_teacher_identity, shown_classes
 from pipeline.cluster.local import LocalCluster
 from pipeline.config.execution_params import ClusterParams
 from pipeline.config.params import load_params
@@ -61,11 +61,15 @@ def new_run(
     layout = Layout(checkout.path)
     params = load_params(layout.params)
     identity = read_teacher_identity(layout.teacher)
+    classes = shown_classes(params.embed, layout.images)
     config = TrainConfig(
         params=params.distill.model_copy(update={"epochs": epochs}),
         images=layout.images,
         embeddings=layout.embeddings,
-        identities={s: cache_identity(identity, params.embed, s) for s in ("train", "val")},
+        identities={
+            split: cache_identity(identity, params.embed, split, classes)
+            for split in ("train", "val")
+        },
         run=open_storage(str(folder / "run")),
         cluster=CLUSTER.model_copy(update={"use_gpu": False, "checkpoint_every": 2}),
     )
