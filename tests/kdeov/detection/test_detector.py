@@ -114,7 +114,7 @@ def test_a_damaged_or_missing_file_is_named(detector: Detector, tmp_path: Path, 
 def test_data_without_boxes_has_no_detector(detector: Detector, tmp_path: Path) -> None:
     save_none(tmp_path)
     assert read_config(tmp_path)["kind"] == "none"
-    assert json.loads((tmp_path / CONFIG).read_text())["files"] == {}
+    assert json.loads((tmp_path / CONFIG).read_text(encoding="utf-8"))["files"] == {}
     with pytest.raises(DataError, match=r"train_boxes\.kind"):
         Detector.load(tmp_path, detector.student)
 

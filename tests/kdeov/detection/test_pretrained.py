@@ -109,7 +109,9 @@ def test_classes_of_coco_are_in_the_order_of_the_head() -> None:
 @pytest.mark.slow
 def test_recall_is_that_of_ultralytics_own_validation(shared_data: Path, tmp_path: Path) -> None:
     data = Real(shared_data / "yolo/yolov8n_state_dict.pt", shared_data / "coco_mini")
-    annotations = json.loads((data.coco / "annotations/instances_val2017.json").read_text())
+    annotations = json.loads(
+        (data.coco / "annotations/instances_val2017.json").read_text(encoding="utf-8")
+    )
     numbers = {c["id"]: COCO_CLASSES.index(c["name"]) for c in annotations["categories"]}
     places = {image["id"]: place for place, image in enumerate(annotations["images"])}
     objects = objects_of(annotations, numbers, places)
@@ -169,10 +171,10 @@ def predictions(
                 center = (left + width / 2) / image["width"], (top + height / 2) / image["height"]
                 size = width / image["width"], height / image["height"]
                 rows.append(" ".join(map(str, (numbers[thing["category_id"]], *center, *size))))
-        (folder / "labels/val" / f"{file.stem}.txt").write_text("\n".join(rows))
+        (folder / "labels/val" / f"{file.stem}.txt").write_text("\n".join(rows), encoding="utf-8")
     listed = json.dumps(dict(enumerate(COCO_CLASSES)))
     (folder / "data.yaml").write_text(
-        f"path: {folder}\ntrain: images/val\nval: images/val\nnames: {listed}\n"
+        f"path: {folder}\ntrain: images/val\nval: images/val\nnames: {listed}\n", encoding="utf-8"
     )
     model = import_ultralytics("models.yolo.model").YOLO("yolov8n.yaml", task="detect")
     state = {f"model.{n.removeprefix('model.')}": v for n, v in read_yolo(data.weights).items()}
@@ -182,7 +184,7 @@ def predictions(
         max_det=MOST, batch=8, workers=0, device="cpu", plots=False, save_json=True,
         project=str(folder), name="run", verbose=False,
     )  # fmt: skip
-    entries = json.loads((folder / "run/predictions.json").read_text())
+    entries = json.loads((folder / "run/predictions.json").read_text(encoding="utf-8"))
     place = {int(Path(name).stem): number for number, name in enumerate(names.values())}
     by_image: list[list[dict[str, Any]]] = [[] for _ in names]
     for entry in entries:

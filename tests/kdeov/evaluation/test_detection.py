@@ -85,7 +85,7 @@ def test_precision_and_recall_are_those_of_pycocotools(seed: int, max_detections
 
 def test_photographs_of_coco_have_the_precision_of_pycocotools(shared_data: Path) -> None:
     path = shared_data / "coco_mini" / "annotations" / "instances_val2017.json"
-    values = json.loads(path.read_text())
+    values = json.loads(path.read_text(encoding="utf-8"))
     numbers = {image["id"]: n for n, image in enumerate(values["images"])}
     rows = [a for a in values["annotations"] if a["category_id"] <= CLASSES]
     boxes = np.array([a["bbox"] for a in rows])

@@ -47,7 +47,7 @@ def rewrite(layout: Layout, split: str, edit: Callable[[int, dict[str, Any]], No
 
 
 def dataset_of(layout: Layout) -> Dataset:
-    values = json.loads((layout.images / "dataset.json").read_text())
+    values = json.loads((layout.images / "dataset.json").read_text(encoding="utf-8"))
     del values["digest"]
     return Dataset(**values)
 

@@ -36,7 +36,7 @@ def files(folder: Path, boxes: list[list[float]], **changes: Any) -> None:
 
 def listed(folder: Path, held_out: Any = None) -> Source:
     part = PART | {"instances": None, "captions": "captions.json"}
-    (folder / "captions.json").write_text('{"images": [], "annotations": []}')
+    (folder / "captions.json").write_text('{"images": [], "annotations": []}', encoding="utf-8")
     values = {"train": PART, "test": part, "val": 0.0, "held_out_objects": held_out}
     return coco(folder, CocoParams(**values), 0, None)
 
