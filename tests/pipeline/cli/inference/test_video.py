@@ -38,12 +38,10 @@ def clip(here: Path) -> Path:
 
 def frames_of(path: Path) -> list[np.ndarray]:
     """RGB arrays."""
-    capture, found = cv2.VideoCapture(str(path)), []
-    while True:
-        read, pixels = capture.read()
-        if not read:
-            return found
-        found.append(np.ascontiguousarray(pixels[..., ::-1]))
+    capture = cv2.VideoCapture(str(path))
+    frames = [capture.read() for _ in range(FRAMES + 1)]
+    assert [read for read, _ in frames] == [True] * FRAMES + [False]
+    return [np.ascontiguousarray(pixels[..., ::-1]) for _, pixels in frames[:FRAMES]]
 
 
 def test_each_frame_has_the_objects_of_its_image(kdeov: Command, here: Path, clip: Path) -> None:
