@@ -116,6 +116,10 @@ def write_program(folder: Path, graph: ImageGraph, reference: Reference) -> Pari
             for part in program.graph_module.modules():
                 for node in getattr(getattr(part, "graph", None), "nodes", ()):
                     node.meta.pop("stack_trace", None)  # holds paths of this machine
+            ranges = program.range_constraints  # in the order of a set
+            in_order = sorted(ranges.items(), key=lambda item: str(item[0]))
+            ranges.clear()
+            ranges.update(in_order)
             buffer = io.BytesIO()
             torch.export.save(program, buffer)
             loaded = torch.export.load(io.BytesIO(buffer.getvalue())).module()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -13,6 +16,7 @@ from torch import nn
 from kdeov.export.images import Reference, smooth_pixels, unit_rows, write_image
 from kdeov.export.onnx import Session, pixel_axes, to_onnx
 from kdeov.export.parity import compare, require_parity
+from tests.helpers import ROOT
 from tests.helpers.exported import small_model, write_export
 
 SHAPES = [(1, 64, 64), (3, 96, 160), (8, 256, 128), (1, 480, 640)]
@@ -77,6 +81,29 @@ def test_the_program_equals_the_student_at_every_size(yolo, shape):
     with torch.no_grad():
         expected = yolo.model.encode_image(yolo.model.transform.normalize(pixels))
         torch.testing.assert_close(program(pixels), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_equal_students_give_equal_programs_in_every_process(tmp_path):
+    script = """
+import sys
+from pathlib import Path
+from kdeov.export.graphs import ImageGraph
+from kdeov.export.images import Reference, write_program
+from tests.helpers.exported import small_model
+model = small_model("table", "timm:resnet10t")
+reference = Reference(model.student, model.transform)
+write_program(Path(sys.argv[1]), ImageGraph(model.student, model.transform), reference)
+"""
+    written = []
+    for seed in ("1", "3", "4"):  # of the hashes of strings, which order sets
+        folder = tmp_path / seed
+        folder.mkdir()
+        command = [sys.executable, "-c", script, str(folder)]
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        subprocess.run(command, env=environment, check=True, timeout=600)
+        written.append((folder / "image.pt2").read_bytes())
+    assert written[0] == written[1] == written[2]
 
 
 def test_a_changed_weight_fails_the_comparison(timm, mistake):
