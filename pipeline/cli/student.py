@@ -46,9 +46,9 @@ def classify(
     The exit status is 2 if some images could not be read; the others are answered.
     """
     from pipeline.cli.inference.classify import classify_images
-    from pipeline.cli.inference.inputs import image_paths
-    from pipeline.cli.inference.labels import chosen_templates, given_labels
     from pipeline.cli.inference.output import Format
+    from pipeline.inference.inputs import image_paths
+    from pipeline.inference.labels import chosen_templates, given_labels
 
     form = Format.of(as_json, as_csv)
     names = given_labels(labels, labels_file)
@@ -74,8 +74,8 @@ def locate(
     The map compares places of one image with each other. It has a best place also for what the
     image does not show, with a lower cosine.
     """
-    from pipeline.cli.inference.labels import chosen_templates
     from pipeline.cli.inference.locate import locate_text
+    from pipeline.inference.labels import chosen_templates
 
     target = output if output is not None else Path(f"{image.name}.heatmap.png")
     locate_text(image, text, target, chosen_templates(templates), as_json, model)
@@ -120,9 +120,9 @@ def detect(
     from kdeov.runtime.detections import Selection
     from pipeline.cli.inference.detection.detect import Options, detect_objects
     from pipeline.cli.inference.detection.target import DrawTarget
-    from pipeline.cli.inference.inputs import image_paths
-    from pipeline.cli.inference.labels import chosen_templates, given_labels
     from pipeline.cli.inference.output import Format
+    from pipeline.inference.inputs import image_paths
+    from pipeline.inference.labels import chosen_templates, given_labels
 
     form = Format.of(as_json, as_csv)
     names = given_labels(classes, classes_file, "--classes", "class")
@@ -162,7 +162,7 @@ def embed(
     status is 2 if some images could not be read; the others have rows.
     """
     from pipeline.cli.inference.embed import embed_images
-    from pipeline.cli.inference.inputs import image_paths
+    from pipeline.inference.inputs import image_paths
 
     embed_images(image_paths(images), output, force, model, int8)
 

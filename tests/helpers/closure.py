@@ -13,7 +13,8 @@ PACKAGES = ("kdeov", "pipeline", "stages")
 # does, and what they import of other wings is not what a stage computes with.
 UNLISTED = (
     "pipeline/bench/", "pipeline/cli/", "pipeline/cluster/", "pipeline/config/", "pipeline/doctor/",
-    "pipeline/runtime/", "pipeline/serve/", "pipeline/storage/", "pipeline/tracking/",
+    "pipeline/inference/", "pipeline/runtime/", "pipeline/search/", "pipeline/serve/",
+    "pipeline/storage/", "pipeline/tracking/",
     "pipeline/__init__.py", "pipeline/console.py", "pipeline/stage.py",
     "kdeov/__init__.py", "kdeov/errors.py",
 )  # fmt: skip

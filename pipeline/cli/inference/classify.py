@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from kdeov.errors import DataError
-from pipeline.cli.inference.labels import label_embeddings
-from pipeline.cli.inference.models import open_model
 from pipeline.cli.inference.output import (
     Errors,
     Format,
@@ -17,7 +15,9 @@ from pipeline.cli.inference.output import (
     print_ranking,
     progress_on_terminal,
 )
-from pipeline.cli.inference.stream import embedded_images
+from pipeline.inference.labels import label_embeddings
+from pipeline.inference.models import open_model
+from pipeline.inference.stream import embedded_images
 
 
 def classify_images(

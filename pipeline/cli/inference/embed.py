@@ -10,10 +10,10 @@ import typer
 
 from kdeov.errors import ConfigError, DataError
 from kdeov.weights.folder import user_path
-from pipeline.cli.inference.models import open_model
 from pipeline.cli.inference.output import Errors, progress_on_terminal
-from pipeline.cli.inference.stream import embedded_images
 from pipeline.cli.inference.table import EmbeddingTable
+from pipeline.inference.models import open_model
+from pipeline.inference.stream import embedded_images
 
 
 def embed_images(

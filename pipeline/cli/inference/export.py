@@ -73,7 +73,7 @@ def _calibration(images: list[str], transform: ImageTransform) -> np.ndarray:
     import numpy as np
 
     from kdeov.runtime.images import read_image
-    from pipeline.cli.inference.inputs import image_paths
+    from pipeline.inference.inputs import image_paths
 
     pixels: list[np.ndarray] = []
     for found in image_paths(images):

@@ -11,11 +11,11 @@ import typer
 from kdeov.errors import ConfigError
 from kdeov.runtime.images import read_image
 from kdeov.weights.folder import user_path
-from pipeline.cli.inference.labels import label_embeddings
-from pipeline.cli.inference.models import open_model
 from pipeline.cli.inference.overlay import require_own, save_overlay
 from pipeline.cli.inference.place import Place
 from pipeline.console import printable
+from pipeline.inference.labels import label_embeddings
+from pipeline.inference.models import open_model
 
 
 def locate_text(

@@ -20,7 +20,7 @@ import numpy as np
 
 from kdeov.errors import ConfigError, DataError, first_line
 from kdeov.weights.digests import sha256_file, with_digest, without_digest
-from pipeline.cli.inference.stream import Embedded
+from pipeline.inference.stream import Embedded
 from pipeline.storage.files import disk_errors, writing
 
 PART_NAME = r"\d{6}\.npy"

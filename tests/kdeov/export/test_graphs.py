@@ -96,14 +96,14 @@ reference = Reference(model.student, model.transform)
 write_program(Path(sys.argv[1]), ImageGraph(model.student, model.transform), reference)
 """
     written = []
-    for seed in ("1", "3", "4"):  # of the hashes of strings, which order sets
+    for seed in ("1", "3"):  # of the hashes of strings, which order sets
         folder = tmp_path / seed
         folder.mkdir()
         command = [sys.executable, "-c", script, str(folder)]
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
         subprocess.run(command, env=environment, check=True, timeout=600)
         written.append((folder / "image.pt2").read_bytes())
-    assert written[0] == written[1] == written[2]
+    assert written[0] == written[1]
 
 
 def test_a_changed_weight_fails_the_comparison(timm, mistake):

@@ -20,9 +20,9 @@ from PIL import Image
 
 from kdeov.errors import DataError, one_line
 from kdeov.runtime.detections import Detections, Regions, Selection
-from pipeline.cli.inference.labels import label_embeddings
-from pipeline.cli.inference.models import ExportedModel, open_detector
 from pipeline.cli.inference.output import Errors, Format, progress_on_terminal
+from pipeline.inference.labels import label_embeddings
+from pipeline.inference.models import ExportedModel, open_detector
 
 if TYPE_CHECKING:
     from pipeline.cli.inference.detection.target import DrawTarget

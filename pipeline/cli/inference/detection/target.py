@@ -12,9 +12,9 @@ from kdeov.runtime.detections import Detections
 from kdeov.runtime.images import read_image
 from kdeov.weights.folder import user_path
 from pipeline.cli.inference.detection.drawing import Drawing
-from pipeline.cli.inference.inputs import BOXES
 from pipeline.cli.inference.overlay import require_own
 from pipeline.console import printable
+from pipeline.inference.inputs import BOXES
 
 SOFTWARE = "kdeov detect"  # marks a PNG of this command, which it may replace
 ADVICE = "give another --draw"

@@ -17,10 +17,10 @@ from kdeov.errors import ConfigError, DataError, StorageError
 from kdeov.weights.folder import user_path
 from pipeline.cli.inference.detection.detect import Options, print_header, print_objects
 from pipeline.cli.inference.detection.drawing import Drawing
-from pipeline.cli.inference.labels import label_embeddings
-from pipeline.cli.inference.models import open_detector
 from pipeline.cli.inference.output import progress_on_terminal
 from pipeline.console import printable
+from pipeline.inference.labels import label_embeddings
+from pipeline.inference.models import open_detector
 
 SUFFIX, CODEC = ".mp4", "mp4v"
 # FFmpeg takes texts for videos and opens what playlists name, so only these are allowed

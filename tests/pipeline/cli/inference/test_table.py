@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.cli.inference import table as module
-from pipeline.cli.inference.stream import Embedded
 from pipeline.cli.inference.table import EmbeddingTable
+from pipeline.inference.stream import Embedded
 
 DIM = 8
 SUFFIXES = pytest.mark.parametrize("name", ["rows.npy", "rows.parquet"])

@@ -18,7 +18,7 @@ import numpy as np
 from kdeov.errors import ConfigError, StorageError, first_line
 from kdeov.prompts import as_templates, class_prompts, normalize_text
 from kdeov.weights.digests import digest
-from pipeline.cli.inference.models import InferenceModel
+from pipeline.inference.models import InferenceModel
 from pipeline.storage.files import writing
 
 logger = logging.getLogger(__name__)

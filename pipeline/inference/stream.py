@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from kdeov.errors import DataError
-from pipeline.cli.inference.models import InferenceModel
+from pipeline.inference.models import InferenceModel
 
 BATCH = 16  # images of a forward pass
 BATCHES_AHEAD = 3  # that are decoded while one is embedded

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from kdeov.errors import DataError
-from pipeline.cli.inference.inputs import image_paths, image_suffixes
+from pipeline.inference.inputs import image_paths, image_suffixes
 
 NAMES = ("b.jpg", "a.png", "sub/c.webp", "sub/with space.JPEG", "sub/猫 café.bmp")
 
