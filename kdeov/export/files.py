@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import nn
 from kdeov.detection.detector import Detector
 from kdeov.errors import ConfigError, DataError
 from kdeov.export.backbone import TIMM_FILE, YOLO_FILE, write_backbone
+from kdeov.export.background import write_background
 from kdeov.export.detect import write_detect
 from kdeov.export.graphs import DenseGraph, ImageGraph
 from kdeov.export.images import (
@@ -35,6 +36,7 @@ from kdeov.models.model import KDEOVModel
 from kdeov.models.timm_trunk import PREFIX
 from kdeov.prompts import TEMPLATES
 from kdeov.runtime.card import (
+    BACKGROUND,
     BPE,
     CARD,
     DENSE,
@@ -56,7 +58,8 @@ from kdeov.weights.folder import replacing_files, user_path
 
 UNKNOWN = "not recorded"
 OPTIONAL = {
-    INT8, DETECT, TEXT, BPE, HF_TOKENIZER, TABLE_TEXTS, TABLE_EMBEDDINGS, YOLO_FILE, TIMM_FILE,
+    BACKGROUND, INT8, DETECT, TEXT, BPE, HF_TOKENIZER, TABLE_TEXTS, TABLE_EMBEDDINGS,
+    YOLO_FILE, TIMM_FILE,
 }  # fmt: skip
 """Files that not every export has."""
 NAMES = {CARD, DENSE, IMAGE, PROGRAM, GOLDEN, *OPTIONAL}
@@ -81,12 +84,27 @@ class ExportInfo:
     templates: Sequence[str] = TEMPLATES["simple"]
 
 
+@dataclass(frozen=True)
+class ExportImages:
+    """Images of the training data, as the student sees them, and the classes they show.
+
+    Attributes:
+        calibration: uint8 [N, 3, S, S], for which INT8 is calibrated; None writes no INT8.
+        classes: [K, D] embeddings of the classes by which INT8 is compared with float32; None
+            compares nearest neighbors.
+        background: Batches uint8 [B, 3, S, S], whose embeddings the export keeps for searches.
+    """
+
+    calibration: np.ndarray | None = None
+    classes: np.ndarray | None = None
+    background: Iterable[np.ndarray] = ()
+
+
 @torch.no_grad()
 def export_model(
     model: KDEOVModel,
     folder: str | Path,
-    calibration: np.ndarray | None = None,
-    classes: np.ndarray | None = None,
+    images: ExportImages | None = None,
     about: ExportInfo | None = None,
     detector: Detector | None = None,
     on_progress: Callable[[str], None] = lambda _: None,
@@ -96,9 +114,7 @@ def export_model(
     Args:
         model: The student; it stays as it is.
         folder: An export that is in it already is replaced once the new one is complete.
-        calibration: uint8 [N, 3, S, S], images for which INT8 is calibrated; None writes no INT8.
-        classes: [K, D] embeddings of the classes by which INT8 is compared with float32; None
-            compares nearest neighbors.
+        images: By which INT8 is calibrated, and with which searches compare; None leaves both out.
         about: Facts for the card.
         detector: Box head of the same student; None writes no `detect.onnx`.
         on_progress: Called with the name of each file before it is made.
@@ -114,9 +130,10 @@ def export_model(
     """
     require_packages()
     earlier = _earlier_files(user_path(folder))
-    about = about or ExportInfo()
+    about, images = about or ExportInfo(), images or ExportImages()
     student, encoder = _plain(model.student), _plain(model.text_encoder)
     reference = Reference(student, model.transform)
+    calibration = images.calibration
     if calibration is not None:
         calibration = calibration_pixels(calibration, student.backbone.strides[-1])
     with replacing_files(user_path(folder)) as partial:
@@ -139,9 +156,10 @@ def export_model(
             golden.update(arrays)
         if calibration is not None:
             on_progress(INT8)
-            quantized = write_int8(partial, image, calibration, classes)
+            quantized = write_int8(partial, image, calibration, images.classes)
             golden["int8_embedding"] = embed(Session(quantized.model), golden["pixels"])
             int8 = quantized.card
+        write_background(partial, image, images.background, reference.student.backbone.strides[-1])
         write_backbone(partial, student.backbone, model.transform)
         np.savez(partial / GOLDEN, allow_pickle=False, **golden)
         card = Card(

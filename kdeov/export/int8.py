@@ -16,6 +16,7 @@ from kdeov.errors import ConfigError, DataError
 from kdeov.export.onnx import Session
 from kdeov.export.quantize import CHEAP_OPERATORS, MATRIX_OPERATORS, Quantizer, quantizer_of
 from kdeov.runtime.card import IMAGE, INT8
+from kdeov.runtime.images import pad_to_stride
 
 MIN_AGREEMENT = 0.97
 MIN_IMAGES = 2
@@ -108,8 +109,7 @@ def calibration_pixels(images: np.ndarray, stride: int) -> np.ndarray:
             f"calibration images of shape {list(images.shape)} and type {images.dtype}; give uint8 "
             f"[N, 3, S, S] with at least {MIN_IMAGES} images, or none to leave INT8 out"
         )
-    down, right = (-side % stride for side in images.shape[2:])
-    return np.pad(images, ((0, 0), (0, 0), (0, down), (0, right)), mode="edge")
+    return pad_to_stride(images, stride)
 
 
 def embed(session: Session, images: np.ndarray) -> np.ndarray:

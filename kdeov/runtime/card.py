@@ -27,6 +27,7 @@ TEXT = "text.onnx"
 BPE, HF_TOKENIZER = "bpe_simple_vocab_16e6.txt.gz", "tokenizer.json"
 TABLE_TEXTS, TABLE_EMBEDDINGS = "texts.json", "texts.npy"
 GOLDEN = "golden.npz"
+BACKGROUND = "background.npy"
 TOWER, TABLE = "tower", "table"
 CLIP_BPE, HF = "clip-bpe", "hf"
 CLIP_SPECIAL_TOKENS = ("<|startoftext|>", "<|endoftext|>")

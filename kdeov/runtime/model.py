@@ -11,6 +11,7 @@ import numpy as np
 
 from kdeov.errors import ConfigError, DataError
 from kdeov.prompts import class_prompts
+from kdeov.runtime.background import read_background
 from kdeov.runtime.card import (
     DENSE,
     IMAGE,
@@ -267,6 +268,15 @@ class Model:
         """
         regions = converted_images(images, self.proposer)  # one image after the other
         return self.score(regions, labels, templates, selection)
+
+    def background(self) -> np.ndarray | None:
+        """Unit embeddings of images of the training data, float32 [N, D], with which scores of a
+        search are compared; None in an export without.
+
+        Raises:
+            DataError: The file is damaged.
+        """
+        return read_background(self.folder, self.card)
 
     def _pixels(self, images: Images, batch_size: int) -> Iterator[np.ndarray]:
         return pixel_batches(images, self._size, self._interpolation, self.card.stride, batch_size)

@@ -174,7 +174,8 @@ def export(
         list[str] | None,
         typer.Option(
             help="Files, folders or globs of images like those it will see, which calibrate the "
-            "INT8 file; may be repeated. Without them no INT8 file is made."
+            "INT8 file, and with which searches compare; may be repeated. Without them there is "
+            "neither."
         ),
     ] = None,
     boxes: Annotated[

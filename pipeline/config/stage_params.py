@@ -250,6 +250,9 @@ class DetectionParams(Section):
 class ExportParams(Section):
     calibration_images: Annotated[int, Strict(), Field(ge=0, le=10_000)]
     """Training images with which the INT8 file is calibrated and compared; 0 leaves it out."""
+    background_images: Annotated[int, Strict(), Field(ge=0, le=1_000_000)]
+    """Training images whose embeddings the export keeps: `kdeov search` tells by them how rare a
+    score is; 0 keeps none."""
     data_license: str | None
     """License of the images, for the card of the export; null where it is not recorded."""
     teacher_license: str | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from kdeov.detection.detector import NONE, Detector, read_config
 from kdeov.export.files import (
     UNKNOWN,
+    ExportImages,
     ExportInfo,
     backbone_license,
     export_model,
@@ -26,7 +28,7 @@ from pipeline.config.paths import Layout
 from pipeline.evaluation.shared.class_names import prompt_classes
 from pipeline.evaluation.shared.student import student_of
 from pipeline.evaluation.shared.zero_shot_weights import zero_shot_weights
-from pipeline.export.calibration import calibration_images
+from pipeline.export.training_images import training_batches
 from pipeline.storage.checked import read_checked_json
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ def export(params: Params, paths: Layout) -> None:
 
     Training images calibrate INT8 and, by the data set's classes or by their nearest neighbors,
     measure how often it agrees with float32; `export.calibration_images: 0` leaves INT8 out.
+    Embeddings of `export.background_images` of them are the background of searches.
 
     Raises:
         KdeovError: The student or the images cannot be read, or a file differs from PyTorch.
@@ -44,16 +47,14 @@ def export(params: Params, paths: Layout) -> None:
     model = student_of(paths, "cpu")
     record, dataset = RunRecord.read(paths.student), Dataset.read(paths.images)
     calibration = classes = None
+    training = partial(training_batches, paths.images, params.data.storage, model.transform)
     if params.export.calibration_images:
-        calibration = calibration_images(
-            paths.images, params.data.storage, model.transform, params.export.calibration_images
-        )
+        calibration = np.concatenate(list(training(params.export.calibration_images)))
         classes = _class_embeddings(params, paths, model, dataset)
     card = export_model(
         model,
         paths.export,
-        calibration,
-        classes,
+        ExportImages(calibration, classes, training(params.export.background_images)),
         _about(record, dataset, params, paths),
         _detector(paths, model),
         on_progress=lambda name: logger.info("%s ...", name),

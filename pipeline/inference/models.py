@@ -152,6 +152,10 @@ class ExportedModel:
     def heatmap(self, image: Image.Image, classes: np.ndarray) -> np.ndarray:
         return self._model.heatmap(image, classes)[0]
 
+    def background(self) -> np.ndarray | None:
+        """Unit embeddings of images of the training data, float32 [N, D]; None without."""
+        return self._model.background()
+
     def open_boxes(self) -> None:
         """Opens and tests the box head."""
         self._model.proposer  # noqa: B018 (opened once, before threads share it)

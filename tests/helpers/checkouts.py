@@ -35,7 +35,7 @@ SMALL: dict[str, Any] = {
         "num_streams": 14,
         "image_size": 64,
     },
-    "export": {"calibration_images": 16},
+    "export": {"calibration_images": 16, "background_images": 40},
     "efficiency": {"repeats": 2, "batch_size": 4},
     "report": {"examples": 4},
     "cluster": {"mode": "inline"},

@@ -14,7 +14,7 @@ from kdeov.data.transform import ImageTransform
 from kdeov.detection.detector import Detector
 from kdeov.detection.head import BoxHead
 from kdeov.detection.scores import ScoreParams
-from kdeov.export.files import ExportInfo, export_model
+from kdeov.export.files import ExportImages, ExportInfo, export_model
 from kdeov.models.model import KDEOVModel
 from kdeov.models.student import VisualStudent
 from kdeov.text.base import TextEncoder
@@ -51,11 +51,17 @@ def write_export(
     def make(target: Path) -> None:
         about = ExportInfo(name="small", licenses={"data": "drawn for tests"})
         detector = small_detector(model) if boxes else None
-        export_model(model, target, small_images(16), about=about, detector=detector)
+        export_model(model, target, export_images(), about, detector)
 
     name = f"export-{text}-{backbone.replace(':', '-')}{'-boxes' if boxes else ''}"
     shutil.copytree(made_once(name, make), folder, dirs_exist_ok=True)
     return model
+
+
+def export_images() -> ExportImages:
+    """Images for INT8, and a background of as many."""
+    images = small_images(16)
+    return ExportImages(images, background=[images[:12], images[12:]])
 
 
 def small_model(text: Literal["tower", "table"] = "tower", backbone: str = "yolov8n") -> KDEOVModel:

@@ -14,7 +14,7 @@ from torch import nn
 
 from kdeov.data.transform import ImageTransform
 from kdeov.errors import DataError
-from kdeov.export.files import export_model
+from kdeov.export.files import ExportImages, export_model
 from kdeov.export.onnx import Session, to_onnx
 from kdeov.models.model import KDEOVModel
 from kdeov.models.student import VisualStudent
@@ -49,7 +49,7 @@ def write_student(folder: Path, sizes: RunSizes) -> None:
     model = KDEOVModel.from_parts(student, encoder, transform, "random").eval()
     # random weights have no answers that INT8 must keep: with one class all images agree
     one_class = np.eye(1, sizes.dim, dtype=np.float32)
-    export_model(model, folder, images.numpy(), one_class)
+    export_model(model, folder, ExportImages(images.numpy(), one_class))
 
 
 def _images(count: int) -> list[Image.Image]:

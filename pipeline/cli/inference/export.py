@@ -19,15 +19,15 @@ MAX_CALIBRATION = 512  # images; more change the ranges by little
 
 
 def export_student(
-    student: Path, output: Path, images: list[str], to: str, boxes: Path | None = None
+    student: Path, output: Path, named: list[str], to: str, boxes: Path | None = None
 ) -> None:
     """Exports a saved student.
 
     Args:
         student: Its folder.
         output: The folder to write.
-        images: Files, folders and globs of images that calibrate INT8; without any, no INT8 file
-            is made.
+        named: Files, folders and globs of images that calibrate INT8, and with which searches
+            compare; without any, there is neither.
         to: Targets of `kdeov.export.mobile`, separated by commas, or empty.
         boxes: Folder of the student's box head; None exports none.
 
@@ -36,7 +36,7 @@ def export_student(
             PyTorch.
     """
     from kdeov.detection.detector import Detector
-    from kdeov.export.files import ExportInfo, export_model
+    from kdeov.export.files import ExportImages, ExportInfo, export_model
     from kdeov.export.mobile.files import export_mobile, require_converters
     from kdeov.models.model import KDEOVModel
     from pipeline.artifacts.run import RUN, RunRecord
@@ -52,8 +52,11 @@ def export_student(
     if (student / RUN).is_file():
         record = RunRecord.read(student)
         about = ExportInfo(name=record.name, fingerprint=record.fingerprint)
-    pixels = _calibration(images, model.transform) if images else None
-    export_model(model, output, pixels, about=about, detector=detector, on_progress=_report)
+    images = None
+    if named:
+        pixels = _calibration(named, model.transform)
+        images = ExportImages(pixels, background=[pixels])
+    export_model(model, output, images, about=about, detector=detector, on_progress=_report)
     if targets:
         export_mobile(model, output, targets, on_progress=_report)
     example = 'classify IMAGE --labels "..."' if boxes is None else 'detect IMAGE --classes "..."'

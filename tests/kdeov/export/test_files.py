@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from kdeov.export.files import ExportInfo, export_model
+from kdeov.export.files import ExportImages, ExportInfo, export_model
 from kdeov.runtime.card import CARD, DETECT, GOLDEN, INT8, TABLE_TEXTS, TEXT, read_card
 from kdeov.weights.digests import sha256_file
 from tests.helpers import ROOT
-from tests.helpers.exported import small_detector, small_images, small_model
+from tests.helpers.exported import export_images, small_detector, small_images, small_model
 
 
 @pytest.fixture
@@ -33,7 +33,14 @@ def test_the_card_names_every_other_file_with_its_sha256(exported):
 
 
 def test_the_files_are_those_that_the_student_needs(yolo, timm):
-    image = {"image.onnx", "dense.onnx", "image.int8.onnx", "image.pt2", "golden.npz"}
+    image = {
+        "image.onnx",
+        "dense.onnx",
+        "image.int8.onnx",
+        "image.pt2",
+        "golden.npz",
+        "background.npy",
+    }
     tower = {"text.onnx", "bpe_simple_vocab_16e6.txt.gz", "backbone.pt"}
     assert yolo.card.files.keys() == image | tower | {"detect.onnx"}
     assert timm.card.files.keys() == image | {"texts.json", "texts.npy", "backbone.safetensors"}
@@ -104,7 +111,7 @@ def test_the_student_stays_as_it_is_and_nothing_is_printed(tmp_path, timm, capfd
 
 @pytest.mark.slow
 def test_equal_students_and_images_give_equal_files(tmp_path, yolo):
-    again = export_model(small_model(), tmp_path / "export", small_images(16),
+    again = export_model(small_model(), tmp_path / "export", export_images(),
                          about=ExportInfo(name="small", licenses=yolo.card.licenses),
                          detector=small_detector(small_model()))  # fmt: skip
     assert again.files == yolo.card.files
@@ -130,5 +137,5 @@ def test_an_export_replaces_the_one_before_it(tmp_path, yolo, timm):
 )
 def test_calibration_images_that_are_none_are_refused(tmp_path, timm, mistake, images):
     with mistake("calibration images", list(images.shape), "uint8"):
-        export_model(timm.model, tmp_path / "export", images)
+        export_model(timm.model, tmp_path / "export", ExportImages(images))
     assert not (tmp_path / "export").exists()

@@ -30,7 +30,8 @@ def test_the_export_embeds_as_the_trained_student(
     copied: Copied, make_params: Callable[..., Params]
 ) -> None:
     paths, _ = copied
-    export(make_params(export={"calibration_images": 16, "teacher_license": "MIT"}), paths)
+    settings = {"calibration_images": 16, "background_images": 10, "teacher_license": "MIT"}
+    export(make_params(export=settings), paths)
     card, record = read_card(paths.export), RunRecord.read(paths.student)
     assert (card.fingerprint, card.name) == (record.fingerprint, record.name)
     metrics = json.loads((paths.metrics / "distill.json").read_text(encoding="utf-8"))
@@ -48,6 +49,8 @@ def test_the_export_embeds_as_the_trained_student(
     np.testing.assert_allclose(exported.embed_image([image]), expected, atol=1e-4)
     found = exported.embed_text(["a red circle", "two squares"])
     assert (found * texts).sum(axis=1).min() >= 0.9999
+    background = exported.background()
+    assert background is not None and background.shape == (10, exported.embed_dim)
 
 
 @pytest.mark.slow

@@ -1,8 +1,12 @@
-"""The images for which INT8 is calibrated: some of the training split, spread over it."""
+"""Some images of the training split, spread over it: they calibrate INT8, and are the background of
+searches.
+"""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,45 +15,52 @@ from PIL import Image
 from kdeov.data.transform import ImageTransform
 from kdeov.errors import DataError, first_line
 from pipeline.artifacts.shard_folder import ShardFolder
+from pipeline.artifacts.shards import Shard
 from pipeline.storage.checked import fix_of
 
-MAX_SHARDS = 8  # from which images are read; shards of a bucket are large
+MAX_SHARDS = 16  # from which images are read; shards of a bucket are large
+BATCH = 64  # images in memory
 
 
-def calibration_images(
-    images: Path, storage: str | None, transform: ImageTransform, count: int
-) -> np.ndarray:
+def training_batches(
+    folder: Path, storage: str | None, transform: ImageTransform, count: int
+) -> Iterator[np.ndarray]:
     """Training images as the student sees them, without augmentation.
 
     They lie at even distances in up to `MAX_SHARDS` shards at even distances, since a source may
     be in the order of its classes.
 
     Args:
-        images: `out/images`.
-        storage: Address of the storage of the shards; None where they lie in `images`.
+        folder: `out/images`.
+        storage: Address of the storage of the shards; None where they lie in `folder`.
         transform: The student's.
         count: How many, if the split has as many.
 
-    Returns:
-        uint8 [N, 3, S, S], the same in every call.
+    Yields:
+        Batches uint8 [B, 3, S, S], the same in every call.
 
     Raises:
         DataError: Shards are missing or damaged.
     """
-    folder = ShardFolder(images, storage) / "train"
-    manifest = folder.manifest()
+    split = ShardFolder(folder, storage) / "train"
+    manifest = split.manifest()
     shards = [manifest.shards[n] for n in _spread(len(manifest.shards), MAX_SHARDS)]
-    pixels = [np.empty((0, 3, transform.size, transform.size), np.uint8)]
-    total = sum(shard.samples for shard in shards)
-    numbers = _spread(total, count)
+    images = _chosen_images(split, shards, transform, count)
+    while batch := list(islice(images, BATCH)):
+        yield np.stack(batch)
+
+
+def _chosen_images(
+    folder: ShardFolder, shards: Sequence[Shard], transform: ImageTransform, count: int
+) -> Iterator[np.ndarray]:
+    numbers = _spread(sum(shard.samples for shard in shards), count)
     start = 0
     for shard in shards:
         mine = {n - start for n in numbers if start <= n < start + shard.samples}
         start += shard.samples
         if mine:
             for _, sample in folder.read(shard, mine.__contains__, stop=max(mine) + 1):
-                pixels.append(_pixels(sample["jpg"], transform, folder.where(shard))[None])
-    return np.concatenate(pixels)
+                yield _pixels(sample["jpg"], transform, folder.where(shard))
 
 
 def _spread(total: int, count: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""The images for which INT8 is calibrated."""
+"""The training images that an export reads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from kdeov.data.transform import ImageTransform
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import Manifest
-from pipeline.export.calibration import MAX_SHARDS, calibration_images
+from pipeline.export.training_images import BATCH, MAX_SHARDS, training_batches
 
 TRANSFORM = ImageTransform(8)
 
@@ -37,7 +37,9 @@ def write_split(images: Path, shards: int, each: int, broken: int | None = None)
 
 
 def levels(images: Path, count: int) -> list[int]:
-    pixels = calibration_images(images, None, TRANSFORM, count)
+    batches = list(training_batches(images, None, TRANSFORM, count))
+    assert all(0 < len(batch) <= BATCH for batch in batches)
+    pixels = np.concatenate(batches)
     assert pixels.dtype == np.uint8 and pixels.shape[1:] == (3, 8, 8)
     assert (pixels == pixels[:, :1, :1, :1]).all()
     return pixels[:, 0, 0, 0].tolist()
