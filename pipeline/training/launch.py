@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from pipeline.runtime.ray_train import Loop, WorkerConfig, train_on_ray
+from pipeline.runtime.ray_train import Loop, train_on_ray
+from pipeline.training.config import RunConfig
 from pipeline.training.loop import train
-from pipeline.training.rank import RunConfig
 from pipeline.training.state import EpochMetrics
-
-
-class StageConfig(WorkerConfig, RunConfig, Protocol):
-    """The config of a training stage, which its workers receive."""
 
 
 class EpochLog(Protocol):
@@ -24,7 +20,7 @@ class EpochLog(Protocol):
         """Logs those of the epochs that are not logged yet."""
 
 
-def launch(config: StageConfig, name: str, tracker: EpochLog, loop: Loop[Any] = train) -> None:
+def launch(config: RunConfig, name: str, tracker: EpochLog, loop: Loop[Any] = train) -> None:
     """Trains to the end.
 
     Args:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from torch import nn
 
@@ -19,12 +19,10 @@ from kdeov.training.distributed import (
     mean_over_ranks,
 )
 from kdeov.training.rng import seed_rng
-from pipeline.config.execution_params import ClusterParams
 from pipeline.data.epoch_plan import EpochPlan
 from pipeline.runtime.device import pick_device
 from pipeline.storage.files import json_text
-from pipeline.storage.storage import Storage
-from pipeline.training.checkpoints import CheckpointStore
+from pipeline.training.config import RunConfig
 from pipeline.training.state import EpochMetrics, TrainState
 from pipeline.training.step_log import StepLog, keys_digest
 
@@ -36,25 +34,6 @@ class KeyedBatch(Protocol):
 
     @property
     def keys(self) -> list[str]: ...
-
-
-class RunConfig(Protocol):
-    """What a training run is of, and where: plain values that can be sent to any worker."""
-
-    @property
-    def params(self) -> Any: ...
-
-    @property
-    def run(self) -> Storage: ...
-
-    @property
-    def cluster(self) -> ClusterParams: ...
-
-    @property
-    def checkpoints(self) -> CheckpointStore: ...
-
-    def plan(self, sizes: list[int], epoch: int) -> EpochPlan:
-        """The data plan of an epoch, from the sizes of the training shards in samples."""
 
 
 C = TypeVar("C", bound=RunConfig)

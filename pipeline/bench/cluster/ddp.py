@@ -135,12 +135,12 @@ class TrainingFixtures:
     def run(self, name: str, epochs: int | None = None) -> TrainConfig:
         """Config of a new run; `epochs` replaces that of the sizes."""
         return TrainConfig(
-            cluster_params(self.sizes, epochs or self.sizes.epochs),
-            self.folder / "images",
-            self.folder / "embeddings",
-            self.identities,
-            open_storage(str(self.folder / "runs" / name)),
-            CLUSTER,
+            params=cluster_params(self.sizes, epochs or self.sizes.epochs),
+            images=self.folder / "images",
+            embeddings=self.folder / "embeddings",
+            identities=self.identities,
+            run=open_storage(str(self.folder / "runs" / name)),
+            cluster=CLUSTER,
         )
 
 

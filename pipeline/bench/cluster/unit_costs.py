@@ -92,11 +92,11 @@ def _trainer(folder: Path, sizes: ClusterSizes) -> Trainer:
     run = open_storage(str(folder / "run"))
     return Trainer(
         TrainConfig(
-            params,
-            images,
-            embeddings,
-            identities,
-            run,
+            params=params,
+            images=images,
+            embeddings=embeddings,
+            identities=identities,
+            run=run,
             cluster=ClusterParams(mode="inline", use_gpu=False),
         )
     )

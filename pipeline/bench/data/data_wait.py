@@ -36,12 +36,12 @@ def data_wait_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
     params = distill_params(sizes)
     trainer = Trainer(
         TrainConfig(
-            params,
-            images,
-            embeddings,
-            identities,
-            open_storage(str(folder / "run")),
-            ClusterParams(mode="inline", use_gpu=False, dataloader_workers=1),
+            params=params,
+            images=images,
+            embeddings=embeddings,
+            identities=identities,
+            run=open_storage(str(folder / "run")),
+            cluster=ClusterParams(mode="inline", use_gpu=False, dataloader_workers=1),
         )
     )
     torch.set_num_threads(1)

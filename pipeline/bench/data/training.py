@@ -51,7 +51,12 @@ def step_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Figure]
     def config(contrastive: float) -> TrainConfig:
         distill = distill_params(sizes, contrastive)
         return TrainConfig(
-            distill, images, embeddings, identities, open_storage(str(folder / "run")), cluster
+            params=distill,
+            images=images,
+            embeddings=embeddings,
+            identities=identities,
+            run=open_storage(str(folder / "run")),
+            cluster=cluster,
         )
 
     alone, both = config(contrastive=0), config(contrastive=1)
