@@ -43,7 +43,7 @@ class InferenceModel(Protocol):
     templates: tuple[str, ...]
     provider: str
 
-    def preprocess(self, image: Path) -> np.ndarray:
+    def preprocess(self, image: Path | Image.Image) -> np.ndarray:
         """The centred square of an image, uint8 [3, S, S]."""
 
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
@@ -140,7 +140,7 @@ class ExportedModel:
 
         return cls(Model.open(folder, precision=precision))
 
-    def preprocess(self, image: Path) -> np.ndarray:
+    def preprocess(self, image: Path | Image.Image) -> np.ndarray:
         return self._model.preprocess(image)
 
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
@@ -192,7 +192,7 @@ class TorchModel:
         names = (STUDENT, "text_encoder.safetensors")
         return cls(model, {name: sha256_file(folder / name) for name in names})
 
-    def preprocess(self, image: Path) -> np.ndarray:
+    def preprocess(self, image: Path | Image.Image) -> np.ndarray:
         from kdeov.runtime.images import square_pixels
 
         transform = self._model.transform

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,14 @@ from pipeline.search.where import Where
 EMBEDDINGS, OBJECTS, BOXES = "embeddings.f16", "objects.f16", "boxes.i32"
 REGIONS = 10  # of an image; those that it does not have are NaN
 HALF = 2  # bytes
+FOLDER = "folder"  # kind of an index of files; others are of shards
 
 Box = tuple[int, int, int, int]
+# rows, query, k, chosen groups, groups that are left out, rows of a group; see `top_rows`
+Finder = Callable[
+    [np.ndarray, np.ndarray, int, np.ndarray | None, np.ndarray | None, int],
+    tuple[np.ndarray, np.ndarray],
+]
 
 
 @dataclass(frozen=True)
@@ -64,8 +71,7 @@ class Index:
 
     def __init__(self, folder: Path, data: Path, identity: IndexIdentity, files: FileTable):
         self.folder, self.data, self.identity, self.files = folder, data, identity, files
-        root = files.about("root")
-        self.root = Path(root) if root is not None else None
+        self.root = Path(files.about("root")) if files.about("kind") == FOLDER else None
         self.model: str | None = files.about("model")
         count, dim = int(files.about("rows")), identity.embed_dim
         self.rows = _mapped(data / EMBEDDINGS, count, dim, "<f2")
@@ -109,6 +115,7 @@ class Index:
         background: np.ndarray | None = None,
         probability: float | None = None,
         objects: bool = False,
+        finder: Finder = top_rows,
     ) -> list[Hit]:
         """The images that fit a query best, in the exact order (see `pipeline.search.exact`).
 
@@ -120,6 +127,7 @@ class Index:
                 this query probabilities are computed; None computes none.
             probability: Highest probability of a hit; needs a background.
             objects: Whether regions of images are searched; an image counts by its best one.
+            finder: Finds the rows; another one is `pipeline.search.ann.ApproximateSearch`.
 
         Returns:
             At most `k` hits, best first.
@@ -137,7 +145,7 @@ class Index:
             chosen = self.files.rows(condition)
             chosen = chosen[chosen < len(self.rows)]
         rows, group = self._searched(objects)
-        numbers, scores = top_rows(rows, query, k, chosen, self.dead, group)
+        numbers, scores = finder(rows, query, k, chosen, self.dead, group)
         tails = ScoreTail.of(background, query) if background is not None else None
         rarities = tails.probabilities(scores).tolist() if tails is not None else [None] * k
         named = self._named((numbers // group).tolist(), condition)

@@ -22,7 +22,7 @@ VERSION = 1
 BUSY_S = 10.0
 SCHEMA = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE parts (id INTEGER PRIMARY KEY, name TEXT UNIQUE);
+CREATE TABLE parts (id INTEGER PRIMARY KEY, name TEXT UNIQUE, done INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE files (
     path BLOB PRIMARY KEY, sha256 BLOB NOT NULL, bytes INTEGER NOT NULL,
     changed_ns INTEGER NOT NULL, date TEXT, moment TEXT, part INTEGER, row INTEGER NOT NULL
@@ -148,6 +148,22 @@ class FileTable:
         """The row of a file by its path; None where the index has none."""
         found = self.query("SELECT row FROM files WHERE path = ?", (os.fsencode(path),))
         return int(found[0][0]) if found else None
+
+    def is_unchanged(self, path: str, file: Path) -> bool:
+        """Whether a file has the size and the time that the table has of a path."""
+        found = self.query(
+            "SELECT bytes, changed_ns FROM files WHERE path = ?", (os.fsencode(path),)
+        )
+        try:
+            status = file.stat()
+        except OSError:
+            return False
+        return found == [(status.st_size, status.st_mtime_ns)]
+
+    def paths_of_part(self, part: int) -> list[str]:
+        """Keys of the images of a shard."""
+        found = self.query("SELECT path FROM files WHERE part = ?", (part,))
+        return [os.fsdecode(path) for (path,) in found]
 
     def query(self, text: str, values: Iterable[Any] = ()) -> list[Any]:
         """All rows of an SQL query.
