@@ -39,11 +39,23 @@ def download_model(address: str) -> Path:
     atexit.register(copy.cleanup)
     os.environ.setdefault(PROGRESS_VARIABLE, str(sys.stderr.isatty()).lower())
     from mlflow.artifacts import download_artifacts
+
+    with model_errors(address), _tracking_uri(find_tracking_uri(address)):
+        return Path(download_artifacts(artifact_uri=address, dst_path=copy.name))
+
+
+@contextmanager
+def model_errors(address: str) -> Iterator[None]:
+    """MLflow's errors about a model as one line that names it.
+
+    Raises:
+        DataError: There is no such model.
+        StorageError: MLflow cannot be reached.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
-        with _tracking_uri(_find_tracking_uri(address)):
-            return Path(download_artifacts(artifact_uri=address, dst_path=copy.name))
+        yield
     except MlflowException as error:
         missing = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
         kind = DataError if missing else StorageError
@@ -68,7 +80,17 @@ def _tracking_uri(uri: str) -> Iterator[None]:
         mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
 
 
-def _find_tracking_uri(address: str) -> str:
+def find_tracking_uri(address: str) -> str:
+    """MLflow's tracking URI: that of the checkout in the current folder, else
+    `MLFLOW_TRACKING_URI`.
+
+    Args:
+        address: Of a model, for errors.
+
+    Raises:
+        ConfigError: Neither says where MLflow is.
+        DataError: The database has no models yet.
+    """
     layout = Layout.here()
     if layout.params.is_file():
         target = TrackingTarget.of(load_params(layout.params).tracking, layout)
