@@ -11,6 +11,7 @@ import typer
 from pipeline.cli.bench import app as bench
 from pipeline.cli.cluster import app as cluster
 from pipeline.cli.errors import CommandGroup
+from pipeline.cli.registry import add_commands as add_registry_commands
 from pipeline.cli.student import add_commands
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 add_commands(app)
+add_registry_commands(app)
 app.add_typer(bench, name="bench", help="Measure this machine against the promised figures.")
 app.add_typer(cluster, name="cluster", help="Run a small Ray cluster on this machine.")
 
@@ -195,19 +197,6 @@ def use(
         typer.echo(f"`kdeov recipes {name}` says where they are from")
     else:
         typer.echo("run `dvc repro`")
-
-
-@app.command()
-def publish() -> None:
-    """Update the MLflow run of the current student from its files."""
-    from pipeline.config.params import load_params
-    from pipeline.config.paths import Layout
-    from pipeline.console import setup_logging
-    from pipeline.report.publish import publish as publish_run
-
-    setup_logging()
-    layout = Layout.here()
-    publish_run(load_params(layout.params), layout)
 
 
 @app.command()

@@ -40,13 +40,17 @@ def download_model(address: str) -> Path:
     os.environ.setdefault(PROGRESS_VARIABLE, str(sys.stderr.isatty()).lower())
     from mlflow.artifacts import download_artifacts
 
-    with model_errors(address), _tracking_uri(find_tracking_uri(address)):
+    where = f"--model {address}"
+    with model_errors(where), tracking_uri(find_tracking_uri(where)):
         return Path(download_artifacts(artifact_uri=address, dst_path=copy.name))
 
 
 @contextmanager
-def model_errors(address: str) -> Iterator[None]:
-    """MLflow's errors about a model as one line that names it.
+def model_errors(where: str) -> Iterator[None]:
+    """MLflow's errors about a model as one line.
+
+    Args:
+        where: The model, for errors.
 
     Raises:
         DataError: There is no such model.
@@ -60,16 +64,14 @@ def model_errors(address: str) -> Iterator[None]:
         missing = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
         kind = DataError if missing else StorageError
         fix = "check the name" if missing else "start the server, or correct the address"
-        raise kind(f"--model {address}: {one_line(error)}; {fix}") from error
+        raise kind(f"{where}: {one_line(error)}; {fix}") from error
     except tracking_errors() as error:
-        raise StorageError(f"--model {address}: {one_line(error)}") from error
+        raise StorageError(f"{where}: {one_line(error)}") from error
 
 
 @contextmanager
-def _tracking_uri(uri: str) -> Iterator[None]:
-    """Sets MLflow's tracking URI: as an argument of `download_artifacts`, MLflow ignores it for
-    `models:/MODEL_ID`.
-    """
+def tracking_uri(uri: str) -> Iterator[None]:
+    """Sets MLflow's tracking URI, which alone counts where MLflow looks for `models:/MODEL_ID`."""
     import mlflow
 
     before = os.environ.get(URI_VARIABLE)
@@ -80,12 +82,12 @@ def _tracking_uri(uri: str) -> Iterator[None]:
         mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
 
 
-def find_tracking_uri(address: str) -> str:
+def find_tracking_uri(where: str) -> str:
     """MLflow's tracking URI: that of the checkout in the current folder, else
     `MLFLOW_TRACKING_URI`.
 
     Args:
-        address: Of a model, for errors.
+        where: The model that is looked for, for errors.
 
     Raises:
         ConfigError: Neither says where MLflow is.
@@ -96,7 +98,7 @@ def find_tracking_uri(address: str) -> str:
         target = TrackingTarget.of(load_params(layout.params).tracking, layout)
         if not target.is_server and target.is_empty():
             raise DataError(
-                f"--model {address}: MLflow at {target.address} has no models yet; run "
+                f"{where}: MLflow at {target.address} has no models yet; run "
                 f"`dvc repro`, or set {URI_VARIABLE}"
             )
         target.client()  # makes a moved database right
@@ -104,6 +106,6 @@ def find_tracking_uri(address: str) -> str:
     if uri := os.environ.get(URI_VARIABLE):
         return uri
     raise ConfigError(
-        f"--model {address}: no params.yaml here says where MLflow is; run in the checkout, or set "
+        f"{where}: no params.yaml here says where MLflow is; run in the checkout, or set "
         f"{URI_VARIABLE}"
     )
