@@ -124,7 +124,7 @@ def _register(
     """Registers the run's model, with what `kdeov promote` compares."""
     with request_limits(timeout_s=120, max_retries=4):
         client = target.client()
-        model = publish_model(client, client.get_run(run_id), paths)
+        model = publish_model(client, client.get_run(run_id), paths.export)
         tags = {
             FINGERPRINT_TAG: results.run.fingerprint,
             SCORES_TAG: write_scores(scores_of(results)),
@@ -199,7 +199,7 @@ def _update_run(
             client.set_tag(run_id, name, value)
     log_params(client, run, results.run.params)
     log_history(client, run_id, results.history)
-    model = publish_model(client, client.get_run(run_id), paths)
+    model = publish_model(client, client.get_run(run_id), paths.export)
     log_metrics(client, run, results.metrics(), model)
     _log_files(client, run_id, files, paths)
     _log_datasets(client, run_id, results, paths)

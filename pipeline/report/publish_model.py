@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdeov.weights.digests import require_sha256
-from pipeline.config.paths import Layout
 from pipeline.report.registry.logged_model import CARD, SERVED, write_logged_model
 from pipeline.storage.checked import fix_of, read_checked_json
 from pipeline.storage.files import digest, sha256_file
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
 EXPORT_TAG = "kdeov.export"  # digest of the export and of what serves it, on a logged model
 
 
-def publish_model(client: MlflowClient, run: Run, paths: Layout) -> LoggedModel:
-    """Logs `out/export`, in a folder `export`, with the code that serves it to a run that does not
+def publish_model(client: MlflowClient, run: Run, export: Path) -> LoggedModel:
+    """Logs an export, in a folder `export`, with the code that serves it to a run that does not
     have it; deletes other models of the run, but for those that the registry has.
 
     A model is created with the digest of the export, and is READY once its files are whole; a later
@@ -30,7 +29,7 @@ def publish_model(client: MlflowClient, run: Run, paths: Layout) -> LoggedModel:
     Args:
         client: MLflow's client.
         run: The run.
-        paths: Paths of the checkout.
+        export: The folder of the export.
 
     Returns:
         The model.
@@ -40,12 +39,12 @@ def publish_model(client: MlflowClient, run: Run, paths: Layout) -> LoggedModel:
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
-    files = export_files(paths.export)
-    export = digest([SERVED, sha256_file(paths.export / CARD)])
+    files = export_files(export)
+    content = digest([SERVED, sha256_file(export / CARD)])
     models = client.search_logged_models(
         [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"
     )
-    same = [model for model in models if model.tags.get(EXPORT_TAG) == export]
+    same = [model for model in models if model.tags.get(EXPORT_TAG) == content]
     same.sort(key=lambda m: (m.status != LoggedModelStatus.READY, m.creation_timestamp, m.model_id))
     if same:
         model = same[0]
@@ -54,7 +53,7 @@ def publish_model(client: MlflowClient, run: Run, paths: Layout) -> LoggedModel:
             run.info.experiment_id,
             name="student",
             source_run_id=run.info.run_id,
-            tags={EXPORT_TAG: export},
+            tags={EXPORT_TAG: content},
             params=run.data.params,
         )
     if model.status != LoggedModelStatus.READY:

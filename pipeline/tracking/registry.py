@@ -96,7 +96,7 @@ def register(
     for key, value in tags.items():
         if version.tags.get(key) != value:
             client.set_model_version_tag(name, version.version, key, value)
-    if found.aliases.get(CANDIDATE) != version.version:
+    if number_of(found, CANDIDATE) != str(version.version):
         client.set_registered_model_alias(name, CANDIDATE, version.version)
     return version
 
@@ -123,14 +123,19 @@ def find_registered(client: MlflowClient, name: str) -> RegisteredModel | None:
     return found
 
 
+def number_of(found: RegisteredModel, alias: str) -> str | None:
+    """The number of the version that an alias names; None if it names none."""
+    number = found.aliases.get(alias)  # an int in a database, a str from a server
+    return None if number is None else str(number)
+
+
 def version_of(client: MlflowClient, found: RegisteredModel, alias: str) -> ModelVersion | None:
     """The version that an alias names; None if it names none.
 
     Raises:
         DataError: It names a version that is deleted.
     """
-    number = found.aliases.get(alias)
-    if number is None:
+    if (number := number_of(found, alias)) is None:
         return None
     from mlflow.exceptions import MlflowException
 

@@ -29,6 +29,7 @@ from pipeline.tracking.registry import (
     CHAMPION,
     MODELS,
     find_registered,
+    number_of,
     version_address,
     version_of,
 )
@@ -111,8 +112,9 @@ def promote(client: MlflowClient, name: str, metrics: Sequence[str] | None = Non
             raise DataError(f"{address}@{CANDIDATE}: there is none; run `kdeov publish`")
         champion = version_of(client, found, CHAMPION)
     scores = read_scores(candidate.tags.get(SCORES_TAG), version_address(candidate))
-    if champion is not None and champion.version == candidate.version:
-        return Promotion(name, champion.version, champion.version)
+    number, before = str(candidate.version), str(champion.version) if champion else None
+    if number == before:
+        return Promotion(name, number, before)
     comparisons: list[Comparison] = []
     if champion is not None:
         theirs = read_scores(champion.tags.get(SCORES_TAG), version_address(champion))
@@ -120,22 +122,21 @@ def promote(client: MlflowClient, name: str, metrics: Sequence[str] | None = Non
         problems = [problem for one in comparisons if (problem := one.problem()) is not None]
         if problems:
             raise DataError(
-                f"{name}: version {champion.version} stays champion, as of version "
-                f"{candidate.version} {'; '.join(problems)}"
+                f"{name}: version {before} stays champion, as of version {number} "
+                f"{'; '.join(problems)}"
             )
     elif metrics is not None:
         require_known(metrics, scores)
     require_working(version_address(candidate), candidate.tags.get(FINGERPRINT_TAG))
-    before = champion.version if champion else None
     with model_errors(address), request_limits(timeout_s=10, max_retries=2):
-        present = client.get_registered_model(name).aliases.get(CHAMPION)
+        present = number_of(client.get_registered_model(name), CHAMPION)
         if present != before:
             raise DataError(
                 f"{address}@{CHAMPION}: moved to version {present} in the meantime; run "
                 "`kdeov promote` again"
             )
-        client.set_registered_model_alias(name, CHAMPION, candidate.version)
-    return Promotion(name, candidate.version, before, comparisons)
+        client.set_registered_model_alias(name, CHAMPION, number)
+    return Promotion(name, number, before, comparisons)
 
 
 def require_working(address: str, fingerprint: str | None) -> None:

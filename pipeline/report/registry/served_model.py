@@ -54,6 +54,8 @@ class ServedModel(PythonModel):
         """
         images, texts = (_cells(model_input, column) for column in (IMAGE, TEXT))
         try:
+            if not {IMAGE, TEXT} & set(model_input.columns):
+                raise DataError(f"there is no column {IMAGE} and no column {TEXT}; give one")
             for number, (image, text) in enumerate(zip(images, texts, strict=True)):
                 if (image is None) == (text is None):
                     raise DataError(f"row {number}: give it either an image or a text")
