@@ -19,12 +19,13 @@ from pipeline.tracking.target import URI_VARIABLE, TrackingTarget
 PROGRESS_VARIABLE = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
 
-def download_model(address: str) -> Path:
+def download_model(address: str, uri: str | None = None) -> Path:
     """The files of a model of MLflow. No code and no pickle of them is run.
 
     Args:
         address: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `models:/MODEL_ID` or
-            `runs:/RUN/student`, at the tracking address of the checkout in the current folder or of
+            `runs:/RUN/student`.
+        uri: MLflow's tracking URI; None takes that of the checkout in the current folder, or
             `MLFLOW_TRACKING_URI`.
 
     Returns:
@@ -40,8 +41,8 @@ def download_model(address: str) -> Path:
     os.environ.setdefault(PROGRESS_VARIABLE, str(sys.stderr.isatty()).lower())
     from mlflow.artifacts import download_artifacts
 
-    where = f"--model {address}"
-    with model_errors(where), tracking_uri(find_tracking_uri(where)):
+    where = f"--model {address}" if uri is None else address
+    with model_errors(where), tracking_uri(uri or find_tracking_uri(where)):
         return Path(download_artifacts(artifact_uri=address, dst_path=copy.name))
 
 

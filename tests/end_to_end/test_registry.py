@@ -36,7 +36,7 @@ def test_champion_moves_on_a_server_and_its_followers_see_it(
         registry.publish(export, {TOP1: score(0.9)}, NAME)
         registry.publish(export, {TOP1: score(0.9)}, NAME)
         assert registry.aliases(NAME)["candidate"] == number
-        assert promote(registry.client, NAME).version == number
+        assert promote(registry.target.uri, NAME).version == number
         assert resolve(CHAMPION) == f"models:/{NAME}/{number}"
 
     image = Image.effect_noise((80, 60), 50).convert("RGB")

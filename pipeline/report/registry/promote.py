@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,9 +33,6 @@ from pipeline.tracking.registry import (
     version_of,
 )
 from pipeline.tracking.target import request_limits
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 
 @dataclass(frozen=True)
@@ -74,8 +70,6 @@ def promote_here(name: str | None, metrics: str | None) -> Promotion:
     Raises:
         KdeovError: See `promote`; or there is neither a checkout nor a name.
     """
-    from mlflow import MlflowClient
-
     named = None if metrics is None else [part.strip() for part in metrics.split(",")]
     if named is not None and not all(named):
         raise ConfigError("--metrics names no metric; give names, separated by commas")
@@ -85,15 +79,15 @@ def promote_here(name: str | None, metrics: str | None) -> Promotion:
         name = params.tracking.model or params.prepare.dataset
     where = f"{MODELS}{name}"
     with model_errors(where):
-        client = MlflowClient(find_tracking_uri(where))
-    return promote(client, name, named)
+        uri = find_tracking_uri(where)
+    return promote(uri, name, named)
 
 
-def promote(client: MlflowClient, name: str, metrics: Sequence[str] | None = None) -> Promotion:
+def promote(uri: str, name: str, metrics: Sequence[str] | None = None) -> Promotion:
     """Lets `champion` name the version that `candidate` names.
 
     Args:
-        client: MLflow's client.
+        uri: MLflow's tracking URI.
         name: The registered model.
         metrics: Names of the metrics by which the candidate must be no worse; None takes
             `DEFAULT_METRICS`.
@@ -104,7 +98,9 @@ def promote(client: MlflowClient, name: str, metrics: Sequence[str] | None = Non
         ConfigError: The name belongs to something else, or a metric is unknown.
         StorageError: MLflow cannot be reached.
     """
-    address = f"{MODELS}{name}"
+    from mlflow import MlflowClient
+
+    address, client = f"{MODELS}{name}", MlflowClient(uri)
     with model_errors(address), request_limits(timeout_s=10, max_retries=2):
         found = find_registered(client, name)
         candidate = version_of(client, found, CANDIDATE) if found else None
@@ -127,7 +123,7 @@ def promote(client: MlflowClient, name: str, metrics: Sequence[str] | None = Non
             )
     elif metrics is not None:
         require_known(metrics, scores)
-    require_working(version_address(candidate), candidate.tags.get(FINGERPRINT_TAG))
+    require_working(uri, version_address(candidate), candidate.tags.get(FINGERPRINT_TAG))
     with model_errors(address), request_limits(timeout_s=10, max_retries=2):
         present = number_of(client.get_registered_model(name), CHAMPION)
         if present != before:
@@ -139,10 +135,11 @@ def promote(client: MlflowClient, name: str, metrics: Sequence[str] | None = Non
     return Promotion(name, number, before, comparisons)
 
 
-def require_working(address: str, fingerprint: str | None) -> None:
+def require_working(uri: str, address: str, fingerprint: str | None) -> None:
     """Opens every part of the export of a version, which compares it with its golden outputs.
 
     Args:
+        uri: MLflow's tracking URI.
         address: `models:/NAME/VERSION`.
         fingerprint: The run that the export must state; None takes any.
 
@@ -154,7 +151,7 @@ def require_working(address: str, fingerprint: str | None) -> None:
     from kdeov.runtime.model import Model
     from kdeov.runtime.texts import open_texts
 
-    folder = download_model(address) / EXPORT
+    folder = download_model(address, uri) / EXPORT
     try:
         model = Model.open(folder)
         card = model.card

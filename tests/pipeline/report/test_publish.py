@@ -127,7 +127,7 @@ def test_a_student_is_a_version_once_and_a_new_export_is_a_new_one(copied: Train
     assert {"zeroshot/top1", "retrieval/t2i_r1", "detection/all_ap50"} <= scores.keys()
     zero_shot = read_metrics(paths, "zero_shot")
     assert scores["zeroshot/top1"].value == zero_shot["student"]["top1"]
-    assert promote(client, "scenes").version == "2"
+    assert promote(TrackingTarget.of(params.tracking, paths).uri, "scenes").version == "2"
 
 
 def test_the_stage_publishes_a_run_and_no_candidate(copied: Trained) -> None:

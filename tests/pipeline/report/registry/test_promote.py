@@ -47,10 +47,10 @@ def registry(
 
 def test_the_first_candidate_becomes_champion(registry: Registry, export: Path) -> None:
     registry.publish(export, {TOP1: score(0.2)})
-    promotion = promote(registry.client, NAME)
+    promotion = promote(registry.target.uri, NAME)
     assert (promotion.version, promotion.before) == ("1", None)
     assert registry.aliases() == {"candidate": "1", "champion": "1"}
-    assert promote(registry.client, NAME).before == "1"
+    assert promote(registry.target.uri, NAME).before == "1"
 
 
 def test_an_export_is_a_version_once(registry: Registry, export: Path, other: Path) -> None:
@@ -64,9 +64,9 @@ def test_a_candidate_within_the_interval_is_promoted(
     registry: Registry, export: Path, other: Path
 ) -> None:
     registry.publish(export, {TOP1: score(0.90)})
-    promote(registry.client, NAME)
+    promote(registry.target.uri, NAME)
     registry.publish(other, {TOP1: score(0.89)})
-    promotion = promote(registry.client, NAME)
+    promotion = promote(registry.target.uri, NAME)
     assert (promotion.version, promotion.before) == ("2", "1")
     assert [one.metric for one in promotion.comparisons] == [TOP1]
     assert registry.aliases()["champion"] == "2"
@@ -76,25 +76,25 @@ def test_a_worse_candidate_is_refused_with_the_reason(
     registry: Registry, export: Path, other: Path, complains: Any
 ) -> None:
     registry.publish(export, {TOP1: score(0.90), TOP5: score(0.95)})
-    promote(registry.client, NAME)
+    promote(registry.target.uri, NAME)
     registry.publish(other, {TOP1: score(0.87), TOP5: score(0.95)})
     with complains("version 1 stays champion", TOP1, "0.87", "[0.88, 0.92]"):
-        promote(registry.client, NAME)
+        promote(registry.target.uri, NAME)
     assert registry.aliases() == {"candidate": "2", "champion": "1"}
-    assert promote(registry.client, NAME, [TOP5]).version == "2"
+    assert promote(registry.target.uri, NAME, [TOP5]).version == "2"
 
 
 def test_a_candidate_whose_export_is_damaged_is_refused(
     registry: Registry, export: Path, other: Path, complains: Any
 ) -> None:
     registry.publish(export, {TOP1: score(0.90)})
-    promote(registry.client, NAME)
+    promote(registry.target.uri, NAME)
     registry.publish(other, {TOP1: score(0.95)})
     model = registry.client.get_model_version(NAME, "2").source.removeprefix("models:/")
     (image,) = (registry.target.file.parent / "artifacts").glob(f"**/{model}/**/export/{IMAGE}")
     image.write_bytes(image.read_bytes()[:-1])
     with complains("models:/scenes/2", IMAGE):
-        promote(registry.client, NAME)
+        promote(registry.target.uri, NAME)
     assert registry.aliases()["champion"] == "1"
 
 
@@ -104,7 +104,7 @@ def test_a_candidate_of_another_run_than_its_export_is_refused(
     registry.publish(export, {TOP1: score(0.90)})
     registry.client.set_model_version_tag(NAME, "1", "kdeov.fingerprint", "0" * 16)
     with complains("models:/scenes/1", "0" * 16):
-        promote(registry.client, NAME)
+        promote(registry.target.uri, NAME)
     assert "champion" not in registry.aliases()
 
 
@@ -114,7 +114,7 @@ def test_a_name_in_use_by_something_else_is_one_line(
     registry.client.create_registered_model("prices")
     for action in (
         lambda: registry.publish(export, name="prices"),
-        lambda: promote(registry.client, "prices"),
+        lambda: promote(registry.target.uri, "prices"),
     ):
         with complains("prices", "tracking.model"):
             action()
@@ -125,11 +125,11 @@ def test_a_name_of_nothing_and_a_name_without_a_candidate_are_one_line(
     registry: Registry, export: Path, complains: Any
 ) -> None:
     with complains("models:/scenes@candidate", "kdeov publish"):
-        promote(registry.client, NAME)
+        promote(registry.target.uri, NAME)
     registry.publish(export)
     registry.client.delete_registered_model_alias(NAME, "candidate")
     with complains("models:/scenes@candidate", "kdeov publish"):
-        promote(registry.client, NAME)
+        promote(registry.target.uri, NAME)
 
 
 def test_the_command_says_what_moved_and_why_not(

@@ -89,7 +89,7 @@ def test_a_logged_model_has_a_signature_and_an_example(logged: Path) -> None:
         ("image", "string", False), ("text", "string", False),
     ]  # fmt: skip
     assert described["flavors"]["python_function"]["model_code_path"] == "served_model.py"
-    size = sum(path.stat().st_size for path in logged.rglob("*") if path.name != "MLmodel")
+    size = sum(path.stat().st_size for path in logged.rglob("*.*") if path.is_file())
     assert size <= described["model_size_bytes"] < size + 10_000
 
 
