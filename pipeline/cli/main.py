@@ -11,7 +11,9 @@ import typer
 from pipeline.cli.bench import app as bench
 from pipeline.cli.cluster import app as cluster
 from pipeline.cli.errors import CommandGroup
-from pipeline.cli.registry import add_commands as add_registry_commands
+from pipeline.cli.registry import add_commands as add_registry
+from pipeline.cli.search import add_commands as add_search
+from pipeline.cli.serve import add_commands as add_serve
 from pipeline.cli.student import add_commands
 
 app = typer.Typer(
@@ -22,7 +24,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 add_commands(app)
-add_registry_commands(app)
+add_search(app)
+add_serve(app)
+add_registry(app)
 app.add_typer(bench, name="bench", help="Measure this machine against the promised figures.")
 app.add_typer(cluster, name="cluster", help="Run a small Ray cluster on this machine.")
 

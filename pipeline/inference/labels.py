@@ -12,13 +12,13 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from kdeov.errors import ConfigError, StorageError, first_line
 from kdeov.prompts import as_templates, class_prompts, normalize_text
 from kdeov.weights.digests import digest
-from pipeline.inference.models import InferenceModel
 from pipeline.storage.files import writing
 
 logger = logging.getLogger(__name__)
@@ -26,6 +26,17 @@ logger = logging.getLogger(__name__)
 UNUSABLE, SPACES = ("Cc", "Cs"), "\t\v\f\x85"  # categories of Unicode: controls, surrogates
 SHA256_BYTES = 32
 MAX_CACHED = 256  # lists of labels; the oldest are deleted
+
+
+class TextModel(Protocol):
+    """A model that embeds texts; see `pipeline.inference.models.InferenceModel`."""
+
+    embed_dim: int
+    text_digest: str
+    templates: tuple[str, ...]
+
+    def class_embeddings(self, labels: Sequence[str], prompts: Sequence[str]) -> np.ndarray:
+        """K labels to unit embeddings float32 [K, D], by prompt ensembling."""
 
 
 def given_labels(
@@ -81,7 +92,7 @@ def chosen_templates(given: Sequence[str] | None) -> Sequence[str] | str | None:
 
 
 def label_embeddings(
-    model: InferenceModel, labels: Sequence[str], templates: Sequence[str] | str | None
+    model: TextModel, labels: Sequence[str], templates: Sequence[str] | str | None
 ) -> np.ndarray:
     """Class embeddings of labels, from the cache or from the model's text side.
 

@@ -43,7 +43,7 @@ class InferenceModel(Protocol):
     templates: tuple[str, ...]
     provider: str
 
-    def preprocess(self, image: Path) -> np.ndarray:
+    def preprocess(self, image: Path | Image.Image) -> np.ndarray:
         """The centred square of an image, uint8 [3, S, S]."""
 
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
@@ -140,7 +140,7 @@ class ExportedModel:
 
         return cls(Model.open(folder, precision=precision))
 
-    def preprocess(self, image: Path) -> np.ndarray:
+    def preprocess(self, image: Path | Image.Image) -> np.ndarray:
         return self._model.preprocess(image)
 
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
@@ -151,6 +151,21 @@ class ExportedModel:
 
     def heatmap(self, image: Image.Image, classes: np.ndarray) -> np.ndarray:
         return self._model.heatmap(image, classes)[0]
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether the export has a box head."""
+        return self._model.card.detection is not None
+
+    @property
+    def has_tower(self) -> bool:
+        """Whether any text can be embedded, not listed ones alone."""
+        return self._model.card.text.kind == "tower"
+
+    @property
+    def name(self) -> str:
+        """Name of the student, for people."""
+        return self._model.card.name
 
     def background(self) -> np.ndarray | None:
         """Unit embeddings of images of the training data, float32 [N, D]; None without."""
@@ -192,7 +207,7 @@ class TorchModel:
         names = (STUDENT, "text_encoder.safetensors")
         return cls(model, {name: sha256_file(folder / name) for name in names})
 
-    def preprocess(self, image: Path) -> np.ndarray:
+    def preprocess(self, image: Path | Image.Image) -> np.ndarray:
         from kdeov.runtime.images import square_pixels
 
         transform = self._model.transform
