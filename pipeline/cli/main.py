@@ -286,3 +286,7 @@ def scaling(
         stdout.print(Markdown(text))
     else:
         typer.echo(text)
+
+
+if __name__ == "__main__":
+    app()

@@ -48,12 +48,12 @@ def serve_command(
         serve_on_ray(model, index, place, settings, _bounds(replicas), _announce)
         return
     from pipeline.serve.app import create_app
-    from pipeline.serve.server import bound_socket, run_server
+    from pipeline.serve.server import bound_socket, make_server
 
     listener = bound_socket(host, port)  # before the model is opened, which takes seconds
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     app = create_app(model, index, settings)
-    run_server(app, listener, lambda: _announce(address))
+    make_server(app, lambda: _announce(address)).run(sockets=[listener])
 
 
 def _announce(address: str) -> None:

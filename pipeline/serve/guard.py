@@ -119,11 +119,12 @@ def _too_large(settings: Settings) -> str:
 
 
 async def _refuse(send: Send, status: int, reason: str) -> None:
+    # the connection stays open, and uvicorn discards what is left of the body: closed amid an
+    # upload, most clients would see a broken connection in place of the answer
     body = json.dumps({"detail": reason}).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),  # what is left of the body is not read
     ]
     if status == 503:
         headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))

@@ -34,12 +34,11 @@ def bound_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run_server(app: Any, listener: socket.socket, on_ready: Callable[[], None]) -> None:
-    """Serves until SIGINT or SIGTERM.
+def make_server(app: Any, on_ready: Callable[[], None]) -> Any:
+    """A `uvicorn.Server`; its `run(sockets=[...])` serves until SIGINT or SIGTERM.
 
     Args:
         app: An ASGI application.
-        listener: Of `bound_socket`.
         on_ready: Called once it answers.
     """
     import uvicorn
@@ -59,4 +58,4 @@ def run_server(app: Any, listener: socket.socket, on_ready: Callable[[], None]) 
         timeout_graceful_shutdown=GRACE_S,
         backlog=BACKLOG,
     )
-    Server(config).run(sockets=[listener])
+    return Server(config)
