@@ -41,7 +41,8 @@ class ModelHolder:
         self._follows = address is not None and address.startswith("models:") and ALIAS in address
         self._task: asyncio.Task[None] | None = None
         self._retired: set[asyncio.Task[None]] = set()
-        self.current = self._open(self._resolved())
+        self._shown = self._resolved()  # the version that answers
+        self.current = self._open(self._shown)
         metrics.model.labels(self.current.model.image_digest).set(1)
 
     @contextlib.asynccontextmanager
@@ -86,7 +87,7 @@ class ModelHolder:
             await asyncio.sleep(self._settings.follow_s)
             try:
                 address = await asyncio.to_thread(self._resolved)
-                if address == self.current.address:
+                if address == self._shown:
                     complained = ""
                     continue
                 served = await asyncio.to_thread(self._open, address)
@@ -97,7 +98,7 @@ class ModelHolder:
                     logger.warning("%s stays: %s", self.current.address, error)
                 continue
             logger.info("%s answers in place of %s", served.address, self.current.address)
-            before, self.current = self.current, served
+            before, self.current, self._shown = self.current, served, address
             self._metrics.swaps.labels("done").inc()
             self._metrics.model.clear()
             self._metrics.model.labels(served.model.image_digest).set(1)

@@ -95,7 +95,8 @@ class ServedModel:
         first = model.class_embeddings(["image"], AS_WRITTEN) if model.has_tower else None
         if first is not None:
             model.heatmap(Image.new("RGB", (32, 32)), first)
-        return cls(model, address or "out/export", settings, on_batch, copy)
+        shown = address if copy is not None else Path(address or "out/export").name
+        return cls(model, str(shown), settings, on_batch, copy)
 
     async def embed(self, image: Image.Image) -> np.ndarray:
         """The unit embedding float32 [D] of an image."""

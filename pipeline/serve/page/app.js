@@ -201,7 +201,8 @@ async function hitItem(hit) {
   } else {
     picture.src = hit.image;
   }
-  const rarity = hit.probability === null ? "" : `, 1 in ${Math.round(1 / Math.max(hit.probability, 1e-6)).toLocaleString("en")}`;
+  const odds = hit.probability === null ? 0 : Math.round(1 / Math.max(hit.probability, 1e-6));
+  const rarity = odds >= 2 ? `, 1 in ${odds.toLocaleString("en")}` : "";
   item.append(picture, document.createTextNode(`${hit.path} ${hit.score.toFixed(3)}${rarity}`));
   return item;
 }
