@@ -109,6 +109,31 @@ class RunSizes:
 
 
 @dataclass(frozen=True)
+class SearchSizes:
+    """Sizes of `kdeov bench search`; the defaults take some minutes.
+
+    Attributes:
+        rows: Of the index that is searched.
+        dim: Width of embeddings.
+        searches: Searches of these rows.
+        image_size: Side of the student's images, pixels.
+        images: Images of the folder that is indexed.
+        known_images: Images of the folder that is indexed a second time, and searched.
+        repeats: Rounds of indexing.
+        starts: Processes that search.
+    """
+
+    rows: int = 1_000_000
+    dim: int = 512
+    searches: int = 15
+    image_size: int = 224
+    images: int = 300
+    known_images: int = 10_000
+    repeats: int = 3
+    starts: int = 5
+
+
+@dataclass(frozen=True)
 class ClusterSizes:
     """Sizes of `kdeov bench cluster`; the defaults take some minutes.
 

@@ -78,3 +78,24 @@ def run(
             file.write(speed_picture(figures, measured.SIZES))
     if not print_figures("A student in use, on this machine's CPU", figures, json_file):
         raise typer.Exit(1)
+
+
+@app.command()
+def search(
+    json_file: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, help="File to write the figures to.")
+    ] = None,
+) -> None:
+    """Search a million rows exactly, and time the commands that index and search.
+
+    Takes minutes and 2 GB of disk, with random rows. The exit status is 1 if a figure misses its
+    bar.
+    """
+    from pipeline.bench.figures import print_figures
+    from pipeline.bench.search import suite as measured
+    from pipeline.console import setup_logging
+
+    setup_logging()
+    figures = measured.search_figures(measured.SIZES)
+    if not print_figures("An index of images, on this machine's CPU", figures, json_file):
+        raise typer.Exit(1)
