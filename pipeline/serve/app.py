@@ -12,13 +12,13 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from kdeov.errors import KdeovError, StorageError
 from pipeline.search.identity import require_same_model
 from pipeline.search.index import Index
-from pipeline.serve.answers import Health
 from pipeline.serve.guard import Guard
 from pipeline.serve.holder import ModelHolder
-from pipeline.serve.images import TooLargeError
 from pipeline.serve.metrics import Metrics
-from pipeline.serve.routes import add_model_routes
-from pipeline.serve.search_routes import add_search_routes
+from pipeline.serve.routes.answers import Health
+from pipeline.serve.routes.images import TooLargeError
+from pipeline.serve.routes.index import add_search_routes
+from pipeline.serve.routes.model import add_model_routes
 from pipeline.serve.settings import Settings
 
 PAGE = Path(__file__).parent / "page"

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def measured(folder: Path, searches: int) -> dict[str, float]:
         opened_s.append(time.perf_counter() - start)
     queries = np.random.default_rng(1).standard_normal((searches + 1, index.identity.embed_dim))
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    searched_s = [_seconds(lambda query=query: index.search(query)) for query in queries]
+    searched_s = [_seconds(partial(index.search, query)) for query in queries]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     numbers = index.rows.reshape(-1).view(np.uint64)
     parts = np.array_split(numbers, PARTS)

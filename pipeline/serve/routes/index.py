@@ -16,10 +16,10 @@ from kdeov.runtime.images import read_image
 from pipeline.search.index import Hit, Index
 from pipeline.search.query import query_embedding
 from pipeline.search.where import Where
-from pipeline.serve.answers import Hits, ServedHit
 from pipeline.serve.holder import ModelHolder
-from pipeline.serve.images import thumbnail
-from pipeline.serve.routes import checked_texts, uploaded
+from pipeline.serve.routes.answers import Hits, ServedHit
+from pipeline.serve.routes.images import thumbnail
+from pipeline.serve.routes.model import checked_texts, uploaded
 from pipeline.serve.served import ServedModel
 from pipeline.serve.settings import Settings
 

@@ -12,7 +12,8 @@ from PIL import Image
 from kdeov.prompts import as_templates
 from kdeov.runtime.detections import Selection
 from pipeline.inference.labels import given_labels
-from pipeline.serve.answers import (
+from pipeline.serve.holder import ModelHolder
+from pipeline.serve.routes.answers import (
     Classification,
     DetectedObject,
     Detection,
@@ -21,8 +22,7 @@ from pipeline.serve.answers import (
     Label,
     Texts,
 )
-from pipeline.serve.holder import ModelHolder
-from pipeline.serve.images import heatmap_png, read_upload
+from pipeline.serve.routes.images import heatmap_png, read_upload
 from pipeline.serve.settings import Settings
 
 Upload = Annotated[UploadFile, File(description="An image.")]
