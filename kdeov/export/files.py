@@ -15,7 +15,6 @@ from torch import nn
 from kdeov.detection.detector import Detector
 from kdeov.errors import ConfigError, DataError
 from kdeov.export.backbone import TIMM_FILE, YOLO_FILE, write_backbone
-from kdeov.export.background import write_background
 from kdeov.export.detect import write_detect
 from kdeov.export.graphs import DenseGraph, ImageGraph
 from kdeov.export.images import (
@@ -24,6 +23,7 @@ from kdeov.export.images import (
     Reference,
     smooth_pixels,
     unit_rows,
+    write_background,
     write_dense,
     write_image,
     write_program,

@@ -5,7 +5,7 @@ they are compared with PyTorch.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,8 @@ from kdeov.export.noise import quietly
 from kdeov.export.onnx import Session, part_of, pixel_axes, to_onnx
 from kdeov.export.parity import MAX_ABS_PROGRAM, Arrays, Parity, Run, require_parity
 from kdeov.models.student import VisualStudent
-from kdeov.runtime.card import DENSE, IMAGE, PROGRAM
+from kdeov.runtime.card import BACKGROUND, DENSE, IMAGE, PROGRAM
+from kdeov.runtime.images import pad_to_stride
 
 GOLDEN_CLASSES, GOLDEN_SEED = 3, 1  # of the inputs in `golden.npz`
 LARGE = 224  # pixels; students of such images are compared at 640 x 480 too
@@ -134,6 +135,27 @@ def write_program(folder: Path, graph: ImageGraph, reference: Reference) -> Pari
     inputs = [{"pixels": x} for x in unseen_pixels(reference) if min(x.shape[2:]) >= 2 * stride]
     # the graph itself is compared with the student through `image.onnx`
     return require_parity(PROGRAM, _run_of(loaded), _run_of(graph), inputs, MAX_ABS_PROGRAM)
+
+
+def write_background(
+    folder: Path, image: bytes, batches: Iterable[np.ndarray], stride: int
+) -> None:
+    """Writes `background.npy`, unit embeddings fp16 [N, D] of images of the training data: a search
+    compares its scores with theirs. Nothing is written if there is no image.
+
+    Args:
+        folder: Of the export.
+        image: `image.onnx`, which embeds.
+        batches: Images, uint8 [B, 3, S, S].
+        stride: Of the backbone's last level.
+    """
+    session = Session(image)
+    embeddings = [
+        session({"pixels": pad_to_stride(batch, stride)})["embedding"] for batch in batches
+    ]
+    if embeddings:
+        stored = np.concatenate(embeddings).astype(np.float16)
+        np.save(folder / BACKGROUND, stored, allow_pickle=False)
 
 
 def unseen_pixels(reference: Reference) -> Iterator[np.ndarray]:

@@ -20,6 +20,7 @@ from kdeov.evaluation.detection import Found, Objects, average_precision
 from kdeov.models.student import VisualStudent
 from pipeline.boxes.samples import BoxSample, BoxShards
 from pipeline.boxes.stream import BoxEvaluationStream
+from pipeline.runtime.device import cpu_threads
 
 MAX_IMAGES = 2000
 RIGHT, NMS_IOU, SCORE_MIN, MAX_DETECTIONS = 0.5, 0.5, 1e-3, 100
@@ -87,10 +88,18 @@ def fit_scores(detector: Detector, shards: BoxShards, classes: Tensor) -> tuple[
     found = [_candidates(detector, item, classes) for item in stream]
     matched = [_matched(item) for item in found]
     cosines, numbers = (torch.cat(part) for part in zip(*matched, strict=True))
-    scale, bias = fit_logistic(cosines, numbers)
+    scale, bias = fit_scale(cosines, numbers)
     objects = objects_of([item.sample for item in found])
     best = choose_beta(scale, bias, lambda params: _ap50(objects, found, params), BETAS)
     return best, _ap50(objects, found, best)
+
+
+def fit_scale(cosines: Tensor, classes: Tensor) -> tuple[float, float]:
+    """a and b (see `fit_logistic`) to the last digit, which follows from the order of sums and so
+    from the number of threads.
+    """
+    with cpu_threads(1):
+        return fit_logistic(cosines, classes)
 
 
 def _candidates(

@@ -11,7 +11,9 @@ import typer
 from pipeline.cli.bench import app as bench
 from pipeline.cli.cluster import app as cluster
 from pipeline.cli.errors import CommandGroup
+from pipeline.cli.registry import add_commands as add_registry
 from pipeline.cli.search import add_commands as add_search
+from pipeline.cli.serve import add_commands as add_serve
 from pipeline.cli.student import add_commands
 
 app = typer.Typer(
@@ -23,6 +25,8 @@ app = typer.Typer(
 )
 add_commands(app)
 add_search(app)
+add_serve(app)
+add_registry(app)
 app.add_typer(bench, name="bench", help="Measure this machine against the promised figures.")
 app.add_typer(cluster, name="cluster", help="Run a small Ray cluster on this machine.")
 
@@ -200,19 +204,6 @@ def use(
 
 
 @app.command()
-def publish() -> None:
-    """Update the MLflow run of the current student from its files."""
-    from pipeline.config.params import load_params
-    from pipeline.config.paths import Layout
-    from pipeline.console import setup_logging
-    from pipeline.report.publish import publish as publish_run
-
-    setup_logging()
-    layout = Layout.here()
-    publish_run(load_params(layout.params), layout)
-
-
-@app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
     """Serve the MLflow page of this checkout on 127.0.0.1."""
     from kdeov.errors import DataError
@@ -295,3 +286,7 @@ def scaling(
         stdout.print(Markdown(text))
     else:
         typer.echo(text)
+
+
+if __name__ == "__main__":
+    app()

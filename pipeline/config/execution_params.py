@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from pipeline.config.schema import Count, Flag, Section, Text, Whole, section_error
+from pipeline.config.schema import Count, Flag, PlainName, Section, Text, Whole, section_error
 
 
 class DataParams(Section):
@@ -82,3 +82,6 @@ class TrackingParams(Section):
     """Tracking URI of MLflow; null is a database below `work/`."""
     experiment: Text = "kdeov"
     """Name of the MLflow experiment."""
+    model: PlainName | None = None
+    """Name of the student in MLflow's registry, where `kdeov publish` adds versions; each recipe
+    gives its own, and null takes `prepare.dataset`."""

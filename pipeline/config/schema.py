@@ -5,6 +5,7 @@ Numbers are finite, and neither texts nor true and false stand for one.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,12 @@ def _names_something(value: object) -> object:
     return value
 
 
+def _plain_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        raise ValueError("give a name of letters, digits, _, . and -")
+    return name
+
+
 def _without_home(path: Path) -> Path:
     if path.parts[:1] and path.parts[0].startswith("~"):
         raise ValueError(f"DVC does not expand ~; write {path.expanduser()}")
@@ -38,6 +45,8 @@ def _without_home(path: Path) -> Path:
 
 
 Text = Annotated[str, BeforeValidator(_names_something)]
+PlainName = Annotated[str, AfterValidator(_plain_name)]
+"""A name that fits into files, tables and addresses."""
 AnyPath = Annotated[Path, BeforeValidator(_names_something)]
 WatchedPath = Annotated[AnyPath, AfterValidator(_without_home)]
 """A path that `dvc.yaml` lists as a dep."""

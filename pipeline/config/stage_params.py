@@ -13,6 +13,7 @@ from pipeline.config.schema import (
     Count,
     Flag,
     NonNegative,
+    PlainName,
     Positive,
     Real,
     Section,
@@ -29,14 +30,8 @@ MOSAIC_IMAGES = 4  # of the smallest mosaic
 MAX_SIDE = 4096  # pixels; an image of a larger side does not fit into memory
 
 
-def _plain_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
-        raise ValueError("give a name of letters, digits, _, . and -")
-    return name
-
-
 class PrepareParams(SourceSections):
-    dataset: Annotated[str, AfterValidator(_plain_name)]
+    dataset: PlainName
     """Name of the data in metrics and reports."""
     source: str
     """Kind of source, whose part of this section must be given."""

@@ -152,6 +152,21 @@ class ExportedModel:
     def heatmap(self, image: Image.Image, classes: np.ndarray) -> np.ndarray:
         return self._model.heatmap(image, classes)[0]
 
+    @property
+    def has_boxes(self) -> bool:
+        """Whether the export has a box head."""
+        return self._model.card.detection is not None
+
+    @property
+    def has_tower(self) -> bool:
+        """Whether any text can be embedded, not listed ones alone."""
+        return self._model.card.text.kind == "tower"
+
+    @property
+    def name(self) -> str:
+        """Name of the student, for people."""
+        return self._model.card.name
+
     def background(self) -> np.ndarray | None:
         """Unit embeddings of images of the training data, float32 [N, D]; None without."""
         return self._model.background()

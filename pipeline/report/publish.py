@@ -17,7 +17,10 @@ from kdeov.weights.digests import require_sha256
 from pipeline.artifacts.run import read_history, runs_storage
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
-from pipeline.report.publish_model import CARD, WEIGHTS, publish_model
+from pipeline.report.publish_model import publish_model
+from pipeline.report.registry.comparison import SCORES_TAG, write_scores
+from pipeline.report.registry.logged_model import CARD
+from pipeline.report.registry.scores import scores_of
 from pipeline.report.results import MLFLOW_GROUPS, Results
 from pipeline.storage.checked import fix_of, read_checked_json, write_checked_json
 from pipeline.storage.files import digest, sha256_file
@@ -26,6 +29,7 @@ from pipeline.tracking.database import locked
 from pipeline.tracking.drivers import end_abandoned_runs
 from pipeline.tracking.errors import tracking_errors
 from pipeline.tracking.mlflow_run import (
+    FINGERPRINT_TAG,
     EpochMetrics,
     find_or_create_run,
     log_history,
@@ -33,6 +37,7 @@ from pipeline.tracking.mlflow_run import (
     log_params,
     run_tags,
 )
+from pipeline.tracking.registry import register
 from pipeline.tracking.target import TrackingTarget, request_limits
 
 if TYPE_CHECKING:
@@ -44,12 +49,21 @@ logger = logging.getLogger(__name__)
 FILES_TAG = "kdeov.published"  # digest of the files that were published last
 
 
-def publish(params: Params, paths: Layout) -> str:
-    """Publishes the current student; returns the id of its MLflow run.
+def publish(params: Params, paths: Layout, as_candidate: bool = True) -> str:
+    """Publishes the current student.
+
+    Args:
+        params: Params of the checkout.
+        paths: Paths of the checkout.
+        as_candidate: Whether its export becomes a version in the registry, under the name
+            `tracking.model`, and the candidate there.
+
+    Returns:
+        The id of its MLflow run.
 
     Raises:
         DataError: A result is missing.
-        ConfigError: `tracking.uri` is wrong.
+        ConfigError: `tracking.uri` is wrong, or the name in the registry belongs to something else.
         StorageError: MLflow cannot be written.
     """
     results = Results.read(params, paths)
@@ -61,6 +75,9 @@ def publish(params: Params, paths: Layout) -> str:
     try:
         with locked(paths.tracking_lock):
             run_id = _publish(target, results, paths, files, state)
+            if as_candidate:
+                name = params.tracking.model or results.dataset.name
+                _register(target, name, run_id, results, paths)
     except tracking_errors() as error:
         reason, cure = target.explain(error)
         raise StorageError(
@@ -101,6 +118,23 @@ def _publish(
     return run_id
 
 
+def _register(
+    target: TrackingTarget, name: str, run_id: str, results: Results, paths: Layout
+) -> None:
+    """Registers the run's model, with what `kdeov promote` compares."""
+    with request_limits(timeout_s=120, max_retries=4):
+        client = target.client()
+        model = publish_model(client, client.get_run(run_id), paths.export)
+        tags = {
+            FINGERPRINT_TAG: results.run.fingerprint,
+            SCORES_TAG: write_scores(scores_of(results)),
+            "dataset": results.run.dataset,
+            "teacher": results.run.teacher,
+        }
+        version = register(client, target.uri, name, model, tags)
+    logger.info("version %s of the model %s is its candidate", version.version, name)
+
+
 def _require_measured_export(results: Results, paths: Layout) -> None:
     """Refuses an export other than that of `metrics/efficiency.json`.
 
@@ -122,13 +156,14 @@ def _whole_history(params: Params, paths: Layout, results: Results) -> list[Epoc
 
 
 def publish_or_warn(params: Params, paths: Layout) -> None:
-    """Publishes the current student; if MLflow cannot be written, logs a warning instead.
+    """Publishes the current student's run; if MLflow cannot be written, logs a warning instead.
+    Only the command `kdeov publish` makes it a candidate, so no ablation becomes one.
 
     Raises:
         KdeovError: A result is missing, or `tracking.uri` is wrong.
     """
     try:
-        publish(params, paths)
+        publish(params, paths, as_candidate=False)
     except StorageError as error:
         logger.warning("%s", error)
 
@@ -164,7 +199,7 @@ def _update_run(
             client.set_tag(run_id, name, value)
     log_params(client, run, results.run.params)
     log_history(client, run_id, results.history)
-    model = publish_model(client, client.get_run(run_id), paths)
+    model = publish_model(client, client.get_run(run_id), paths.export)
     log_metrics(client, run, results.metrics(), model)
     _log_files(client, run_id, files, paths)
     _log_datasets(client, run_id, results, paths)
@@ -179,7 +214,7 @@ def _update_run(
 def _published_files(paths: Layout) -> list[Path]:
     metrics = [*sorted(paths.metrics.glob("*.json")), paths.metrics / "history.csv"]
     report = sorted(path for path in paths.report.parent.rglob("*") if path.is_file())
-    return [*metrics, *report, paths.student / WEIGHTS, paths.export / CARD]
+    return [*metrics, *report, paths.export / CARD]
 
 
 def _log_files(client: MlflowClient, run_id: str, files: list[Path], paths: Layout) -> None:

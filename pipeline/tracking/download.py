@@ -19,12 +19,13 @@ from pipeline.tracking.target import URI_VARIABLE, TrackingTarget
 PROGRESS_VARIABLE = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
 
-def download_model(address: str) -> Path:
+def download_model(address: str, uri: str | None = None) -> Path:
     """The files of a model of MLflow. No code and no pickle of them is run.
 
     Args:
         address: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `models:/MODEL_ID` or
-            `runs:/RUN/student`, at the tracking address of the checkout in the current folder or of
+            `runs:/RUN/student`.
+        uri: MLflow's tracking URI; None takes that of the checkout in the current folder, or
             `MLFLOW_TRACKING_URI`.
 
     Returns:
@@ -39,25 +40,39 @@ def download_model(address: str) -> Path:
     atexit.register(copy.cleanup)
     os.environ.setdefault(PROGRESS_VARIABLE, str(sys.stderr.isatty()).lower())
     from mlflow.artifacts import download_artifacts
+
+    where = f"--model {address}" if uri is None else address
+    with model_errors(where), tracking_uri(uri or find_tracking_uri(where)):
+        return Path(download_artifacts(artifact_uri=address, dst_path=copy.name))
+
+
+@contextmanager
+def model_errors(where: str) -> Iterator[None]:
+    """MLflow's errors about a model as one line.
+
+    Args:
+        where: The model, for errors.
+
+    Raises:
+        DataError: There is no such model.
+        StorageError: MLflow cannot be reached.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
-        with _tracking_uri(_find_tracking_uri(address)):
-            return Path(download_artifacts(artifact_uri=address, dst_path=copy.name))
+        yield
     except MlflowException as error:
         missing = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
         kind = DataError if missing else StorageError
         fix = "check the name" if missing else "start the server, or correct the address"
-        raise kind(f"--model {address}: {one_line(error)}; {fix}") from error
+        raise kind(f"{where}: {one_line(error)}; {fix}") from error
     except tracking_errors() as error:
-        raise StorageError(f"--model {address}: {one_line(error)}") from error
+        raise StorageError(f"{where}: {one_line(error)}") from error
 
 
 @contextmanager
-def _tracking_uri(uri: str) -> Iterator[None]:
-    """Sets MLflow's tracking URI: as an argument of `download_artifacts`, MLflow ignores it for
-    `models:/MODEL_ID`.
-    """
+def tracking_uri(uri: str) -> Iterator[None]:
+    """Sets MLflow's tracking URI, which alone counts where MLflow looks for `models:/MODEL_ID`."""
     import mlflow
 
     before = os.environ.get(URI_VARIABLE)
@@ -68,13 +83,23 @@ def _tracking_uri(uri: str) -> Iterator[None]:
         mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
 
 
-def _find_tracking_uri(address: str) -> str:
+def find_tracking_uri(where: str) -> str:
+    """MLflow's tracking URI: that of the checkout in the current folder, else
+    `MLFLOW_TRACKING_URI`.
+
+    Args:
+        where: The model that is looked for, for errors.
+
+    Raises:
+        ConfigError: Neither says where MLflow is.
+        DataError: The database has no models yet.
+    """
     layout = Layout.here()
     if layout.params.is_file():
         target = TrackingTarget.of(load_params(layout.params).tracking, layout)
         if not target.is_server and target.is_empty():
             raise DataError(
-                f"--model {address}: MLflow at {target.address} has no models yet; run "
+                f"{where}: MLflow at {target.address} has no models yet; run "
                 f"`dvc repro`, or set {URI_VARIABLE}"
             )
         target.client()  # makes a moved database right
@@ -82,6 +107,6 @@ def _find_tracking_uri(address: str) -> str:
     if uri := os.environ.get(URI_VARIABLE):
         return uri
     raise ConfigError(
-        f"--model {address}: no params.yaml here says where MLflow is; run in the checkout, or set "
+        f"{where}: no params.yaml here says where MLflow is; run in the checkout, or set "
         f"{URI_VARIABLE}"
     )

@@ -128,6 +128,24 @@ def test_publishing_again_changes_nothing(reproduced: Checkout) -> None:
     assert len(client.search_logged_models(["1"])) == 1
 
 
+def test_the_published_student_becomes_champion_and_runs_by_its_alias(
+    reproduced: Checkout,
+) -> None:
+    for _ in range(2):
+        reproduced.run("kdeov", "publish")
+    first = reproduced.run("kdeov", "promote").stdout
+    assert first == "scenes: version 1 is the champion\n"
+    again = reproduced.run("kdeov", "promote", "--metrics", "zeroshot/top1").stdout
+    assert again == "scenes: version 1 is the champion already\n"
+    image = next((reproduced.path / "out" / "report" / "figures").glob("*.png"))
+    command = ("kdeov", "classify", str(image), "--labels", "cat, dog", "--json", "--model")
+    by_alias, by_folder = (
+        reproduced.run(*command, model).stdout
+        for model in ("models:/scenes@champion", "out/export")
+    )
+    assert by_alias == by_folder
+
+
 def test_the_summary_says_where_to_look(reproduced: Checkout) -> None:
     text = reproduced.run("kdeov", "summary").stdout
     assert "zero-shot top-1" in text and "retained" in text and "parameters" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -10,12 +11,15 @@ import socket
 import subprocess
 import sys
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.helpers import ROOT
 from tests.helpers.waiting import wait_for
 
 
@@ -137,3 +141,54 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+class ServedModel:
+    """A real `mlflow models serve` on this machine, in the environment of the tests.
+
+    Attributes:
+        uri: Address of the server.
+    """
+
+    def __init__(self, folder: Path, address: str, tracking_uri: str) -> None:
+        port = free_port()
+        self.uri = f"http://127.0.0.1:{port}"
+        self._log = folder / "serve.log"
+        options = ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
+        programs = str(Path(sys.executable).parent)
+        own = {
+            "MLFLOW_TRACKING_URI": tracking_uri,
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+        }
+        with open(self._log, "ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "mlflow", "models", "serve", "-m", address, *options],
+                cwd=folder, env=os.environ | own, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        wait_for(self._answers, self._log)
+
+    def post(self, body: object) -> tuple[int, Any]:
+        """Status and JSON of an answer to `/invocations`."""
+        request = urllib.request.Request(
+            f"{self.uri}/invocations",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    def kill(self) -> None:
+        """Sends SIGKILL to all processes of the server."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(60)
+
+    def _answers(self) -> bool:
+        assert self._process.poll() is None, self._log.read_text(encoding="utf-8")
+        with contextlib.suppress(OSError):
+            return urllib.request.urlopen(f"{self.uri}/health", timeout=5).status == 200
+        return False

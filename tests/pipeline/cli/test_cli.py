@@ -46,7 +46,7 @@ def test_the_summary_shows_teacher_against_student_and_where_to_look(checkout: L
     assert "run `kdeov publish`" in result.output
 
 
-@pytest.mark.parametrize("command", ["summary", "publish", "verify", "ui"])
+@pytest.mark.parametrize("command", ["summary", "publish", "promote", "verify", "ui"])
 def test_a_command_outside_of_a_checkout_says_so_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:

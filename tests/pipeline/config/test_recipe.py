@@ -28,7 +28,8 @@ def test_every_recipe_fits_the_schema_and_leaves_nothing_to_defaults(
     name: str, tmp_path: Path
 ) -> None:
     use_recipe(Recipe.named(name), tmp_path / "params.yaml")
-    load_params(tmp_path / "params.yaml")
+    params = load_params(tmp_path / "params.yaml")
+    assert params.tracking.model == name  # the name of its students in the registry
     sections = yaml.safe_load((tmp_path / "params.yaml").read_text(encoding="utf-8"))
     assert set(sections) == set(yaml.safe_load(Recipe.named("scenes").text))
 

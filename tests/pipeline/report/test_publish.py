@@ -11,13 +11,16 @@ import pytest
 from kdeov.errors import ConfigError, KdeovError, StorageError
 from kdeov.runtime.card import CARD, IMAGE
 from kdeov.weights.digests import sha256_file
+from pipeline.artifacts.run import RunRecord
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.report.publish import publish, publish_or_warn
+from pipeline.report.registry.comparison import SCORES_TAG, read_scores
+from pipeline.report.registry.promote import promote
 from pipeline.report.report import report
 from pipeline.storage.files import write_json
 from pipeline.tracking.target import TrackingTarget
-from tests.helpers.results import edit_json
+from tests.helpers.results import edit_json, read_metrics
 
 pytestmark = pytest.mark.slow  # the first of these tests trains
 
@@ -81,22 +84,66 @@ def test_publishing_in_a_copy_leaves_every_byte_of_the_original(
     assert {p.name: p.read_bytes() for p in (model.parent / "export").iterdir()} == exported
 
 
-def test_a_new_export_is_logged_again_in_the_place_of_the_old_one(copied: Trained) -> None:
-    paths, params = copied
-    publish(params, paths)
-    (old,) = paths.tracking_artifacts.glob("models/*")
+def export_again(paths: Layout) -> None:
+    """Changes the export, as another run of its stage and of `efficiency` does."""
     edit_json(paths.export / CARD, lambda v: v.update(licenses={"data": "CC0"}))
     measured = sha256_file(paths.export / CARD)
     edit_json(paths.metrics / "efficiency.json", lambda v: v["deployed"].update(card=measured))
-    run = publish(params, paths)
+
+
+def test_a_new_export_is_logged_again_in_the_place_of_the_old_one(copied: Trained) -> None:
+    paths, params = copied
+    publish(params, paths, as_candidate=False)
+    (old,) = paths.tracking_artifacts.glob("models/*")
+    export_again(paths)
+    run = publish(params, paths, as_candidate=False)
     client = TrackingTarget.of(params.tracking, paths).client()
     (model,) = client.search_logged_models([client.get_run(run).info.experiment_id])
     assert model.model_id != old.name
     card = paths.tracking_artifacts / "models" / model.model_id / "artifacts" / "export" / CARD
     assert card.read_bytes() == (paths.export / CARD).read_bytes()
-    assert publish(params, paths) == run
+    assert publish(params, paths, as_candidate=False) == run
     (again,) = client.search_logged_models([client.get_run(run).info.experiment_id])
     assert again.model_id == model.model_id
+
+
+def test_a_student_is_a_version_once_and_a_new_export_is_a_new_one(copied: Trained) -> None:
+    paths, params = copied
+    run = publish(params, paths)
+    assert publish(params, paths) == run
+    client = TrackingTarget.of(params.tracking, paths).client()
+    (first,) = client.search_model_versions("name = 'scenes'")
+    export_again(paths)
+    publish(params, paths)
+    versions = client.search_model_versions("name = 'scenes'")
+    assert [str(v.version) for v in versions] == ["2", "1"]
+    assert {v.run_id for v in versions} == {run}
+    assert str(client.get_model_version_by_alias("scenes", "candidate").version) == "2"
+    # the model of a version stays, as a server may have it
+    models = client.search_logged_models([client.get_run(run).info.experiment_id])
+    assert {f"models:/{model.model_id}" for model in models} == {v.source for v in versions}
+    assert first.tags["kdeov.fingerprint"] == RunRecord.read(paths.student).fingerprint
+    scores = read_scores(first.tags[SCORES_TAG], "")
+    assert {"zeroshot/top1", "retrieval/t2i_r1", "detection/all_ap50"} <= scores.keys()
+    zero_shot = read_metrics(paths, "zero_shot")
+    assert scores["zeroshot/top1"].value == zero_shot["student"]["top1"]
+    assert promote(TrackingTarget.of(params.tracking, paths).uri, "scenes").version == "2"
+
+
+def test_the_stage_publishes_a_run_and_no_candidate(copied: Trained) -> None:
+    paths, params = copied
+    publish_or_warn(params, paths)
+    client = TrackingTarget.of(params.tracking, paths).client()
+    assert client.search_runs(["1"]) and not client.search_registered_models()
+
+
+def test_a_name_in_the_registry_that_is_in_use_is_refused(copied: Trained, complains: Any) -> None:
+    paths, params = copied
+    TrackingTarget.of(params.tracking, paths).client().create_registered_model("scenes")
+    with complains("scenes", "tracking.model"):
+        publish(params, paths)
+    tracking = params.tracking.model_copy(update={"model": "mine"})
+    publish(params.model_copy(update={"tracking": tracking}), paths)
 
 
 def test_an_export_that_was_not_measured_is_not_published(copied: Trained, complains: Any) -> None:

@@ -9,9 +9,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from pipeline.config.params import Params
@@ -26,17 +26,16 @@ BOUND_S = 150
 
 def publish_under_kills(checkout: str) -> None:
     """Publishes from a fresh process: what is imported once takes no time of those killed."""
-    import mlflow.pytorch
-    import mlflow.store.tracking.sqlalchemy_store
-    import torch
+    import mlflow.store.model_registry.sqlalchemy_store
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
     from pipeline.report.publish import publish
+    from pipeline.report.publish_model import export_files
+    from pipeline.report.registry.logged_model import write_logged_model
 
     layout = Layout(Path(checkout))
-    mlflow.pytorch.save_model(
-        torch.nn.Linear(2, 2), layout.root / "warm-up", input_example=np.zeros((1, 2), np.float32),
-        pip_requirements=["torch"],
-    )  # fmt: skip
+    model: Any = SimpleNamespace(artifact_location="", source_run_id="", model_id="")
+    write_logged_model(model, export_files(layout.export), layout.root / "warm-up")
     params: Params = pickle.loads((layout.root / "params.pickle").read_bytes())
     moments = random.Random(10)
     for number in range(KILLS):
@@ -75,6 +74,10 @@ def test_after_ten_kills_there_is_one_finished_run_with_one_model_and_everything
     (model,) = client.search_logged_models([experiment.experiment_id])
     assert (str(model.status), model.source_run_id) == ("READY", run.info.run_id)
     assert [o.model_id for o in run.outputs.model_outputs] == [model.model_id]
+    (version,) = client.search_model_versions("name = 'scenes'")
+    assert (version.source, version.run_id) == (f"models:/{model.model_id}", run.info.run_id)
+    assert client.get_registered_model("scenes").aliases == {"candidate": version.version}
+    assert version.tags.keys() >= {"kdeov.fingerprint", "kdeov.scores"}
     names = [entry.dataset.name for entry in run.inputs.dataset_inputs]
     assert sorted(names) == ["scenes/test", "scenes/train", "scenes/val"]
 
