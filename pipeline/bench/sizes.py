@@ -127,7 +127,7 @@ class SearchSizes:
     dim: int = 512
     searches: int = 15
     image_size: int = 224
-    images: int = 300
+    images: int = 1000
     known_images: int = 10_000
     repeats: int = 3
     starts: int = 5

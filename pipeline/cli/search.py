@@ -4,6 +4,7 @@ they run, so that `kdeov --help` stays fast.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -63,11 +64,16 @@ def index(
 
 def search(
     text: Annotated[
-        list[str] | None, typer.Argument(help='What to find: "two dogs in the snow".')
+        list[str] | None,
+        typer.Argument(
+            metavar="[INDEX] [TEXT]...",
+            help='An index, if none is named with -i, and what to find: "two dogs in the snow".',
+        ),
     ] = None,
     index: Annotated[
-        Path, typer.Option("--index", "-i", envvar=VARIABLE, help="The index.")
-    ] = INDEX,
+        Path | None,
+        typer.Option("--index", "-i", help=f"The index; {INDEX} by default, or ${VARIABLE}."),
+    ] = None,
     like: Annotated[
         list[str] | None, typer.Option(help="An image to find others like it; may be repeated.")
     ] = None,
@@ -114,13 +120,14 @@ def search(
     Prints a score, how likely another image would have it by accident where the model can tell, and
     the path. Without --model, the model that made the index is used.
     """
-    from pipeline.cli.inference.search.search import Query, Shown, search_index
+    from pipeline.cli.inference.search.search import Query, Shown, named_index, search_index
 
+    folder, words = named_index(index or os.environ.get(VARIABLE), text or [], INDEX)
     query = Query(
-        " ".join(text or []), like or [], minus or [], where or [], templates, k, probability,
+        " ".join(words), like or [], minus or [], where or [], templates, k, probability,
         objects, ann,
     )  # fmt: skip
-    search_index(index, query, Shown(as_json, sheet), model)
+    search_index(folder, query, Shown(as_json, sheet), model)
 
 
 def add_commands(app: typer.Typer) -> None:

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from typer.main import get_command
 
 from kdeov.weights.clip import import_clip
+from pipeline.cli.inference.search.index import Options, make_index
 from pipeline.cli.main import app
 from pipeline.config.params import check_params
 from tests.helpers import ROOT
@@ -53,7 +54,9 @@ def test_every_python_block_compiles(block: Any) -> None:
 
 @pytest.fixture
 def checkout_with_a_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a small student and its export, photographs, and weights of a small CLIP."""
+    """A folder with a small student and its export, photographs with their index, and weights of a
+    small CLIP.
+    """
     write_export(tmp_path / "out" / "export", boxes=True).save(tmp_path / "out" / "student")
     for photograph in ("dog.jpg", "cat.jpg"):
         Image.effect_noise((80, 60), 50).convert("RGB").save(tmp_path / photograph)
@@ -63,6 +66,7 @@ def checkout_with_a_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for run in ("before", "after"):
         write_found(tmp_path / run / "found.npz")
     monkeypatch.chdir(tmp_path)
+    make_index(tmp_path, Path("photos.index"), Options(False, False, None, None, None, False))
     return tmp_path
 
 

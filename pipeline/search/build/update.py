@@ -22,7 +22,7 @@ from pipeline.search.table import File
 
 FORWARD = 16  # images of a forward pass
 COMMIT = 128  # files that a killed run may have to do again
-AHEAD = 64  # files that are read before they are embedded
+AHEAD = 256  # files that are read before they are embedded, 40 MB at 224 pixels
 
 
 @dataclass

@@ -12,10 +12,11 @@ import numpy as np
 import typer
 
 from kdeov.errors import ConfigError, DataError, KdeovError
+from kdeov.weights.folder import user_path
 from pipeline.console import printable
 from pipeline.inference.labels import chosen_templates
 from pipeline.search.exact import top_rows
-from pipeline.search.identity import require_same_model
+from pipeline.search.identity import IDENTITY, require_same_model
 from pipeline.search.index import Finder, Hit, Index
 from pipeline.search.model import SearchModel
 from pipeline.search.query import like_embedding, query_embedding, text_embeddings
@@ -62,6 +63,23 @@ class Shown:
 
     as_json: bool
     sheet: Path | None
+
+
+def named_index(
+    option: str | Path | None, words: Sequence[str], default: Path
+) -> tuple[Path, Sequence[str]]:
+    """The index of a search, and the words of its text.
+
+    Args:
+        option: The index, where an option or the environment names it.
+        words: Arguments; without the option, the first of them may be the index.
+        default: Of neither.
+    """
+    if option is not None:
+        return Path(option), words
+    if words and (user_path(words[0]) / IDENTITY).is_file():
+        return Path(words[0]), words[1:]
+    return default, words
 
 
 def search_index(folder: Path, query: Query, shown: Shown, address: str | None) -> None:

@@ -95,6 +95,15 @@ def test_the_model_of_the_index_is_found_from_another_folder(
     assert kdeov("search", "a red ball").stdout == result.stdout
 
 
+def test_the_first_argument_may_be_the_index(kdeov: Command, indexed: Path) -> None:
+    shutil.move(indexed / "out" / "index", indexed / "photos.index")
+    result = kdeov("search", "photos.index", "a red ball")
+    assert result.exit_code == 0 and result.stdout.count("\n") == 3
+    assert kdeov("search", "a red ball", "-i", "photos.index").stdout == result.stdout
+    assert kdeov("search", "photos.index", "--like", "photos/1.png").exit_code == 0
+    assert "no such folder" in kdeov("search", "photos", "a red ball").stderr
+
+
 def test_nothing_is_said_to_fit_where_every_image_may_be_an_accident(
     kdeov: Command, indexed: Path
 ) -> None:
