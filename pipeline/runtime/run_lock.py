@@ -23,7 +23,12 @@ from types import TracebackType
 import psutil
 
 from kdeov.errors import DataError, KdeovError
-from pipeline.runtime.lifetime import created_at, find_process, interrupt_main_thread
+from pipeline.runtime.lifetime import (
+    END_TIMEOUT_S,
+    created_at,
+    find_process,
+    interrupt_main_thread,
+)
 from pipeline.runtime.node import job_id
 from pipeline.storage.checked import checked_json, parse_checked_json
 from pipeline.storage.storage import Storage
@@ -170,6 +175,9 @@ class RunLock:
             if self._usurper is not None and not self._ended.is_set():
                 logger.warning("%s has taken over %s", self._usurper, self._run.address)
                 interrupt_main_thread()
+                # one that comes just before a system call does not wake it
+                while not self._ended.wait(END_TIMEOUT_S):
+                    interrupt_main_thread()
                 return
 
     def _beat(self, now: float) -> bool:

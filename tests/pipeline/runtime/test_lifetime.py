@@ -36,8 +36,8 @@ from pipeline.runtime.lifetime import end_with_dvc
 Path(sys.argv[1], "started").touch()
 if sys.argv[3] == "early":  # its parent is gone before it looks
     while os.getppid() == int(sys.argv[4]): time.sleep(0.01)
-end_with_dvc(interrupt=sys.argv[2] == "interrupt")
 try:
+    end_with_dvc(interrupt=sys.argv[2] == "interrupt")
     time.sleep(600)
 except KeyboardInterrupt:
     Path(sys.argv[1], "interrupted").touch()

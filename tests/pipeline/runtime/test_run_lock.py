@@ -37,7 +37,7 @@ from pipeline.storage.storage import open_storage
 sys.stdin.readline()
 with RunLock(open_storage(sys.argv[1]), heartbeat_s=float(sys.argv[2])):
     print("driving", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -219,7 +219,7 @@ def test_a_driver_that_was_suspended_and_wakes_stops_and_leaves_the_new_one_alon
         mine = driver_of(run)
         assert mine.id != last.id
         suspended.send_signal(signal.SIGCONT)
-        error = suspended.communicate(timeout=60)[1]
+        error = suspended.communicate(timeout=240)[1]
         assert suspended.returncode == 1 and f"process {mine.pid}" in error
         assert driver_of(run).id == mine.id
     assert driver_of(run) == replace(mine, time=RELEASED)

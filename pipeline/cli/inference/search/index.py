@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from kdeov.errors import ConfigError, DataError
+from kdeov.errors import ConfigError, DataError, KdeovError
 from kdeov.weights.folder import user_path
 from pipeline.cli.inference.output import Errors, progress_on_terminal
 from pipeline.search.build.folder import index_folder, require_images
@@ -26,6 +26,7 @@ from pipeline.search.build.shards import (
 from pipeline.search.build.update import Counts
 from pipeline.search.build.writer import IndexWriter
 from pipeline.search.identity import IndexIdentity, read_identity
+from pipeline.search.index import Index
 from pipeline.search.model import SearchModel
 
 
@@ -38,7 +39,7 @@ class Options:
         rebuild: Whether to make all of it again.
         embeddings: Folder of teacher shards; None embeds the images.
         teacher: Folder of that teacher; None is the one beside.
-        model: Address of the model.
+        model: Address of the model; None takes the one that made the index, or `out/export`.
         int8: Whether to use the INT8 file.
     """
 
@@ -92,7 +93,8 @@ def _embedded(
     if not shards:
         scan = scan_folder(root)
         require_images(scan, root)
-    model = SearchModel(options.model, "int8" if options.int8 else "fp32")
+    address = options.model or (None if options.rebuild else _recorded_model(output))
+    model = SearchModel(address, "int8" if options.int8 else "fp32")
     known = _known(output) if not options.rebuild else None
     objects = options.objects or (known is not None and known.objects is not None)
     identity = model.identity(objects)
@@ -129,6 +131,14 @@ def _known(output: Path) -> IndexIdentity | None:
     try:
         return read_identity(output)[0]
     except DataError:
+        return None
+
+
+def _recorded_model(output: Path) -> str | None:
+    """Address of the model that made the index that is there; None without one."""
+    try:
+        return Index.open(output).model
+    except KdeovError:
         return None
 
 

@@ -180,6 +180,19 @@ def test_an_index_of_another_model_is_refused_and_rebuilt_beside(
     assert [path.name for path in INDEX.glob("rows-*")] == ["rows-2"]
 
 
+def test_a_second_run_takes_the_model_that_made_the_index(
+    kdeov: Command, here: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert kdeov("index", "photos", "-o", "photos.index").exit_code == 0
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.chdir(folder)  # without an out/export
+    Image.new("RGB", (40, 30), "pink").save(here / "photos" / "new.png")
+    result = kdeov("index", here / "photos", "-o", here / "photos.index")
+    assert result.exit_code == 0, result.stderr
+    assert "1 new" in result.stdout
+
+
 def test_an_index_belongs_to_one_folder_which_may_be_moved(kdeov: Command, here: Path) -> None:
     kdeov("index", "photos")
     shutil.copytree(here / "photos", here / "others")
