@@ -126,7 +126,7 @@ def chromium_page() -> Iterator[Page]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         process = subprocess.Popen(
             [path, *FLAGS, f"--user-data-dir={folder}", "about:blank"],
-            stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+            stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         try:
             port = _port(Path(folder))
@@ -146,7 +146,7 @@ def _port(folder: Path) -> int:
     """The port that Chromium has chosen."""
     end = time.monotonic() + 120
     file = folder / "DevToolsActivePort"
-    while not (file.is_file() and file.read_text().count("\n")):
+    while not (file.is_file() and file.read_text(encoding="utf-8").count("\n")):
         assert time.monotonic() < end, "Chromium did not start within 120 s"
         time.sleep(0.05)
-    return int(file.read_text().splitlines()[0])
+    return int(file.read_text(encoding="utf-8").splitlines()[0])

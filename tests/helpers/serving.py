@@ -42,7 +42,7 @@ def serve_command(*arguments: object, cwd: Path) -> Iterator[tuple[str, subproce
     """`kdeov serve` with its address; it is ended by SIGTERM."""
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.cli.main", "serve", *map(str, arguments)],
-        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
+        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, encoding="utf-8",
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     try:
