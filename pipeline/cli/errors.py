@@ -14,6 +14,12 @@ from typer.core import TyperGroup
 from kdeov.errors import KdeovError
 
 OWN = ("kdeov", "pipeline")  # a module of these that is missing is a fault of the code
+EXTRAS = {
+    "fastapi": "serve",
+    "prometheus_client": "serve",
+    "starlette": "serve",
+    "uvicorn": "serve",
+}
 
 
 class CommandGroup(TyperGroup):
@@ -31,10 +37,12 @@ class CommandGroup(TyperGroup):
             _complain(ctx, " ".join(str(error).splitlines()))
             raise typer.Exit(1) from error
         except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] in OWN:
+            package = (error.name or "").partition(".")[0]
+            if package in OWN:
                 raise
+            extra = EXTRAS.get(package, "train")
             _complain(
-                ctx, f"needs {error.name}, which is not installed; pip install 'kdeov[train]'"
+                ctx, f"needs {error.name}, which is not installed; pip install 'kdeov[{extra}]'"
             )
             raise typer.Exit(1) from error
         except OSError as error:

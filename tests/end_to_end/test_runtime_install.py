@@ -88,6 +88,16 @@ def test_embed_writes_rows(installed: RuntimeInstall, folder: Path) -> None:
     assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(3), abs=1e-4)
 
 
+def test_images_are_indexed_and_found(installed: RuntimeInstall, folder: Path) -> None:
+    made = installed.run("index", "photos", cwd=folder)
+    assert (made.returncode, made.stderr) == (0, "") and "3 images (3 new)" in made.stdout
+    found = installed.run("search", "a red ball", "-k", 2, "--json", cwd=folder)
+    assert (found.returncode, found.stderr) == (0, "")
+    hits = [json.loads(line) for line in found.stdout.splitlines()]
+    assert [hit["rank"] for hit in hits] == [1, 2]
+    assert all(0 < hit["probability"] <= 1 for hit in hits)
+
+
 def test_no_command_imports_what_is_not_there(installed: RuntimeInstall, folder: Path) -> None:
     for arguments in (["--help"], ["classify", "--help"], ["embed", "--help"], ["recipes"]):
         assert installed.run(*arguments, cwd=folder).returncode in (0, 1), arguments
@@ -105,6 +115,8 @@ def test_no_command_imports_what_is_not_there(installed: RuntimeInstall, folder:
         (["doctor"], ["kdeov[train]"]),
         (["bench", "data"], ["kdeov[train]"]),
         (["cluster", "up"], ["kdeov[train]"]),
+        (["serve", "--port", "0"], ["kdeov[serve]"]),
+        (["promote"], ["kdeov[train]"]),
     ],
 )
 def test_a_command_that_needs_more_names_the_extra_in_one_line(
