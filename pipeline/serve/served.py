@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,9 +14,10 @@ from kdeov.errors import ConfigError
 from kdeov.runtime.detections import Detections, Regions, Selection
 from pipeline.inference.models import MLFLOW_SCHEMES, ExportedModel, open_model
 from pipeline.serve.batcher import MicroBatcher
+from pipeline.serve.class_cache import ClassCache
 from pipeline.serve.settings import Settings
 
-CACHED_LABELS = 256  # lists of labels whose class embeddings are kept
+PROMPTS = 64  # of a turn of the text side; other requests have theirs between
 DETECTED = 4  # images of a pass of the box head, one after the other
 AS_WRITTEN = ("{}",)  # a text is a sentence, no name of a class
 
@@ -48,8 +48,7 @@ class ServedModel:
         self.background = model.background()
         self.boxes = model.has_boxes
         self.active = 0
-        self._classes: OrderedDict[tuple[tuple[str, ...], tuple[str, ...]], np.ndarray]
-        self._classes = OrderedDict()
+        self._classes = ClassCache(model.class_embeddings)
 
         def batcher(kind: str, run: Callable, size: int) -> MicroBatcher:  # type: ignore[type-arg]
             wait_s = settings.batch_wait_s if size > 1 else 0
@@ -108,14 +107,14 @@ class ServedModel:
         """Classifier weights float32 [K, D] of labels, by the export's templates where none are
         given.
         """
-        key = (tuple(labels), tuple(self.model.templates if templates is None else templates))
-        if (known := self._classes.get(key)) is None:
-            known = self._classes[key] = await self._texts(key)
-            while len(self._classes) > CACHED_LABELS:
-                self._classes.popitem(last=False)
-        else:
-            self._classes.move_to_end(key)
-        return known
+        prompts = tuple(self.model.templates if templates is None else templates)
+        step = max(1, PROMPTS // len(prompts))
+        rows: list[np.ndarray] = []
+        for start in range(0, len(labels), step):
+            group = tuple(labels[start : start + step])
+            known = self._classes.known(group, prompts)
+            rows.append(await self._texts((group, prompts)) if known is None else known)
+        return np.concatenate(rows)
 
     async def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit embeddings float32 [N, D] of texts as they are."""
@@ -149,7 +148,7 @@ class ServedModel:
         return [self.model.propose(image) for image in images]
 
     def _labelled(self, keys: list[tuple[tuple[str, ...], tuple[str, ...]]]) -> list[np.ndarray]:
-        return [self.model.class_embeddings(labels, prompts) for labels, prompts in keys]
+        return [self._classes.embed(labels, prompts) for labels, prompts in keys]
 
     def _mapped(self, items: list[tuple[Image.Image, np.ndarray]]) -> list[np.ndarray]:
         return [self.model.heatmap(image, row[None])[0] for image, row in items]

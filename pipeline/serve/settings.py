@@ -13,6 +13,7 @@ class Settings:
         max_bytes: Of the body of a request.
         max_pixels: Of an image.
         max_labels: Of a request.
+        max_prompts: Of a request: labels times templates.
         max_text: Characters of a label or a text.
         timeout_s: For a request, its upload included.
         batch_size: Images of a forward pass.
@@ -27,6 +28,7 @@ class Settings:
     max_bytes: int = 20 << 20
     max_pixels: int = 50_000_000
     max_labels: int = 1000
+    max_prompts: int = 10_000
     max_text: int = 1000
     timeout_s: float = 30.0
     batch_size: int = 32

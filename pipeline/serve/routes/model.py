@@ -57,11 +57,7 @@ def add_model_routes(app: FastAPI, holder: ModelHolder, settings: Settings) -> N
         ] = None,
     ) -> Classification:
         names = checked_labels(labels, settings)
-        prompts = None
-        if templates:
-            prompts = as_templates(
-                templates[0] if len(templates) == 1 and "{" not in templates[0] else templates
-            )
+        prompts = checked_templates(templates, len(names), settings)
         async with holder.use() as served:
             classes = await served.classes(names, prompts)
             row = await served.embed(await uploaded(image, settings))
@@ -135,6 +131,34 @@ def checked_labels(fields: list[str], settings: Settings) -> list[str]:
     else:
         labels = [" ".join(field.split()) for field in fields]
     return checked_texts(labels, settings)
+
+
+def checked_templates(
+    fields: list[str] | None, num_labels: int, settings: Settings
+) -> tuple[str, ...] | None:
+    """Templates of a form, or those of the set that it names; None without.
+
+    Raises:
+        HTTPException: They are too long or too many, or one is none.
+        ConfigError: The set is unknown, or a template has no `{}`.
+    """
+    if not fields:
+        return None
+    checked_texts(fields, settings)
+    for field in fields:
+        if "{" in field.replace("{}", "", 1):  # a width in it could fill the memory
+            raise HTTPException(
+                400, f"template {field!r}: give one {{}} for the label, no other {{"
+            )
+    named = len(fields) == 1 and "{" not in fields[0]
+    prompts = as_templates(fields[0] if named else fields)
+    if num_labels * len(prompts) > settings.max_prompts:
+        raise HTTPException(
+            413,
+            f"{num_labels} labels in {len(prompts)} templates are more than "
+            f"{settings.max_prompts} prompts; send fewer",
+        )
+    return prompts
 
 
 def checked_texts(texts: list[str], settings: Settings) -> list[str]:

@@ -213,3 +213,20 @@ def test_prometheus_reads_what_was_asked(client: httpx.Client) -> None:
     text = client.get("/metrics").text
     assert count(text) == before + 1
     assert 'kdeov_batch_size_count{kind="embed"}' in text and "kdeov_request_seconds_sum" in text
+
+
+def test_templates_are_prompts_with_one_place_and_not_too_many(
+    client: httpx.Client, model: Model
+) -> None:
+    content = drawn_image(104)
+    found = client.post("/classify", **upload(content, labels=LABELS, templates="openai-7"))
+    (expected,) = model.classify(Image.open(io.BytesIO(content)), LABELS, "openai-7")
+    assert {
+        e["label"]: pytest.approx(e["probability"], abs=1e-5) for e in found.json()["labels"]
+    } == (dict(zip(LABELS, expected.tolist(), strict=True)))
+    many = [f"label {number}" for number in range(200)]
+    answer = client.post("/classify", **upload(content, labels=many, templates="openai-80"))
+    assert answer.status_code == 413 and "10000" in answer.json()["detail"]
+    for wrong in ("a {:99999999999}", "{!r}", "{} and {}", "no-such-set"):
+        answer = client.post("/classify", **upload(content, labels=LABELS, templates=wrong))
+        assert answer.status_code == 400 and answer.json()["detail"], wrong
