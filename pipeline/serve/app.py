@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from pipeline.serve.routes.index import add_search_routes
 from pipeline.serve.routes.model import add_model_routes
 from pipeline.serve.settings import Settings
 
+THREADS = (os.cpu_count() or 1) + 1  # one more, as a model that is opened takes one for seconds
 PAGE = Path(__file__).parent / "page"
 FILES = {"/": "index.html", "/app.js": "app.js", "/style.css": "style.css", "/icon.svg": "icon.svg"}
 
@@ -62,6 +66,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # decoded images take memory: no more at a time than cores can work on
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "decode"))
         holder.start()
         yield
         await holder.close()
