@@ -13,8 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
 from kdeov.errors import KdeovError, StorageError
-from pipeline.search.identity import require_same_model
-from pipeline.search.index import Index
+from pipeline.search.identity import IndexIdentity, require_same_model
 from pipeline.serve.guard import Guard
 from pipeline.serve.holder import ModelHolder
 from pipeline.serve.metrics import Metrics
@@ -22,6 +21,8 @@ from pipeline.serve.routes.answers import Health
 from pipeline.serve.routes.images import TooLargeError
 from pipeline.serve.routes.index import add_search_routes
 from pipeline.serve.routes.model import add_model_routes
+from pipeline.serve.served import ServedModel
+from pipeline.serve.served_index import ServedIndex
 from pipeline.serve.settings import Settings
 
 THREADS = (os.cpu_count() or 1) + 1  # one more, as a model that is opened takes one for seconds
@@ -56,11 +57,17 @@ def create_app(
             model.
     """
     settings, metrics = settings or Settings(), Metrics()
-    opened = Index.open(index) if index is not None else None
 
-    def accept(served: object) -> None:
+    def accept_index(identity: IndexIdentity) -> None:
+        require_same_model(identity, holder.current.model, where=str(index))
+
+    opened = None
+    if index is not None:
+        opened = ServedIndex(Path(index), settings.follow_s, accept_index)
+
+    def accept(served: ServedModel) -> None:
         if opened is not None:
-            require_same_model(opened.identity, served.model, where=str(index))  # type: ignore[attr-defined]
+            require_same_model(opened.current().identity, served.model, where=str(index))
 
     holder = ModelHolder(model, settings, metrics, resolve, accept)
 
@@ -96,7 +103,7 @@ def create_app(
             address=served.address,
             texts=served.model.has_tower,
             boxes=served.boxes,
-            index=len(opened) if opened is not None else None,
+            index=len(opened.current()) if opened is not None else None,
             token=settings.token is not None,
         )
 

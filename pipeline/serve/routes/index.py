@@ -21,6 +21,7 @@ from pipeline.serve.routes.answers import Hits, ServedHit
 from pipeline.serve.routes.images import thumbnail
 from pipeline.serve.routes.model import checked_texts, uploaded
 from pipeline.serve.served import ServedModel
+from pipeline.serve.served_index import ServedIndex
 from pipeline.serve.settings import Settings
 
 MAX_HITS = 1000
@@ -28,7 +29,7 @@ NO_INDEX = "this server has no index; start it with --index"
 
 
 def add_search_routes(
-    app: FastAPI, holder: ModelHolder, index: Index | None, settings: Settings
+    app: FastAPI, holder: ModelHolder, index: ServedIndex | None, settings: Settings
 ) -> None:
     """Adds `/search` and `/images`, which answer 404 without an index."""
 
@@ -53,7 +54,7 @@ def add_search_routes(
             query = await _query(served, text or [], minus or [], image, settings)
             background = served.background
             found = await asyncio.to_thread(
-                index.search, query, k, filters, background, probability, objects
+                index.current().search, query, k, filters, background, probability, objects
             )
         return Hits(hits=[_hit(hit) for hit in found])
 
@@ -61,7 +62,7 @@ def add_search_routes(
     async def indexed_image(row: int) -> Response:
         if index is None:
             raise HTTPException(404, NO_INDEX)
-        content = await asyncio.to_thread(_thumbnail, index, row)
+        content = await asyncio.to_thread(_thumbnail, index.current(), row)
         if content is None:
             raise HTTPException(404, f"row {row} of the index has no image that can be read")
         headers = {"cache-control": "private, max-age=3600"}
