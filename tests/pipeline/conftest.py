@@ -201,7 +201,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     return open_storage(f"{request.getfixturevalue('bucket')}/some/prefix")
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def loggers() -> Iterator[None]:
     """Loggers without handlers, and afterwards as they were, since commands set up their own."""
     kept = [
