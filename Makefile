@@ -42,11 +42,12 @@ test-fast: .venv/ready  ## run the quick unit tests: 4 minutes
 	$(MAKE) --jobs=2 --output-sync=target --keep-going test-fast-a test-fast-b
 
 test-fast-a: .venv/ready
-	$(RUN) $(FAST) tests/docs tests/kdeov tests/pipeline/prepare tests/pipeline/doctor
+	$(RUN) $(FAST) tests/docs tests/kdeov tests/pipeline/prepare tests/pipeline/doctor \
+		tests/pipeline/search tests/pipeline/tracking
 
 test-fast-b: .venv/ready
 	$(RUN) $(FAST) tests/pipeline --ignore=tests/pipeline/bench --ignore=tests/pipeline/prepare \
-		--ignore=tests/pipeline/doctor
+		--ignore=tests/pipeline/doctor --ignore=tests/pipeline/search --ignore=tests/pipeline/tracking
 
 lint: .venv/ready  ## check style, types, imports between wings, and spelling
 	$(RUN) ruff check .
