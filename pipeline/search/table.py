@@ -178,15 +178,9 @@ class FileTable:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """The database for changes that happen all or not at all."""
-        with self._lock:
+        with self._lock, self._connection:  # which commits at the end, or rolls back
             self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+            yield self._connection
 
     def _numbers(self, text: str, values: Iterable[Any] = ()) -> np.ndarray:
         return np.fromiter((row for (row,) in self.query(text, values)), np.int64)

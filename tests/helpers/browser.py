@@ -19,6 +19,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+ANSWER_S = 120.0
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -53,12 +54,14 @@ class Page:
         """The result of a method of the protocol."""
         number = next(self._numbers)
         self._connection.send(json.dumps({"id": number, "method": method, "params": params}))
-        while True:
-            message = json.loads(self._connection.recv(timeout=120))
+        end = time.monotonic() + ANSWER_S
+        while (left := end - time.monotonic()) > 0:
+            message = json.loads(self._connection.recv(timeout=left))
             if message.get("id") == number:
                 assert "error" not in message, message
                 return message["result"]
             self._note(message)
+        raise TimeoutError(f"{method} was not answered within {ANSWER_S:.0f} s")
 
     def open(self, address: str, width: int, dark: bool = False) -> None:
         """Loads an address in a window of a width, and waits until it is loaded."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
@@ -15,6 +13,7 @@ from kdeov.runtime.card import IMAGE
 from pipeline.bench.figures import Figure
 from pipeline.bench.fixtures import IMAGE as PHOTOGRAPH
 from pipeline.bench.fixtures import photographs
+from pipeline.bench.processes import python_output
 from pipeline.bench.run.towers import LABELS
 from pipeline.bench.sizes import RunSizes
 from pipeline.evaluation.shared.timing import interleaved, median_ratio
@@ -44,7 +43,7 @@ def command_figures(folder: Path, export: Path, sizes: RunSizes) -> list[Figure]
     for number, jpeg in enumerate(islice(photographs(), sizes.embed_images)):
         (images / f"{number:05d}.jpg").write_bytes(jpeg)
     one = str(next(images.iterdir()))
-    run = partial(_run, {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")})
+    run = partial(python_output, {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")})
     starts = [float(run("-c", RUNTIME, str(export), one)) for _ in range(sizes.starts)]
     labels = ("--labels", ", ".join(LABELS), "--model", str(export))
     classify = interleaved(  # the first call caches the labels and is not counted
@@ -95,15 +94,3 @@ def _embed_command(
         return run("-c", KDEOV, "embed", str(images), "-o", str(output), "--model", str(export))
 
     return embed
-
-
-def _run(environment: dict[str, str], *arguments: str) -> str:
-    """Standard output of Python in a process of its own."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env=environment,
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    ).stdout

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 from kdeov.runtime.card import IMAGE
 from pipeline.bench.figures import Figure
 from pipeline.bench.fixtures import photographs
+from pipeline.bench.processes import python_output
 from pipeline.bench.run.towers import LABELS
 from pipeline.bench.sizes import SearchSizes
 from pipeline.evaluation.shared.timing import interleaved, median_ratio
@@ -31,7 +30,7 @@ def command_figures(folder: Path, export: Path, sizes: SearchSizes) -> list[Figu
         export: An export of the student.
         sizes: Sizes of the measurements.
     """
-    run = partial(_run, {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")})
+    run = partial(python_output, {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")})
     new, many = folder / "new", folder / "many"
     _write_images(new, sizes.images)
     _write_images(many, sizes.known_images)
@@ -79,15 +78,3 @@ def _write_images(folder: Path, count: int) -> None:
     folder.mkdir()
     for number, jpeg in enumerate(islice(photographs(), count)):
         (folder / f"{number:06d}.jpg").write_bytes(jpeg + number.to_bytes(4, "big"))
-
-
-def _run(environment: dict[str, str], *arguments: str) -> str:
-    """Standard output of Python in a process of its own."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env=environment,
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    ).stdout

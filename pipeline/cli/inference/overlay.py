@@ -25,8 +25,8 @@ def require_own(path: Path, software: str = SOFTWARE, advice: str = "give anothe
     """Refuses to replace a file that a command did not write.
 
     Args:
-        path: A PNG of the command, or absent.
-        software: The command, which marks its PNGs.
+        path: A PNG or JPEG of the command, or absent.
+        software: The command, which marks its PNGs, and its JPEGs by a comment.
         advice: What to do else, for the error.
 
     Raises:
@@ -36,7 +36,8 @@ def require_own(path: Path, software: str = SOFTWARE, advice: str = "give anothe
         return
     try:
         with Image.open(path) as image:
-            own = image.info.get("Software") == software
+            marks = (image.info.get("Software"), image.info.get("comment"))
+            own = software in marks or software.encode() in marks
     except OSError:
         own = False
     if not own:

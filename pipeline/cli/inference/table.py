@@ -81,12 +81,11 @@ class EmbeddingTable:
 
     def __enter__(self) -> EmbeddingTable:
         self._lock = _locked(self._parts, self.path)
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, self._lock)
             for part in self._own_parts():
                 self._read(part)
-        except BaseException:
-            os.close(self._lock)
-            raise
+            stack.pop_all()
         return self
 
     def __exit__(

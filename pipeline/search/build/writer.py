@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -70,7 +71,8 @@ class IndexWriter:
     def __enter__(self) -> IndexWriter:
         _require_own(self.folder)
         self._lock = _locked(self.folder)
-        try:
+        with ExitStack() as stack:
+            stack.callback(self._close)
             self._data = self._choose()
             self.files = FileTable(self._data, write=True)
             self.count = int(self.files.about("rows"))
@@ -79,9 +81,7 @@ class IndexWriter:
             if self.identity.objects is not None:
                 widths |= {OBJECTS: REGIONS * dim * HALF, BOXES: REGIONS * 4 * 4}
             self._opened = [self._open(name, width) for name, width in widths.items()]
-        except BaseException:
-            self._close()
-            raise
+            stack.pop_all()
         return self
 
     def __exit__(

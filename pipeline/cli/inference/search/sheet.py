@@ -13,10 +13,11 @@ from kdeov.errors import ConfigError, KdeovError, one_line
 from kdeov.runtime.images import read_image
 from kdeov.weights.folder import user_path
 from pipeline.cli.inference.detection.fonts import font_for
+from pipeline.cli.inference.overlay import require_own
 from pipeline.search.index import Hit, Index
 from pipeline.storage.files import writing
 
-MARK = b"kdeov search"  # comment of a sheet, which the command may replace
+SOFTWARE = "kdeov search"  # comment of a sheet, which the command may replace
 SIDE, GAP, LINE, SIZE = 240, 12, 16, 13  # pixels; the last of letters
 MAX_COLUMNS, MAX_IMAGES = 5, 200
 PAPER, INK, FAINT, FRAME = (255, 255, 255), (20, 20, 20), (110, 110, 110), (220, 60, 40)
@@ -34,17 +35,7 @@ def require_drawable(path: Path, index: Index) -> None:
     path = user_path(path)
     if path.suffix.lower() not in (".jpg", ".jpeg"):
         raise ConfigError(f"--sheet {path}: a sheet is a JPEG; give a name that ends with .jpg")
-    if not path.exists():
-        return
-    try:
-        with Image.open(path) as image:
-            own = image.info.get("comment") == MARK
-    except OSError:
-        own = False
-    if not own:
-        raise ConfigError(
-            f"{path} exists and was not drawn by `kdeov search`; give another --sheet"
-        )
+    require_own(path, SOFTWARE, "give another --sheet")
 
 
 def draw_sheet(path: Path, index: Index, hits: Sequence[Hit]) -> None:
@@ -80,7 +71,7 @@ def draw_sheet(path: Path, index: Index, hits: Sequence[Hit]) -> None:
         name = name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 3]}..."
         _write(pen, (left, top + SIDE + 2 + LINE), name, FAINT)
     with writing(user_path(path)) as file:
-        sheet.save(file, "JPEG", quality=88, comment=MARK)
+        sheet.save(file, "JPEG", quality=88, comment=SOFTWARE.encode())
 
 
 def _thumbnail(index: Index, hit: Hit) -> Image.Image | None:
