@@ -1,0 +1,100 @@
+"""The questions of `ablations.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from kdeov.errors import ConfigError
+from pipeline.config.params import flatten
+from pipeline.config.reading.yaml_file import parse_yaml, read_yaml
+from pipeline.config.recipe import Recipe
+
+ABLATIONS = Path(__file__).with_name("ablations.yaml")
+SEED = "distill.seed"
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One question.
+
+    Attributes:
+        name: What `kdeov ablation` calls it.
+        question: In a sentence; the title of the table.
+        seeds: Values of `distill.seed`; each variant runs with each.
+        variants: By name, the params that a variant changes, as `dvc exp run -S` takes them. The
+            others are compared with the first.
+        metrics: By column of the table, the address of a metric: file, then keys below the data
+            set, joined by dots.
+        stages: Targets of `dvc exp run`.
+        settings: Params of all variants; a variant's own come after, and win.
+        recipe: The recipe that all variants begin with; None for the params of the last commit.
+    """
+
+    name: str
+    question: str
+    seeds: list[int]
+    variants: dict[str, list[str]]
+    metrics: dict[str, str]
+    stages: list[str]
+    settings: list[str] = field(default_factory=list)
+    recipe: str | None = None
+
+    @classmethod
+    def named(cls, name: str, file: Path = ABLATIONS) -> Ablation:
+        """Reads an ablation of a file.
+
+        Raises:
+            ConfigError: There is none of this name.
+        """
+        ablations = read_yaml(file)
+        if name not in ablations:
+            near = get_close_matches(name, ablations, n=1)
+            hint = f"did you mean {near[0]}? There are" if near else "choose from"
+            raise ConfigError(f"no ablation is called {name!r}; {hint} {', '.join(ablations)}")
+        return cls(name, **ablations[name])
+
+    def experiment(self, variant: str, seed: int) -> str:
+        """The name of the DVC experiment of a variant."""
+        return f"{self.name}-{variant}-seed-{seed}"
+
+    def params(self, variant: str, seed: int) -> dict[str, str]:
+        """The params of a variant that `dvc exp run -S` changes, values as YAML."""
+        changes = (*self.settings, *self.variants[variant], f"{SEED}={seed}")
+        return dict(change.split("=", 1) for change in changes)  # the last one counts
+
+    def recipe_params(self) -> str | None:
+        """The text of the recipe's `params.yaml`, None where the commit's counts.
+
+        Raises:
+            ConfigError: There is no such recipe.
+        """
+        return None if self.recipe is None else Recipe.named(self.recipe).text
+
+    def require_params(
+        self, experiment: str, found: Mapping[str, Any], variant: str, seed: int
+    ) -> None:
+        """Compares the params of an experiment with those of a variant.
+
+        Args:
+            experiment: Name of the experiment.
+            found: Its params.
+            variant: Name of the variant.
+            seed: Value of `distill.seed`.
+
+        Raises:
+            ConfigError: They differ.
+        """
+        wanted = flatten(parse_yaml(self.recipe_params() or "{}", "params.yaml"))
+        changes = self.params(variant, seed)
+        wanted |= {key: parse_yaml(value, key) for key, value in changes.items()}
+        values = flatten(dict(found))
+        for key, value in wanted.items():
+            if values.get(key) != value:
+                raise ConfigError(
+                    f"experiment {experiment} exists with {key}={values.get(key)}, not {value}; "
+                    f"remove it with `dvc exp remove {experiment}`"
+                )
