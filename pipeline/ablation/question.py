@@ -32,6 +32,7 @@ class Ablation:
         stages: Targets of `dvc exp run`.
         settings: Params of all variants; a variant's own come after, and win.
         recipe: The recipe that all variants begin with; None for the params of the last commit.
+        data: Folder of the recipe's data; replaces data/ in it.
     """
 
     name: str
@@ -42,20 +43,28 @@ class Ablation:
     stages: list[str]
     settings: list[str] = field(default_factory=list)
     recipe: str | None = None
+    data: Path | None = None
 
     @classmethod
-    def named(cls, name: str, file: Path = ABLATIONS) -> Ablation:
-        """Reads an ablation of a file.
+    def named(cls, name: str, data: Path | None = None) -> Ablation:
+        """Reads an ablation of `ablations.yaml`.
+
+        Args:
+            name: Its name.
+            data: Folder of the recipe's data, where it has a recipe.
 
         Raises:
-            ConfigError: There is none of this name.
+            ConfigError: There is none of this name, or it has no recipe to give data to.
         """
-        ablations = read_yaml(file)
+        ablations = read_yaml(ABLATIONS)
         if name not in ablations:
             near = get_close_matches(name, ablations, n=1)
             hint = f"did you mean {near[0]}? There are" if near else "choose from"
             raise ConfigError(f"no ablation is called {name!r}; {hint} {', '.join(ablations)}")
-        return cls(name, **ablations[name])
+        ablation = cls(name, **ablations[name], data=data)
+        if data is not None and ablation.recipe is None:
+            raise ConfigError(f"{name} has no recipe; give the data in params.yaml, without --data")
+        return ablation
 
     def experiment(self, variant: str, seed: int) -> str:
         """The name of the DVC experiment of a variant."""
@@ -72,7 +81,27 @@ class Ablation:
         Raises:
             ConfigError: There is no such recipe.
         """
-        return None if self.recipe is None else Recipe.named(self.recipe).text
+        recipe = self._recipe()
+        return None if recipe is None else recipe.text
+
+    def require_data(self, root: Path) -> None:
+        """Refuses a recipe whose data is not there.
+
+        Raises:
+            ConfigError: A file or folder is missing.
+        """
+        recipe = self._recipe()
+        for key, place in ({} if recipe is None else recipe.needs).items():
+            if not (root / place).exists():
+                raise ConfigError(
+                    f"{place} is missing, {key} of {self.recipe}; give --data FOLDER, and see "
+                    f"`kdeov recipes {self.recipe}`"
+                )
+
+    def _recipe(self) -> Recipe | None:
+        return (
+            None if self.recipe is None else Recipe.named(self.recipe).with_changes(self.data, [])
+        )
 
     def require_params(
         self, experiment: str, found: Mapping[str, Any], variant: str, seed: int

@@ -61,6 +61,7 @@ def run_ablation(ablation: Ablation, layout: Layout) -> list[Trial]:
     head = git(layout.root, "rev-parse", "HEAD")
     if changed := git(layout.root, "diff", "--name-only", "HEAD").split():
         logger.warning("the ablation runs the last commit, without changes of %s", changed)
+    ablation.require_data(layout.root)
     clones = Clones(layout, head, ablation.recipe_params())
     wanted = [(variant, seed) for variant in ablation.variants for seed in ablation.seeds]
     trials: list[Trial] = []

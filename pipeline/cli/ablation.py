@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +10,10 @@ import typer
 
 def ablation(
     name: Annotated[str, typer.Argument(help="A name in ablations.yaml, such as views.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of your data; replaces data/ in the recipe of the ablation."),
+    ] = None,
 ) -> None:
     """Run the variants of an ablation as DVC experiments, and write the table into docs/results.md.
 
@@ -25,7 +30,7 @@ def ablation(
     from pipeline.console import print_table, setup_logging
 
     setup_logging()
-    chosen, layout = Ablation.named(name), Layout.here()
+    chosen, layout = Ablation.named(name, data), Layout.here()
     trials = run_ablation(chosen, layout)
     outcome = outcome_of(chosen, trials)
     print_table(terminal_table(outcome))

@@ -123,6 +123,17 @@ def test_an_unknown_ablation_is_answered_with_those_that_exist(complains: Any) -
         Ablation.named("vews")
 
 
+def test_a_recipe_without_its_data_is_refused_before_anything_runs(
+    tmp_path: Path, complains: Any
+) -> None:
+    with complains("data/cifar10/cifar10.npz", "prepare.path", "--data"):
+        Ablation.named("losses-embeddings").require_data(tmp_path)
+    with complains("my/cifar10/cifar10.npz"):
+        Ablation.named("losses-embeddings", Path("my")).require_data(tmp_path)
+    with complains("views", "no recipe"):
+        Ablation.named("views", Path("my"))
+
+
 def test_the_last_of_several_values_of_a_param_counts() -> None:
     ablation = replace(QUESTION, variants={"a": ["x.y=2", "x.z=a=b"]}, settings=["x.y=1", "x.w=0"])
     assert ablation.params("a", 7) == {
