@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -33,6 +33,7 @@ class Ablation:
         settings: Params of all variants; a variant's own come after, and win.
         recipe: The recipe that all variants begin with; None for the params of the last commit.
         data: Folder of the recipe's data; replaces data/ in it.
+        changes: Params of the recipe that have other values, as `section.key=value`.
     """
 
     name: str
@@ -44,26 +45,31 @@ class Ablation:
     settings: list[str] = field(default_factory=list)
     recipe: str | None = None
     data: Path | None = None
+    changes: tuple[str, ...] = ()
 
     @classmethod
-    def named(cls, name: str, data: Path | None = None) -> Ablation:
+    def named(cls, name: str, data: Path | None = None, changes: Sequence[str] = ()) -> Ablation:
         """Reads an ablation of `ablations.yaml`.
 
         Args:
             name: Its name.
             data: Folder of the recipe's data, where it has a recipe.
+            changes: Params of the recipe with other values.
 
         Raises:
-            ConfigError: There is none of this name, or it has no recipe to give data to.
+            ConfigError: There is none of this name, or it has no recipe to change.
         """
         ablations = read_yaml(ABLATIONS)
         if name not in ablations:
             near = get_close_matches(name, ablations, n=1)
             hint = f"did you mean {near[0]}? There are" if near else "choose from"
             raise ConfigError(f"no ablation is called {name!r}; {hint} {', '.join(ablations)}")
-        ablation = cls(name, **ablations[name], data=data)
-        if data is not None and ablation.recipe is None:
-            raise ConfigError(f"{name} has no recipe; give the data in params.yaml, without --data")
+        ablation = cls(name, **ablations[name], data=data, changes=tuple(changes))
+        if ablation.recipe is None and (data is not None or changes):
+            raise ConfigError(
+                f"{name} has no recipe, so that --data and --set change nothing; change params.yaml "
+                "and commit it"
+            )
         return ablation
 
     def experiment(self, variant: str, seed: int) -> str:
@@ -94,14 +100,14 @@ class Ablation:
         for key, place in ({} if recipe is None else recipe.needs).items():
             if not (root / place).exists():
                 raise ConfigError(
-                    f"{place} is missing, {key} of {self.recipe}; give --data FOLDER, and see "
+                    f"{place} is missing, {key} of {self.recipe}; give --data FOLDER or --set {key}=PATH, and see "
                     f"`kdeov recipes {self.recipe}`"
                 )
 
     def _recipe(self) -> Recipe | None:
-        return (
-            None if self.recipe is None else Recipe.named(self.recipe).with_changes(self.data, [])
-        )
+        if self.recipe is None:
+            return None
+        return Recipe.named(self.recipe).with_changes(self.data, self.changes)
 
     def require_params(
         self, experiment: str, found: Mapping[str, Any], variant: str, seed: int

@@ -14,6 +14,10 @@ def ablation(
         Path | None,
         typer.Option(help="Folder of your data; replaces data/ in the recipe of the ablation."),
     ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="section.key=value of the recipe; may be repeated."),
+    ] = None,
 ) -> None:
     """Run the variants of an ablation as DVC experiments, and write the table into docs/results.md.
 
@@ -30,7 +34,7 @@ def ablation(
     from pipeline.console import print_table, setup_logging
 
     setup_logging()
-    chosen, layout = Ablation.named(name, data), Layout.here()
+    chosen, layout = Ablation.named(name, data, change or []), Layout.here()
     trials = run_ablation(chosen, layout)
     outcome = outcome_of(chosen, trials)
     print_table(terminal_table(outcome))
