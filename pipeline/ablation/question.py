@@ -67,8 +67,8 @@ class Ablation:
         ablation = cls(name, **ablations[name], data=data, changes=tuple(changes))
         if ablation.recipe is None and (data is not None or changes):
             raise ConfigError(
-                f"{name} has no recipe, so that --data and --set change nothing; change params.yaml "
-                "and commit it"
+                f"{name} has no recipe, so that --data and --set change nothing; change "
+                "params.yaml and commit it"
             )
         return ablation
 
@@ -100,8 +100,8 @@ class Ablation:
         for key, place in ({} if recipe is None else recipe.needs).items():
             if not (root / place).exists():
                 raise ConfigError(
-                    f"{place} is missing, {key} of {self.recipe}; give --data FOLDER or --set {key}=PATH, and see "
-                    f"`kdeov recipes {self.recipe}`"
+                    f"{place} is missing, {key} of {self.recipe}; give --data FOLDER or "
+                    f"--set {key}=PATH, and see `kdeov recipes {self.recipe}`"
                 )
 
     def _recipe(self) -> Recipe | None:
