@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.ablation import add_commands as add_ablation
 from pipeline.cli.bench import app as bench
 from pipeline.cli.cluster import app as cluster
 from pipeline.cli.errors import CommandGroup
@@ -27,6 +28,7 @@ add_commands(app)
 add_search(app)
 add_serve(app)
 add_registry(app)
+add_ablation(app)
 app.add_typer(bench, name="bench", help="Measure this machine against the promised figures.")
 app.add_typer(cluster, name="cluster", help="Run a small Ray cluster on this machine.")
 
@@ -108,23 +110,6 @@ def doctor(
     layout = Layout.here()
     if not print_checks(examine(load_params(layout.params), layout, quick)):
         raise typer.Exit(1)
-
-
-@app.command()
-def ablation(
-    name: Annotated[str, typer.Argument(help="A name in ablations.yaml, such as views.")],
-) -> None:
-    """Run the variants of an ablation as DVC experiments, and print the table.
-
-    Runs in copies of the last commit under work/, so files of the checkout stay as they are.
-    """
-    from pipeline.cli.ablation import Ablation, ablation_table, run_ablation
-    from pipeline.config.paths import Layout
-    from pipeline.console import print_table, setup_logging
-
-    setup_logging()
-    chosen = Ablation.named(name)
-    print_table(ablation_table(chosen, run_ablation(chosen, Layout.here())))
 
 
 @app.command()

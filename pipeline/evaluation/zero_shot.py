@@ -19,6 +19,7 @@ from pipeline.artifacts.dataset import Dataset
 from pipeline.artifacts.run import RunRecord
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
+from pipeline.evaluation.shared.answers import write_answers
 from pipeline.evaluation.shared.class_names import PromptClasses, prompt_classes
 from pipeline.evaluation.shared.embeddings import (
     CachedSplit,
@@ -105,6 +106,7 @@ def zero_shot(params: Params, paths: Layout) -> None:
         weights=weights,
         **predicted,
     )
+    write_answers(paths.evaluation / "zero_shot", fingerprint, len(images), scores)
     write_text(
         paths.evaluation / "zero_shot" / "confusion.csv",
         _confusion(classes.names, labels, predicted["student"]),
