@@ -17,6 +17,8 @@ from kdeov.weights.digests import require_sha256
 from pipeline.artifacts.run import read_history, runs_storage
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
+from pipeline.report.description import describe_run
+from pipeline.report.headline import headline_metrics
 from pipeline.report.publish_model import publish_model
 from pipeline.report.registry.comparison import SCORES_TAG, write_scores
 from pipeline.report.registry.logged_model import CARD
@@ -35,9 +37,9 @@ from pipeline.tracking.mlflow_run import (
     log_history,
     log_metrics,
     log_params,
-    run_tags,
 )
 from pipeline.tracking.registry import register
+from pipeline.tracking.tags import machine_tags, run_tags, set_tags
 from pipeline.tracking.target import TrackingTarget, request_limits
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FORM = 2
+"""Version of what a run shows; a run is published again where it is another."""
 FILES_TAG = "kdeov.published"  # digest of the files that were published last
 
 
@@ -71,10 +75,11 @@ def publish(params: Params, paths: Layout, as_candidate: bool = True) -> str:
     target = TrackingTarget.of(params.tracking, paths)
     _require_measured_export(results, paths)
     files = _published_files(paths)
-    state = digest({str(path.relative_to(paths.root)): sha256_file(path) for path in files})
+    digests = {str(path.relative_to(paths.root)): sha256_file(path) for path in files}
+    state = digest({"form": FORM, **digests})
     try:
         with locked(paths.tracking_lock):
-            run_id = _publish(target, results, paths, files, state)
+            run_id = _publish(target, params, results, paths, files, state)
             if as_candidate:
                 name = params.tracking.model or results.dataset.name
                 _register(target, name, run_id, results, paths)
@@ -89,7 +94,12 @@ def publish(params: Params, paths: Layout, as_candidate: bool = True) -> str:
 
 
 def _publish(
-    target: TrackingTarget, results: Results, paths: Layout, files: list[Path], state: str
+    target: TrackingTarget,
+    params: Params,
+    results: Results,
+    paths: Layout,
+    files: list[Path],
+    state: str,
 ) -> str:
     """Brings the run up to date. Each step can be repeated after a kill: it compares what is there
     with what it would write. The digest of the files, `state`, is written last.
@@ -99,13 +109,13 @@ def _publish(
         client = target.client()
         experiment = target.experiment_id(client)
         run = find_or_create_run(
-            client, experiment, record.fingerprint, record.name, run_tags(paths, record)
+            client, experiment, record.fingerprint, record.name, run_tags(params, paths, record)
         )
     run_id = run.info.run_id
     with request_limits(timeout_s=120, max_retries=4):  # MLflow answers; files take longer
         if run.data.tags.get(FILES_TAG) != state:
             target.require_own_files(run.info.artifact_uri)
-            _update_run(client, run, results, paths, files)
+            _update_run(client, run, params, results, paths, files)
             client.set_tag(run_id, FILES_TAG, state)
             client.set_terminated(run_id, "FINISHED")
         elif run.info.status != "FINISHED":
@@ -190,25 +200,30 @@ def run_address(paths: Layout, fingerprint: str, host: str = "http://127.0.0.1:5
 
 
 def _update_run(
-    client: MlflowClient, run: Run, results: Results, paths: Layout, files: list[Path]
+    client: MlflowClient,
+    run: Run,
+    params: Params,
+    results: Results,
+    paths: Layout,
+    files: list[Path],
 ) -> None:
     run_id = run.info.run_id
-    # a job on a cluster has no git checkout
-    for name, value in run_tags(paths, results.run).items():
-        if run.data.tags.get(name) != value:
-            client.set_tag(run_id, name, value)
     log_params(client, run, results.run.params)
     log_history(client, run_id, results.history)
     model = publish_model(client, client.get_run(run_id), paths.export)
-    log_metrics(client, run, results.metrics(), model)
+    log_metrics(client, run, headline_metrics(results), model)
     _log_files(client, run_id, files, paths)
     _log_datasets(client, run_id, results, paths)
+    # a job on a cluster has no git checkout, so its tags are set here
+    tags = run_tags(params, paths, results.run) | machine_tags(results.history[-1])
     for name, scores in results.evaluations.items():
-        tag = f"{scores['protocol_id']} {scores['protocol']}"
-        client.set_tag(run_id, f"protocol.{MLFLOW_GROUPS.get(name, name)}", tag)
+        protocol = f"{scores['protocol_id']} {scores['protocol']}"
+        tags[f"protocol.{MLFLOW_GROUPS.get(name, name)}"] = protocol
     if results.detection is not None:
-        client.set_tag(run_id, "protocol.detection", results.detection.protocol())
-    client.set_tag(run_id, DESCRIPTION_TAG, _description(results))
+        tags["protocol.detection"] = results.detection.protocol()
+    page = f"#/experiments/{run.info.experiment_id}/runs/{run_id}"
+    tags[DESCRIPTION_TAG] = describe_run(results, params, run.data.tags | tags, page)
+    set_tags(client, run, tags)
 
 
 def _published_files(paths: Layout) -> list[Path]:
@@ -241,24 +256,3 @@ def _log_datasets(client: MlflowClient, run_id: str, results: Results, paths: La
         )
         inputs.append(DatasetInput(dataset, [InputTag(DATASET_CONTEXT_TAG, context)]))
     client.log_inputs(run_id, inputs)
-
-
-def _description(results: Results) -> str:
-    lines = [
-        f"**{results.run.name}**: {results.run.teacher}, distilled on {results.run.dataset}.",
-        "",
-        f"| test split | {' | '.join(results.columns)} |",
-        f"|---|{'---:|' * len(results.columns)}",
-    ]
-    lines += [f"| {' | '.join(cells)} |" for cells in results.table()]
-    for remark in results.remarks():
-        lines += ["", remark]
-    lines += ["", "In brackets: 95% bootstrap intervals over the test images. Protocols:", ""]
-    lines += [f"- `{line}`" for line in results.protocols()]
-    lines += results.detection.markdown() if results.detection else []
-    lines += [
-        "",
-        f"Fingerprint `{results.run.fingerprint}`. `dvc repro` rebuilds the run. The report is the "
-        "artifact `report/index.html`.",
-    ]
-    return "\n".join(lines)

@@ -35,7 +35,8 @@ from pipeline.storage.checked import checked_json
 from pipeline.storage.files import sha256_file, write_text, writing_folder
 from pipeline.storage.storage import open_storage
 from pipeline.teachers.load import load_teacher
-from pipeline.tracking.mlflow_run import LiveTracker, run_tags
+from pipeline.tracking.mlflow_run import LiveTracker
+from pipeline.tracking.tags import run_tags
 from pipeline.tracking.target import live_target
 from pipeline.training.config import SINGLE_TERMS, TrainConfig
 from pipeline.training.history import history_csv
@@ -65,7 +66,7 @@ def distill(params: Params, paths: Layout) -> None:
     logger.info("run %s, fingerprint %s", record.name, record.fingerprint)
     tracker = LiveTracker(
         live_target(params, paths),
-        record.fingerprint, record.name, record.params, run_tags(paths, record),
+        record.fingerprint, record.name, record.params, run_tags(params, paths, record),
     )  # fmt: skip
     with tracker, RunLock(config.run):
         launch(config, record.name, tracker)
