@@ -209,21 +209,23 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> 
     from kdeov.errors import DataError
     from pipeline.config.params import load_params
     from pipeline.config.paths import Layout
-    from pipeline.tracking.compat import VIEW
+    from pipeline.report.headline import choose_columns
     from pipeline.tracking.server import serve
     from pipeline.tracking.target import TrackingTarget
+    from pipeline.tracking.view import runs_page
 
     layout = Layout.here()
     target = TrackingTarget.of(load_params(layout.params).tracking, layout)
+    if not target.is_server and not target.prepare():
+        raise DataError("MLflow has no run yet; run `dvc repro` or `kdeov publish`")
+    experiment = choose_columns(target)
     if target.is_server:
         address = target.address.rstrip("/")
-        typer.echo(f"MLflow is already served: {address}/#/experiments?{VIEW}")
+        typer.echo(f"MLflow is already served: {runs_page(address, experiment)}")
         return
-    if not target.prepare():
-        raise DataError("MLflow has no run yet; run `dvc repro` or `kdeov publish`")
 
     def print_address(address: str) -> None:
-        typer.echo(f"{address}/#/experiments?{VIEW}")
+        typer.echo(runs_page(address, experiment))
         sys.stdout.flush()
 
     raise typer.Exit(serve(target, port, print_address))

@@ -7,6 +7,8 @@ curves of `train` and `val`, and the workload last.
 from __future__ import annotations
 
 from pipeline.report.results import Results
+from pipeline.tracking.target import TrackingTarget, request_limits
+from pipeline.tracking.view import set_view
 
 HEADLINE = {
     "accuracy/zero_shot_top1": "zeroshot/top1",
@@ -27,6 +29,35 @@ HEADLINE = {
 }
 """By name, the metric of `Results.metrics`. MLflow has these as metrics of a run, 15 at most, and
 the others in the run's files."""
+
+
+COLUMNS = (
+    "accuracy/zero_shot_top1",
+    "accuracy/zero_shot_retained",
+    "accuracy/zero_shot_heldout",
+    "retrieval/t2i_r5",
+    "retrieval/i2t_r5",
+    "accuracy/detection_ap50",
+    "workload/latency_ms",
+    "workload/megabytes",
+)
+"""The headline metrics that are columns of MLflow's table of runs, in order."""
+
+
+def choose_columns(target: TrackingTarget) -> str | None:
+    """Chooses the columns of MLflow's table of runs.
+
+    Returns:
+        The id of the experiment; None where there is none yet.
+
+    Raises:
+        StorageError: MLflow cannot be written.
+    """
+    with target.one_line_errors(), request_limits(timeout_s=10, max_retries=1):
+        client = target.client()
+        if (experiment := target.find_experiment(client)) is not None:
+            set_view(client, experiment, COLUMNS)
+        return experiment
 
 
 def headline_metrics(results: Results) -> dict[str, float]:

@@ -18,7 +18,7 @@ from pipeline.artifacts.run import read_history, runs_storage
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.report.description import describe_run
-from pipeline.report.headline import headline_metrics
+from pipeline.report.headline import COLUMNS, headline_metrics
 from pipeline.report.publish_model import publish_model
 from pipeline.report.registry.comparison import SCORES_TAG, write_scores
 from pipeline.report.registry.logged_model import CARD
@@ -41,6 +41,7 @@ from pipeline.tracking.mlflow_run import (
 from pipeline.tracking.registry import register
 from pipeline.tracking.tags import machine_tags, run_tags, set_tags
 from pipeline.tracking.target import TrackingTarget, request_limits
+from pipeline.tracking.view import UI_HOST, set_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -121,6 +122,7 @@ def _publish(
         elif run.info.status != "FINISHED":
             client.set_terminated(run_id, "FINISHED")
         end_abandoned_runs(client, experiment, run)
+        set_view(client, experiment, COLUMNS)
     published = {"uri": target.address, "experiment": experiment, "run": run_id}
     write_checked_json(
         paths.published(record.fingerprint), {"fingerprint": record.fingerprint, **published}
@@ -178,7 +180,9 @@ def publish_or_warn(params: Params, paths: Layout) -> None:
         logger.warning("%s", error)
 
 
-def run_address(paths: Layout, fingerprint: str, host: str = "http://127.0.0.1:5000") -> str | None:
+def run_address(
+    paths: Layout, fingerprint: str, host: str = f"http://{UI_HOST}:5000"
+) -> str | None:
     """The address of a published run's page; None if this checkout did not publish it.
 
     Args:

@@ -23,6 +23,20 @@ SOURCE_NAME_TAG = "mlflow.source.name"
 VIEW = "workflowType=machine_learning"
 """Query of a page's address. Without it, the page opens on its GenAI side, which is empty."""
 
+EXPERIMENT_KIND_TAG, EXPERIMENT_KIND = "mlflow.experimentKind", "custom_model_development"
+"""Tag of an experiment that is no GenAI one: without it, the page asks which kind it is."""
+
+SHARED_VIEW_TAG, SHARED_VIEW_KEY = "mlflow.sharedViewState.kdeov", "viewStateShareKey=kdeov"
+"""Tag of an experiment with a view of its table of runs, as JSON, and the query that opens it."""
+
+HOSTS_VARIABLE, ORIGINS_VARIABLE = (
+    "MLFLOW_SERVER_ALLOWED_HOSTS",
+    "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS",
+)
+"""Environment variables: names of the machine, and addresses of pages, that `mlflow server`
+answers.
+"""
+
 JOB_EXECUTION_VARIABLE = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
 """Environment variable: whether `mlflow server` starts processes for background jobs."""
 
