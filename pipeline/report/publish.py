@@ -45,7 +45,7 @@ from pipeline.tracking.view import UI_HOST, set_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import LoggedModel, Run
 
 logger = logging.getLogger(__name__)
 
@@ -80,10 +80,10 @@ def publish(params: Params, paths: Layout, as_candidate: bool = True) -> str:
     state = digest({"form": FORM, **digests})
     try:
         with locked(paths.tracking_lock):
-            run_id = _publish(target, params, results, paths, files, state)
+            run_id, model = _publish(target, params, results, paths, files, state)
             if as_candidate:
                 name = params.tracking.model or results.dataset.name
-                _register(target, name, run_id, results, paths)
+                _register(target, name, run_id, model, results, paths)
     except tracking_errors() as error:
         reason, cure = target.explain(error)
         raise StorageError(
@@ -101,22 +101,28 @@ def _publish(
     paths: Layout,
     files: list[Path],
     state: str,
-) -> str:
+) -> tuple[str, LoggedModel | None]:
     """Brings the run up to date. Each step can be repeated after a kill: it compares what is there
     with what it would write. The digest of the files, `state`, is written last.
+
+    Returns:
+        The id of the run; and its model, where it was brought up to date.
     """
-    record = results.run
+    record, model = results.run, None
+    tags = run_tags(params, paths, record)
     with request_limits(timeout_s=10, max_retries=2):
         client = target.client()
         experiment = target.experiment_id(client)
-        run = find_or_create_run(
-            client, experiment, record.fingerprint, record.name, run_tags(params, paths, record)
-        )
+        run = find_or_create_run(client, experiment, record.fingerprint, record.name, tags)
     run_id = run.info.run_id
     with request_limits(timeout_s=120, max_retries=4):  # MLflow answers; files take longer
         if run.data.tags.get(FILES_TAG) != state:
             target.require_own_files(run.info.artifact_uri)
-            _update_run(client, run, params, results, paths, files)
+            # a job on a cluster has no git checkout, so its tags are set here
+            tags |= machine_tags(results.history[-1]) | _protocols(results)
+            page = f"#/experiments/{experiment}/runs/{run_id}"
+            tags[DESCRIPTION_TAG] = describe_run(results, params, run.data.tags | tags, page)
+            model = _update_run(client, run, tags, results, paths, files)
             client.set_tag(run_id, FILES_TAG, state)
             client.set_terminated(run_id, "FINISHED")
         elif run.info.status != "FINISHED":
@@ -127,16 +133,21 @@ def _publish(
     write_checked_json(
         paths.published(record.fingerprint), {"fingerprint": record.fingerprint, **published}
     )
-    return run_id
+    return run_id, model
 
 
 def _register(
-    target: TrackingTarget, name: str, run_id: str, results: Results, paths: Layout
+    target: TrackingTarget,
+    name: str,
+    run_id: str,
+    model: LoggedModel | None,
+    results: Results,
+    paths: Layout,
 ) -> None:
     """Registers the run's model, with what `kdeov promote` compares."""
     with request_limits(timeout_s=120, max_retries=4):
         client = target.client()
-        model = publish_model(client, client.get_run(run_id), paths.export)
+        model = model or publish_model(client, client.get_run(run_id), paths.export)
         tags = {
             FINGERPRINT_TAG: results.run.fingerprint,
             SCORES_TAG: write_scores(scores_of(results)),
@@ -206,11 +217,11 @@ def run_address(
 def _update_run(
     client: MlflowClient,
     run: Run,
-    params: Params,
+    tags: dict[str, str],
     results: Results,
     paths: Layout,
     files: list[Path],
-) -> None:
+) -> LoggedModel:
     run_id = run.info.run_id
     log_params(client, run, results.run.params)
     log_history(client, run_id, results.history)
@@ -218,16 +229,19 @@ def _update_run(
     log_metrics(client, run, headline_metrics(results), model)
     _log_files(client, run_id, files, paths)
     _log_datasets(client, run_id, results, paths)
-    # a job on a cluster has no git checkout, so its tags are set here
-    tags = run_tags(params, paths, results.run) | machine_tags(results.history[-1])
-    for name, scores in results.evaluations.items():
-        protocol = f"{scores['protocol_id']} {scores['protocol']}"
-        tags[f"protocol.{MLFLOW_GROUPS.get(name, name)}"] = protocol
+    set_tags(client, run, tags)
+    return model
+
+
+def _protocols(results: Results) -> dict[str, str]:
+    """Tags with the protocol of each evaluation."""
+    tags = {
+        f"protocol.{MLFLOW_GROUPS.get(name, name)}": f"{s['protocol_id']} {s['protocol']}"
+        for name, s in results.evaluations.items()
+    }
     if results.detection is not None:
         tags["protocol.detection"] = results.detection.protocol()
-    page = f"#/experiments/{run.info.experiment_id}/runs/{run_id}"
-    tags[DESCRIPTION_TAG] = describe_run(results, params, run.data.tags | tags, page)
-    set_tags(client, run, tags)
+    return tags
 
 
 def _published_files(paths: Layout) -> list[Path]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 TAG_COLUMNS = ("teacher", "backbone", "dataset")
+FIRST_COLUMNS = ("attributes.`Run Name`",)
 UI_HOST = "kdeov.localhost"
 """Name of this machine in addresses of `kdeov ui`. Browsers take every name below `localhost` for
 this machine, and MLflow opens its assistant on `localhost` and `127.0.0.1` alone.
@@ -38,7 +39,7 @@ def set_view(client: MlflowClient, experiment: str, metrics: Sequence[str]) -> N
     """
     columns = [f"tags.`{name}`" for name in TAG_COLUMNS]
     columns += [f"metrics.`{name}`" for name in metrics]
-    view = json.dumps({"selectedColumns": columns})
+    view = json.dumps({"selectedColumns": columns, "columnOrder": [*FIRST_COLUMNS, *columns]})
     wanted = {EXPERIMENT_KIND_TAG: EXPERIMENT_KIND, SHARED_VIEW_TAG: view}
     tags = client.get_experiment(experiment).tags
     for name, value in wanted.items():
