@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdeov.errors import DataError, StorageError
+from kdeov.errors import DataError, KdeovError, StorageError
 from kdeov.weights.digests import require_sha256
 from pipeline.artifacts.run import read_history, runs_storage
 from pipeline.config.params import Params
@@ -42,6 +42,8 @@ from pipeline.tracking.registry import register
 from pipeline.tracking.tags import machine_tags, run_tags, set_tags
 from pipeline.tracking.target import TrackingTarget, request_limits
 from pipeline.tracking.view import UI_HOST, set_view
+from pipeline.tracking.watch import Points, log_steps
+from pipeline.training.step_curve import whole_curve
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -73,6 +75,7 @@ def publish(params: Params, paths: Layout, as_candidate: bool = True) -> str:
     """
     results = Results.read(params, paths)
     results = replace(results, history=_whole_history(params, paths, results))
+    curve = _curve(params, paths, results)
     target = TrackingTarget.of(params.tracking, paths)
     _require_measured_export(results, paths)
     files = _published_files(paths)
@@ -80,7 +83,7 @@ def publish(params: Params, paths: Layout, as_candidate: bool = True) -> str:
     state = digest({"form": FORM, **digests})
     try:
         with locked(paths.tracking_lock):
-            run_id, model = _publish(target, params, results, paths, files, state)
+            run_id, model = _publish(target, params, results, curve, paths, files, state)
             if as_candidate:
                 name = params.tracking.model or results.dataset.name
                 _register(target, name, run_id, model, results, paths)
@@ -98,6 +101,7 @@ def _publish(
     target: TrackingTarget,
     params: Params,
     results: Results,
+    curve: Points,
     paths: Layout,
     files: list[Path],
     state: str,
@@ -122,6 +126,7 @@ def _publish(
             tags |= machine_tags(results.history[-1]) | _protocols(results)
             page = f"#/experiments/{experiment}/runs/{run_id}"
             tags[DESCRIPTION_TAG] = describe_run(results, params, run.data.tags | tags, page)
+            log_steps(client, run_id, curve)
             model = _update_run(client, run, tags, results, paths, files)
             client.set_tag(run_id, FILES_TAG, state)
             client.set_terminated(run_id, "FINISHED")
@@ -176,6 +181,15 @@ def _whole_history(params: Params, paths: Layout, results: Results) -> list[Epoc
         return read_history(runs_storage(params, paths) / fingerprint, fingerprint)
     except (FileNotFoundError, StorageError):
         return results.history
+
+
+def _curve(params: Params, paths: Layout, results: Results) -> Points:
+    """The loss by step; empty, if the run's folder is elsewhere or cannot be read."""
+    try:
+        return whole_curve(runs_storage(params, paths) / results.run.fingerprint / "steps")
+    except KdeovError as error:
+        logger.warning("the curve of the loss by step is not published: %s", error)
+        return []
 
 
 def publish_or_warn(params: Params, paths: Layout) -> None:

@@ -49,17 +49,17 @@ def find_or_create_run(
         name: Name of a new run.
         tags: Tags of a new run.
     """
-    runs = _runs(client, experiment, fingerprint)
+    runs = find_runs(client, experiment, fingerprint)
     if not runs:
         own = {FINGERPRINT_TAG: fingerprint, DRIVER_TAG: this_process()}
         client.create_run(experiment, run_name=name, tags={**own, **tags})
-        runs = _runs(client, experiment, fingerprint)
+        runs = find_runs(client, experiment, fingerprint)
     for double in runs[1:]:
         client.delete_run(double.info.run_id)
     return runs[0]
 
 
-def _runs(client: MlflowClient, experiment: str, fingerprint: str) -> list[Run]:
+def find_runs(client: MlflowClient, experiment: str, fingerprint: str) -> list[Run]:
     """The runs of a fingerprint, oldest first."""
     runs = client.search_runs([experiment], f"tags.`{FINGERPRINT_TAG}` = '{fingerprint}'")
     return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))

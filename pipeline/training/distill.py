@@ -38,10 +38,12 @@ from pipeline.teachers.load import load_teacher
 from pipeline.tracking.mlflow_run import LiveTracker
 from pipeline.tracking.tags import run_tags
 from pipeline.tracking.target import live_target
+from pipeline.tracking.watch import RunWatcher
 from pipeline.training.config import SINGLE_TERMS, TrainConfig
 from pipeline.training.history import history_csv
 from pipeline.training.launch import launch
 from pipeline.training.region_cosines import region_metrics
+from pipeline.training.step_curve import StepCurve
 from pipeline.training.trainer import check_workers
 
 logger = logging.getLogger(__name__)
@@ -68,7 +70,15 @@ def distill(params: Params, paths: Layout) -> None:
         live_target(params, paths),
         record.fingerprint, record.name, record.params, run_tags(params, paths, record),
     )  # fmt: skip
-    with tracker, RunLock(config.run):
+    steps = config.plan(config.shards("train").manifest.sizes, epoch=0).steps
+    watcher = RunWatcher(
+        tracker.target,
+        record.fingerprint,
+        StepCurve(config.run / "steps", steps),
+        # with other machines at work, the load of this one says little
+        params.tracking.system_metrics and config.cluster.mode != "cluster",
+    )
+    with tracker, watcher, RunLock(config.run):
         launch(config, record.name, tracker)
     _write(config, record, paths)
 
