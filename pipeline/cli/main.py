@@ -206,7 +206,7 @@ def use(
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
     """Serve the MLflow page of this checkout on 127.0.0.1."""
-    from kdeov.errors import DataError
+    from kdeov.errors import DataError, StorageError
     from pipeline.config.params import load_params
     from pipeline.config.paths import Layout
     from pipeline.report.headline import choose_columns
@@ -218,7 +218,13 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> 
     target = TrackingTarget.of(load_params(layout.params).tracking, layout)
     if not target.is_server and not target.prepare():
         raise DataError("MLflow has no run yet; run `dvc repro` or `kdeov publish`")
-    experiment = choose_columns(target)
+    try:
+        experiment = choose_columns(target)
+    except StorageError as error:
+        if not target.is_server:
+            raise
+        typer.echo(f"kdeov ui: {error}", err=True)
+        experiment = None
     if target.is_server:
         address = target.address.rstrip("/")
         typer.echo(f"MLflow is already served: {runs_page(address, experiment)}")
