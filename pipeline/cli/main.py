@@ -191,24 +191,32 @@ def use(
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
     """Serve the MLflow page of this checkout on 127.0.0.1."""
-    from kdeov.errors import DataError
+    from kdeov.errors import DataError, StorageError
     from pipeline.config.params import load_params
     from pipeline.config.paths import Layout
-    from pipeline.tracking.compat import VIEW
+    from pipeline.report.headline import choose_columns
     from pipeline.tracking.server import serve
     from pipeline.tracking.target import TrackingTarget
+    from pipeline.tracking.view import runs_page
 
     layout = Layout.here()
     target = TrackingTarget.of(load_params(layout.params).tracking, layout)
+    if not target.is_server and not target.prepare():
+        raise DataError("MLflow has no run yet; run `dvc repro` or `kdeov publish`")
+    try:
+        experiment = choose_columns(target)
+    except StorageError as error:
+        if not target.is_server:
+            raise
+        typer.echo(f"kdeov ui: {error}", err=True)
+        experiment = None
     if target.is_server:
         address = target.address.rstrip("/")
-        typer.echo(f"MLflow is already served: {address}/#/experiments?{VIEW}")
+        typer.echo(f"MLflow is already served: {runs_page(address, experiment)}")
         return
-    if not target.prepare():
-        raise DataError("MLflow has no run yet; run `dvc repro` or `kdeov publish`")
 
     def print_address(address: str) -> None:
-        typer.echo(f"{address}/#/experiments?{VIEW}")
+        typer.echo(runs_page(address, experiment))
         sys.stdout.flush()
 
     raise typer.Exit(serve(target, port, print_address))
