@@ -14,6 +14,9 @@ ACCURACIES = (("zero_shot", "top1"), ("retrieval", "t2i_r5"))
 """The first of them that a run has is the accuracy of the charts."""
 
 
+MARKERS = ("o", "s", "^", "D")
+
+
 @dataclass(frozen=True)
 class _Point:
     """A model in a chart.
@@ -76,7 +79,7 @@ def _forms(results: Results, task: str, key: str, accuracy: MetricValue) -> list
     int8 = results.efficiency["deployed"]["int8_cost"] or {}
     own = {"int8": MetricValue.of(int8.get(task), key)}
     return [
-        _Point(SHORT[form.form], STUDENT, form.latencies[0], found)
+        _Point(f"student, {SHORT[form.form]}", STUDENT, form.latencies[0], found)
         for form in results.deployed.forms
         if (found := own.get(form.form, accuracy)) is not None
     ]
@@ -86,7 +89,7 @@ def _scatter(
     name: str, cost: str, accuracy: str, points: list[_Point], line: tuple[str, float]
 ) -> Markup:
     words = ", ".join(f"{p.label} {p.accuracy.value:.3f} at {p.cost:,.2f}" for p in points)
-    with chart(name, f"{accuracy} over {cost}: {words}", height=2.7) as drawn:
+    with chart(name, f"{accuracy} over {cost}: {words}", height=3) as drawn:
         axes = drawn.axes
         axes.set_xscale("log")
         for number, point in enumerate(sorted(points, key=lambda p: p.cost)):
@@ -94,13 +97,8 @@ def _scatter(
             low, high = point.accuracy.bounds or (value, value)
             axes.errorbar(
                 [point.cost], [value], [[max(0, value - low)], [max(0, high - value)]],
-                color=point.color, capsize=2.5, marker="o", markersize=6,
-            )  # fmt: skip
-            above = number % 2 == 0  # neighbors' names do not meet
-            axes.annotate(
-                point.label, (point.cost, high if above else low), (0, 5 if above else -5),
-                textcoords="offset points", color=point.color, fontweight="bold", ha="center",
-                va="bottom" if above else "top",
+                color=point.color, capsize=2.5, marker=MARKERS[number % len(MARKERS)],
+                markersize=6, linestyle="none", label=f"{point.label}, {point.cost:,.3g}",
             )  # fmt: skip
         axes.axvline(line[1], color=GRAY, linestyle=":")
         axes.annotate(
@@ -113,4 +111,6 @@ def _scatter(
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel(cost)
         axes.set_title(accuracy)
+        # below the axes: names of points would meet where forms are equally fast
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=2, columnspacing=1)
     return drawn.svg

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.report.results import Results
 
-LINE_LETTERS = 27  # of a box
+LINE_LETTERS = 26  # of a box
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def flows(results: Results, rejected: int) -> list[Flow]:
 def _images(results: Results, rejected: int) -> Box:
     samples, dataset = results.dataset.samples, results.dataset
     lines = [f"{samples['train']:,} for training"]
-    lines.append(f"{samples['val']:,} validation, {samples['test']:,} test")
+    lines.append(f"{samples['val']:,} val, {samples['test']:,} test")
     lines.append(f"{rejected:,} rejected")
     return Box(f"images: {dataset.name[:14]}", lines)
 
@@ -127,7 +127,7 @@ def _export(results: Results) -> Box:
     if results.deployed is None:
         return Box("export", ["ONNX"])
     sizes = [f"{f.label.split(', ')[-1]}: {f.megabytes:.1f} MB" for f in results.deployed.forms[1:]]
-    return Box("export: ONNX Runtime", sizes)
+    return Box("export: ONNX", sizes)
 
 
 def _evaluations(results: Results) -> list[Box]:

@@ -123,17 +123,12 @@ def class_chart(scores: list[ClassScore]) -> Markup:
             axes.step(places + 1, 100 * kept[places], where="mid", color=STUDENT)
             median = float(np.median(kept))
             axes.axhline(100 * median, color=SOFT, linestyle=":", linewidth=1)
-            axes.annotate(
-                f"median {median:.0%}", (1, 100 * median), (0, -4),
-                xycoords=("axes fraction", "data"), textcoords="offset points",
-                ha="right", va="top", color=SOFT, fontsize=8,
-            )  # fmt: skip
             if has_teacher:
                 axes.axhline(100, color=MISS, linewidth=1, alpha=0.6)
             axes.set_xlim(0.5, len(kept) + 0.5)
+            axes.set_title(f"{label} by class, median {median:.0%}")
         axes.set_ylim(bottom=0)
-        axes.set_title(f"{label} by class, sorted")
-        axes.set_xlabel("classes")
+        axes.set_xlabel("classes, sorted")
         axes.yaxis.set_major_formatter("{x:g}%")
     return drawn.svg
 

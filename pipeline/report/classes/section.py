@@ -78,7 +78,7 @@ def classes_part(
             "examples": _missed(predictions, losing, gallery),
         },
         "pairs": {
-            "head": ["true class", "predicted", "images", *(["teacher's"] if has_teacher else [])],
+            "head": ["true class", "predicted", "images", *(["by the teacher too"] if has_teacher else [])],
             "rows": [
                 [
                     pair.label,
