@@ -10,12 +10,12 @@ from pipeline.evaluation.shared.embeddings import load_student, read_arrays
 from pipeline.report.advice import warnings
 from pipeline.report.classes.confusion import MAX_NAMED, block_png
 from pipeline.report.classes.predictions import Predictions
-from pipeline.report.classes.section import classes_part
 from pipeline.report.facts.data import DataFacts
 from pipeline.report.facts.provenance import Provenance
 from pipeline.report.figures import confusion_matrix, training_curves
-from pipeline.report.gallery import Gallery, Query, examples, queries
 from pipeline.report.objects.drawing import MarkedImage, choose, marked_images, threshold_of
+from pipeline.report.page.classes_part import classes_part
+from pipeline.report.page.gallery import Gallery, Query, examples, queries
 from pipeline.report.page.render import Parts, render
 from pipeline.report.publish import publish_or_warn
 from pipeline.report.results import Results

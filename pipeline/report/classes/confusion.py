@@ -127,12 +127,13 @@ def confusion_matrix(predictions: Predictions) -> NamedMatrix | BlockMatrix:
     size, found = len(predictions.names), _counted(predictions, "student")
     images = np.bincount(predictions.labels, minlength=size)
     names, titled = predictions.names, len(found) <= MAX_TITLED
+    titles = [short_label(name, 3 * LABEL_COLUMNS) for name in names]
     cells = [
         Cell(
             row := pair // size,
             column := pair % size,
             n / int(images[row]),
-            f"{n} of {images[row]} {names[row]}: {names[column]}" if titled else "",
+            f"{n} of {images[row]} {titles[row]}: {titles[column]}" if titled else "",
         )
         for pair, n in sorted(found.items())
     ]

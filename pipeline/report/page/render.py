@@ -17,14 +17,14 @@ from pipeline.report.charts.efficiency import efficiency_charts
 from pipeline.report.charts.flow import flows
 from pipeline.report.facts.data import DataFacts
 from pipeline.report.facts.provenance import Provenance
-from pipeline.report.gallery import Example, Query
 from pipeline.report.objects.drawing import MarkedImage
 from pipeline.report.page import tables
+from pipeline.report.page.gallery import Example, Query
 from pipeline.report.page.headline import cards
 from pipeline.report.results import Results
 
 TEMPLATES = Path(__file__).parents[1]
-MAX_NAME = 200  # letters of a class name on the page
+MAX_NAME = 500  # letters of a name in a table
 
 
 @dataclass(frozen=True)

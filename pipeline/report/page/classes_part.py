@@ -19,7 +19,7 @@ from pipeline.report.classes.per_class import (
 )
 from pipeline.report.classes.predictions import Predictions
 from pipeline.report.figures import image_jpeg
-from pipeline.report.gallery import THUMBNAIL_SIDE, Gallery
+from pipeline.report.page.gallery import THUMBNAIL_SIDE, Gallery
 
 MISSES_PER_CLASS, MAX_EXAMPLES = 3, 12
 
@@ -78,7 +78,12 @@ def classes_part(
             "examples": _missed(predictions, losing, gallery),
         },
         "pairs": {
-            "head": ["true class", "predicted", "images", *(["by the teacher too"] if has_teacher else [])],
+            "head": [
+                "true class",
+                "predicted",
+                "images",
+                *(["by the teacher too"] if has_teacher else []),
+            ],
             "rows": [
                 [
                     pair.label,
