@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ def test_the_calibration_error_is_the_mean_distance_of_the_bins(case):
     confidence, right, bins = case
     total = 0.0
     edges = np.linspace(0, 1, bins + 1)
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         inside = [(c, r) for c, r in zip(confidence, right, strict=True) if low < c <= high]
         if inside:
             mean_confidence, accuracy = np.mean(inside, axis=0)
