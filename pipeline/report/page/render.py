@@ -24,7 +24,7 @@ from pipeline.report.page.headline import cards
 from pipeline.report.results import Results
 
 TEMPLATES = Path(__file__).parents[1]
-MAX_NAME = 500  # letters of a name in a table
+MAX_NAME = 160  # letters of a name in a table
 
 
 @dataclass(frozen=True)
