@@ -8,6 +8,13 @@ import numpy as np
 
 from pipeline.report.classes.predictions import Predictions
 
+HOSTILE = [
+    "<script>alert(1)</script>", "\" onload=\"alert(1)", "{{ run.name }}", "$\\frac{$", "R&B",
+    "日本語" * 30, "שלום עולם", "مرحبا", "🦄" * 40, "two\nlines", "x" * 4000, "</svg><img src=x>",
+    "a\u202eb", "_*markdown*_ | [a](b)", "long words " * 60,
+]  # fmt: skip
+"""Names of classes that are no markup."""
+
 
 def predictions(
     names: Sequence[str],

@@ -16,14 +16,10 @@ from pipeline.config.paths import Layout
 from pipeline.evaluation.shared.embeddings import read_arrays, write_arrays
 from pipeline.report.report import write_page
 from pipeline.report.results import Results
+from tests.helpers.predicted import HOSTILE
 from tests.helpers.results import edit_json
 
 MANY = 10_000
-HOSTILE = [
-    "<script>alert(1)</script>", "\" onload=\"alert(1)", "{{ run.name }}", "$\\frac{$", "R&B",
-    "日本語" * 30, "שלום עולם", "مرحبا", "🦄" * 40, "two\nlines", "x" * 4000, "</svg><img src=x>",
-    "a\u202eb", "_*markdown*_ | [a](b)", "long words " * 60,
-]  # fmt: skip
 
 
 @dataclass(frozen=True)

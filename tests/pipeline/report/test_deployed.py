@@ -123,7 +123,7 @@ def test_page_summary_and_metrics_show_the_deployed_forms(
         deployed=entry()["deployed"] | {"card": v["deployed"]["card"]}))  # fmt: skip
     report(params, paths)
     page = paths.report.read_text(encoding="utf-8")
-    cells = re.findall(r"<td[^>]*>([^<]*)</td>", page)
+    cells = re.findall(r"<td[^>]*>(?:<bdi>)?([^<]*)(?:</bdi>)?</td>", page)
     start = cells.index("ONNX Runtime, INT8")
     assert cells[start + 1 : start + 6] == ["1.9 MB", "0.80 ms", "0.50 ms", "0.50 ms", "0.25 ms"]
     results = Results.read(params, paths)
