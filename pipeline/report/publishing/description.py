@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from shlex import quote
 
-from pipeline.config.origin import OWN, Origin
 from pipeline.config.params import Params
+from pipeline.config.recipe import OWN, Origin
 from pipeline.report.results import MetricValue, Results, format_percent, format_score
 
 LONGEST = 8_000  # characters that MLflow takes in a tag
