@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.ablation import add_commands as add_ablation
 from pipeline.cli.bench import app as bench
+from pipeline.cli.card import add_commands as add_card
 from pipeline.cli.cluster import app as cluster
 from pipeline.cli.errors import CommandGroup
 from pipeline.cli.registry import add_commands as add_registry
@@ -27,6 +29,8 @@ add_commands(app)
 add_search(app)
 add_serve(app)
 add_registry(app)
+add_ablation(app)
+add_card(app)
 app.add_typer(bench, name="bench", help="Measure this machine against the promised figures.")
 app.add_typer(cluster, name="cluster", help="Run a small Ray cluster on this machine.")
 
@@ -108,23 +112,6 @@ def doctor(
     layout = Layout.here()
     if not print_checks(examine(load_params(layout.params), layout, quick)):
         raise typer.Exit(1)
-
-
-@app.command()
-def ablation(
-    name: Annotated[str, typer.Argument(help="A name in ablations.yaml, such as views.")],
-) -> None:
-    """Run the variants of an ablation as DVC experiments, and print the table.
-
-    Runs in copies of the last commit under work/, so files of the checkout stay as they are.
-    """
-    from pipeline.cli.ablation import Ablation, ablation_table, run_ablation
-    from pipeline.config.paths import Layout
-    from pipeline.console import print_table, setup_logging
-
-    setup_logging()
-    chosen = Ablation.named(name)
-    print_table(ablation_table(chosen, run_ablation(chosen, Layout.here())))
 
 
 @app.command()

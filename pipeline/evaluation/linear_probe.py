@@ -23,6 +23,7 @@ from pipeline.artifacts.dataset import SPLITS, Dataset
 from pipeline.artifacts.run import RunRecord
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
+from pipeline.evaluation.shared.answers import write_answers
 from pipeline.evaluation.shared.embeddings import (
     CachedSplit,
     load_student,
@@ -65,7 +66,7 @@ class ProbeData:
 
 
 def linear_probe(params: Params, paths: Layout) -> None:
-    """Writes `metrics/linear_probe.json`.
+    """Writes `metrics/linear_probe.json`, and the answers about each test image.
 
     The probe is fitted on the plain views of the training images. C is the best of
     `linear_probe.C_grid` on the validation images; a final fit includes them. Test images of
@@ -76,10 +77,12 @@ def linear_probe(params: Params, paths: Layout) -> None:
         KdeovError: Inputs do not fit together.
     """
     dataset = Dataset.read(paths.images)
+    fingerprint = RunRecord.read(paths.student).fingerprint
     cached = {split: read_split(params, paths, split) for split in SPLITS}
     data = probe_data(dataset, cached)
     if isinstance(data, str):
         write_absent(paths.metrics / "linear_probe.json", dataset.name, "linear probe", data)
+        write_answers(paths.evaluation / "linear_probe", fingerprint, 0, {})
         return
     model = load_student(params, paths)
     embeddings = {"student": {s: run_student(params, paths, model, s).embedding for s in SPLITS}}
@@ -101,7 +104,7 @@ def linear_probe(params: Params, paths: Layout) -> None:
             params.linear_probe.bootstrap_samples,
             counts={"count": len(test.indices)},
         ),
-        "fingerprint": RunRecord.read(paths.student).fingerprint,
+        "fingerprint": fingerprint,
         "left_out": cached["test"].size - len(test.indices),
         "C": chosen,
         **protocol(
@@ -115,6 +118,7 @@ def linear_probe(params: Params, paths: Layout) -> None:
         ),
     }
     write_checked_json(paths.metrics / "linear_probe.json", {dataset.name: result})
+    write_answers(paths.evaluation / "linear_probe", fingerprint, len(test.indices), scores)
     logger.info(
         "linear probe top-1: %s",
         ", ".join(f"{name} {result[name]['top1']:.3f}" for name in sorted(embeddings)),

@@ -18,6 +18,7 @@ from pipeline.artifacts.dataset import Dataset
 from pipeline.artifacts.run import RunRecord
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
+from pipeline.evaluation.shared.answers import write_answers
 from pipeline.evaluation.shared.embeddings import (
     load_student,
     read_split,
@@ -53,6 +54,7 @@ def retrieval(params: Params, paths: Layout) -> None:
             reason = "a search among one image is always right"
         write_absent(paths.metrics / "retrieval.json", dataset.name, "retrieval", reason)
         _write_hits(paths, record, torch.empty(0, NUM_HITS_SHOWN), cached.image_of_text)
+        write_answers(paths.evaluation / "retrieval", record.fingerprint, 0, {})
         return
     fusion_is_trained = record.fusion_is_trained
     count = min(options.rerank, cached.size) if fusion_is_trained else 0
@@ -97,6 +99,8 @@ def retrieval(params: Params, paths: Layout) -> None:
         result["reranked"]["count"] = count
     write_checked_json(paths.metrics / "retrieval.json", {dataset.name: result})
     _write_hits(paths, record, first_hits(similarity.T, NUM_HITS_SHOWN), cached.image_of_text)
+    both = {"student": student} if teacher is None else {"teacher": teacher, "student": student}
+    write_answers(paths.evaluation / "retrieval", record.fingerprint, cached.size, both)
     for key, direction in (("i2t_r5", "image to text"), ("t2i_r5", "text to image")):
         models = [name for name in ("student", "teacher") if name in result]
         values = [f"{name} {result[name][key]:.3f}" for name in (*models, "ceiling")]

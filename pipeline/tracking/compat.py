@@ -20,6 +20,9 @@ DATASET_CONTEXT_TAG = "mlflow.data.context"
 DESCRIPTION_TAG = "mlflow.note.content"
 """Tag of a run with its description, in Markdown."""
 
+PARENT_TAG = "mlflow.parentRunId"
+"""Tag of a run with the id of the run that it is a part of."""
+
 SOURCE_NAME_TAG = "mlflow.source.name"
 """Tag of a run with the script that made it."""
 

@@ -12,7 +12,8 @@ PACKAGES = ("kdeov", "pipeline", "stages")
 # Wings that say where things run or how they are shown: no number depends on them, so no stage
 # does, and what they import of other wings is not what a stage computes with.
 UNLISTED = (
-    "pipeline/bench/", "pipeline/cli/", "pipeline/cluster/", "pipeline/config/", "pipeline/doctor/",
+    "pipeline/ablation/", "pipeline/bench/", "pipeline/cli/", "pipeline/cluster/",
+    "pipeline/compare/", "pipeline/config/", "pipeline/doctor/",
     "pipeline/inference/", "pipeline/runtime/", "pipeline/search/", "pipeline/serve/",
     "pipeline/storage/", "pipeline/tracking/",
     "pipeline/__init__.py", "pipeline/console.py", "pipeline/stage.py",

@@ -15,6 +15,7 @@ from pipeline.tracking import compat
 def test_names_are_those_of_the_installed_mlflow() -> None:
     assert mlflow_tags.MLFLOW_DATASET_CONTEXT == compat.DATASET_CONTEXT_TAG
     assert mlflow_tags.MLFLOW_RUN_NOTE == compat.DESCRIPTION_TAG
+    assert mlflow_tags.MLFLOW_PARENT_RUN_ID == compat.PARENT_TAG
     assert mlflow_tags.MLFLOW_SOURCE_NAME == compat.SOURCE_NAME_TAG
     variable = environment_variables.MLFLOW_SERVER_ENABLE_JOB_EXECUTION
     assert variable.name == compat.JOB_EXECUTION_VARIABLE
