@@ -1,4 +1,4 @@
-"""Recipes: complete params files for known data sets."""
+"""Recipes: complete params files for known data sets; and the recipe that params are nearest to."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ruamel.yaml import YAML, YAMLError
 
 from kdeov.errors import ConfigError
 from kdeov.prompts import templates
-from pipeline.config.params import check_params, flatten
+from pipeline.config.params import Params, check_params, flatten
 from pipeline.config.reading.yaml_file import parse_yaml
 from pipeline.storage.files import digest, write_text
 
@@ -22,6 +23,10 @@ RECIPES = Path(__file__).with_name("recipes")
 PATH_KEYS = ("prepare.path", "teacher.path", "distill.backbone_weights")
 PROJECT_FOLDERS = ("out/", "pipeline/")  # outputs of stages, and files of the project
 DATA = "data/"  # folder of the checkout in which recipes look for data sets and weights
+MACHINE_SECTIONS = {"data", "cluster", "tracking"}  # change no number of a run
+OWN = "own"
+"""The recipe of params that no recipe is near to: they take another source or another teacher."""
+KINDS = ("prepare.source", "teacher.source")
 
 
 @dataclass(frozen=True)
@@ -163,3 +168,59 @@ def _replace_prefix(value: Any, old: str, new: str) -> None:
             _replace_prefix(value[key], old, new)
         elif isinstance(value[key], str) and value[key].startswith(old):
             value[key] = new + value[key].removeprefix(old)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Params as a recipe and what was changed in it.
+
+    Attributes:
+        recipe: Name of the recipe, or `OWN`.
+        changes: By dotted name, the values that differ from the recipe's; empty for `OWN`.
+    """
+
+    recipe: str
+    changes: dict[str, Any]
+
+    @classmethod
+    def of(cls, params: Params) -> Origin:
+        """The recipe with the fewest differences, of those with the same sources of images and
+        teacher.
+        """
+        own = _values(params)
+        found = [
+            cls(name, changes)
+            for name, values in _recipes().items()
+            if (changes := _changes(own, values)).keys().isdisjoint(KINDS)
+        ]
+        return min(found, key=lambda origin: len(origin.changes), default=cls(OWN, {}))
+
+
+@lru_cache
+def _recipes() -> dict[str, dict[str, Any]]:
+    """The values of every recipe, by name."""
+    root = Path()
+    return {
+        recipe.name: _values(check_params(parse_yaml(recipe.text, recipe.name), root))
+        for recipe in Recipe.all()
+    }
+
+
+def _values(params: Params) -> dict[str, Any]:
+    """The params that numbers depend on, by dotted name."""
+    return flatten(params.model_dump(mode="json", exclude=MACHINE_SECTIONS))
+
+
+def _changes(values: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
+    """The values that a recipe has otherwise, or not at all."""
+    absent = object()
+    return {
+        key: value for key, value in values.items() if not _equal(value, recipe.get(key, absent))
+    }
+
+
+def _equal(value: Any, other: Any) -> bool:
+    """Whether two values are the same. Of paths, the folders of the machine do not count."""
+    if isinstance(value, str) and isinstance(other, str) and Path(value).is_absolute():
+        return Path(value).name == Path(other).name
+    return bool(value == other)

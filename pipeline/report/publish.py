@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 from kdeov.errors import DataError, KdeovError, StorageError
 from kdeov.weights.digests import require_sha256
 from pipeline.artifacts.run import read_history, runs_storage
+from pipeline.artifacts.step_curve import whole_curve
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
-from pipeline.report.description import describe_run
 from pipeline.report.headline import COLUMNS, headline_metrics
-from pipeline.report.publish_model import publish_model
+from pipeline.report.publishing.description import describe_run
+from pipeline.report.publishing.publish_model import publish_model
 from pipeline.report.registry.comparison import SCORES_TAG, write_scores
 from pipeline.report.registry.logged_model import CARD
 from pipeline.report.registry.scores import scores_of
@@ -43,7 +44,6 @@ from pipeline.tracking.tags import machine_tags, run_tags, set_tags
 from pipeline.tracking.target import TrackingTarget, request_limits
 from pipeline.tracking.view import UI_HOST, set_view
 from pipeline.tracking.watch import Points, log_steps
-from pipeline.training.step_curve import whole_curve
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

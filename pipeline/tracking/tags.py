@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pipeline.artifacts.run import RunRecord
-from pipeline.config.origin import Origin
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.config.provenance import git_state
+from pipeline.config.recipe import Origin
 from pipeline.tracking.compat import SOURCE_NAME_TAG
 
 if TYPE_CHECKING:

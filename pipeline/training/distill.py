@@ -25,6 +25,7 @@ from pipeline.artifacts.run import (
     runs_storage,
     write_history,
 )
+from pipeline.artifacts.step_curve import StepCurve
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.config.provenance import code_digest, fingerprint
@@ -43,7 +44,6 @@ from pipeline.training.config import SINGLE_TERMS, TrainConfig
 from pipeline.training.history import history_csv
 from pipeline.training.launch import launch
 from pipeline.training.region_cosines import region_metrics
-from pipeline.training.step_curve import StepCurve
 from pipeline.training.trainer import check_workers
 
 logger = logging.getLogger(__name__)

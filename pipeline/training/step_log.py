@@ -11,33 +11,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from typing import NamedTuple
 
 import torch
 
 from kdeov.training.distributed import get_rank, get_world_size, mean_over_ranks, sum_over_ranks
-from pipeline.storage.checked import read_checked, write_checked
+from pipeline.storage.checked import write_checked
 from pipeline.storage.storage import Storage
-
-FIX = "delete it: no number depends on it"
-
-
-class Step(NamedTuple):
-    """One step.
-
-    Attributes:
-        epoch: Number of the epoch, from 0.
-        step: Number of the step within the epoch, from 0.
-        loss: Loss of the global batch.
-        keys: Digest of its keys in their order, 16 hex digits.
-        workers: Ranks that shared the step.
-    """
-
-    epoch: int
-    step: int
-    loss: float
-    keys: str
-    workers: int
 
 
 class StepLog:
@@ -100,28 +79,3 @@ def keys_digest(keys: list[str], first: int = 0) -> int:
         digest = hashlib.sha256(f"{place}/{key}".encode()).digest()
         total += int.from_bytes(digest[:8], "little", signed=True)
     return (total + 2**63) % 2**64 - 2**63
-
-
-def read_steps(folder: Storage) -> list[Step]:
-    """All steps of a run up to its newest checkpoint, in order.
-
-    Raises:
-        DataError: A file is damaged or edited, or another run's.
-    """
-    steps = {
-        (step.epoch, step.step): step for name in folder.names() for step in read_file(folder, name)
-    }
-    return [steps[place] for place in sorted(steps)]
-
-
-def read_file(folder: Storage, name: str) -> list[Step]:
-    """The steps of one file.
-
-    Raises:
-        DataError: It is damaged or edited, or another run's.
-    """
-    text = bytes(read_checked(folder, name, FIX)).decode()
-    return [
-        Step(int(epoch), int(step), float(loss), keys, int(workers))
-        for epoch, step, loss, keys, workers in csv.reader(io.StringIO(text))
-    ]

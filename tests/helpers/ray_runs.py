@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from pipeline.artifacts.identity import cache_identity, read_teacher_identity, shown_classes
+from pipeline.artifacts.step_curve import read_steps
 from pipeline.cluster.local import LocalCluster
 from pipeline.config.execution_params import ClusterParams
 from pipeline.config.params import load_params
@@ -22,7 +23,6 @@ from pipeline.tracking.mlflow_run import LiveTracker
 from pipeline.tracking.target import TrackingTarget
 from pipeline.training.config import TrainConfig
 from pipeline.training.state import EpochMetrics
-from pipeline.training.step_log import read_steps
 from tests.helpers.checkouts import Checkout
 from tests.helpers.waiting import wait_for
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline.report.publish_model import publish_model
+from pipeline.report.publishing.publish_model import publish_model
 from pipeline.report.registry.comparison import SCORES_TAG, Score, write_scores
 from pipeline.tracking.mlflow_run import find_or_create_run
 from pipeline.tracking.registry import register

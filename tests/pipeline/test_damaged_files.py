@@ -19,6 +19,7 @@ from kdeov.weights.state_dict import state_dict_sha256
 from pipeline.artifacts.dataset import Dataset
 from pipeline.artifacts.run import RunRecord, read_history
 from pipeline.artifacts.shards import Manifest
+from pipeline.artifacts.step_curve import read_steps
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.evaluation.detection import detection
@@ -29,13 +30,12 @@ from pipeline.evaluation.shared.embeddings import read_arrays
 from pipeline.evaluation.zero_shot import zero_shot
 from pipeline.export.export import export
 from pipeline.prepare.prepare import prepare
-from pipeline.report.publish_model import export_files
+from pipeline.report.publishing.publish_model import export_files
 from pipeline.report.results import Results
 from pipeline.storage.storage import open_storage
 from pipeline.teachers.load import load_teacher
 from pipeline.training.checkpoints import CheckpointStore
 from pipeline.training.distill import distill
-from pipeline.training.step_log import read_steps
 from tests.helpers.box_heads import save_untrained_head
 from tests.helpers.damage import flips
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.artifacts.step_curve import read_steps
 from pipeline.bench.cluster.ddp import Times, TrainingFixtures
 from pipeline.bench.cluster.fault_injection import recover
 from pipeline.bench.cluster.torchrun_entry import torchrun
 from pipeline.bench.sizes import ClusterSizes
 from pipeline.training.config import TrainConfig
 from pipeline.training.loop import train
-from pipeline.training.step_log import read_steps
 
 SMALL = ClusterSizes(image_size=32, micro_batch_size=8, dim=16, steps=3, epochs=3)
 

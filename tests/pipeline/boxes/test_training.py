@@ -12,11 +12,11 @@ import torch.multiprocessing as mp
 
 from kdeov.models.model import KDEOVModel
 from kdeov.weights.state_dict import state_dict_sha256
+from pipeline.artifacts.step_curve import read_steps
 from pipeline.boxes.config import BoxConfig
 from pipeline.boxes.trainer import BoxTrainer, check_workers, train
 from pipeline.config.paths import Layout
 from pipeline.training.loop import run_epochs
-from pipeline.training.step_log import read_steps
 from tests.helpers.training_runs import Killed, assert_equal, die_at, latest, steady
 from tests.pipeline.boxes.conftest import MakeConfig
 

@@ -30,7 +30,7 @@ def publish_under_kills(checkout: str) -> None:
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
     from pipeline.report.publish import publish
-    from pipeline.report.publish_model import export_files
+    from pipeline.report.publishing.publish_model import export_files
     from pipeline.report.registry.logged_model import write_logged_model
 
     layout = Layout(Path(checkout))
@@ -53,11 +53,11 @@ def test_after_ten_kills_there_is_one_finished_run_with_one_model_and_everything
     from mlflow.artifacts import list_artifacts
 
     from pipeline.artifacts.run import RunRecord
+    from pipeline.artifacts.step_curve import whole_curve
     from pipeline.report.headline import headline_metrics
     from pipeline.report.results import Results
     from pipeline.storage.storage import open_storage
     from pipeline.tracking.watch import STEP_LOSS
-    from pipeline.training.step_curve import whole_curve
 
     layout, params = copied
     tracking = params.tracking.model_copy(update={"experiment": "kills"})

@@ -12,10 +12,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from kdeov.errors import ConfigError
+from pipeline.artifacts.step_curve import read_steps
 from pipeline.config.paths import Layout
 from pipeline.training.config import TrainConfig
 from pipeline.training.loop import train
-from pipeline.training.step_log import StepLog, read_steps
+from pipeline.training.step_log import StepLog
 from pipeline.training.trainer import check_workers
 from tests.helpers.training_runs import (
     TERMS,

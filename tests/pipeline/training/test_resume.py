@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from kdeov.training.rng import seed_rng
+from pipeline.artifacts.step_curve import read_steps
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.training import rank
 from pipeline.training.loop import train
 from pipeline.training.state import EpochMetrics
-from pipeline.training.step_log import read_steps
 from tests.helpers.training_runs import (
     TERMS,
     Killed,

@@ -7,10 +7,11 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.artifacts.step_curve import read_steps
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.training.loop import train
-from pipeline.training.step_log import keys_digest, read_steps
+from pipeline.training.step_log import keys_digest
 from tests.helpers.training_runs import (
     config,
 )

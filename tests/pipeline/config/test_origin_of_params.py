@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.origin import OWN, Origin
 from pipeline.config.params import Params, check_params
 from pipeline.config.reading.yaml_file import parse_yaml
-from pipeline.config.recipe import Recipe
+from pipeline.config.recipe import OWN, Origin, Recipe
 
 
 def params(name: str, *changes: str, data: Path | None = None) -> Params:

@@ -1,17 +1,66 @@
-"""The loss by step as a curve of few points, read from the step log of a run."""
+"""The steps of a run, read from its log (`pipeline/training/step_log.py` writes it), and their loss
+as a curve of few points.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
+from pipeline.storage.checked import read_checked
 from pipeline.storage.storage import Storage
-from pipeline.training.step_log import Step, read_file, read_steps
 
+FIX = "delete it: no number depends on it"
 POINTS_PER_EPOCH = 100
 """Bound on the points of an epoch."""
 
 Points = list[tuple[int, float]]
 """The number of completed steps of the run, and the mean loss of the last of them."""
+
+
+class Step(NamedTuple):
+    """One step.
+
+    Attributes:
+        epoch: Number of the epoch, from 0.
+        step: Number of the step within the epoch, from 0.
+        loss: Loss of the global batch.
+        keys: Digest of its keys in their order, 16 hex digits.
+        workers: Ranks that shared the step.
+    """
+
+    epoch: int
+    step: int
+    loss: float
+    keys: str
+    workers: int
+
+
+def read_steps(folder: Storage) -> list[Step]:
+    """All steps of a run up to its newest checkpoint, in order.
+
+    Raises:
+        DataError: A file is damaged or edited, or another run's.
+    """
+    steps = {
+        (step.epoch, step.step): step for name in folder.names() for step in read_file(folder, name)
+    }
+    return [steps[place] for place in sorted(steps)]
+
+
+def read_file(folder: Storage, name: str) -> list[Step]:
+    """The steps of one file.
+
+    Raises:
+        DataError: It is damaged or edited, or another run's.
+    """
+    text = bytes(read_checked(folder, name, FIX)).decode()
+    return [
+        Step(int(epoch), int(step), float(loss), keys, int(workers))
+        for epoch, step, loss, keys, workers in csv.reader(io.StringIO(text))
+    ]
 
 
 def step_points(steps: Iterable[Step], steps_per_epoch: int) -> Points:

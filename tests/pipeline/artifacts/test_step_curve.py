@@ -7,9 +7,15 @@ from typing import Any
 
 import pytest
 
+from pipeline.artifacts.step_curve import (
+    POINTS_PER_EPOCH,
+    Step,
+    StepCurve,
+    step_points,
+    whole_curve,
+)
 from pipeline.storage.storage import open_storage
-from pipeline.training.step_curve import POINTS_PER_EPOCH, StepCurve, step_points, whole_curve
-from pipeline.training.step_log import Step, StepLog
+from pipeline.training.step_log import StepLog
 
 
 def steps(epochs: int, per_epoch: int) -> list[Step]:

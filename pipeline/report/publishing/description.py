@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from shlex import quote
 
-from pipeline.config.origin import OWN, Origin
 from pipeline.config.params import Params
+from pipeline.config.recipe import OWN, Origin
 from pipeline.report.results import MetricValue, Results, format_percent, format_score
 
 LONGEST = 8_000  # characters that MLflow takes in a tag
@@ -45,9 +45,16 @@ def describe_run(results: Results, params: Params, tags: Mapping[str, str], page
     return "\n".join(lines)[:LONGEST]
 
 
+MARKS = re.compile(
+    r"[\\`*<>|~&]|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])"  # code, emphasis, HTML, cells of tables
+    r"|(?<=\])[(\[:]|!(?=\[)"  # links and images
+    r"|^[#+=-]|(?<=^\d)[.)]"  # headings and lists
+)
+
+
 def markdown_text(text: str) -> str:
     """A text as Markdown shows it, whatever marks and HTML are in it; line breaks become spaces."""
-    return re.sub(r"([\\`*_{}\[\]()<>#+!|~&$-])", r"\\\1", " ".join(text.split()))
+    return MARKS.sub(lambda found: f"\\{found[0]}", " ".join(text.split()))
 
 
 def _sentence(results: Results) -> str:
