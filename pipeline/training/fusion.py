@@ -65,7 +65,7 @@ def _features(
     embeddings: list[Tensor] = []
     texts: list[np.ndarray] = []
     counts: list[int] = []
-    samples = islice(_spread(shards), FUSION_SAMPLES)
+    samples = islice(spread(shards), FUSION_SAMPLES)
     with progress("embed train with the student", min(len(shards), FUSION_SAMPLES)) as bar:
         while batch := list(islice(samples, BATCH_SIZE)):
             pixels = torch.stack([render_view(sample, 0, transform) for sample in batch])
@@ -82,7 +82,7 @@ def _features(
     )
 
 
-def _spread(shards: PairedShards) -> Iterator[PairedSample]:
+def spread(shards: PairedShards) -> Iterator[PairedSample]:
     """The samples of as many shards as `FUSION_SAMPLES` images take, evenly spaced: shards may be
     in the order of classes or sources.
     """
