@@ -61,8 +61,8 @@ class VisualStudent(nn.Module):
         return self.projection.dense(self.backbone(images))
 
     def with_dense(self, images: Tensor) -> StudentOutput:
-        """Both, from one pass; the dense map is averaged to the grid of the coarsest level, whose
-        stride is 32 for most backbones.
+        """Both, from one pass; the dense map is on a coarse grid, of at least 4 x 4 locations
+        where a level has as many.
         """
         features = self.backbone(images)
         return StudentOutput(*self.projection.with_dense(features))

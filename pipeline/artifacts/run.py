@@ -49,8 +49,9 @@ class RunRecord:
 
     @property
     def fusion_is_trained(self) -> bool:
-        """Whether a loss trained the fusion module, so that there is something to re-rank with."""
-        return self.params["distill"]["losses"]["fusion"] > 0
+        """Whether the fusion module was trained, so that there is something to re-rank with."""
+        distill = self.params["distill"]
+        return distill["losses"]["fusion"] > 0 or distill.get("fusion_epochs", 0) > 0
 
     def write(self, student: Path) -> None:
         """Writes `run.json` beside the student's weights."""

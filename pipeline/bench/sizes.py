@@ -231,6 +231,7 @@ def distill_params(sizes: BenchSizes, contrastive: float = 0.0) -> DistillParams
         seed=0,
         backbone="yolov8n",
         fusion="film",
+        fusion_epochs=0,
         backbone_weights=None,
         image_size=sizes.image_size,
         epochs=sizes.epochs,

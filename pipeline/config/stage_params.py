@@ -112,7 +112,8 @@ class LossParams(Section):
     interactive: NonNegative
     """Weight of the interactive contrastive loss of CLIP-KD."""
     fusion: NonNegative
-    """Weight of the fusion loss, which trains the fusion module alone."""
+    """Weight of the fusion loss of batches, which trains the fusion module alone, beside the
+    student; `fusion_epochs` gives a better one."""
     regions: NonNegative
     """Weight of the distance between regions of the student's dense map and their cached
     embeddings (`embed.regions`)."""
@@ -136,7 +137,10 @@ class DistillParams(Section):
     backbone: Annotated[str, AfterValidator(_known_backbone)]
     """`yolov5`, `yolov8` or `yolo11` with a size n, s, m, l or x; or `timm:` and a name of timm."""
     fusion: Literal["film", "cross_attention"]
-    """Kind of fusion module."""
+    """Kind of fusion module, for re-ranking."""
+    fusion_epochs: Whole
+    """Passes over the training images in which the fusion module is fitted to the finished student;
+    0 leaves it untrained."""
     backbone_weights: AnyPath | None
     """Pretrained weights of the backbone (.pt, .safetensors); null starts from random ones."""
     image_size: Annotated[int, Strict(), Field(ge=32, le=MAX_SIDE)]

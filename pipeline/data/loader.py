@@ -229,7 +229,7 @@ def _collate(
     samples: list[PairedSample], views: list[int], captions: list[int], transform: ImageTransform
 ) -> Batch:
     keys = [sample.key for sample in samples]
-    pixels = [_render(s, view, transform) for s, view in zip(samples, views, strict=True)]
+    pixels = [render_view(s, view, transform) for s, view in zip(samples, views, strict=True)]
     return Batch(
         keys,
         torch.stack(pixels),
@@ -282,7 +282,8 @@ def _unit_embeddings(
     return torch.from_numpy(embeddings)
 
 
-def _render(sample: PairedSample, view: int, transform: ImageTransform) -> Tensor:
+def render_view(sample: PairedSample, view: int, transform: ImageTransform) -> Tensor:
+    """A view of a sample as the student sees it, uint8 [3, S, S]; 0 is the plain one."""
     image = Image.open(io.BytesIO(sample.jpeg)).convert("RGB")
     chosen = sample.views[view] if sample.views else center_view(image.size)
     pixels = render(image, chosen, transform.size, transform.resampling)

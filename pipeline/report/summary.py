@@ -100,7 +100,7 @@ def _remarks(results: Results) -> list[str]:
     remarks += results.remarks()
     remarks += results.detection.remarks() if results.detection else []
     if results.retrieval and not results.run.fusion_is_trained:
-        remarks.append("No re-ranking: fusion was not trained (distill.losses.fusion is 0).")
+        remarks.append("No re-ranking: fusion was not trained (distill.fusion_epochs is 0).")
     return remarks
 
 

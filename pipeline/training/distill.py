@@ -41,6 +41,7 @@ from pipeline.tracking.tags import run_tags
 from pipeline.tracking.target import live_target
 from pipeline.tracking.watch import RunWatcher
 from pipeline.training.config import SINGLE_TERMS, TrainConfig
+from pipeline.training.fusion import fit_student_fusion
 from pipeline.training.history import history_csv
 from pipeline.training.launch import launch
 from pipeline.training.region_cosines import region_metrics
@@ -107,13 +108,17 @@ def train_config(params: Params, paths: Layout) -> TrainConfig:
 
 def _verify(config: TrainConfig, paths: Layout) -> None:
     """Compares a sample of the cache with the live teacher, and frees its device for training."""
-    # on a cluster, the driver may be on a machine without the GPUs of the workers
-    teacher = load_teacher(paths.teacher, pick_device("auto" if config.cluster.use_gpu else False))
+    teacher = load_teacher(paths.teacher, _device(config))
     for split in ("train", "val"):
         verify_cache(config.shards(split), teacher, VERIFY_SAMPLES_PER_SPLIT)
     del teacher
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _device(config: TrainConfig) -> str:
+    """The driver's own device; on a cluster, its machine may lack the GPUs of the workers."""
+    return pick_device("auto" if config.cluster.use_gpu else False)
 
 
 def check_training(config: TrainConfig) -> None:
@@ -133,11 +138,12 @@ def check_training(config: TrainConfig) -> None:
                 f"{shards.images.path}: the {split} split is empty; run `dvc repro prepare`"
             )
     if not next(iter(shards)).captions:
-        for name in (*NEEDS_TEXT, "fusion"):
-            if weights[name]:
+        needs_text = {f"losses.{name}": weights[name] for name in (*NEEDS_TEXT, "fusion")}
+        for name, value in {**needs_text, "fusion_epochs": params.fusion_epochs}.items():
+            if value:
                 raise ConfigError(
-                    f"distill.losses.{name} is {weights[name]:g}, and these images have no caption "
-                    "embeddings; set it to 0"
+                    f"distill.{name} is {value:g}, and these images have no caption embeddings; "
+                    "set it to 0"
                 )
     config.plan(shards.manifest.sizes, epoch=0)
     check_workers(config, shards, config.cluster.most_processes)
@@ -190,6 +196,7 @@ def _write(config: TrainConfig, record: RunRecord, paths: Layout) -> None:
     teacher = load_teacher(paths.teacher)
     student = VisualStudent(config.params.backbone, config.params.fusion, teacher.embed_dim)
     student.load_state_dict(state["student"])
+    fitted = fit_student_fusion(student, config.shards("train"), config.params, _device(config))
     model = KDEOVModel.from_parts(
         student, teacher.text, ImageTransform(size=config.params.image_size), teacher.name
     )
@@ -204,6 +211,7 @@ def _write(config: TrainConfig, record: RunRecord, paths: Layout) -> None:
         "samples": config.shards("train").manifest.samples,
         "repeated_samples_per_epoch": last["repeated_samples"],
         **region_metrics(last),
+        **fitted,
     }
     texts = {METRICS: checked_json(metrics).decode(), CURVE: history_csv(history)}
     sha256 = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}

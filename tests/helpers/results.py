@@ -30,6 +30,10 @@ def remove_labels(paths: Layout) -> None:
 
 def untrain_fusion(paths: Layout) -> None:
     """Makes the student one whose fusion was not trained."""
-    edit_json(
-        paths.student / "run.json", lambda v: v["params"]["distill"]["losses"].update(fusion=0.0)
-    )
+
+    def untrain(record: dict[str, Any]) -> None:
+        distill = record["params"]["distill"]
+        distill["losses"]["fusion"] = 0.0
+        distill["fusion_epochs"] = 0
+
+    edit_json(paths.student / "run.json", untrain)

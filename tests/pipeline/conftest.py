@@ -48,7 +48,8 @@ TINY: dict[str, Any] = {
     },
     "embed": {"views": 3, "regions": {"count": 0}},
     "distill": {
-        "losses": {"regions": 0.0},
+        "fusion_epochs": 1,
+        "losses": {"fusion": 0.1, "regions": 0.0},
         "image_size": 32,
         "epochs": 2,
         "global_batch_size": 8,

@@ -96,7 +96,7 @@ class StudentEmbeddings:
 
     Attributes:
         embedding: [N, D] float32 unit embeddings, on the CPU.
-        dense: [N, D, h, w] float16 dense maps on the grid of P5 (stride 32); None unless asked for.
+        dense: [N, D, h, w] float16 dense maps on a coarse grid; None unless asked for.
     """
 
     embedding: Tensor

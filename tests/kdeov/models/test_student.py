@@ -16,13 +16,17 @@ def student(request, student_of):
     return copy.deepcopy(student_of(request.param)).double()
 
 
-def test_one_pass_gives_the_embedding_and_its_dense_map(student, apart):
-    pixels = torch.randn(2, 3, 96, 64).double()
+@pytest.mark.parametrize(("height", "width"), [(96, 64), (32, 32), (160, 128)])
+def test_one_pass_gives_the_embedding_and_its_dense_map(student, apart, height, width):
+    pixels = torch.randn(2, 3, height, width).double()
     with torch.no_grad():
         output, embedding = student.with_dense(pixels), student(pixels)
     assert torch.equal(output.embedding, embedding)
-    stride = student.backbone.strides[-1]
-    assert output.dense.shape == (2, 32, -(-96 // stride), -(-64 // stride))
+    strides = student.backbone.strides
+    height, width = (side + -side % strides[-1] for side in (height, width))  # as it is padded
+    # the map has 4 locations a side where a level has as many
+    stride = max((s for s in strides if width // s >= 4), default=strides[0])
+    assert output.dense.shape == (2, 32, height // stride, width // stride)
     assert apart(output.dense.mean(dim=(2, 3)), embedding) < 1e-6
 
 

@@ -26,7 +26,7 @@ def fusion(request: pytest.FixtureRequest) -> CrossModalFusionModule:
 def _data(images: int, texts: int) -> tuple[Tensor, Tensor, Tensor]:
     """Dense maps of half precision as the evaluation keeps them, texts, and their similarity."""
     torch.manual_seed(0)
-    dense = torch.randn(images, WIDTH, 2, 2).half()
+    dense = torch.randn(images, WIDTH, 4, 4).half()
     queries = F.normalize(torch.randn(texts, WIDTH), dim=-1)
     return dense, queries, F.normalize(dense.float().mean(dim=(2, 3)), dim=-1) @ queries.T
 
