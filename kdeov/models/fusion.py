@@ -85,22 +85,69 @@ class CrossModalFusionModule(nn.Module):
             relevance = weights.squeeze(1) * (height * width)  # 1 where attention is even
         return Fused(embedding, relevance.view(batch, height, width))
 
+    def condition(self, texts: Tensor) -> Tensor:
+        """What a text contributes to any image: the scale and shift of `film` [..., 2 D], or the
+        attention query [..., D].
 
-def fusion_scores(fusion: CrossModalFusionModule, dense: Tensor, texts: Tensor) -> Tensor:
+        Args:
+            texts: [..., D], unit text embeddings.
+        """
+        if self.fusion_type == "film":
+            return self.modulation(texts)
+        width = texts.shape[-1]
+        weight, bias = self.attention.in_proj_weight, self.attention.in_proj_bias
+        return F.linear(texts, weight[:width], bias[:width])
+
+    def embeddings(self, dense: Tensor, conditions: Tensor) -> Tensor:
+        """`forward(...).embedding` of each image under several texts, without the relevance.
+
+        The last linear map commutes with the mean over locations, so it is applied once a pair of
+        image and text, not once a location.
+
+        Args:
+            dense: [B, D, h, w], dense maps.
+            conditions: [B, K, ...], from `condition`: K texts for each image.
+
+        Returns:
+            [B, K, D], not normalised.
+        """
+        locations = dense.flatten(2).transpose(1, 2)
+        hidden = self.norm(locations)
+        if self.fusion_type == "film":
+            gamma, beta = conditions.unsqueeze(2).chunk(2, dim=-1)
+            pooled = F.silu(torch.addcmul(beta, 1 + gamma, hidden.unsqueeze(1))).mean(dim=2)
+            return locations.mean(dim=1, keepdim=True) + self.out(pooled)
+        return locations.mean(dim=1, keepdim=True) + self.out(self._attended(hidden, conditions))
+
+    def _attended(self, hidden: Tensor, queries: Tensor) -> Tensor:
+        """The output [B, K, D] of attention to locations [B, L, D] by queries [B, K, D]."""
+        attention, width = self.attention, queries.shape[-1]
+        weight, bias = attention.in_proj_weight[width:], attention.in_proj_bias[width:]
+        keys, values = F.linear(hidden, weight, bias).chunk(2, dim=-1)
+        split = (x.unflatten(-1, (attention.num_heads, -1)) for x in (queries, keys, values))
+        heads = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in split))
+        return attention.out_proj(heads.transpose(1, 2).flatten(2))
+
+
+def fusion_scores(
+    fusion: CrossModalFusionModule,
+    dense: Tensor,
+    texts: Tensor,
+    conditions: Tensor | None = None,
+) -> Tensor:
     """Cosines of each image, conditioned on a text, with that text.
 
     Args:
         fusion: The fusion module.
         dense: [B, D, h, w], dense maps.
         texts: [B, K, D], K unit text embeddings for each image.
+        conditions: [B, K, ...], `fusion.condition(texts)` where it is at hand.
 
     Returns:
         [B, K].
     """
-    count = texts.shape[1]
-    flat = texts.flatten(0, 1)
-    fused = fusion(dense.repeat_interleave(count, dim=0), flat)
-    return F.cosine_similarity(fused.embedding, flat, dim=-1).view(-1, count)
+    conditions = fusion.condition(texts) if conditions is None else conditions
+    return F.cosine_similarity(fusion.embeddings(dense, conditions), texts, dim=-1)
 
 
 def fusion_loss(

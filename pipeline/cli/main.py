@@ -10,6 +10,7 @@ import typer
 
 from pipeline.cli.ablation import add_commands as add_ablation
 from pipeline.cli.bench import app as bench
+from pipeline.cli.card import add_commands as add_card
 from pipeline.cli.cluster import app as cluster
 from pipeline.cli.compare import add_commands as add_compare
 from pipeline.cli.errors import CommandGroup
@@ -30,6 +31,7 @@ add_search(app)
 add_serve(app)
 add_registry(app)
 add_ablation(app)
+add_card(app)
 add_compare(app)
 app.add_typer(bench, name="bench", help="Measure this machine against the promised figures.")
 app.add_typer(cluster, name="cluster", help="Run a small Ray cluster on this machine.")
@@ -193,24 +195,32 @@ def use(
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
     """Serve the MLflow page of this checkout on 127.0.0.1."""
-    from kdeov.errors import DataError
+    from kdeov.errors import DataError, StorageError
     from pipeline.config.params import load_params
     from pipeline.config.paths import Layout
-    from pipeline.tracking.compat import VIEW
+    from pipeline.report.headline import choose_columns
     from pipeline.tracking.server import serve
     from pipeline.tracking.target import TrackingTarget
+    from pipeline.tracking.view import runs_page
 
     layout = Layout.here()
     target = TrackingTarget.of(load_params(layout.params).tracking, layout)
+    if not target.is_server and not target.prepare():
+        raise DataError("MLflow has no run yet; run `dvc repro` or `kdeov publish`")
+    try:
+        experiment = choose_columns(target)
+    except StorageError as error:
+        if not target.is_server:
+            raise
+        typer.echo(f"kdeov ui: {error}", err=True)
+        experiment = None
     if target.is_server:
         address = target.address.rstrip("/")
-        typer.echo(f"MLflow is already served: {address}/#/experiments?{VIEW}")
+        typer.echo(f"MLflow is already served: {runs_page(address, experiment)}")
         return
-    if not target.prepare():
-        raise DataError("MLflow has no run yet; run `dvc repro` or `kdeov publish`")
 
     def print_address(address: str) -> None:
-        typer.echo(f"{address}/#/experiments?{VIEW}")
+        typer.echo(runs_page(address, experiment))
         sys.stdout.flush()
 
     raise typer.Exit(serve(target, port, print_address))

@@ -85,3 +85,6 @@ class TrackingParams(Section):
     model: PlainName | None = None
     """Name of the student in MLflow's registry, where `kdeov publish` adds versions; each recipe
     gives its own, and null takes `prepare.dataset`."""
+    system_metrics: Flag = True
+    """Whether MLflow shows the load of the machine that drives training: processors, memory, disks,
+    network and GPUs, every 10 seconds."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from kdeov.errors import ConfigError
-from pipeline.config.reading.yaml_file import read_yaml
+from pipeline.config.reading.yaml_file import parse_yaml, read_yaml
 from pipeline.storage.files import digest, sha256_file
 
-INPUTS = (".", ":(exclude)dvc.lock", ":(exclude)metrics")  # pathspecs of git
+OUTPUTS = ("outs", "metrics", "plots")  # keys of a stage in dvc.yaml
 LENGTH = 16  # hexadecimal digits
 PACKAGES = ("kdeov", "pipeline", "stages")
+EXPERIMENT_VARIABLE = "DVC_EXP_NAME"  # DVC sets it in the stages of an experiment
 CODE_SUFFIXES = (".py", ".json", ".yaml", ".j2")
 
 
@@ -68,9 +71,12 @@ def fingerprint(**ingredients: Any) -> str:
 
 
 def git_state(root: Path) -> dict[str, str]:
-    """The commit of a checkout, and whether tracked files differ from it; empty outside of git.
+    """The commit of a checkout, and whether what results depend on differs from it; empty outside
+    of git.
 
-    Ignores `dvc.lock` and `metrics/`, which `dvc repro` writes.
+    Those are the tracked files of the code (`PACKAGES`), `dvc.yaml` and `params.yaml`; neither
+    pages and tests, nor files that a stage of `dvc.yaml` writes, wherever they lie. In a DVC
+    experiment `params.yaml` does not count either: DVC changes it, and commits it with the results.
     """
 
     def git(*arguments: str) -> str:
@@ -83,8 +89,30 @@ def git_state(root: Path) -> dict[str, str]:
             encoding="utf-8",
         ).stdout.strip()
 
+    inputs = [*PACKAGES, "dvc.yaml"]
+    if EXPERIMENT_VARIABLE not in os.environ:
+        inputs.append("params.yaml")
+    written = [f":(exclude,literal){path}" for path in _written_by_stages(root)]
     try:
-        dirty = git("status", "--porcelain", "--untracked-files=no", "--", *INPUTS) != ""
+        # no lock: several stages may ask at once
+        command = ("--no-optional-locks", "status", "--porcelain", "--untracked-files=no", "--")
+        dirty = git(*command, *inputs, *written) != ""
         return {"git.commit": git("rev-parse", "HEAD"), "git.dirty": str(dirty).lower()}
     except (OSError, subprocess.CalledProcessError):
         return {}
+
+
+def _written_by_stages(root: Path) -> tuple[str, ...]:
+    """What the stages of `dvc.yaml` write, relative to it; nothing where there is no such file."""
+    try:
+        return _outputs((root / "dvc.yaml").read_bytes())
+    except (OSError, ConfigError):
+        return ()
+
+
+@lru_cache
+def _outputs(text: bytes) -> tuple[str, ...]:
+    """The outputs of the stages of a `dvc.yaml`; parsing it takes a quarter of a second."""
+    stages = (parse_yaml(text, "dvc.yaml") or {}).get("stages", {}).values()
+    entries = [entry for stage in stages for key in OUTPUTS for entry in stage.get(key, ())]
+    return tuple(next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries)

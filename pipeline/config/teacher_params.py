@@ -40,7 +40,7 @@ class TinyTeacherParams(TeacherSection):
     """A small CLIP trained here on the training captions (see `pipeline.teachers.tiny`)."""
 
     example = (
-        "{seed: 0, epochs: 12, batch_size: 64, learning_rate: 1.0e-3, width: 8, embed_dim: 128}"
+        "{seed: 0, epochs: 12, batch_size: 64, learning_rate: 1.0e-3, width: 16, embed_dim: 128}"
     )
 
     seed: Seed

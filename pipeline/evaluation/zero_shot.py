@@ -11,8 +11,10 @@ import io
 import logging
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
+from kdeov.evaluation.calibration import BINS, reliability, top_confidence
 from kdeov.evaluation.metrics import classification, compare
 from kdeov.prompts import templates, templates_digest
 from pipeline.artifacts.dataset import Dataset
@@ -70,6 +72,9 @@ def zero_shot(params: Params, paths: Layout) -> None:
     if cached.teacher is not None:
         embeddings["teacher"] = cached.teacher
     logits = {name: embedding[images] @ weights.T for name, embedding in embeddings.items()}
+    scale = float(model.text_encoder.logit_scale.detach().exp())
+    predicted = {name: values.argmax(dim=1) for name, values in logits.items()}
+    confidence = {name: top_confidence(values, scale) for name, values in logits.items()}
     held_out = [n for n, label in enumerate(classes.labels) if label in dataset.held_out_labels]
     scores = {name: classification(values, labels, held_out) for name, values in logits.items()}
     result = {
@@ -85,6 +90,7 @@ def zero_shot(params: Params, paths: Layout) -> None:
         "held_out_classes": len(held_out),
         "left_out": cached.size - len(images),
         "class_names": classes.digest,
+        "calibration": {"bins": BINS, "logit_scale": scale},
         **protocol(
             "zero-shot",
             images_part(dataset, paths.images),
@@ -95,8 +101,10 @@ def zero_shot(params: Params, paths: Layout) -> None:
     }
     if cached.teacher is None:
         result |= _teacher_on_other_split(params, paths, classes, weights)
+    for name, values in confidence.items():
+        right = predicted[name] == labels
+        result[name]["ece"] = reliability(values.numpy(), right.numpy()).ece
     write_checked_json(paths.metrics / "zero_shot.json", {dataset.name: result})
-    predicted = {name: values.argmax(dim=1) for name, values in logits.items()}
     write_arrays(
         paths.evaluation / "zero_shot" / "predictions.npz",
         fingerprint=fingerprint,
@@ -104,7 +112,9 @@ def zero_shot(params: Params, paths: Layout) -> None:
         labels=labels,
         names=classes.names,
         weights=weights,
+        held_out=np.array(held_out, dtype=np.int64),
         **predicted,
+        **{f"{name}_confidence": values for name, values in confidence.items()},
     )
     write_answers(paths.evaluation / "zero_shot", fingerprint, len(images), scores)
     write_text(

@@ -12,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdeov.errors import DataError, StorageError
+from kdeov.errors import DataError, KdeovError, StorageError
 from kdeov.weights.digests import require_sha256
 from pipeline.artifacts.run import read_history, runs_storage
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
+from pipeline.report.description import describe_run
+from pipeline.report.headline import COLUMNS, headline_metrics
 from pipeline.report.publish_model import publish_model
 from pipeline.report.registry.comparison import SCORES_TAG, write_scores
 from pipeline.report.registry.logged_model import CARD
@@ -35,17 +37,22 @@ from pipeline.tracking.mlflow_run import (
     log_history,
     log_metrics,
     log_params,
-    run_tags,
 )
 from pipeline.tracking.registry import register
+from pipeline.tracking.tags import machine_tags, run_tags, set_tags
 from pipeline.tracking.target import TrackingTarget, request_limits
+from pipeline.tracking.view import UI_HOST, set_view
+from pipeline.tracking.watch import Points, log_steps
+from pipeline.training.step_curve import whole_curve
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import LoggedModel, Run
 
 logger = logging.getLogger(__name__)
 
+FORM = 2
+"""Version of what a run shows; a run is published again where it is another."""
 FILES_TAG = "kdeov.published"  # digest of the files that were published last
 
 
@@ -68,16 +75,18 @@ def publish(params: Params, paths: Layout, as_candidate: bool = True) -> str:
     """
     results = Results.read(params, paths)
     results = replace(results, history=_whole_history(params, paths, results))
+    curve = _curve(params, paths, results)
     target = TrackingTarget.of(params.tracking, paths)
     _require_measured_export(results, paths)
     files = _published_files(paths)
-    state = digest({str(path.relative_to(paths.root)): sha256_file(path) for path in files})
+    digests = {str(path.relative_to(paths.root)): sha256_file(path) for path in files}
+    state = digest({"form": FORM, **digests})
     try:
         with locked(paths.tracking_lock):
-            run_id = _publish(target, results, paths, files, state)
+            run_id, model = _publish(target, params, results, curve, paths, files, state)
             if as_candidate:
                 name = params.tracking.model or results.dataset.name
-                _register(target, name, run_id, results, paths)
+                _register(target, name, run_id, model, results, paths)
     except tracking_errors() as error:
         reason, cure = target.explain(error)
         raise StorageError(
@@ -89,42 +98,61 @@ def publish(params: Params, paths: Layout, as_candidate: bool = True) -> str:
 
 
 def _publish(
-    target: TrackingTarget, results: Results, paths: Layout, files: list[Path], state: str
-) -> str:
+    target: TrackingTarget,
+    params: Params,
+    results: Results,
+    curve: Points,
+    paths: Layout,
+    files: list[Path],
+    state: str,
+) -> tuple[str, LoggedModel | None]:
     """Brings the run up to date. Each step can be repeated after a kill: it compares what is there
     with what it would write. The digest of the files, `state`, is written last.
+
+    Returns:
+        The id of the run; and its model, where it was brought up to date.
     """
-    record = results.run
+    record, model = results.run, None
+    tags = run_tags(params, paths, record)
     with request_limits(timeout_s=10, max_retries=2):
         client = target.client()
         experiment = target.experiment_id(client)
-        run = find_or_create_run(
-            client, experiment, record.fingerprint, record.name, run_tags(paths, record)
-        )
+        run = find_or_create_run(client, experiment, record.fingerprint, record.name, tags)
     run_id = run.info.run_id
     with request_limits(timeout_s=120, max_retries=4):  # MLflow answers; files take longer
         if run.data.tags.get(FILES_TAG) != state:
             target.require_own_files(run.info.artifact_uri)
-            _update_run(client, run, results, paths, files)
+            # a job on a cluster has no git checkout, so its tags are set here
+            tags |= machine_tags(results.history[-1]) | _protocols(results)
+            page = f"#/experiments/{experiment}/runs/{run_id}"
+            tags[DESCRIPTION_TAG] = describe_run(results, params, run.data.tags | tags, page)
+            log_steps(client, run_id, curve)
+            model = _update_run(client, run, tags, results, paths, files)
             client.set_tag(run_id, FILES_TAG, state)
             client.set_terminated(run_id, "FINISHED")
         elif run.info.status != "FINISHED":
             client.set_terminated(run_id, "FINISHED")
         end_abandoned_runs(client, experiment, run)
+        set_view(client, experiment, COLUMNS)
     published = {"uri": target.address, "experiment": experiment, "run": run_id}
     write_checked_json(
         paths.published(record.fingerprint), {"fingerprint": record.fingerprint, **published}
     )
-    return run_id
+    return run_id, model
 
 
 def _register(
-    target: TrackingTarget, name: str, run_id: str, results: Results, paths: Layout
+    target: TrackingTarget,
+    name: str,
+    run_id: str,
+    model: LoggedModel | None,
+    results: Results,
+    paths: Layout,
 ) -> None:
     """Registers the run's model, with what `kdeov promote` compares."""
     with request_limits(timeout_s=120, max_retries=4):
         client = target.client()
-        model = publish_model(client, client.get_run(run_id), paths.export)
+        model = model or publish_model(client, client.get_run(run_id), paths.export)
         tags = {
             FINGERPRINT_TAG: results.run.fingerprint,
             SCORES_TAG: write_scores(scores_of(results)),
@@ -155,6 +183,15 @@ def _whole_history(params: Params, paths: Layout, results: Results) -> list[Epoc
         return results.history
 
 
+def _curve(params: Params, paths: Layout, results: Results) -> Points:
+    """The loss by step; empty, if the run's folder is elsewhere or cannot be read."""
+    try:
+        return whole_curve(runs_storage(params, paths) / results.run.fingerprint / "steps")
+    except KdeovError as error:
+        logger.warning("the curve of the loss by step is not published: %s", error)
+        return []
+
+
 def publish_or_warn(params: Params, paths: Layout) -> None:
     """Publishes the current student's run; if MLflow cannot be written, logs a warning instead.
     Only the command `kdeov publish` makes it a candidate, so no ablation becomes one.
@@ -168,7 +205,9 @@ def publish_or_warn(params: Params, paths: Layout) -> None:
         logger.warning("%s", error)
 
 
-def run_address(paths: Layout, fingerprint: str, host: str = "http://127.0.0.1:5000") -> str | None:
+def run_address(
+    paths: Layout, fingerprint: str, host: str = f"http://{UI_HOST}:5000"
+) -> str | None:
     """The address of a published run's page; None if this checkout did not publish it.
 
     Args:
@@ -190,25 +229,33 @@ def run_address(paths: Layout, fingerprint: str, host: str = "http://127.0.0.1:5
 
 
 def _update_run(
-    client: MlflowClient, run: Run, results: Results, paths: Layout, files: list[Path]
-) -> None:
+    client: MlflowClient,
+    run: Run,
+    tags: dict[str, str],
+    results: Results,
+    paths: Layout,
+    files: list[Path],
+) -> LoggedModel:
     run_id = run.info.run_id
-    # a job on a cluster has no git checkout
-    for name, value in run_tags(paths, results.run).items():
-        if run.data.tags.get(name) != value:
-            client.set_tag(run_id, name, value)
     log_params(client, run, results.run.params)
     log_history(client, run_id, results.history)
     model = publish_model(client, client.get_run(run_id), paths.export)
-    log_metrics(client, run, results.metrics(), model)
+    log_metrics(client, run, headline_metrics(results), model)
     _log_files(client, run_id, files, paths)
     _log_datasets(client, run_id, results, paths)
-    for name, scores in results.evaluations.items():
-        tag = f"{scores['protocol_id']} {scores['protocol']}"
-        client.set_tag(run_id, f"protocol.{MLFLOW_GROUPS.get(name, name)}", tag)
+    set_tags(client, run, tags)
+    return model
+
+
+def _protocols(results: Results) -> dict[str, str]:
+    """Tags with the protocol of each evaluation."""
+    tags = {
+        f"protocol.{MLFLOW_GROUPS.get(name, name)}": f"{s['protocol_id']} {s['protocol']}"
+        for name, s in results.evaluations.items()
+    }
     if results.detection is not None:
-        client.set_tag(run_id, "protocol.detection", results.detection.protocol())
-    client.set_tag(run_id, DESCRIPTION_TAG, _description(results))
+        tags["protocol.detection"] = results.detection.protocol()
+    return tags
 
 
 def _published_files(paths: Layout) -> list[Path]:
@@ -241,24 +288,3 @@ def _log_datasets(client: MlflowClient, run_id: str, results: Results, paths: La
         )
         inputs.append(DatasetInput(dataset, [InputTag(DATASET_CONTEXT_TAG, context)]))
     client.log_inputs(run_id, inputs)
-
-
-def _description(results: Results) -> str:
-    lines = [
-        f"**{results.run.name}**: {results.run.teacher}, distilled on {results.run.dataset}.",
-        "",
-        f"| test split | {' | '.join(results.columns)} |",
-        f"|---|{'---:|' * len(results.columns)}",
-    ]
-    lines += [f"| {' | '.join(cells)} |" for cells in results.table()]
-    for remark in results.remarks():
-        lines += ["", remark]
-    lines += ["", "In brackets: 95% bootstrap intervals over the test images. Protocols:", ""]
-    lines += [f"- `{line}`" for line in results.protocols()]
-    lines += results.detection.markdown() if results.detection else []
-    lines += [
-        "",
-        f"Fingerprint `{results.run.fingerprint}`. `dvc repro` rebuilds the run. The report is the "
-        "artifact `report/index.html`.",
-    ]
-    return "\n".join(lines)

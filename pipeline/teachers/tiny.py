@@ -31,7 +31,7 @@ from pipeline.runtime.device import cpu_threads
 logger = logging.getLogger(__name__)
 
 RESOLUTION = 64  # pixels; the modified ResNet needs a multiple of 32
-VISION_LAYERS = (1, 2, 2, 1)
+VISION_LAYERS = (1, 2, 2, 2)
 TEXT_WIDTH, TEXT_LAYERS = 64, 2
 CONTEXT = 28  # tokens; no caption of the scenes has more
 VOCABULARY = 49408  # of CLIP's tokenizer

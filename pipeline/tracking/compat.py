@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import psutil
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
@@ -25,6 +28,20 @@ SOURCE_NAME_TAG = "mlflow.source.name"
 
 VIEW = "workflowType=machine_learning"
 """Query of a page's address. Without it, the page opens on its GenAI side, which is empty."""
+
+EXPERIMENT_KIND_TAG, EXPERIMENT_KIND = "mlflow.experimentKind", "custom_model_development"
+"""Tag of an experiment that is no GenAI one: without it, the page asks which kind it is."""
+
+SHARED_VIEW_TAG, SHARED_VIEW_KEY = "mlflow.sharedViewState.kdeov", "viewStateShareKey=kdeov"
+"""Tag of an experiment with a view of its table of runs, as JSON, and the query that opens it."""
+
+HOSTS_VARIABLE, ORIGINS_VARIABLE = (
+    "MLFLOW_SERVER_ALLOWED_HOSTS",
+    "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS",
+)
+"""Environment variables: names of the machine, and addresses of pages, that `mlflow server`
+answers.
+"""
 
 JOB_EXECUTION_VARIABLE = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
 """Environment variable: whether `mlflow server` starts processes for background jobs."""
@@ -60,3 +77,35 @@ def forget_folders() -> None:
     from mlflow.tracking._tracking_service import utils
 
     utils._artifact_repos_cache.clear()
+
+
+class SystemMetrics:
+    """The load of this machine, as MLflow's own monitors read it: processors, memory, disks,
+    network and, where its library is installed, GPUs. MLflow's thread for them ends at the first
+    error of a server, so `pipeline/tracking/watch.py` has its own.
+    """
+
+    def __init__(self) -> None:
+        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+        from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+        from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+
+        self.monitors: list[Any] = []
+        for kind in (CPUMonitor, DiskMonitor, NetworkMonitor, GPUMonitor):
+            # without a GPU or its library, without a network, or without a readable /proc
+            with suppress(ImportError, RuntimeError, AttributeError, OSError, psutil.Error):
+                monitor = kind()
+                # the first values have no time that they are relative to
+                monitor.collect_metrics()
+                monitor.clear_metrics()
+                self.monitors.append(monitor)
+
+    def sample(self) -> dict[str, float]:
+        """The load since the last sample, by name."""
+        values: dict[str, float] = {}
+        for monitor in self.monitors:
+            monitor.collect_metrics()
+            values |= {name: float(value) for name, value in monitor.aggregate_metrics().items()}
+            monitor.clear_metrics()
+        return values

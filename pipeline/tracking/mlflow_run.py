@@ -8,18 +8,14 @@ MLflow, never a worker.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipeline.artifacts.run import RunRecord
 from pipeline.config.params import flatten
-from pipeline.config.paths import Layout
-from pipeline.config.provenance import git_state
-from pipeline.tracking.compat import SOURCE_NAME_TAG
 from pipeline.tracking.drivers import DRIVER_TAG, end_abandoned_runs, this_process
 from pipeline.tracking.errors import tracking_errors
+from pipeline.tracking.tags import ON_GPU, machine_tags, set_tags
 from pipeline.tracking.target import TrackingTarget, request_limits
 
 if TYPE_CHECKING:
@@ -53,17 +49,17 @@ def find_or_create_run(
         name: Name of a new run.
         tags: Tags of a new run.
     """
-    runs = _runs(client, experiment, fingerprint)
+    runs = find_runs(client, experiment, fingerprint)
     if not runs:
         own = {FINGERPRINT_TAG: fingerprint, DRIVER_TAG: this_process()}
         client.create_run(experiment, run_name=name, tags={**own, **tags})
-        runs = _runs(client, experiment, fingerprint)
+        runs = find_runs(client, experiment, fingerprint)
     for double in runs[1:]:
         client.delete_run(double.info.run_id)
     return runs[0]
 
 
-def _runs(client: MlflowClient, experiment: str, fingerprint: str) -> list[Run]:
+def find_runs(client: MlflowClient, experiment: str, fingerprint: str) -> list[Run]:
     """The runs of a fingerprint, oldest first."""
     runs = client.search_runs([experiment], f"tags.`{FINGERPRINT_TAG}` = '{fingerprint}'")
     return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
@@ -134,14 +130,19 @@ def log_params(client: MlflowClient, run: Run, params: dict[str, Any]) -> None:
 
 
 def epoch_metrics(epoch: EpochMetrics) -> dict[str, float]:
-    """An epoch's metrics under names that MLflow's page groups: `train/total`, `val/cosine`."""
+    """An epoch's metrics under names that MLflow's page groups: `train/total`, `val/cosine`, and
+    `workload/images_per_s` for what depends on machines.
+    """
     named = {}
     for key, value in epoch.items():
         group, _, name = key.partition("_")
         if group in ("train", "val"):
-            named[f"{group}/{name}"] = float(value)
-        elif key != "epoch":
-            named[f"progress/{key}"] = float(value)
+            # MLflow would take a slash, as in `val_region_cosine 1/16-1/4`, for another group
+            named[f"{group}/{name.replace('/', ':')}"] = float(value)
+        elif key == "learning_rate":
+            named[f"train/{key}"] = float(value)
+        elif key not in ("epoch", ON_GPU):
+            named[f"workload/{key}"] = float(value)
     return named
 
 
@@ -242,22 +243,8 @@ class LiveTracker:
         log_params(client, run, self.params)
         if self._pending:
             log_history(client, run.info.run_id, self._pending.values(), self._end_times)
+            set_tags(client, run, machine_tags(self._pending[max(self._pending)]))
         if status != "RUNNING":
             client.set_terminated(run.info.run_id, status)
         elif run.info.status != status:
             client.update_run(run.info.run_id, status)
-
-
-def run_tags(paths: Layout, record: RunRecord) -> dict[str, str]:
-    """MLflow tags with a run's origin: data set, teacher, git commit and DVC experiment."""
-    variables = ("STAGE", "EXP_NAME", "EXP_BASELINE_REV")
-    dvc = {
-        f"dvc.{v.lower()}": os.environ[f"DVC_{v}"] for v in variables if f"DVC_{v}" in os.environ
-    }
-    return {
-        SOURCE_NAME_TAG: "stages/distill.py",
-        "dataset": record.dataset,
-        "teacher": record.teacher,
-        **git_state(paths.root),
-        **dvc,
-    }

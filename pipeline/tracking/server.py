@@ -14,8 +14,13 @@ from collections.abc import Callable
 from kdeov.errors import ConfigError
 from pipeline.runtime.compat import LOOPBACK
 from pipeline.runtime.lifetime import signal_at_parents_end
-from pipeline.tracking.compat import JOB_EXECUTION_VARIABLE
+from pipeline.tracking.compat import (
+    HOSTS_VARIABLE,
+    JOB_EXECUTION_VARIABLE,
+    ORIGINS_VARIABLE,
+)
 from pipeline.tracking.target import TrackingTarget
+from pipeline.tracking.view import UI_HOST
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -26,7 +31,7 @@ def serve(target: TrackingTarget, port: int, on_ready: Callable[[str], None]) ->
     Args:
         target: The database.
         port: Port on 127.0.0.1.
-        on_ready: Called with the server's address when the server answers.
+        on_ready: Called with the server's address for browsers when the server answers.
 
     Returns:
         The exit status: 128 plus the number of the signal, or that of the server if it ended by
@@ -44,6 +49,7 @@ def serve(target: TrackingTarget, port: int, on_ready: Callable[[str], None]) ->
             **os.environ,
             # not an argument: those can be read by all users of the machine
             "MLFLOW_BACKEND_STORE_URI": target.uri,
+            **_names(port),
             # no job processes: half the memory, and half the time to start
             JOB_EXECUTION_VARIABLE: "false",
         },
@@ -58,13 +64,24 @@ def serve(target: TrackingTarget, port: int, on_ready: Callable[[str], None]) ->
 
     for number in STOP_SIGNALS:
         signal.signal(number, stop)
-    address = f"http://{LOOPBACK}:{port}"
-    while server.poll() is None and not _answers(address):
+    while server.poll() is None and not _answers(f"http://{LOOPBACK}:{port}"):
         time.sleep(0.2)
     if server.poll() is None and not received:
-        on_ready(address)
+        on_ready(f"http://{UI_HOST}:{port}")
     status = server.wait()
     return 128 + received[0] if received else status
+
+
+def _names(port: int) -> dict[str, str]:
+    """Variables with the names by which the server may be asked, besides those of the user."""
+    names = {
+        HOSTS_VARIABLE: [f"{host}:{port}" for host in (UI_HOST, LOOPBACK, "localhost")],
+        ORIGINS_VARIABLE: [f"http://{UI_HOST}:{port}"],
+    }
+    return {
+        variable: ",".join([*filter(None, [os.environ.get(variable)]), *values])
+        for variable, values in names.items()
+    }
 
 
 def _require_free(port: int) -> None:

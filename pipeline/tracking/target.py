@@ -115,15 +115,25 @@ class TrackingTarget:
         Raises:
             StorageError: It cannot be used.
         """
-        try:
+        with self.one_line_errors():
             if self.is_empty():
                 return False
             self._correct_folders()
+        return True
+
+    @contextmanager
+    def one_line_errors(self) -> Iterator[None]:
+        """MLflow's errors as one line.
+
+        Raises:
+            StorageError: MLflow cannot be used.
+        """
+        try:
+            yield
         except tracking_errors() as error:
             reason, cure = self.explain(error)
             message = f"MLflow at {self.address} cannot be read ({reason}); {cure}"
             raise StorageError(message) from error
-        return True
 
     def is_empty(self) -> bool:
         """Whether a database is still to be made, or has no tables yet.

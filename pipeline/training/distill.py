@@ -35,12 +35,15 @@ from pipeline.storage.checked import checked_json
 from pipeline.storage.files import sha256_file, write_text, writing_folder
 from pipeline.storage.storage import open_storage
 from pipeline.teachers.load import load_teacher
-from pipeline.tracking.mlflow_run import LiveTracker, run_tags
+from pipeline.tracking.mlflow_run import LiveTracker
+from pipeline.tracking.tags import run_tags
 from pipeline.tracking.target import live_target
+from pipeline.tracking.watch import RunWatcher
 from pipeline.training.config import SINGLE_TERMS, TrainConfig
 from pipeline.training.history import history_csv
 from pipeline.training.launch import launch
 from pipeline.training.region_cosines import region_metrics
+from pipeline.training.step_curve import StepCurve
 from pipeline.training.trainer import check_workers
 
 logger = logging.getLogger(__name__)
@@ -65,9 +68,17 @@ def distill(params: Params, paths: Layout) -> None:
     logger.info("run %s, fingerprint %s", record.name, record.fingerprint)
     tracker = LiveTracker(
         live_target(params, paths),
-        record.fingerprint, record.name, record.params, run_tags(paths, record),
+        record.fingerprint, record.name, record.params, run_tags(params, paths, record),
     )  # fmt: skip
-    with tracker, RunLock(config.run):
+    steps = config.plan(config.shards("train").manifest.sizes, epoch=0).steps
+    watcher = RunWatcher(
+        tracker.target,
+        record.fingerprint,
+        StepCurve(config.run / "steps", steps),
+        # with other machines at work, the load of this one says little
+        params.tracking.system_metrics and config.cluster.mode != "cluster",
+    )
+    with tracker, watcher, RunLock(config.run):
         launch(config, record.name, tracker)
     _write(config, record, paths)
 

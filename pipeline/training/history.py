@@ -5,7 +5,12 @@ from __future__ import annotations
 import csv
 import io
 
-SPEED_COLUMNS = ("images_per_s", "data_wait", "workers")  # depend on machines, not on the run
+SPEED_COLUMNS = (
+    "images_per_s",
+    "data_wait",
+    "workers",
+    "on_gpu",
+)  # depend on machines, not on the run
 
 
 def history_csv(history: list[dict[str, float]]) -> str:

@@ -57,6 +57,7 @@ def run_epochs(trainer: RankTrainer[Any, Any], report: Report) -> None:
             "epoch": state.epoch + 1,
             "learning_rate": trainer.learning_rate,
             "workers": trainer.world_size,
+            "on_gpu": float(trainer.device == "cuda"),
         }
         row.update(trainer.train_epoch())
         row.update(trainer.validate())

@@ -108,13 +108,20 @@ def read_steps(folder: Storage) -> list[Step]:
     Raises:
         DataError: A file is damaged or edited, or another run's.
     """
-    rows = [
-        row
-        for name in folder.names()
-        for row in csv.reader(io.StringIO(bytes(read_checked(folder, name, FIX)).decode()))
-    ]
     steps = {
-        (int(epoch), int(step)): Step(int(epoch), int(step), float(loss), keys, int(workers))
-        for epoch, step, loss, keys, workers in rows
+        (step.epoch, step.step): step for name in folder.names() for step in read_file(folder, name)
     }
     return [steps[place] for place in sorted(steps)]
+
+
+def read_file(folder: Storage, name: str) -> list[Step]:
+    """The steps of one file.
+
+    Raises:
+        DataError: It is damaged or edited, or another run's.
+    """
+    text = bytes(read_checked(folder, name, FIX)).decode()
+    return [
+        Step(int(epoch), int(step), float(loss), keys, int(workers))
+        for epoch, step, loss, keys, workers in csv.reader(io.StringIO(text))
+    ]

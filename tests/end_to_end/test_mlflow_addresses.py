@@ -120,7 +120,7 @@ def test_ui_prints_its_address_once_it_answers_and_stops_with_the_command(
         text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8")  # fmt: skip
     try:
         address = next_line(server, seconds=120).strip()
-        assert address.startswith(f"http://127.0.0.1:{port}/#/experiments?")
+        assert address.startswith(f"http://kdeov.localhost:{port}/#/experiments/1/runs?")
         page = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30)
         assert b"MLflow" in page.read()
     finally:

@@ -31,7 +31,7 @@ def test_every_epoch_is_logged_once_with_its_number_of_workers(mlflow_server: Ml
     first.log_epochs([row(1), row(2), row(3)])
     (run,) = runs(uri, "a" * 16)
     assert points(uri, run) == {1: 1, 2: 1 / 2, 3: 1 / 3}
-    assert points(uri, run, "progress/workers") == {1: 2, 2: 2, 3: 1}
+    assert points(uri, run, "workload/workers") == {1: 2, 2: 2, 3: 1}
     assert run.data.params == {"a.b": "1"}
 
 

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.artifacts.dataset import SPLITS
+from pipeline.artifacts.shard_folder import ShardFolder
+from pipeline.artifacts.shards import sample_json
 from tests.helpers.checkouts import Checkout
 
 QUICK = (
@@ -29,12 +32,10 @@ PLACES = {
 
 
 @pytest.fixture
-def reproduce(
-    new_checkout: Callable[[], Checkout], shared_data: Path
-) -> Callable[..., dict[str, Any]]:
-    """Follows a recipe, to the report or to some stages; returns the metrics of each stage."""
+def reproduce(new_checkout: Callable[[], Checkout], shared_data: Path) -> Callable[..., Checkout]:
+    """Follows a recipe in a new checkout, to the report or to some stages."""
 
-    def run(name: str, *changes: str, stages: tuple[str, ...] = ()) -> dict[str, Any]:
+    def run(name: str, *changes: str, stages: tuple[str, ...] = ()) -> Checkout:
         checkout = new_checkout()
         settings = [word for change in changes for word in ("--set", change)]
         for place, source in PLACES.items():
@@ -52,36 +53,50 @@ def reproduce(
         if not stages:
             assert (checkout.path / "out" / "report" / "index.html").is_file()
             assert "Running stage" not in checkout.run("dvc", "repro").stdout
-        files = (checkout.path / "metrics").glob("*.json")
-        return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
+        return checkout
 
     return run
 
 
-@pytest.mark.slow
-def test_the_thousand_images_of_flickr8k_go_through(reproduce: Any) -> None:
-    found = reproduce("flickr8k", *QUICK, stages=("zero_shot", "retrieval"))
-    scores = found["retrieval"]["flickr8k"]["student"]
-    assert scores["images"] > 60 and scores["texts"] == 5 * scores["images"]
-    assert found["zero_shot"]["flickr8k"] == {"absent": "flickr8k has no labels"}
+def metrics_of(checkout: Checkout) -> dict[str, Any]:
+    """The metrics of each stage."""
+    files = (checkout.path / "metrics").glob("*.json")
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
 
 
 @pytest.mark.slow
-def test_the_images_of_coco_go_through_with_its_own_test_split(reproduce: Any) -> None:
-    found = reproduce("coco", *QUICK, "prepare.coco.val=0.1", stages=("retrieval",))
-    assert found["retrieval"]["coco"]["student"]["images"] == 79
+@pytest.mark.parametrize(
+    ("name", "changes", "images"),
+    [("flickr8k", (), 1000), ("coco", ("prepare.coco.val=0.1",), 159)],
+)
+def test_the_images_of_a_recipe_become_shards_with_all_of_their_captions(
+    reproduce: Any, name: str, changes: tuple[str, ...], images: int
+) -> None:
+    """What comes after the shards is the same for all data with captions: see the next test."""
+    checkout = reproduce(name, *changes, stages=("prepare",))
+    captions = [
+        sample_json(sample)["captions"]
+        for split in SPLITS
+        for folder in [ShardFolder(checkout.path / "out" / "images") / split]
+        for shard in folder.manifest().shards
+        for _, sample in folder.read(shard)
+    ]
+    assert len(captions) == images
+    assert all(len(texts) >= 5 for texts in captions)
 
 
 @pytest.mark.slow
 def test_detection_on_coco_goes_to_the_report_with_its_novel_classes_called_transfer(
     reproduce: Any,
 ) -> None:
-    found = reproduce(
+    checkout = reproduce(
         "coco-detection", *QUICK, "prepare.coco.val=0.1", "embed.regions.count=2",
         "train_boxes.image_size=128", "train_boxes.epochs=1", "train_boxes.global_batch_size=16",
         "train_boxes.micro_batch_size=8", "train_boxes.num_streams=4", "detection.proposals=50",
         "export.calibration_images=0",
     )  # fmt: skip
+    found = metrics_of(checkout)
+    assert found["retrieval"]["coco"]["student"]["images"] == 79
     scores = found["detection"]["coco"]
     assert scores["count"] == 79 and scores["classes"] == 65
     # the trunk has COCO's weights, so nothing of COCO is new to it
@@ -96,7 +111,8 @@ def test_detection_on_coco_goes_to_the_report_with_its_novel_classes_called_tran
 @pytest.mark.slow
 def test_500_vectors_teach_a_student_to_name_images_that_it_never_saw(reproduce: Any) -> None:
     """No label and no tower; the frozen backbone with a two-layer head reaches 0.67."""
-    found = reproduce("cifar10-embeddings", stages=("zero_shot", "linear_probe", "retrieval"))
+    checkout = reproduce("cifar10-embeddings", stages=("zero_shot", "linear_probe", "retrieval"))
+    found = metrics_of(checkout)
     result = found["zero_shot"]["cifar10"]
     assert "teacher" not in result and result["left_out"] == 1500 - result["student"]["count"]
     assert result["student"]["top1"] >= 0.72

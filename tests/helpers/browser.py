@@ -103,10 +103,13 @@ class Page:
         path.write_bytes(base64.b64decode(found["data"]))
 
     def too_wide(self) -> list[str]:
-        """Elements that reach beyond the right edge of the window."""
+        """Elements that reach beyond the right edge of the window, but for those within a box that
+        scrolls.
+        """
         return self.evaluate(
             "[...document.querySelectorAll('body *')].filter(element =>"
-            " element.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML)"
+            " element.getBoundingClientRect().right > innerWidth + 1"
+            " && !element.parentElement.closest('.scroll')).map(e => e.outerHTML)"
         )
 
     def _note(self, message: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from kdeov.evaluation.metrics import INTERVAL, RECALLS, first_hits, intervals
 from kdeov.models.fusion import CrossModalFusionModule, fusion_scores
 from pipeline.console import progress
 
-TEXT_BATCH_SIZE = 64
+TEXTS_AT_A_TIME = 64  # of an image: what is computed for them fits the cache of a core
 HELPS, HURTS, NO_EFFECT, DOES_NOT_HELP = "helps", "hurts", "no effect", "does not help"
 
 
@@ -46,21 +46,57 @@ def rerank(
     """
     depth = min(max(count, *RECALLS), len(dense))
     top, rest = first_hits(similarity.T, depth).split([count, depth - count], dim=1)
-    blocks = []
-    with progress("re-rank", len(top), "texts") as bar:
-        for rows in torch.arange(len(top)).split(TEXT_BATCH_SIZE):
-            maps = dense[top[rows].flatten()].float().to(device)
-            queries = texts[rows].repeat_interleave(count, dim=0)[:, None].to(device)
-            scores = fusion_scores(fusion, maps, queries).view(len(rows), count).cpu()
-            order = top[rows].gather(1, scores.argsort(dim=1, descending=True, stable=True))
-            right = torch.cat([order, rest[rows]], dim=1) == image_of_text[rows, None]
-            blocks.append(torch.stack([right[:, :k].any(dim=1) for k in RECALLS], dim=1))
-            bar.update(len(rows))
-    hits, image_numbers = torch.cat(blocks).numpy(), image_of_text.numpy()
+    scores = pair_scores(fusion, dense, texts, top, device)
+    order = top.gather(1, scores.argsort(dim=1, descending=True, stable=True))
+    right = torch.cat([order, rest], dim=1) == image_of_text[:, None]
+    hits = torch.stack([right[:, :k].any(dim=1) for k in RECALLS], dim=1).numpy()
+    image_numbers = image_of_text.numpy()
     return {
         f"t2i_r{k}": Mean.of(hits[:, column], image_numbers, size=len(dense))
         for column, k in enumerate(RECALLS)
     }
+
+
+@torch.no_grad()
+def pair_scores(
+    fusion: CrossModalFusionModule,
+    dense: Tensor,
+    texts: Tensor,
+    images: Tensor,
+    device: torch.device,
+) -> Tensor:
+    """Cosines of images, conditioned on a text, with that text: `fusion_scores` of many pairs.
+
+    The pairs of an image are scored together, so that its map is prepared once, and the part of
+    each text is computed once for all images.
+
+    Args:
+        fusion: The fusion module.
+        dense: [N, D, h, w] dense maps of the images.
+        texts: [M, D] unit text embeddings.
+        images: [M, K] numbers of the images that each text is paired with.
+        device: Device of the fusion module.
+
+    Returns:
+        [M, K], float32, on the CPU.
+    """
+    pairs = images.flatten()
+    order = pairs.argsort(stable=True)
+    text_of_pair = (order // images.shape[1]).to(device)
+    texts = texts.to(device)
+    conditions = fusion.condition(texts)
+    sizes = pairs.bincount(minlength=len(dense))
+    blocks = []
+    with progress("re-rank", len(pairs), "pairs") as bar:
+        for number, rows in enumerate(text_of_pair.split(sizes.tolist())):
+            for part in rows.split(TEXTS_AT_A_TIME) if len(rows) else ():
+                image = dense[number : number + 1].to(device).float()
+                found = fusion_scores(fusion, image, texts[part][None], conditions[part][None])
+                blocks.append(found[0])
+            bar.update(len(rows))
+    scores = torch.empty(len(pairs))
+    scores[order] = torch.cat(blocks).cpu()
+    return scores.view(images.shape)
 
 
 def gains(

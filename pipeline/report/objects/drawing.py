@@ -13,7 +13,7 @@ SIDE = 300  # pixels of the longer side
 MIN_SIDE = 12  # of a box, within which its number has room
 HIT, MISS, FALSE_ALARM = "hit", "miss", "false alarm"
 SIGNS = {HIT: "\u2713", MISS: "?", FALSE_ALARM: "\u00d7"}  # kinds differ in more than color
-COLORS = {HIT: "#0f766e", MISS: "#be123c", FALSE_ALARM: "#b45309"}  # as in report.html.j2
+COLORS = {HIT: "#0f766e", MISS: "#be123c", FALSE_ALARM: "#b45309"}  # as in style.css
 MAX_BOXES = 9  # of an image; the best stay
 
 

@@ -88,6 +88,10 @@ class DetectionScores:
         rows.append(("classes seen with boxes", seen))
         return [row for row in rows if any(map(str, row[1]))]
 
+    def cells(self) -> list[list[str]]:
+        """The rows of the table as text."""
+        return [[label, *map(str, cells)] for label, cells in self.rows()]
+
     def remarks(self) -> list[str]:
         """Sentences on what the numbers mean, and on what was left out."""
         lines = []

@@ -15,7 +15,14 @@ from typer.testing import CliRunner
 from pipeline.cli.main import app
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
-from tests.helpers.mlflow_databases import WithDatabase, half_made, no_database, older
+from tests.helpers.mlflow_databases import (
+    WithDatabase,
+    deleted,
+    half_made,
+    newer,
+    no_database,
+    older,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("loggers")]  # the first test trains
 
@@ -101,7 +108,13 @@ def test_nothing_is_served_before_anything_was_tracked(checkout: Layout) -> None
 
 @pytest.mark.parametrize(
     ("damage", "words"),
-    [(older, "mlflow db upgrade"), (half_made, "delete "), (no_database, "move ")],
+    [
+        (older, "mlflow db upgrade"),
+        (newer, "install that version"),
+        (half_made, "delete "),
+        (no_database, "move "),
+        (deleted, "mlflow experiments restore"),
+    ],
 )
 def test_a_database_that_cannot_be_served_is_named_with_its_cure_in_one_line(
     checkout: Layout, with_database: WithDatabase, damage: Callable[[Path], None], words: str

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pipeline.artifacts.identity import read_teacher_identity
 from pipeline.config.params import Params
@@ -158,21 +159,68 @@ def test_a_folder_outside_of_git_has_no_commit(tmp_path: Path) -> None:
     assert git_state(tmp_path) == {}
 
 
-def test_a_checkout_is_dirty_by_edits_and_not_by_what_dvc_repro_writes(tmp_path: Path) -> None:
+@pytest.fixture
+def committed(tmp_path: Path) -> Path:
+    """A checkout after its commit: code, params, pages, and what stages write."""
+
     def git(*arguments: str) -> None:
         identity = ("-c", "user.name=t", "-c", "user.email=t@t.invalid")
         subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True)
 
-    for name in ("dvc.lock", "metrics/distill.json", "params.yaml"):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("1", encoding="utf-8")
+    stages = {
+        "distill": {
+            "cmd": "true",
+            "outs": ["out/student", {"kdeov/written.json": {"cache": False}}],
+            "metrics": [{"metrics/distill.json": {"cache": False}}],
+            "plots": [{"metrics/history.csv": {"cache": False}}],
+        }
+    }
+    texts = {"dvc.yaml": yaml.safe_dump({"stages": stages})}
+    names = (
+        "dvc.lock", "metrics/distill.json", "metrics/history.csv", "kdeov/written.json",
+        "kdeov/code.py", "params.yaml", "docs/results.svg", "tests/test_code.py",
+    )  # fmt: skip
+    texts |= dict.fromkeys(names, "1")
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
     git("init", "-q")
     git("add", "-A")
     git("commit", "-qm", "start")
-    assert git_state(tmp_path)["git.dirty"] == "false"
-    (tmp_path / "dvc.lock").write_text("2", encoding="utf-8")
-    (tmp_path / "metrics" / "distill.json").write_text("2", encoding="utf-8")
-    assert git_state(tmp_path)["git.dirty"] == "false"
-    (tmp_path / "params.yaml").write_text("2", encoding="utf-8")
-    assert git_state(tmp_path)["git.dirty"] == "true"
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("names", "dirty"),
+    [
+        ((), "false"),
+        (("dvc.lock", "metrics/distill.json", "metrics/history.csv"), "false"),
+        (("kdeov/written.json",), "false"),  # wherever dvc.yaml says that a stage writes
+        (("docs/results.svg", "tests/test_code.py"), "false"),  # no number depends on them
+        (("kdeov/code.py",), "true"),
+        (("params.yaml",), "true"),
+        (("dvc.yaml",), "true"),
+    ],
+)
+def test_a_checkout_is_dirty_by_edits_of_what_results_depend_on(
+    committed: Path, names: tuple[str, ...], dirty: str
+) -> None:
+    for name in names:
+        with (committed / name).open("a", encoding="utf-8") as file:
+            file.write("\n# 2")
+    assert git_state(committed)["git.dirty"] == dirty
+
+
+def test_an_output_that_a_stage_has_deleted_before_it_writes_it_is_no_edit(committed: Path) -> None:
+    (committed / "metrics" / "distill.json").unlink()
+    assert git_state(committed)["git.dirty"] == "false"
+
+
+def test_the_params_of_a_dvc_experiment_are_no_edit(
+    committed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (committed / "params.yaml").write_text("2", encoding="utf-8")
+    monkeypatch.setenv("DVC_EXP_NAME", "wide-elk")
+    assert git_state(committed)["git.dirty"] == "false"
+    (committed / "kdeov" / "code.py").write_text("2", encoding="utf-8")
+    assert git_state(committed)["git.dirty"] == "true"

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kdeov.evaluation.calibration import BINS, reliability
 from pipeline.artifacts.dataset import Dataset
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
-from pipeline.evaluation.shared.embeddings import read_arrays
+from pipeline.evaluation.shared.embeddings import load_student, read_arrays, run_student
 from pipeline.evaluation.zero_shot import zero_shot
 from pipeline.report.results import Results
 from tests.helpers.results import edit_json, read_metrics
@@ -46,6 +47,24 @@ def test_zero_shot_metrics_follow_from_the_predictions(trained: Trained) -> None
     expected = scores["student"]["top1"] / teacher if teacher else None
     assert scores["retained"]["top1"] == expected
     assert (scores["left_out"], scores["class_names"]) == (0, None)
+
+
+def test_calibration_errors_follow_from_the_confidence_of_every_image(trained: Trained) -> None:
+    paths, params = trained
+    scores, arrays = read_metrics(paths, "zero_shot"), predictions(paths)
+    images = run_student(params, paths, load_student(params, paths), "test").embedding.numpy()
+    scale = scores["calibration"]["logit_scale"]
+    logits = scale * images[arrays["images"]] @ arrays["weights"].T
+    exps = np.exp(logits - logits.max(axis=1, keepdims=True))
+    expected = exps.max(axis=1) / exps.sum(axis=1)
+    np.testing.assert_allclose(arrays["student_confidence"], expected, rtol=1e-4)
+    assert scores["calibration"]["bins"] == BINS
+    for name in ("teacher", "student"):
+        confidence, right = arrays[f"{name}_confidence"], arrays[name] == arrays["labels"]
+        assert (confidence > 1 / scores["classes"]).all() and (confidence <= 1).all()
+        assert scores[name]["ece"] == pytest.approx(reliability(confidence, right).ece)
+    held_out = Dataset.read(paths.images).held_out
+    assert [str(arrays["names"][n]) for n in arrays["held_out"]] == held_out
 
 
 def test_the_confusion_table_has_a_row_an_image(trained: Trained) -> None:

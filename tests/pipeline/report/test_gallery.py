@@ -10,7 +10,7 @@ from PIL import Image
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.data.paired_shards import open_cache
-from pipeline.report.gallery import Gallery
+from pipeline.report.page.gallery import Gallery
 
 
 def test_loaded_images_are_those_of_their_numbers_and_no_others(

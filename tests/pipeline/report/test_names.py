@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -64,16 +63,6 @@ def test_class_names_are_text_on_the_page(copied: Trained) -> None:
     for name in NAMES:
         assert name in elements.text
         assert f"<bdi>{escape(name)}</bdi>" in page
-
-
-def test_names_that_the_figure_cannot_show_are_listed_below_it(copied: Trained) -> None:
-    paths, params = copied
-    rename(paths, ["日本", "y" * 60, "plain", "two\nlines"])
-    write_page(Results.read(params, paths), params, paths)
-    page = paths.report.read_text(encoding="utf-8")
-    assert "class 0 is <bdi>日本</bdi>; " in page
-    assert re.search(r"yyy…yyy\w* is <bdi>y{60}</bdi>\.", page)
-    assert "is <bdi>plain</bdi>" not in page and "is <bdi>two" not in page
 
 
 def test_params_show_letters_of_any_script(copied: Trained) -> None:

@@ -13,8 +13,9 @@ from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.console import stdout
 from pipeline.evaluation.shared.embeddings import read_arrays, write_arrays
+from pipeline.report.page.tables import used_params
 from pipeline.report.publish import publish
-from pipeline.report.report import report, used_params
+from pipeline.report.report import report
 from pipeline.report.results import MetricValue, Results, format_score
 from pipeline.report.summary import print_summary
 from pipeline.storage.checked import write_checked_json
@@ -45,7 +46,7 @@ def without_teacher(paths: Layout) -> None:
     )  # fmt: skip
     path = paths.evaluation / "zero_shot" / "predictions.npz"
     arrays = read_arrays(path)
-    del arrays["teacher"]
+    del arrays["teacher"], arrays["teacher_confidence"]
     write_arrays(path, **arrays)
 
 
@@ -91,7 +92,7 @@ def test_every_number_is_shown_with_its_protocol(
     assert re.fullmatch(r"0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]", top1)
     for place in (page(paths), text, run.data.tags["mlflow.note.content"]):
         assert top1 in place
-    assert run.data.metrics["zeroshot/top1"] == results.zero_shot["student"]["top1"]
+    assert run.data.metrics["accuracy/zero_shot_top1"] == results.zero_shot["student"]["top1"]
 
 
 def test_reranking_is_shown_with_a_verdict(
@@ -197,7 +198,7 @@ def test_a_share_without_an_interval_does_not_look_certain(
 
     edit_json(paths.metrics / "zero_shot.json", unsure)
     report(params, paths)
-    assert "<td>183.3% [no interval]</td>" in page(paths)
+    assert '<td data-label="retained">183.3% [no interval]</td>' in page(paths)
     assert "retained 183.3% [no interval]</span>" in page(paths)  # on the card
     assert "183.3% [no interval]" in shown(Results.read(params, paths), capsys)
 

@@ -53,7 +53,11 @@ def test_after_ten_kills_there_is_one_finished_run_with_one_model_and_everything
     from mlflow.artifacts import list_artifacts
 
     from pipeline.artifacts.run import RunRecord
+    from pipeline.report.headline import headline_metrics
     from pipeline.report.results import Results
+    from pipeline.storage.storage import open_storage
+    from pipeline.tracking.watch import STEP_LOSS
+    from pipeline.training.step_curve import whole_curve
 
     layout, params = copied
     tracking = params.tracking.model_copy(update={"experiment": "kills"})
@@ -82,12 +86,15 @@ def test_after_ten_kills_there_is_one_finished_run_with_one_model_and_everything
     assert sorted(names) == ["scenes/test", "scenes/train", "scenes/val"]
 
     results = Results.read(params, layout)
-    assert {m.key: m.value for m in model.metrics} == pytest.approx(results.metrics())
-    assert run.data.metrics.keys() > results.metrics().keys()
+    headline = headline_metrics(results)
+    assert {m.key: m.value for m in model.metrics} == pytest.approx(headline)
+    steps = len(whole_curve(open_storage(str(layout.runs / results.run.fingerprint / "steps"))))
+    counts = {**dict.fromkeys(headline, 1), STEP_LOSS: steps}
+    assert run.data.metrics.keys() > counts.keys()
     for name in run.data.metrics:
         points = Counter(point.step for point in client.get_metric_history(run.info.run_id, name))
         assert set(points.values()) == {1}, name
-        assert len(points) == (1 if name in results.metrics() else len(results.history))
+        assert len(points) == counts.get(name, len(results.history)), name
     files = list_artifacts(run_id=run.info.run_id, artifact_path="metrics", tracking_uri=uri)
     assert {Path(file.path).name for file in files} == {p.name for p in layout.metrics.iterdir()}
     left = {path.name for path in layout.tracking_database.parent.iterdir()}

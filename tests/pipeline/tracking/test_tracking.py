@@ -61,7 +61,7 @@ def test_distill_leaves_one_run_with_one_point_an_epoch(trained: tuple[Layout, P
     target = TrackingTarget.of(params.tracking, paths)
     (run,) = runs(target, record.fingerprint)
     client = target.client()
-    for name in ("train/total", "train/feature", "val/cosine", "progress/learning_rate"):
+    for name in ("train/total", "train/feature", "val/cosine", "train/learning_rate"):
         assert steps(client, run, name) == [1, 2]
     assert run.info.run_name == record.name
     assert run.data.params["distill.epochs"] == "2"
@@ -226,8 +226,8 @@ def test_metrics_get_names_that_the_page_groups() -> None:
     assert epoch_metrics(row(3, learning_rate=0.1)) == {
         "train/total": 1 / 3,
         "val/cosine": 0.5,
-        "progress/workers": 2,
-        "progress/learning_rate": 0.1,
+        "workload/workers": 2,
+        "train/learning_rate": 0.1,
     }
 
 

@@ -18,6 +18,7 @@ from pipeline.artifacts.teacher_shards import PairedSample
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.data.paired_shards import open_cache
+from pipeline.report.classes.predictions import Predictions
 from pipeline.report.figures import heat_overlay, image_jpeg, image_png
 
 IMAGE_SIDE, THUMBNAIL_SIDE = 160, 96  # pixels
@@ -117,14 +118,14 @@ class _Choice:
 
 
 def examples(
-    count: int, predictions: dict[str, np.ndarray] | None, gallery: Gallery, model: KDEOVModel
+    count: int, predictions: Predictions | None, gallery: Gallery, model: KDEOVModel
 ) -> list[Example]:
     """Images with the heat map of their class name or first caption.
 
     Args:
         count: Largest number of examples. With predictions, up to half of them are images that
             the student classified wrongly.
-        predictions: The arrays that `zero_shot` wrote; None if the data set has no labels.
+        predictions: Of `zero_shot`; None if the data set has no labels.
         gallery: The test split.
         model: The student.
 
@@ -160,19 +161,17 @@ def _captioned(count: int, gallery: Gallery) -> list[_Choice]:
     return [_Choice(number, *gallery.first_caption(number)) for number in numbers]
 
 
-def _labelled(count: int, predictions: dict[str, np.ndarray]) -> list[_Choice]:
-    labels, names = predictions["labels"], predictions["names"]
-    right = np.flatnonzero(predictions["student"] == labels)
-    wrong = np.flatnonzero(predictions["student"] != labels)
+def _labelled(count: int, predictions: Predictions) -> list[_Choice]:
+    labels, names, is_right = predictions.labels, predictions.names, predictions.right("student")
+    right, wrong = np.flatnonzero(is_right), np.flatnonzero(~is_right)
     rows = evenly_spaced(wrong, min(len(wrong), count // 2))
     rows = evenly_spaced(right, min(len(right), count - len(rows))) + rows
-    models = [model for model in ("teacher", "student") if model in predictions]
     return [
         _Choice(
-            int(predictions["images"][row]),
-            str(names[labels[row]]),
-            torch.from_numpy(predictions["weights"][labels[row]]),
-            {model: str(names[predictions[model][row]]) for model in models},
+            int(predictions.images[row]),
+            names[labels[row]],
+            torch.from_numpy(predictions.weights[labels[row]]),
+            {model: names[predictions.predicted[model][row]] for model in predictions.models},
         )
         for row in rows
     ]
