@@ -52,5 +52,5 @@ def test_the_page_fits_a_phone_in_light_and_dark_and_asks_for_nothing(
         assert page.evaluate("document.querySelector('h1').innerText") == f"{ODD} and main"
         text = page.evaluate("document.body.innerText")
         assert "+0.125 [+0.050, +0.200]" in text and "other data set" in text
-        assert page.evaluate("document.querySelector('td.worse').innerText") == "worse"
+        assert page.evaluate("document.querySelector('td .worse').innerText") == "worse"
         assert page.problems == [] and {r.split(":")[0] for r in page.requests} <= {"file", "data"}
