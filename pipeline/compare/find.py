@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 from kdeov.errors import ConfigError
 from pipeline.compare.files import RevisionFiles, RunFiles, WorkspaceFiles
-from pipeline.compare.git import experiments, find_commit, git
+from pipeline.compare.git import experiments, find_commit, git, is_checkout
 from pipeline.compare.mlflow_files import PREFIX, find_in_mlflow
 from pipeline.config.paths import Layout
 
@@ -29,7 +29,7 @@ def find_run(name: str, layout: Layout) -> RunFiles:
     if name in WORKSPACE:
         return WorkspaceFiles(layout.root)
     names: list[str] = []
-    if not name.startswith(PREFIX):
+    if not name.startswith(PREFIX) and is_checkout(layout.root):
         by_name = experiments(layout.root)
         commit = find_commit(layout.root, name) or by_name.get(name)
         if commit is not None:
