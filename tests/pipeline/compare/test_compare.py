@@ -82,10 +82,10 @@ def test_an_unknown_name_is_answered_with_the_nearest(
     here: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here()
-    result = run("first", "secnd")
-    assert result.exit_code == 1 and "secnd" in result.output and "second?" in result.output
+    result = run("first", "second2")
+    assert result.exit_code == 1 and "second2" in result.output and "second?" in result.output
     assert len(result.output.strip().splitlines()) == 1
-    assert "first?" in run("frist", "second").output
+    assert "first?" in run("first2", "second").output
     monkeypatch.chdir(tmp_path)
     assert "dvc.yaml" in run("a", "b").output
 
