@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeov.errors import ConfigError, DataError
-from pipeline.compare.git import EXPERIMENTS, git
+from pipeline.compare.git import EXPERIMENTS, experiments, git
 from pipeline.config.params import load_params
 from pipeline.config.paths import Layout
 from pipeline.config.reading.yaml_file import read_yaml
@@ -69,6 +69,14 @@ class Clones:
         if self.base is not None:  # again: a killed `dvc exp run` may have stashed it
             write_text(clone / "params.yaml", self.base)
             _link_data(root, clone)
+        if name not in experiments(clone, self.head):  # else killed before it was pushed
+            self._reproduce(clone, name, params, stages)
+        ref = f"{EXPERIMENTS}{self.head[:2]}/{self.head[2:]}/{name}"
+        git(clone, "push", "--quiet", "origin", f"{ref}:{ref}")
+
+    def _reproduce(
+        self, clone: Path, name: str, params: Mapping[str, str], stages: list[str]
+    ) -> None:
         settings = [f"-S{key}={value}" for key, value in params.items()]
         command = ["dvc", "exp", "run", "-n", name, *settings, *stages]
         # logs go to standard error: standard output is for the table
@@ -81,8 +89,6 @@ class Clones:
         )
         if done.returncode:
             raise DataError(f"{name} failed; its log is above, and its files are in {clone}")
-        ref = f"{EXPERIMENTS}{self.head[:2]}/{self.head[2:]}/{name}"
-        git(clone, "push", "--quiet", "origin", f"{ref}:{ref}")
 
     def remove(self, name: str) -> None:
         """Deletes the clone of an experiment that the checkout has."""

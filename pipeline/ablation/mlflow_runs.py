@@ -12,6 +12,8 @@ from pipeline.ablation.table import markdown_table
 from pipeline.ablation.trials import Trial
 from pipeline.config.params import load_params
 from pipeline.config.paths import Layout
+from pipeline.report.headline import HEADLINE
+from pipeline.report.results import MLFLOW_GROUPS
 from pipeline.tracking.compat import DESCRIPTION_TAG, PARENT_TAG
 from pipeline.tracking.database import locked
 from pipeline.tracking.errors import tracking_errors
@@ -111,10 +113,11 @@ def _nest(
 
 
 def metric_name(address: str) -> str:
-    """The name in MLflow of an ablation's metric: `zeroshot/top1` for `zero_shot.student.top1`."""
+    """The name in MLflow of an ablation's metric: that of the headline, where it is one."""
     file, *keys = address.split(".")
-    group = {"zero_shot": "zeroshot"}.get(file, file)
-    return f"{group}/{'_'.join(key for key in keys if key != 'student')}"
+    name = "_".join(key for key in keys if key != "student")
+    plain = f"{MLFLOW_GROUPS.get(file, file)}/{name}"
+    return next((shown for shown, metric in HEADLINE.items() if metric == plain), plain)
 
 
 def _run_of(client: MlflowClient, experiment: str, trial: Trial) -> Run:

@@ -12,6 +12,7 @@ from pipeline.cli.ablation import add_commands as add_ablation
 from pipeline.cli.bench import app as bench
 from pipeline.cli.card import add_commands as add_card
 from pipeline.cli.cluster import app as cluster
+from pipeline.cli.compare import add_commands as add_compare
 from pipeline.cli.errors import CommandGroup
 from pipeline.cli.registry import add_commands as add_registry
 from pipeline.cli.search import add_commands as add_search
@@ -31,6 +32,7 @@ add_serve(app)
 add_registry(app)
 add_ablation(app)
 add_card(app)
+add_compare(app)
 app.add_typer(bench, name="bench", help="Measure this machine against the promised figures.")
 app.add_typer(cluster, name="cluster", help="Run a small Ray cluster on this machine.")
 

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from kdeov.errors import DataError
+from pipeline.compare.git import git_file
 
 if TYPE_CHECKING:
     from dvc.api import DVCFileSystem
+
+OUTPUTS = "out/"  # what DVC keeps; git has the rest
 
 
 class RunFiles(Protocol):
@@ -77,11 +80,14 @@ class RevisionFiles:
         Raises:
             DataError: The pipeline of the commit cannot be read.
         """
-        from dvc.exceptions import DvcException
+        if not path.startswith(OUTPUTS):
+            return git_file(self.root, self.commit, path)
+        from dvc.exceptions import DvcException  # takes a second
+        from dvc_data.index import DataIndexDirError
 
         try:
             return self._tree.read_bytes(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, DataIndexDirError):  # a file, or the list of its folder
             return None
         except DvcException as error:
             reason = " ".join(str(error).split())
@@ -93,7 +99,7 @@ class RevisionFiles:
 
     @cached_property
     def _tree(self) -> DVCFileSystem:
-        from dvc.api import DVCFileSystem  # takes a second
+        from dvc.api import DVCFileSystem
 
         # without a name, no remote is asked for what the cache lacks
         return DVCFileSystem(str(self.root), rev=self.commit, config={"core": {"remote": ""}})

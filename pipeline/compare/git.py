@@ -29,6 +29,24 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
+def is_checkout(folder: Path) -> bool:
+    """Whether a folder lies in a git checkout, and git is installed."""
+    try:
+        return bool(git(folder, "rev-parse", "--git-dir"))
+    except ConfigError:
+        return False
+
+
+def git_file(folder: Path, commit: str, path: str) -> bytes | None:
+    """The bytes of a file of a commit; None where it has none."""
+    command = ["git", "cat-file", "blob", f"{commit}:./{path}"]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True)
+    except OSError as error:
+        raise ConfigError(f"git: {error.strerror}; install git") from error
+    return None if done.returncode else done.stdout
+
+
 def find_commit(folder: Path, name: str) -> str | None:
     """The commit that git knows by a name; None if there is none."""
     try:

@@ -18,6 +18,7 @@ from pipeline.artifacts.run import read_history, runs_storage
 from pipeline.artifacts.step_curve import whole_curve
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
+from pipeline.evaluation.shared.answers import FILE as ANSWERS
 from pipeline.report.headline import COLUMNS, headline_metrics
 from pipeline.report.publishing.description import describe_run
 from pipeline.report.publishing.publish_model import publish_model
@@ -261,13 +262,16 @@ def _protocols(results: Results) -> dict[str, str]:
 def _published_files(paths: Layout) -> list[Path]:
     metrics = [*sorted(paths.metrics.glob("*.json")), paths.metrics / "history.csv"]
     report = sorted(path for path in paths.report.parent.rglob("*") if path.is_file())
-    return [*metrics, *report, paths.export / CARD]
+    answers = sorted(paths.evaluation.glob(f"*/{Path(ANSWERS).stem}.*"))  # for `kdeov compare`
+    return [*metrics, *report, *answers, paths.export / CARD]
 
 
 def _log_files(client: MlflowClient, run_id: str, files: list[Path], paths: Layout) -> None:
     for path in files:
         if path.is_relative_to(paths.metrics):
             client.log_artifact(run_id, str(path), "metrics")
+        elif path.is_relative_to(paths.evaluation):
+            client.log_artifact(run_id, str(path), f"evaluation/{path.parent.name}")
         elif path.suffix == ".png":
             client.log_artifact(run_id, str(path), "figures")
         elif path == paths.report:

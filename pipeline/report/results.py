@@ -13,39 +13,13 @@ from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.evaluation.shared.class_names import require_same_names
 from pipeline.evaluation.shared.embeddings import ABSENT_KEY
+from pipeline.evaluation.shared.metric_labels import METRIC_LABELS as METRIC_LABELS
+from pipeline.evaluation.shared.metric_labels import TASKS as TASKS
 from pipeline.report.deployed import Deployed
 from pipeline.report.metrics_files import read_curve, read_metrics, read_scores
 from pipeline.report.objects.scores import DetectionScores
 
-TASKS = {
-    "zero_shot": "zero-shot classification",
-    "linear_probe": "linear probe",
-    "retrieval": "retrieval",
-}
 DETECTION = "detection"
-METRIC_LABELS = {
-    "zero_shot": {
-        "top1": "zero-shot top-1",
-        "top5": "zero-shot top-5",
-        "mean_per_class": "zero-shot mean per class",
-        "seen_top1": "zero-shot top-1, seen classes",
-        "heldout_top1": "zero-shot top-1, held-out classes",
-    },
-    "linear_probe": {
-        "top1": "linear probe top-1",
-        "mean_per_class": "linear probe mean per class",
-    },
-    "retrieval": {
-        f"{direction}_{name}": f"{text}, {label}"
-        for direction, text in (("i2t", "image to text"), ("t2i", "text to image"))
-        for name, label in (
-            ("r1", "R@1"),
-            ("r5", "R@5"),
-            ("r10", "R@10"),
-            ("median_rank", "median rank"),
-        )
-    },
-}
 RERANK_METRICS = {"t2i_r1": "R@1", "t2i_r5": "R@5", "t2i_r10": "R@10"}
 # MLflow gets every metric of the student; of these, also the teacher's, the share and intervals.
 HEADLINE_METRICS = {

@@ -17,9 +17,11 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from pipeline.ablation.clones import Clones
 from pipeline.ablation.gains import outcome_of
 from pipeline.ablation.mlflow_runs import show_in_mlflow
 from pipeline.ablation.trials import run_ablation
+from pipeline.compare.git import EXPERIMENTS, experiments, git
 from pipeline.config.paths import Layout
 from tests.helpers.ablations import RATES, STAGE
 from tests.helpers.checkouts import Checkout
@@ -102,7 +104,9 @@ def test_an_ablation_keeps_edits_and_runs_a_variant_once_for_a_commit_and_its_pa
     assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {
         "table.md", "figure.svg"
     }  # fmt: skip
-    children = {run.data.metrics["zeroshot/top1"]: run.data.tags for run in runs if run != parent}
+    children = {
+        run.data.metrics["accuracy/zero_shot_top1"]: run.data.tags for run in runs if run != parent
+    }
     assert children[0.75]["mlflow.parentRunId"] == parent.info.run_id
     assert "mlflow.parentRunId" not in children[0.25] and len(children) == 2
 
@@ -134,6 +138,19 @@ def test_a_killed_ablation_goes_on_where_it_was(checkout: Checkout, tmp_path: Pa
     )
     assert done.stdout == "{'top-1': 0.5}\n" and "goes on" in done.stderr, done.stderr
     assert not any((checkout.path / "work" / "ablations").rglob("dvc.yaml"))
+
+
+@pytest.mark.slow
+def test_an_experiment_that_was_killed_before_its_ref_came_back_is_not_run_again(
+    checkout: Checkout, capfd: pytest.CaptureFixture[str]
+) -> None:
+    head = git(checkout.path, "rev-parse", "HEAD")
+    clones = Clones(Layout(checkout.path), head)
+    for _ in range(2):
+        clones.run("e", {"distill.learning_rate": "0.5"}, ["zero_shot"])
+        commit = experiments(checkout.path, head)["e"]
+        git(checkout.path, "update-ref", "-d", f"{EXPERIMENTS}{head[:2]}/{head[2:]}/e", commit)
+    assert capfd.readouterr().err.count("Running stage") == 1
 
 
 def _line(process: psutil.Process) -> str:

@@ -9,9 +9,14 @@ from typing import Any
 import pytest
 
 from kdeov.errors import ConfigError, KdeovError, StorageError
+from kdeov.evaluation.bootstrap import values_of
 from kdeov.runtime.card import CARD, IMAGE
 from kdeov.weights.digests import sha256_file
 from pipeline.artifacts.run import RunRecord
+from pipeline.compare.comparison import compare
+from pipeline.compare.contents import read_run
+from pipeline.compare.files import WorkspaceFiles
+from pipeline.compare.mlflow_files import find_in_mlflow
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.report.publish import publish, publish_or_warn
@@ -20,6 +25,7 @@ from pipeline.report.registry.promote import promote
 from pipeline.report.report import report
 from pipeline.storage.files import write_json
 from pipeline.tracking.target import TrackingTarget
+from tests.helpers import ROOT
 from tests.helpers.results import edit_json, read_metrics
 
 pytestmark = pytest.mark.slow  # the first of these tests trains
@@ -174,3 +180,21 @@ def test_a_wrong_address_fails_before_any_work(copied: Trained) -> None:
     with pytest.raises(ConfigError, match="mlruns"):
         report(params.model_copy(update={"tracking": tracking}), paths)
     assert not paths.report.exists()
+
+
+def test_what_is_published_is_enough_to_compare_the_run_with_another(copied: Trained) -> None:
+    paths, params = copied
+    shutil.copy(ROOT / "params.yaml", paths.params)  # which says where MLflow is
+    published = publish(params, paths, as_candidate=False)
+    files, _ = find_in_mlflow(published, paths)
+    assert files is not None
+    here, there = read_run(WorkspaceFiles(paths.root)), read_run(files)
+    comparison = compare(here, there)
+    paired = {row.label for row in comparison.metrics if row.verdict == "even"}
+    assert {"zero-shot top-5", "linear probe top-1", "text to image, R@10"} <= paired
+    for name in ("zero_shot", "linear_probe", "retrieval"):
+        evaluated = here.evaluations[name]
+        assert evaluated.answers is not None
+        values = values_of(evaluated.answers.statistics, evaluated.answers.size)
+        assert len(values) >= 2
+        assert values == {key: evaluated.scores["student"][key] for key in values}
