@@ -103,7 +103,8 @@ def test_the_command_writes_the_card_and_an_edited_metrics_file_is_one_line(
     assert result.exit_code == 0, result.output
     assert (paths.root / "README.md").is_file() and "wrote README.md" in result.output
     path = paths.metrics / "zero_shot.json"
-    path.write_text(path.read_text(encoding="utf-8").replace('"classes": 64', '"classes": 65'))
+    text = path.read_text(encoding="utf-8").replace('"classes": 64', '"classes": 65')
+    path.write_text(text, encoding="utf-8")
     result = CliRunner().invoke(app, ["card", "-o", "other.md"])
     assert result.exit_code == 1 and not (paths.root / "other.md").exists()
     (line,) = result.output.strip().splitlines()
