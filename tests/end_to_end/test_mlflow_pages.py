@@ -99,7 +99,9 @@ def test_a_person_goes_from_the_table_to_a_run_its_charts_and_its_report(
     assert "Assistant" not in text
     if width > 1000:
         headers = page.evaluate(
-            "[...document.querySelectorAll('.ag-header-cell')].map(e => e.innerText.trim())"
+            "[...document.querySelectorAll('.ag-header-cell')].sort((a, b) =>"
+            " a.getBoundingClientRect().left - b.getBoundingClientRect().left)"
+            ".map(e => e.innerText.trim())"
         )
         shown = [name for name in headers if name in (*TAG_COLUMNS, *HEADLINE)]
         assert shown[:4] == [*TAG_COLUMNS, COLUMNS[0]]
