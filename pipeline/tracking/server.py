@@ -49,7 +49,7 @@ def serve(target: TrackingTarget, port: int, on_ready: Callable[[str], None]) ->
             **os.environ,
             # not an argument: those can be read by all users of the machine
             "MLFLOW_BACKEND_STORE_URI": target.uri,
-            **_names(port),
+            **names_of_machine(port),
             # no job processes: half the memory, and half the time to start
             JOB_EXECUTION_VARIABLE: "false",
         },
@@ -72,7 +72,7 @@ def serve(target: TrackingTarget, port: int, on_ready: Callable[[str], None]) ->
     return 128 + received[0] if received else status
 
 
-def _names(port: int) -> dict[str, str]:
+def names_of_machine(port: int) -> dict[str, str]:
     """Variables with the names by which the server may be asked, besides those of the user."""
     names = {
         HOSTS_VARIABLE: [f"{host}:{port}" for host in (UI_HOST, LOOPBACK, "localhost")],

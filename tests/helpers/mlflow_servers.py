@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.tracking.server import names_of_machine
 from tests.helpers import ROOT
 from tests.helpers.waiting import wait_for
 
@@ -46,6 +47,7 @@ class MlflowServer:
         own = {
             "MLFLOW_BACKEND_STORE_URI": self.database,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            **names_of_machine(self.port),
         }
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(

@@ -19,13 +19,18 @@ def test_names_are_those_of_the_installed_mlflow() -> None:
     assert mlflow_tags.MLFLOW_SOURCE_NAME == compat.SOURCE_NAME_TAG
     variable = environment_variables.MLFLOW_SERVER_ENABLE_JOB_EXECUTION
     assert variable.name == compat.JOB_EXECUTION_VARIABLE
+    hosts = environment_variables.MLFLOW_SERVER_ALLOWED_HOSTS
+    origins = environment_variables.MLFLOW_SERVER_CORS_ALLOWED_ORIGINS
+    assert (hosts.name, origins.name) == (compat.HOSTS_VARIABLE, compat.ORIGINS_VARIABLE)
 
 
-def test_the_page_knows_the_query_that_opens_it() -> None:
-    key, _, value = compat.VIEW.partition("=")
+def test_the_page_knows_the_queries_and_tags_that_open_it() -> None:
     scripts = (Path(mlflow.__file__).parent / "server" / "js" / "build").rglob("*.js")
     texts = [path.read_text(errors="replace", encoding="utf-8") for path in scripts]
-    assert any(key in text and value in text for text in texts)
+    names = [*compat.VIEW.split("="), compat.SHARED_VIEW_KEY.partition("=")[0],
+             compat.SHARED_VIEW_TAG.removesuffix("kdeov"), compat.EXPERIMENT_KIND_TAG,
+             compat.EXPERIMENT_KIND, "selectedColumns", "columnOrder"]  # fmt: skip
+    assert [name for name in names if not any(name in text for text in texts)] == []
 
 
 def test_columns_with_addresses_of_files_are_all_of_that_name(database: Path) -> None:
