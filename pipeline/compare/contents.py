@@ -62,8 +62,9 @@ def read_run(files: RunFiles) -> RunContents:
         StorageError: MLflow cannot be read.
     """
     evaluations = {}
+    student = _fingerprint(files)
     for name in EVALUATIONS:
-        if (found := _evaluated(files, name)) is not None:
+        if (found := _evaluated(files, name, student)) is not None:
             evaluations[name] = found
     if not evaluations:
         raise DataError(
@@ -74,7 +75,15 @@ def read_run(files: RunFiles) -> RunContents:
     return RunContents(files.label, _params(files), in_mlflow, evaluations, _curves(files))
 
 
-def _evaluated(files: RunFiles, name: str) -> Evaluated | None:
+def _fingerprint(files: RunFiles) -> str | None:
+    """The fingerprint of the run's student; None where the file that says it does not count."""
+    try:
+        return read_values(files, "distill").get("fingerprint")
+    except DataError:
+        return None
+
+
+def _evaluated(files: RunFiles, name: str, student: str | None) -> Evaluated | None:
     try:
         values = read_values(files, name)
     except DataError as error:
@@ -84,6 +93,10 @@ def _evaluated(files: RunFiles, name: str) -> Evaluated | None:
     dataset, scores = next(iter(values.items()))
     if ABSENT in scores:
         return Evaluated(dataset, {}, problem=str(scores[ABSENT]))
+    if student is not None and (found := scores.get("fingerprint")) != student:
+        # of an experiment that ran other stages: the file is still that of its commit
+        stale = f"metrics/{name}.json is of the run {found}, not {student}; run `dvc repro {name}`"
+        return Evaluated(dataset, {}, problem=stale)
     try:
         return Evaluated(dataset, scores, read_answers(files, name, scores))
     except DataError as error:

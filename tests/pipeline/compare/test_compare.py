@@ -18,6 +18,7 @@ from pipeline.compare.contents import read_run
 from pipeline.compare.files import WorkspaceFiles
 from pipeline.compare.find import find_run
 from pipeline.config.paths import Layout
+from pipeline.storage.checked import write_checked_json
 from tests.helpers.checkouts import Checkout
 from tests.helpers.run_files import write_run
 
@@ -124,6 +125,17 @@ def test_an_edited_metrics_file_is_no_result_and_the_others_are(
     assert row(comparison, "image to text, R@1").verdict == "better"
     (remark,) = comparison.remarks
     assert remark.startswith("b: ") and "zero_shot.json" in remark and "dvc repro" in remark
+
+
+def test_metrics_that_an_experiment_has_of_another_student_are_no_result(
+    two: Callable[..., Comparison],
+) -> None:
+    def train_again(root: Path) -> None:
+        write_checked_json(root / "metrics" / "distill.json", {"fingerprint": "of another"})
+
+    comparison = two(train_again)
+    assert {row.word for row in comparison.metrics} == {"missing"}
+    assert "of another" in comparison.remarks[0] and "dvc repro zero_shot" in comparison.remarks[0]
 
 
 @pytest.mark.parametrize("damage", ["missing", "edited", "of another run"])
