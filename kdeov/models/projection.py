@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdeov.models.regions import region_means
 
-COARSE_SIDE = 4  # re-ranking gains twice as much from 4 x 4 locations as from 2 x 2
+COARSE_SIDE = 4  # re-ranking gains more from 4 x 4 locations than from 2 x 2
 
 
 class ProjectionNetwork(nn.Module):
