@@ -93,6 +93,7 @@ def test_a_finished_run_gives_the_same_files_without_training_again(copied: Trai
                     "num_streams": 26,
                     "micro_batch_size": 1,
                     "image_size": 64,
+                    "losses": {"mosaic": 0},
                 },
                 "cluster": {"mode": "local", "num_workers": 26},
             },
