@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # stages run as `python -m stages.NAME`, so the environment's python must come first
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" DVC_NO_ANALYTICS=1
+# Containers often set it. Then no bytecode is kept, and every process compiles all of torch again.
+export PYTHONDONTWRITEBYTECODE :=
 
 FAST := OMP_NUM_THREADS=1 pytest -q -m "not slow and not cluster"
 

@@ -133,7 +133,7 @@ def reproduced(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout
 def small_checkout(root: Path, path: Path) -> Checkout:
     """A committed copy of the project with params `SMALL`."""
     for name in ("kdeov", "pipeline", "stages"):
-        shutil.copytree(root / name, path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(root / name, path / name)
     for name in ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore", ".rayignore"):
         shutil.copy(root / name, path / name)
     (path / ".dvc").mkdir()
