@@ -1,9 +1,10 @@
-"""Checks of the checkout: git can name the run, and DVC and CLIP can be used."""
+"""Checks of the checkout: git can name the run, DVC and CLIP can be used, bytecode is kept."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import shutil
+import sys
 
 from kdeov.weights.clip import import_clip
 from pipeline.config.params import Params
@@ -46,3 +47,13 @@ def tools(params: Params, layout: Layout) -> list[Check]:
             setuptools = importlib.metadata.version("setuptools")
             checks.append(ok("clip", f"imports, with setuptools {setuptools}"))
     return checks
+
+
+def bytecode() -> list[Check]:
+    """Warns where Python keeps no bytecode, as images of containers often have it: every stage and
+    every Ray worker then compiles the libraries again, torch alone in about two seconds.
+    """
+    if not sys.dont_write_bytecode:
+        return []
+    text = "PYTHONDONTWRITEBYTECODE is set: every process compiles torch and the others again"
+    return [warning("bytecode", text, "unset it; a start then takes half as long")]

@@ -31,6 +31,7 @@ def examine(params: Params, layout: Layout, quick: bool = False) -> list[Check]:
     return [
         *checkout.git(layout),
         *checkout.tools(params, layout),
+        *checkout.bytecode(),
         *storages.sources(params, layout),
         *machines.local_cluster(layout),
         *examine_run(params, layout, quick),

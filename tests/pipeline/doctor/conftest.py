@@ -33,6 +33,8 @@ def here(
     git(layout, "init", "-q")
     git(layout, "add", "-A")
     git(layout, "commit", "-qm", "start")
+    monkeypatch.setattr("sys.dont_write_bytecode", False)  # a matter of the machine
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     monkeypatch.chdir(layout.root)
     return layout
 

@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
+from pipeline.doctor.checkout import bytecode
 from pipeline.doctor.examine import preflight
 from tests.helpers.doctor import change, doctor, git
 
@@ -38,6 +39,16 @@ def test_a_sound_checkout_passes_in_a_process_of_its_own(
     assert all(line.startswith("ok ") for name, line in found.items() if name != "data rate")
     assert "images/s" in found["data rate"]
     assert sorted(here.root.rglob("*")) == before  # it leaves nothing
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_environment_that_keeps_no_bytecode_is_named(
+    monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    monkeypatch.setattr("sys.dont_write_bytecode", not kept)
+    checks = bytecode()
+    assert [check.name for check in checks] == ([] if kept else ["bytecode"])
+    assert all("PYTHONDONTWRITEBYTECODE" in check.finding for check in checks)
 
 
 def unshared(layout: Layout) -> None:
