@@ -151,7 +151,8 @@ def test_the_summary_says_where_to_look(reproduced: Checkout) -> None:
     assert "zero-shot top-1" in text and "retained" in text and "parameters" in text
     assert str(reproduced.path / "out" / "report" / "index.html") in text
     assert re.search(
-        r"http://kdeov\.localhost:5000/#/experiments/1/runs/\w+\?workflowType=machine_learning", text
+        r"http://kdeov\.localhost:5000/#/experiments/1/runs/\w+\?workflowType=machine_learning",
+        text,
     )
 
 
