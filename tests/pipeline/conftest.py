@@ -49,7 +49,7 @@ TINY: dict[str, Any] = {
     "embed": {"views": 3, "regions": {"count": 0}},
     "distill": {
         "fusion_epochs": 1,
-        "losses": {"fusion": 0.1, "regions": 0.0},
+        "losses": {"fusion": 0.1, "regions": 0.0, "mosaic": 0.0},
         "image_size": 32,
         "epochs": 2,
         "global_batch_size": 8,

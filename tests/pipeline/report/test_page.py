@@ -102,8 +102,9 @@ def test_reranking_is_shown_with_a_verdict(
 
     def helped(values: dict[str, Any]) -> None:
         reranked = values["scenes"]["reranked"]
-        reranked["gain_t2i_r1"] = 0.1
-        reranked["interval"]["gain_t2i_r1"] = [0.05, 0.15]
+        for rank, gain in (("r1", 0.1), ("r5", 0.0), ("r10", 0.0)):
+            reranked[f"gain_t2i_{rank}"] = gain
+            reranked["interval"][f"gain_t2i_{rank}"] = [gain - 0.05, gain + 0.05]
         reranked["verdict"] = "helps"
 
     edit_json(paths.metrics / "retrieval.json", helped)

@@ -35,7 +35,7 @@ def test_every_epoch_reports_one_row_of_history(
         assert set(row) == {
             "epoch", "learning_rate", "workers", "train_feature", "train_contrastive",
             "train_fusion", "train_total", "repeated_samples", "images_per_s", "data_wait",
-            "val_cosine", "val_loss",
+            "val_cosine", "val_loss", "on_gpu",
         }  # fmt: skip
         added = 0.1 * row["train_contrastive"] + 0.1 * row["train_fusion"]
         assert row["train_total"] == pytest.approx(row["train_feature"] + added)
