@@ -68,9 +68,9 @@ def end_with_dvc(interrupt: bool) -> None:
     """
     if DVC_VARIABLE not in os.environ:
         return
-    # adopted by another process: DVC starts its commands in its own process group
-    gone = os.getpgid(os.getppid()) != os.getpgrp()
-    ancestors = [] if gone else _up_to_dvc()
+    ancestors = _up_to_dvc()
+    # DVC starts its commands in its own process group; what adopted them has another one
+    gone = not all(map(_is_in_this_group, ancestors))
     arguments = (ancestors, gone, interrupt)
     threading.Thread(target=_watch, args=arguments, name="dvc", daemon=True).start()
 
@@ -88,6 +88,14 @@ def _up_to_dvc() -> list[psutil.Process]:
     except psutil.NoSuchProcess:  # it has just ended, which `_watch` sees
         pass
     return found
+
+
+def _is_in_this_group(process: psutil.Process) -> bool:
+    """Whether a process is in the process group of this one."""
+    try:
+        return os.getpgid(process.pid) == os.getpgrp()
+    except ProcessLookupError:
+        return False
 
 
 def _watch(ancestors: list[psutil.Process], gone: bool, interrupt: bool) -> None:
