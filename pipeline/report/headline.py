@@ -11,12 +11,12 @@ from pipeline.tracking.target import TrackingTarget, request_limits
 from pipeline.tracking.view import set_view
 
 HEADLINE = {
-    "accuracy/zero_shot_top1": "zeroshot/top1",
-    "accuracy/zero_shot_teacher": "zeroshot/teacher_top1",
-    "accuracy/zero_shot_retained": "zeroshot/retained_top1",
-    "accuracy/zero_shot_heldout": "zeroshot/heldout_top1",
-    "accuracy/linear_probe_top1": "linear_probe/top1",
-    "accuracy/detection_ap50": "detection/all_ap50",
+    "accuracy/top1": "zeroshot/top1",
+    "accuracy/teacher_top1": "zeroshot/teacher_top1",
+    "accuracy/retained_top1": "zeroshot/retained_top1",
+    "accuracy/heldout_top1": "zeroshot/heldout_top1",
+    "accuracy/probe_top1": "linear_probe/top1",
+    "accuracy/ap50": "detection/all_ap50",
     "accuracy/int8_gain": "efficiency/int8_gain_top1",
     "retrieval/i2t_r1": "retrieval/i2t_r1",
     "retrieval/i2t_r5": "retrieval/i2t_r5",
@@ -32,12 +32,12 @@ the others in the run's files."""
 
 
 COLUMNS = (
-    "accuracy/zero_shot_top1",
-    "accuracy/zero_shot_retained",
-    "accuracy/zero_shot_heldout",
+    "accuracy/top1",
+    "accuracy/retained_top1",
+    "accuracy/heldout_top1",
     "retrieval/t2i_r5",
     "retrieval/i2t_r5",
-    "accuracy/detection_ap50",
+    "accuracy/ap50",
     "workload/latency_ms",
     "workload/megabytes",
 )

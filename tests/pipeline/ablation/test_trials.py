@@ -104,9 +104,7 @@ def test_an_ablation_keeps_edits_and_runs_a_variant_once_for_a_commit_and_its_pa
     assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {
         "table.md", "figure.svg"
     }  # fmt: skip
-    children = {
-        run.data.metrics["accuracy/zero_shot_top1"]: run.data.tags for run in runs if run != parent
-    }
+    children = {run.data.metrics["accuracy/top1"]: run.data.tags for run in runs if run != parent}
     assert children[0.75]["mlflow.parentRunId"] == parent.info.run_id
     assert "mlflow.parentRunId" not in children[0.25] and len(children) == 2
 

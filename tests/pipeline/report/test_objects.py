@@ -111,7 +111,7 @@ def test_detection_is_shown_with_its_protocol(
         assert scores["protocol_id"] in place and scores["protocol"] in place
         assert "AP50" in place and "held out" in place and "transfer" not in place
     assert scores["protocol_id"] in run.data.tags["protocol.detection"]
-    assert run.data.metrics["accuracy/detection_ap50"] == scores["all"]["ap50"]
+    assert run.data.metrics["accuracy/ap50"] == scores["all"]["ap50"]
     assert page.count('class="marked"') > 0
 
 

@@ -92,7 +92,7 @@ def test_every_number_is_shown_with_its_protocol(
     assert re.fullmatch(r"0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]", top1)
     for place in (page(paths), text, run.data.tags["mlflow.note.content"]):
         assert top1 in place
-    assert run.data.metrics["accuracy/zero_shot_top1"] == results.zero_shot["student"]["top1"]
+    assert run.data.metrics["accuracy/top1"] == results.zero_shot["student"]["top1"]
 
 
 def test_reranking_is_shown_with_a_verdict(
