@@ -45,11 +45,12 @@ test-fast: .venv/ready  ## run the quick unit tests: 4 minutes
 
 test-fast-a: .venv/ready
 	$(RUN) $(FAST) tests/docs tests/kdeov tests/pipeline/prepare tests/pipeline/doctor \
-		tests/pipeline/search tests/pipeline/tracking
+		tests/pipeline/search tests/pipeline/tracking tests/pipeline/artifacts
 
 test-fast-b: .venv/ready
 	$(RUN) $(FAST) tests/pipeline --ignore=tests/pipeline/bench --ignore=tests/pipeline/prepare \
-		--ignore=tests/pipeline/doctor --ignore=tests/pipeline/search --ignore=tests/pipeline/tracking
+		--ignore=tests/pipeline/doctor --ignore=tests/pipeline/search --ignore=tests/pipeline/tracking \
+		--ignore=tests/pipeline/artifacts
 
 lint: .venv/ready  ## check style, types, imports between wings, and spelling
 	$(RUN) ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from pipeline.boxes.config import BoxConfig
@@ -32,6 +33,7 @@ def by_key(found: list[BoxBatch]) -> dict[str, tuple[torch.Tensor, list[list[flo
     }
 
 
+@pytest.mark.slow
 def test_inputs_are_the_same_for_any_number_of_ranks_and_of_loaders(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:

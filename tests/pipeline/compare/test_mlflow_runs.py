@@ -17,6 +17,8 @@ from pipeline.tracking.target import TrackingTarget
 from tests.helpers import ROOT
 from tests.helpers.run_files import write_run
 
+pytestmark = pytest.mark.slow
+
 FILES = {"metrics": "metrics", "out/evaluation/zero_shot": "evaluation/zero_shot",
          "out/evaluation/retrieval": "evaluation/retrieval"}  # fmt: skip
 RATE = "distill.learning_rate"

@@ -20,6 +20,7 @@ from tests.helpers.doctor import change, doctor, git
 pytestmark = pytest.mark.usefixtures("loggers")
 
 
+@pytest.mark.slow
 def test_a_sound_checkout_passes_in_a_process_of_its_own(
     here: Layout, run_python: Callable[..., subprocess.CompletedProcess[str]], root: Path
 ) -> None:
