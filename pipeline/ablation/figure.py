@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 from matplotlib.figure import Figure
 
 from pipeline.ablation.gains import Outcome
 from pipeline.report.figure_text import class_labels, plain_text
+from pipeline.report.results_figure import SETTINGS, STUDENT, TEXT
 
-# Mid-tones: contrast of 4.2 or more with white and with GitHub's dark background (#0d1117)
-TEXT, CERTAIN = "#72787f", "#0c8378"
-SETTINGS: dict[str, Any] = {
-    "svg.hashsalt": "kdeov",
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",  # of the reader's browser
-    "font.size": 11,
-    "text.color": TEXT,
-    "axes.edgecolor": TEXT,
-    "axes.labelcolor": TEXT,
-    "axes.titlecolor": TEXT,
-    "xtick.color": TEXT,
-    "ytick.color": TEXT,
-}
 PANEL_IN, ROW_IN, MARGIN_IN = 2.6, 0.27, 0.8  # inches
 
 
@@ -44,7 +30,7 @@ def ablation_figure(outcome: Outcome) -> bytes:
                     [cell.mean],
                     [row],
                     xerr=[cell.deviation or 0.0],
-                    color=CERTAIN if cell.is_certain else TEXT,
+                    color=STUDENT if cell.is_certain else TEXT,
                     marker="o",
                     capsize=3,
                 )
