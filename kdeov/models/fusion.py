@@ -115,7 +115,8 @@ class CrossModalFusionModule(nn.Module):
         hidden = self.norm(locations)
         if self.fusion_type == "film":
             gamma, beta = conditions.unsqueeze(2).chunk(2, dim=-1)
-            pooled = F.silu(torch.addcmul(beta, 1 + gamma, hidden.unsqueeze(1))).mean(dim=2)
+            scaled = torch.addcmul(beta, 1 + gamma, hidden.unsqueeze(1))
+            pooled = F.silu(scaled, inplace=not scaled.requires_grad).mean(dim=2)
             return locations.mean(dim=1, keepdim=True) + self.out(pooled)
         return locations.mean(dim=1, keepdim=True) + self.out(self._attended(hidden, conditions))
 
