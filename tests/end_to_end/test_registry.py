@@ -30,7 +30,7 @@ def test_champion_moves_on_a_server_and_its_followers_see_it(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
     registry = Registry(TrackingTarget(mlflow_server.uri, "registry", None))
-    write_export(tmp_path / "first")
+    write_export(tmp_path / "first", boxes=True)
     second = another_export(tmp_path / "first", tmp_path / "second", "another")
     for number, export in (("1", tmp_path / "first"), ("2", second)):
         registry.publish(export, {TOP1: score(0.9)}, NAME)

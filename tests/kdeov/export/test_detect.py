@@ -12,9 +12,8 @@ from torch import nn
 
 from kdeov.detection.scores import ScoreParams
 from kdeov.export.detect import DetectGraph, DetectReference, write_detect
-from kdeov.export.files import export_model
 from kdeov.export.onnx import Session
-from kdeov.runtime.card import DETECT, GOLDEN, DetectionCard, read_card
+from kdeov.runtime.card import DETECT, GOLDEN, DetectionCard
 from kdeov.runtime.golden import matching_rows
 from tests.helpers.exported import BOX_SIZE, small_detector, small_images, small_model
 
@@ -128,12 +127,3 @@ def test_a_size_that_is_no_multiple_of_the_stride_is_refused(tmp_path, detector,
     odd.image_size = 100
     with mistake(DETECT, "100", "32"):
         write_detect(tmp_path, odd)
-
-
-def test_an_export_without_boxes_removes_those_of_before(tmp_path, yolo):
-    export_model(yolo.model, tmp_path, detector=small_detector(yolo.model))
-    assert read_card(tmp_path).detection == yolo.card.detection
-    export_model(yolo.model, tmp_path)
-    card = read_card(tmp_path)
-    assert card.detection is None and DETECT not in card.files
-    assert not (tmp_path / DETECT).exists()

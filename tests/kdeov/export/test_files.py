@@ -122,11 +122,11 @@ def test_equal_students_and_images_give_equal_files(tmp_path, yolo):
 def test_an_export_replaces_the_one_before_it(tmp_path, yolo, timm):
     folder = tmp_path / "export"
     shutil.copytree(yolo.folder, folder)
-    assert (folder / INT8).exists() and (folder / TEXT).exists()
+    assert all((folder / name).exists() for name in (INT8, TEXT, DETECT))
     (folder / "mine.txt").write_text("of before", encoding="utf-8")
     card = export_model(timm.model, folder)
     assert card == read_card(folder)
-    assert not card.int8 and TABLE_TEXTS in card.files
+    assert not card.int8 and card.detection is None and TABLE_TEXTS in card.files
     assert {path.name for path in folder.iterdir()} == {CARD, "mine.txt", *card.files}
 
 

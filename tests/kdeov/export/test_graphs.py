@@ -13,11 +13,19 @@ import pytest
 import torch
 from torch import nn
 
-from kdeov.export.images import Reference, smooth_pixels, unit_rows, write_image
+from kdeov.export.graphs import DenseGraph, ImageGraph
+from kdeov.export.images import (
+    Reference,
+    smooth_pixels,
+    unit_rows,
+    write_dense,
+    write_image,
+    write_program,
+)
 from kdeov.export.onnx import Session, pixel_axes, to_onnx
 from kdeov.export.parity import compare, require_parity
 from tests.helpers import ROOT
-from tests.helpers.exported import small_model, write_export
+from tests.helpers.exported import small_model
 
 SHAPES = [(1, 64, 64), (3, 96, 160), (8, 256, 128), (1, 480, 640)]
 
@@ -46,8 +54,11 @@ def test_the_dense_file_equals_the_student_at_every_size(yolo, shape):
 @pytest.mark.parametrize("backbone", ["yolov5n", "yolo11n", "timm:mobilenetv3_small_050",
                                       "timm:test_vit", "timm:convnext_atto"])  # fmt: skip
 def test_students_of_every_family_are_exported(tmp_path, backbone):
-    model = write_export(tmp_path, "table", backbone)
-    session = Session((tmp_path / "dense.onnx").read_bytes())
+    model = small_model("table", backbone)
+    reference = Reference(model.student, model.transform)
+    dense, _ = write_dense(tmp_path, DenseGraph(model.student, model.transform), reference)
+    write_program(tmp_path, ImageGraph(model.student, model.transform), reference)
+    session = Session(dense)
     side = 2 * model.student.backbone.strides[-1]
     check(model, session, (3, side, 2 * side))
 

@@ -55,7 +55,7 @@ def register_under_kills(checkout: str) -> None:
 def test_after_a_kill_before_each_commit_there_is_one_version(
     tmp_path: Path, with_database: WithDatabase, run_python: Callable[..., Any]
 ) -> None:
-    write_export(tmp_path / "export")
+    write_export(tmp_path / "export", boxes=True)
     registry = Registry(with_database(tmp_path / "there"))
     registry.publish(tmp_path / "export")
     done = run_python("-m", __name__, str(tmp_path / "there"))

@@ -29,7 +29,7 @@ ADDRESS = "models:/scenes@candidate"
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "export"
-    write_export(folder)
+    write_export(folder, boxes=True)
     return folder
 
 

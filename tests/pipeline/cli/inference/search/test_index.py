@@ -169,7 +169,7 @@ def test_an_index_of_another_model_is_refused_and_rebuilt_beside(
     kdeov: Command, here: Path
 ) -> None:
     kdeov("index", "photos")
-    write_export(here / "other", text="table")
+    write_export(here / "other", text="table", backbone="timm:resnet10t")
     result = kdeov("index", "photos", "--model", "other")
     assert result.exit_code == 1 and "--rebuild" in result.stderr
     assert kdeov("search", "a", "--model", "other").exit_code == 1
