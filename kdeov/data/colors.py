@@ -1,0 +1,182 @@
+"""The color changes of views: brightness, contrast, saturation and blur of uint8 images, on any
+device with equal bytes.
+
+All numbers are whole multiples of a power of two and shorter than the 24 bits of a float32, so that
+no sum or product is ever rounded: neither the order of operations nor a fused multiplication can
+change a pixel, and a GPU computes what a CPU does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdeov.data.views import View
+from kdeov.errors import ConfigError
+
+MAX_PERCENT = 200  # of brightness, contrast and saturation: what 24 bits leave room for
+FACTOR_BITS = 12  # of the fraction of a color's factor
+WEIGHT_BITS = 16  # of the fraction of a weight, of gray or of the Gaussian
+GRAY = (19595, 38470, 7471)  # red, green and blue in gray (ITU-R 601-2), of 2 ** WEIGHT_BITS
+REACH = 3  # standard deviations at which the Gaussian is cut
+CPU_BATCH = 1  # images that are changed at once: one stays in the cache
+DEVICE_BATCH = 256  # the same on accelerators; their floats take 0.6 GB at 224
+PLAIN = (100, 100, 100)
+
+
+def adjust_colors(pixels: Tensor, views: Sequence[View]) -> Tensor:
+    """The second step of rendering: the brightness, contrast, saturation and blur of views.
+
+    With the gray g of a pixel x and the mean m of all g, the three factors b, c and s are one map,
+    s c b x + (1 - s) c b g + (1 - c) b m, which is what enhancing one after the other gives where
+    nothing is cut at black or white in between. The Gaussian blur follows; edges are repeated.
+
+    Args:
+        pixels: uint8 [B, 3, S, S] on any device: views that were cropped, resized and flipped (see
+            `kdeov.data.views.crop`).
+        views: The B views.
+
+    Returns:
+        uint8 [B, 3, S, S] on the same device, with the same bytes on every device; `pixels` itself
+        where no view changes colors.
+
+    Raises:
+        ConfigError: Shapes or numbers do not fit.
+    """
+    _check(pixels, views)
+    colored = [n for n, view in enumerate(views) if _percents(view) != PLAIN]
+    blurred = [n for n, view in enumerate(views) if view.blur]
+    if not (colored or blurred):
+        return pixels
+    step = CPU_BATCH if pixels.device.type == "cpu" else DEVICE_BATCH
+    changed = pixels.clone()
+    for places in _parts(colored, step):
+        rows = torch.tensor([_factors(views[place]) for place in places])
+        _replace(changed, places, _mix(_select(changed, places), _moved(rows, pixels)))
+    for places in _parts(blurred, step):
+        kernels = _kernels([views[place].blur for place in places], pixels.shape[-1])
+        _replace(changed, places, _blur(_select(changed, places), _moved(kernels, pixels)))
+    return changed
+
+
+def _check(pixels: Tensor, views: Sequence[View]) -> None:
+    shape = tuple(pixels.shape)
+    if pixels.dtype != torch.uint8 or shape[:2] != (len(views), 3) or shape[2:3] != shape[3:]:
+        raise ConfigError(
+            f"pixels of shape {shape} and dtype {pixels.dtype} for {len(views)} views; give uint8 "
+            f"[{len(views)}, 3, S, S]"
+        )
+    for number, view in enumerate(views):
+        if not (min(_percents(view)) >= 0 and max(_percents(view)) <= MAX_PERCENT):
+            raise ConfigError(
+                f"view {number} has brightness, contrast and saturation of {_percents(view)} per "
+                f"cent; give 0 to {MAX_PERCENT}"
+            )
+
+
+def _percents(view: View) -> tuple[int, int, int]:
+    return view.brightness, view.contrast, view.saturation
+
+
+def _factors(view: View) -> tuple[int, int, int]:
+    """The factors of a pixel and of its gray, in 2 ** -FACTOR_BITS, and that of the mean gray in
+    2 ** -FACTOR_BITS / 10,000.
+    """
+    b, c, s = _percents(view)
+    one = 2**FACTOR_BITS
+    own, gray = (round(one * factor / 10**6) for factor in (s * c * b, (100 - s) * c * b))
+    return own, gray, one * (100 - c) * b
+
+
+def _mix(pixels: Tensor, factors: Tensor) -> Tensor:
+    """Brightness, contrast and saturation.
+
+    Args:
+        pixels: uint8 [B, 3, S, S].
+        factors: int64 [B, 3], of `_factors`.
+    """
+    values = pixels.float()
+    red, green, blue = values.unbind(1)
+    gray = (red * GRAY[0]).add_(green, alpha=GRAY[1]).add_(blue, alpha=GRAY[2])
+    gray.add_(2 ** (WEIGHT_BITS - 1)).mul_(2**-WEIGHT_BITS).floor_()
+    total = gray.int().sum((1, 2), dtype=torch.int64)
+    # the only numbers of more than 24 bits, in integers
+    mean = torch.div(factors[:, 2] * total, 10_000 * gray[0].numel(), rounding_mode="floor")
+    own, of_gray, offset = (
+        row.float().mul_(2**-FACTOR_BITS).view(-1, 1, 1)
+        for row in (factors[:, 0], factors[:, 1], mean)
+    )
+    gray.mul_(of_gray).add_(offset + 0.5)
+    return values.mul_(own[:, None]).add_(gray[:, None]).clamp_(0, 255).to(torch.uint8)
+
+
+def _blur(pixels: Tensor, kernels: Tensor) -> Tensor:
+    """The Gaussian along rows, then along columns, each rounded.
+
+    Args:
+        pixels: uint8 [B, 3, S, S].
+        kernels: float32 [B, K], of `_kernels`.
+    """
+    taps = [column.view(-1, 1, 1, 1) for column in kernels.unbind(1)]
+    reach, side = len(taps) - 1, pixels.shape[-1]
+    values = pixels.float()
+    for axis, edges in ((3, (reach, reach, 0, 0)), (2, (0, 0, reach, reach))):
+        # additions of shifted images: a library's convolution may round (TF32, Winograd)
+        padded = F.pad(values, edges, mode="replicate")
+        values.mul_(taps[0]).add_(2 ** (WEIGHT_BITS - 1))
+        for tap in range(1, reach + 1):
+            pair = padded.narrow(axis, reach - tap, side) + padded.narrow(axis, reach + tap, side)
+            values.add_(pair.mul_(taps[tap]))
+        values.mul_(2**-WEIGHT_BITS).floor_()
+    return values.to(torch.uint8)
+
+
+def _kernels(blurs: Sequence[int], side: int) -> Tensor:
+    """The weights of Gaussians from the center outward, in 2 ** -WEIGHT_BITS: float32 [B, K] with
+    zeros behind the shorter ones.
+    """
+    rows = [_kernel(blur, side) for blur in blurs]
+    width = max(map(len, rows))
+    return torch.tensor([row + (0,) * (width - len(row)) for row in rows], dtype=torch.float32)
+
+
+@lru_cache(maxsize=1024)
+def _kernel(blur: int, side: int) -> tuple[int, ...]:
+    """The weights of one Gaussian; together, those beside the center twice, 2 ** WEIGHT_BITS."""
+    sigma = blur / 1000 * side
+    weights = [math.exp(-((tap / sigma) ** 2) / 2) for tap in range(math.ceil(REACH * sigma) + 1)]
+    total = 2 * sum(weights) - weights[0]
+    beside = [round(2**WEIGHT_BITS * weight / total) for weight in weights[1:]]
+    return 2**WEIGHT_BITS - 2 * sum(beside), *beside
+
+
+def _parts(places: list[int], step: int) -> list[list[int]]:
+    return [places[start : start + step] for start in range(0, len(places), step)]
+
+
+def _select(pixels: Tensor, places: list[int]) -> Tensor:
+    return pixels[_index(pixels, places)]
+
+
+def _replace(pixels: Tensor, places: list[int], changed: Tensor) -> None:
+    pixels[_index(pixels, places)] = changed
+
+
+def _index(pixels: Tensor, places: list[int]) -> Any:
+    """Places as a slice where they are neighbors, which copies nothing, or else as a tensor."""
+    if places[-1] - places[0] + 1 == len(places):
+        return slice(places[0], places[-1] + 1)
+    return _moved(torch.tensor(places), pixels)
+
+
+def _moved(small: Tensor, pixels: Tensor) -> Tensor:
+    """A small tensor on the device of the pixels; an accelerator's stream need not wait for it."""
+    if pixels.device.type == "cuda":
+        small = small.pin_memory()
+    return small.to(pixels.device, non_blocking=True)
