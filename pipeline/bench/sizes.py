@@ -134,6 +134,36 @@ class SearchSizes:
 
 
 @dataclass(frozen=True)
+class GpuSizes:
+    """Sizes of `kdeov bench gpu`; the defaults take some minutes of a large GPU.
+
+    Attributes:
+        teacher: See `BenchSizes`.
+        precision: Of the teacher; see the section `embed`.
+        batch: Images a training step.
+        batches: Different batches, which steps take in turn.
+        steps: Training steps between two looks at the clock.
+        embed_views: Views that one repeat embeds.
+        embed_batch: Views a forward pass of the teacher; `auto` fills the GPU.
+        repeats: Rounds.
+    """
+
+    teacher: tuple[int, ...] = (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
+    precision: str = "bfloat16"
+    batch: int = 512
+    batches: int = 4
+    steps: int = 20
+    embed_views: int = 8192
+    embed_batch: int | str = "auto"
+    repeats: int = 7
+
+    @property
+    def data(self) -> BenchSizes:
+        """Sizes of the same student, with which `distill_params` makes its section."""
+        return BenchSizes(teacher=self.teacher, step_batch=self.batch)
+
+
+@dataclass(frozen=True)
 class ClusterSizes:
     """Sizes of `kdeov bench cluster`; the defaults take some minutes.
 
@@ -207,7 +237,7 @@ def captions_csv_params(path: Path) -> PrepareParams:
     )
 
 
-def embed_params(views: int) -> EmbedParams:
+def embed_params(views: int, precision: str = "float32") -> EmbedParams:
     """The section `embed`, with so many views a training image."""
     return EmbedParams(
         seed=0,
@@ -215,7 +245,7 @@ def embed_params(views: int) -> EmbedParams:
         crop_scale_min=0.6,
         color_jitter=0.15,
         blur_prob=0.2,
-        precision="float32",
+        precision=precision,
         regions=RegionParams(count=0, kind="random", min_area=0.028, max_area=0.5, margin=0.2),
     )
 

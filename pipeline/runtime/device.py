@@ -25,6 +25,15 @@ def pick_device(use_gpu: bool | str = "auto") -> str:
     return "cuda" if available and use_gpu else "cpu"
 
 
+def missing_gpu() -> str | None:
+    """Why this process can use no GPU, in one line; None where it can."""
+    if not torch.backends.cuda.is_built():
+        return f"torch {torch.__version__} is built without CUDA"
+    if not torch.cuda.is_available():
+        return f"torch {torch.__version__} finds no CUDA device"
+    return None
+
+
 def use_local_gpu() -> None:
     """Makes the GPU with the number `LOCAL_RANK` the current one, as torchrun expects of its
     processes. Ray Train does so itself.
