@@ -146,6 +146,7 @@ class GpuSizes:
         embed_views: Views that one repeat embeds.
         embed_batch: Views a forward pass of the teacher; `auto` fills the GPU.
         repeats: Rounds.
+        compile: Whether torch.compile is measured, which takes a minute to start.
     """
 
     teacher: tuple[int, ...] = (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
@@ -156,6 +157,7 @@ class GpuSizes:
     embed_views: int = 8192
     embed_batch: int | str = "auto"
     repeats: int = 7
+    compile: bool = True
 
     @property
     def data(self) -> BenchSizes:

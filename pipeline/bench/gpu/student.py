@@ -41,7 +41,6 @@ def student_figures(folder: Path, device: str, sizes: GpuSizes) -> list[Figure]:
     batches, loaded = _batches(trainer)
     inputs = [trainer.inputs(batch) for batch in batches]
     bare = BareLoop(trainer.student, inputs, bfloat16=gpu)
-    compiled = Trainer(config.with_cluster(compile=True))
     calls: dict[str, Callable[[], object]] = {
         "bare": lambda: bare.run(sizes.steps),
         "trainer": lambda: _train(trainer, islice(cycle(inputs), sizes.steps)),
@@ -49,8 +48,10 @@ def student_figures(folder: Path, device: str, sizes: GpuSizes) -> list[Figure]:
             trainer,
             prefetched(islice(cycle(batches), sizes.steps), trainer.inputs, device),
         ),
-        "compiled": lambda: _train(compiled, islice(cycle(inputs), sizes.steps)),
     }
+    if sizes.compile:
+        compiled = Trainer(config.with_cluster(compile=True))
+        calls["compiled"] = lambda: _train(compiled, islice(cycle(inputs), sizes.steps))
     if gpu:
         single = BareLoop(trainer.student, inputs, bfloat16=False)
         planar = BareLoop(trainer.student, inputs, channels_last=False)
@@ -73,15 +74,12 @@ def student_figures(folder: Path, device: str, sizes: GpuSizes) -> list[Figure]:
             "the same, from bytes in the host's memory",
         ),
         Figure("student_images_per_s", rate, None, f"{sizes.batch} images a step"),
-        Figure(
-            "compile_speedup",
-            median_ratio(times["trainer"], times["compiled"]),
-            None,
-            "of a step, by cluster.compile",
-        ),
         Figure("loader_images_per_s", loaded, None, "read and rendered by one core"),
         Figure("loader_cores", rate / loaded, None, "that feed this device"),
     ]
+    if sizes.compile:
+        gain = median_ratio(times["trainer"], times["compiled"])
+        figures.append(Figure("compile_speedup", gain, None, "of a step, by cluster.compile"))
     return figures + (_gpu_figures(times, bare, trainer, inputs, sizes) if gpu else [])
 
 
