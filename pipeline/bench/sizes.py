@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pipeline.config.source_params import CaptionsCsvParams
 from pipeline.config.stage_params import (
@@ -15,6 +16,8 @@ from pipeline.config.stage_params import (
     RegionParams,
 )
 from pipeline.data.epoch_plan import EpochPlan
+
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ class GpuSizes:
     """
 
     teacher: tuple[int, ...] = (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
-    precision: str = "bfloat16"
+    precision: Precision = "bfloat16"
     batch: int = 512
     batches: int = 4
     steps: int = 20
@@ -239,7 +242,7 @@ def captions_csv_params(path: Path) -> PrepareParams:
     )
 
 
-def embed_params(views: int, precision: str = "float32") -> EmbedParams:
+def embed_params(views: int, precision: Precision = "float32") -> EmbedParams:
     """The section `embed`, with so many views a training image."""
     return EmbedParams(
         seed=0,

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from typing import ClassVar, Generic, Protocol, TypeVar
 
@@ -213,7 +213,7 @@ class RankTrainer(ABC, Generic[C, B]):
         return self.state.global_step % RESTART_CHECK_STEPS == 0 and self.restart_due()
 
 
-def timed(batches: Iterable[B]) -> Iterator[tuple[B, float]]:
+def timed(batches: Iterable[B]) -> Generator[tuple[B, float]]:
     """Batches, each with the seconds that the loop waited for it."""
     asked = time.perf_counter()
     for batch in batches:

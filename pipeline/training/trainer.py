@@ -150,8 +150,7 @@ class Trainer(RankTrainer[TrainConfig, Batch | StepInputs]):
         state = self.state
         state.optimizer.zero_grad(set_to_none=True)
         step = (self.params.seed, state.epoch, state.step)
-        _, *inputs = self.inputs(batch)
-        terms = self.grad_cache.backward(*inputs, seed=step)
+        terms = self.grad_cache.backward(*self.inputs(batch)[1:], seed=step)
         parameters = list(state.model.parameters())
         loss = self.clip_gradients(terms["total"], parameters, batch.keys)
         state.take_step(terms)

@@ -10,7 +10,7 @@ import pytest
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import read_shard
 from pipeline.bench.fixtures import photographs, write_images, write_teacher
-from pipeline.bench.sizes import embed_params
+from pipeline.bench.sizes import Precision, embed_params
 from pipeline.embedding.worker import EmbedConfig, EmbedWorker, ShardTask
 
 TEACHER = (64, 64, 2, 128, 32, 77, 49408, 64, 1, 1)
@@ -26,7 +26,7 @@ def fixtures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def embedded(folder: Path, out: Path, device: str, precision: str) -> np.ndarray:
+def embedded(folder: Path, out: Path, device: str, precision: Precision) -> np.ndarray:
     """The cached embeddings [images, views + captions, D]."""
     images = ShardFolder(folder / "images" / "train")
     params = embed_params(VIEWS, precision)
@@ -43,7 +43,7 @@ def embedded(folder: Path, out: Path, device: str, precision: str) -> np.ndarray
 
 @pytest.mark.parametrize(("precision", "floor"), [("float32", 0.99999), ("bfloat16", 0.99)])
 def test_a_shard_has_the_embeddings_of_a_cpu(
-    device: str, fixtures: Path, tmp_path: Path, precision: str, floor: float
+    device: str, fixtures: Path, tmp_path: Path, precision: Precision, floor: float
 ) -> None:
     expected = embedded(fixtures, tmp_path / "cpu", "cpu", "float32")
     found = embedded(fixtures, tmp_path / "device", device, precision)

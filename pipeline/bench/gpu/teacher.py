@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from kdeov.teachers.base import TowerTeacher
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.bench.figures import Figure
 from pipeline.bench.fixtures import photographs, write_images, write_teacher
@@ -40,6 +41,7 @@ def teacher_figures(folder: Path, device: str, sizes: GpuSizes) -> list[Figure]:
     many = _shard_task(folder, "train", sizes.embed_views // VIEWS)
     one = _shard_task(folder, "val", sizes.embed_views)
     teacher, batch = worker.teacher, worker.batch
+    assert isinstance(teacher, TowerTeacher)
     side = sizes.data.image_size
     pixels = torch.randn(batch, 3, side, side, device=device)
     mixed = sizes.precision != "float32"
