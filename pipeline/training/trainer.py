@@ -152,7 +152,7 @@ class Trainer(RankTrainer[TrainConfig, Batch]):
         return loss
 
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        pixels, *others = (t.to(self.device, non_blocking=True) for t in batch[1:])
+        pixels, *others = (t.to(self.device, non_blocking=True) for t in batch.tensors)
         pixels = self.transform.normalize(pixels).contiguous(memory_format=torch.channels_last)
         teacher, texts, boxes, regions = others
         return pixels, teacher, texts, boxes, regions
