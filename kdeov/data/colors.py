@@ -9,7 +9,7 @@ change a pixel, and a GPU computes what a CPU does.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -22,8 +22,8 @@ from kdeov.errors import ConfigError
 
 MAX_PERCENT = 200  # of brightness, contrast and saturation: what 24 bits leave room for
 FACTOR_BITS = 12  # of the fraction of a color's factor
-WEIGHT_BITS = 16  # of the fraction of a weight, of gray or of the Gaussian
-GRAY = (19595, 38470, 7471)  # red, green and blue in gray (ITU-R 601-2), of 2 ** WEIGHT_BITS
+WEIGHT_BITS = 16  # of the fraction of a weight, in gray (ITU-R 601-2) or in the Gaussian
+GRAY = tuple(weight / 2**WEIGHT_BITS for weight in (19595, 38470, 7471))  # of red, green and blue
 REACH = 3  # standard deviations at which the Gaussian is cut
 CPU_BATCH = 1  # images that are changed at once: one stays in the cache
 DEVICE_BATCH = 256  # the same on accelerators; their floats take 0.6 GB at 224
@@ -54,15 +54,25 @@ def adjust_colors(pixels: Tensor, views: Sequence[View]) -> Tensor:
     blurred = [n for n, view in enumerate(views) if view.blur]
     if not (colored or blurred):
         return pixels
-    step = CPU_BATCH if pixels.device.type == "cpu" else DEVICE_BATCH
-    changed = pixels.clone()
-    for places in _parts(colored, step):
-        rows = torch.tensor([_factors(views[place]) for place in places])
-        _replace(changed, places, _mix(_select(changed, places), _moved(rows, pixels)))
-    for places in _parts(blurred, step):
-        kernels = _kernels([views[place].blur for place in places], pixels.shape[-1])
-        _replace(changed, places, _blur(_select(changed, places), _moved(kernels, pixels)))
+    changed = pixels.clone(memory_format=torch.contiguous_format)
+    if colored:
+        factors = torch.tensor([_factors(views[place]) for place in colored])
+        _change(changed, colored, factors, _mix)
+    if blurred:
+        kernels = _kernels([views[place].blur for place in blurred], pixels.shape[-1])
+        _change(changed, blurred, kernels, _blur)
     return changed
+
+
+def _change(
+    pixels: Tensor, places: list[int], settings: Tensor, change: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    """Changes the images at some places, each by its row of settings."""
+    step = CPU_BATCH if pixels.device.type == "cpu" else DEVICE_BATCH
+    settings = _moved(settings, pixels)
+    for start in range(0, len(places), step):
+        index = _index(places[start : start + step], pixels)
+        pixels[index] = change(pixels[index], settings[start : start + step]).byte()
 
 
 def _check(pixels: Tensor, views: Sequence[View]) -> None:
@@ -100,20 +110,20 @@ def _mix(pixels: Tensor, factors: Tensor) -> Tensor:
     Args:
         pixels: uint8 [B, 3, S, S].
         factors: int64 [B, 3], of `_factors`.
+
+    Returns:
+        int16 [B, 3, S, S]: conversions from floats to bytes are slower.
     """
     values = pixels.float()
     red, green, blue = values.unbind(1)
     gray = (red * GRAY[0]).add_(green, alpha=GRAY[1]).add_(blue, alpha=GRAY[2])
-    gray.add_(2 ** (WEIGHT_BITS - 1)).mul_(2**-WEIGHT_BITS).floor_()
-    total = gray.int().sum((1, 2), dtype=torch.int64)
-    # the only numbers of more than 24 bits, in integers
+    gray.add_(0.5).floor_()
+    total = gray.sum(2).long().sum(1)  # a row's sum has no more than 24 bits, that of all may have
     mean = torch.div(factors[:, 2] * total, 10_000 * gray[0].numel(), rounding_mode="floor")
-    own, of_gray, offset = (
-        row.float().mul_(2**-FACTOR_BITS).view(-1, 1, 1)
-        for row in (factors[:, 0], factors[:, 1], mean)
-    )
-    gray.mul_(of_gray).add_(offset + 0.5)
-    return values.mul_(own[:, None]).add_(gray[:, None]).clamp_(0, 255).to(torch.uint8)
+    settings = torch.stack([factors[:, 0], factors[:, 1], mean]).float().mul_(2**-FACTOR_BITS)
+    own, of_gray, offset = settings.view(3, -1, 1, 1)
+    gray.mul_(of_gray).add_(offset.add_(0.5))
+    return values.mul_(own[:, None]).add_(gray[:, None]).short().clamp_(0, 255)
 
 
 def _blur(pixels: Tensor, kernels: Tensor) -> Tensor:
@@ -122,53 +132,65 @@ def _blur(pixels: Tensor, kernels: Tensor) -> Tensor:
     Args:
         pixels: uint8 [B, 3, S, S].
         kernels: float32 [B, K], of `_kernels`.
+
+    Returns:
+        int16 [B, 3, S, S].
     """
-    taps = [column.view(-1, 1, 1, 1) for column in kernels.unbind(1)]
-    reach, side = len(taps) - 1, pixels.shape[-1]
+    reach, side = kernels.shape[1] - 1, pixels.shape[-1]
     values = pixels.float()
-    for axis, edges in ((3, (reach, reach, 0, 0)), (2, (0, 0, reach, reach))):
-        # additions of shifted images: a library's convolution may round (TF32, Winograd)
-        padded = F.pad(values, edges, mode="replicate")
-        values.mul_(taps[0]).add_(2 ** (WEIGHT_BITS - 1))
-        for tap in range(1, reach + 1):
-            pair = padded.narrow(axis, reach - tap, side) + padded.narrow(axis, reach + tap, side)
-            values.add_(pair.mul_(taps[tap]))
-        values.mul_(2**-WEIGHT_BITS).floor_()
-    return values.to(torch.uint8)
+    wide = F.pad(values, (reach, reach, 0, 0), mode="replicate")
+    values = _weighted(wide, kernels, 1)[..., :side]
+    high = F.pad(values, (0, 0, reach, reach), mode="replicate")
+    return _weighted(high, kernels, side)[:, :, :side].short()
+
+
+def _weighted(padded: Tensor, kernels: Tensor, unit: int) -> Tensor:
+    """The weighted sums of neighbors, rounded: additions of an image and its shifted copies.
+
+    A library's convolution may round (TF32, Winograd). Shifts of an image as one long row are
+    faster than shifts of many rows; what they mix across an edge lies in the margin.
+
+    Args:
+        padded: float32 [B, 3, H, W], with a margin of K - 1 neighbors on both sides.
+        kernels: float32 [B, K], of `_kernels`.
+        unit: Distance of neighbors in memory.
+
+    Returns:
+        float32 of the shape of `padded`; the margin lies behind, and has no meaning.
+    """
+    line, taps = padded.flatten(1), kernels.split(1, dim=1)
+    reach = len(taps) - 1
+    width = line.shape[1] - 2 * reach * unit
+    shifted = [line.narrow(1, place * unit, width) for place in range(2 * reach + 1)]
+    sums, pair = torch.empty_like(line), torch.empty_like(line[:, :width])
+    total = torch.mul(shifted[reach], taps[0], out=sums[:, :width])
+    for tap in range(1, reach + 1):
+        torch.add(shifted[reach - tap], shifted[reach + tap], out=pair)
+        total.add_(pair.mul_(taps[tap]))
+    total.add_(0.5).floor_()
+    return sums.view_as(padded)
 
 
 def _kernels(blurs: Sequence[int], side: int) -> Tensor:
-    """The weights of Gaussians from the center outward, in 2 ** -WEIGHT_BITS: float32 [B, K] with
-    zeros behind the shorter ones.
+    """The weights of Gaussians from the center outward: float32 [B, K] with zeros behind the
+    shorter ones.
     """
     rows = [_kernel(blur, side) for blur in blurs]
     width = max(map(len, rows))
-    return torch.tensor([row + (0,) * (width - len(row)) for row in rows], dtype=torch.float32)
+    return torch.tensor([row + (0.0,) * (width - len(row)) for row in rows], dtype=torch.float32)
 
 
 @lru_cache(maxsize=1024)
-def _kernel(blur: int, side: int) -> tuple[int, ...]:
-    """The weights of one Gaussian; together, those beside the center twice, 2 ** WEIGHT_BITS."""
+def _kernel(blur: int, side: int) -> tuple[float, ...]:
+    """The weights of one Gaussian, those beside the center once; together they weigh 1."""
     sigma = blur / 1000 * side
     weights = [math.exp(-((tap / sigma) ** 2) / 2) for tap in range(math.ceil(REACH * sigma) + 1)]
-    total = 2 * sum(weights) - weights[0]
-    beside = [round(2**WEIGHT_BITS * weight / total) for weight in weights[1:]]
-    return 2**WEIGHT_BITS - 2 * sum(beside), *beside
+    total, one = 2 * sum(weights) - weights[0], 2**WEIGHT_BITS
+    beside = [round(one * weight / total) for weight in weights[1:]]
+    return tuple(weight / one for weight in (one - 2 * sum(beside), *beside))
 
 
-def _parts(places: list[int], step: int) -> list[list[int]]:
-    return [places[start : start + step] for start in range(0, len(places), step)]
-
-
-def _select(pixels: Tensor, places: list[int]) -> Tensor:
-    return pixels[_index(pixels, places)]
-
-
-def _replace(pixels: Tensor, places: list[int], changed: Tensor) -> None:
-    pixels[_index(pixels, places)] = changed
-
-
-def _index(pixels: Tensor, places: list[int]) -> Any:
+def _index(places: list[int], pixels: Tensor) -> Any:
     """Places as a slice where they are neighbors, which copies nothing, or else as a tensor."""
     if places[-1] - places[0] + 1 == len(places):
         return slice(places[0], places[-1] + 1)

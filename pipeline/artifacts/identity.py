@@ -17,7 +17,7 @@ from pipeline.storage.checked import read_checked_json, write_checked_json
 DTYPE = "float16"
 PRECOMPUTED = "embeddings"
 IDENTITY = "identity.json"
-EMBEDDING_VERSION = 1
+EMBEDDING_VERSION = 2
 """Version of the computation that turns images and captions into cached embeddings: raise it when a
 change gives other bytes (`tests/pipeline/embedding/test_embedding_version.py` says when). It stands
 in the identity of every cache, so that readers refuse older ones and `embed` makes them again."""

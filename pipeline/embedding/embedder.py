@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -10,10 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from torch import Tensor
 
+from kdeov.data.colors import adjust_colors
 from kdeov.data.region_views import RegionPlan
-from kdeov.data.views import View, ViewPlan, render
+from kdeov.data.rendering import StoredImage, crop
+from kdeov.data.views import View, ViewPlan
 from kdeov.errors import DataError
 from kdeov.teachers.base import TowerTeacher
 from kdeov.teachers.unit_embeddings import unit_image_embeddings, unit_text_embeddings
@@ -25,12 +26,14 @@ CPU_BATCH = 64  # larger batches are no faster on a CPU
 MEMORY_SHARE = 0.5  # of a GPU's memory, for the activations of one batch
 
 
-class _RenderedImage(NamedTuple):
-    """The views of an image, regions included; pixels are uint8 [views, size, size, 3]."""
+class _Crops(NamedTuple):
+    """The views of an image, regions included; pixels are uint8 [views, 3, size, size], before
+    colors change.
+    """
 
     sample: dict[str, Any]
     views: list[View]
-    pixels: np.ndarray
+    pixels: Tensor
     captions: list[str]
 
 
@@ -97,33 +100,35 @@ class ShardEmbedder:
 
     def _decode(
         self, pool: ThreadPoolExecutor, raw: Iterator[dict[str, Any]]
-    ) -> list[Future[_RenderedImage]]:
-        return [pool.submit(self._render, sample) for sample in islice(raw, self.num_images)]
+    ) -> list[Future[_Crops]]:
+        return [pool.submit(self._crop, sample) for sample in islice(raw, self.num_images)]
 
-    def _render(self, sample: dict[str, Any]) -> _RenderedImage:
-        image = Image.open(io.BytesIO(sample["jpg"])).convert("RGB")
+    def _crop(self, sample: dict[str, Any]) -> _Crops:
+        image = StoredImage(sample["jpg"])
         transform = self.teacher.transform
         key, description = sample["__key__"], sample_json(sample)
         views = self.plan.draw_all(key, image.size)
         views += self.regions.draw_all(key, image.size, description.get("objects", []))
-        pixels = [render(image, view, transform.size, transform.resampling) for view in views]
-        return _RenderedImage(sample, views, np.stack(pixels), description["captions"])
+        pixels = [crop(image, view, transform.size, transform.interpolation) for view in views]
+        return _Crops(sample, views, torch.stack(pixels), description["captions"])
 
-    def _encode(self, batch: list[_RenderedImage], where: str) -> Iterator[dict[str, Any]]:
-        pixels = np.concatenate([rendered.pixels for rendered in batch])
+    def _encode(self, batch: list[_Crops], where: str) -> Iterator[dict[str, Any]]:
+        views = [view for crops in batch for view in crops.views]
+        pixels = torch.cat([crops.pixels for crops in batch]).to(self.device)
+        pixels = adjust_colors(pixels, views)
         view_embeddings = unit_image_embeddings(self.teacher, pixels, self.precision)
-        captions = [caption for rendered in batch for caption in rendered.captions]
+        captions = [caption for crops in batch for caption in crops.captions]
         text_embeddings = unit_text_embeddings(self.teacher, captions, self.precision)
         view_rows = view_embeddings.split(self.crops)
-        text_rows = text_embeddings.split([len(rendered.captions) for rendered in batch])
-        for rendered, views, texts in zip(batch, view_rows, text_rows, strict=True):
-            block = torch.cat([views, texts]).numpy()
+        text_rows = text_embeddings.split([len(crops.captions) for crops in batch])
+        for crops, of_views, of_texts in zip(batch, view_rows, text_rows, strict=True):
+            block = torch.cat([of_views, of_texts]).numpy()
             if not np.isfinite(block).all():
                 raise DataError(
-                    f"{where}: the teacher's embeddings of {rendered.sample['__key__']} are not "
+                    f"{where}: the teacher's embeddings of {crops.sample['__key__']} are not "
                     "finite; check the weights of the teacher"
                 )
-            yield teacher_members(rendered.sample, block, rendered.views)
+            yield teacher_members(crops.sample, block, crops.views)
 
 
 def fitting_batch(teacher: TowerTeacher, precision: str) -> int:
@@ -136,7 +141,8 @@ def fitting_batch(teacher: TowerTeacher, precision: str) -> int:
     num_probes, size = 8, teacher.transform.size
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    unit_image_embeddings(teacher, np.zeros((num_probes, size, size, 3), np.uint8), precision)
+    probes = torch.zeros(num_probes, 3, size, size, dtype=torch.uint8)
+    unit_image_embeddings(teacher, probes, precision)
     bytes_per_view = (torch.cuda.max_memory_allocated(device) - before) / num_probes
     budget = MEMORY_SHARE * torch.cuda.get_device_properties(device).total_memory
     return 2 ** int(np.log2(min(max(budget / bytes_per_view, 8), 1024)))

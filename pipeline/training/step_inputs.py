@@ -7,9 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kdeov.data.colors import adjust_colors
 from kdeov.data.transform import ImageTransform
 from kdeov.weights.device import upload
-from pipeline.data.loader import Batch
+from pipeline.data.batch import Batch
 
 
 class StepInputs(NamedTuple):
@@ -33,17 +34,20 @@ class StepInputs(NamedTuple):
 
 
 def step_inputs(batch: Batch, transform: ImageTransform, device: str) -> StepInputs:
-    """Copies a batch to a device as bytes, and normalizes its pixels there. The host waits for
-    nothing.
+    """Copies a batch to a device as bytes; there, the colors of its views are changed, where the
+    loader has not done so, and its pixels are normalized. The host waits for nothing.
 
     Args:
         batch: From the loader.
         transform: The student's.
         device: Device of the step.
     """
-    pixels = transform.normalize(upload(batch.pixels, device))
+    pixels = upload(batch.pixels, device)
+    if batch.views:
+        pixels = adjust_colors(pixels, batch.views)
+    pixels = transform.normalize(pixels)
     return StepInputs(
         batch.keys,
         pixels.contiguous(memory_format=torch.channels_last),
-        *(upload(t, device) for t in (batch.teacher, batch.texts, batch.boxes, batch.regions)),
+        *(upload(tensor, device) for tensor in batch.tensors[1:]),
     )

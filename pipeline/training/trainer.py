@@ -19,7 +19,8 @@ from kdeov.training.grad_cache import GradCacheStep
 from kdeov.training.losses import FeatureAlignmentLoss
 from kdeov.training.ridge_init import fit_projection
 from pipeline.config.batch_sharing import check_sharing
-from pipeline.data.loader import Batch, BatchLoader, EpochStream, EvaluationStream, epoch_loader
+from pipeline.data.batch import Batch
+from pipeline.data.loader import BatchLoader, EpochStream, EvaluationStream, epoch_loader
 from pipeline.data.paired_shards import PairedShards
 from pipeline.runtime.device import check_compiler
 from pipeline.runtime.prefetch import prefetched
@@ -109,6 +110,7 @@ class Trainer(RankTrainer[TrainConfig, Batch | StepInputs]):
             self.rank,
             self.world_size,
             from_step=from_step,
+            colors_on_device=self.device == "cuda",
         )
         workers = self.config.cluster.dataloader_workers
         return self._ahead(epoch_loader(stream, workers, pinned=self.device == "cuda"))

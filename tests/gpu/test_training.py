@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from pipeline.artifacts.step_curve import read_steps
-from pipeline.data.loader import Batch, EpochStream, epoch_loader
+from pipeline.data.batch import Batch
+from pipeline.data.loader import EpochStream, epoch_loader
 from pipeline.training.config import TrainConfig
 from pipeline.training.loop import train
 from pipeline.training.step_inputs import StepInputs
@@ -27,8 +28,13 @@ def trained(config: TrainConfig) -> dict[str, Any]:
     return state
 
 
-def batches_of(trainer: Trainer) -> list[Batch]:
-    stream = EpochStream(trainer.train_shards, trainer.plan, trainer.transform)
+def batches_of(trainer: Trainer, colors_on_device: bool = False) -> list[Batch]:
+    stream = EpochStream(
+        trainer.train_shards,
+        trainer.plan,
+        trainer.transform,
+        colors_on_device=colors_on_device,
+    )
     return list(epoch_loader(stream, workers=0))
 
 
@@ -82,6 +88,9 @@ def test_inputs_are_normalized_on_the_device_and_channels_last(
     assert inputs.pixels.is_contiguous(memory_format=torch.channels_last)
     expected = trainer.transform.normalize(batch.pixels)
     torch.testing.assert_close(inputs.pixels.cpu(), expected, atol=1e-6, rtol=1e-6)
+    crops = batches_of(trainer, colors_on_device=True)[0]
+    assert len(crops.views) == len(crops.keys) and not torch.equal(crops.pixels, batch.pixels)
+    assert torch.equal(trainer.inputs(crops).pixels, inputs.pixels)
 
 
 def test_a_step_waits_for_the_gpu_once(cuda: str, cache: Cache, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from pipeline.bench.fixtures import photographs, write_embeddings, write_images
 from pipeline.bench.gpu.bare import BareLoop, wait_for
 from pipeline.bench.sizes import GpuSizes, distill_params
 from pipeline.config.execution_params import ClusterParams
-from pipeline.data.loader import Batch, EpochStream, epoch_loader
+from pipeline.data.batch import Batch
+from pipeline.data.loader import EpochStream, epoch_loader
 from pipeline.evaluation.shared.timing import interleaved, median_ratio
 from pipeline.runtime.prefetch import prefetched
 from pipeline.storage.storage import open_storage
@@ -134,7 +135,12 @@ def _train(trainer: Trainer, batches: Any) -> None:
 
 def _batches(trainer: Trainer) -> tuple[list[Batch], float]:
     """The batches of an epoch, and the images per second at which one core loads them."""
-    stream = EpochStream(trainer.train_shards, trainer.plan, trainer.transform)
+    stream = EpochStream(
+        trainer.train_shards,
+        trainer.plan,
+        trainer.transform,
+        colors_on_device=trainer.device == "cuda",
+    )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     start = time.perf_counter()
