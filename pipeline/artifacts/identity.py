@@ -105,6 +105,8 @@ def cache_identity(
         and split not in teacher.get("splits_without_embeddings", ()),
         "version": EMBEDDING_VERSION,
     }
+    if params.decoder != "cpu":  # as with regions below
+        identity["decoder"] = params.decoder
     if regions.count:  # caches without regions have the identity that they always had
         identity["regions"] = {**asdict(regions), "classes": list(regions.classes)}
     return identity

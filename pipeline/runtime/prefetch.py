@@ -126,6 +126,30 @@ def one_ahead(batches: Iterable[B], prepare: Callable[[B], T], side: Side) -> It
         thread.join()
 
 
+class Download:
+    """A copy of a tensor to the host, which begins when all work before it is done. Later work need
+    not wait for it.
+
+    Args:
+        tensor: On any device.
+    """
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._done: torch.cuda.Event | None = None
+        if tensor.is_cuda:
+            host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            self._host = host.copy_(tensor, non_blocking=True)
+            self._done = torch.cuda.current_stream(tensor.device).record_event()
+        else:
+            self._host = tensor
+
+    def result(self) -> torch.Tensor:
+        """Waits for the copy, and returns it."""
+        if self._done is not None:
+            self._done.synchronize()
+        return self._host
+
+
 def _tensors(item: Any) -> Iterator[torch.Tensor]:
     """The tensors of nested tuples and lists."""
     if isinstance(item, torch.Tensor):

@@ -11,6 +11,7 @@ from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import read_shard
 from pipeline.bench.fixtures import photographs, write_images, write_teacher
 from pipeline.bench.sizes import Precision, embed_params
+from pipeline.data.verify import MIN_COSINE_NVJPEG
 from pipeline.embedding.worker import EmbedConfig, EmbedWorker, ShardTask
 
 TEACHER = (64, 64, 2, 128, 32, 77, 49408, 64, 1, 1)
@@ -26,10 +27,12 @@ def fixtures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def embedded(folder: Path, out: Path, device: str, precision: Precision) -> np.ndarray:
+def embedded(
+    folder: Path, out: Path, device: str, precision: Precision, decoder: str = "cpu"
+) -> np.ndarray:
     """The cached embeddings [images, views + captions, D]."""
     images = ShardFolder(folder / "images" / "train")
-    params = embed_params(VIEWS, precision)
+    params = embed_params(VIEWS, precision).model_copy(update={"decoder": decoder})
     worker = EmbedWorker(EmbedConfig(params, folder / "teacher", device == "cuda", "auto", None))
     shard = worker.run(
         ShardTask("train", images, images.manifest().shards[0], ShardFolder(out)),
@@ -50,3 +53,13 @@ def test_a_shard_has_the_embeddings_of_a_cpu(
     cosines = (found * expected).sum(-1)
     assert found.shape == expected.shape == (COUNT, VIEWS + CAPTIONS, TEACHER[0])
     assert cosines.min() > floor
+
+
+def test_images_that_the_gpu_decodes_have_nearly_the_same_embeddings(
+    cuda: str, fixtures: Path, tmp_path: Path
+) -> None:
+    expected = embedded(fixtures, tmp_path / "cpu", "cpu", "float32")
+    found = embedded(fixtures, tmp_path / "gpu", cuda, "float32", "nvjpeg")
+    cosines = (found * expected).sum(-1)
+    assert cosines[:, :VIEWS].min() > MIN_COSINE_NVJPEG
+    assert cosines[:, VIEWS:].min() > 0.99999  # captions
