@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import statistics
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,7 +24,7 @@ VIEWS = 4
 
 def teacher_figures(folder: Path, device: str, sizes: GpuSizes) -> list[Figure]:
     """Measures `embedding_share`, `embedding_share_4_views` and `teacher_views_per_s`; on a GPU,
-    memory too.
+    `embedding_share_nvjpeg` and memory too.
 
     A run reads, decodes, embeds and writes a whole shard with its record, as the stage `embed`
     does, with a thread a core. The images have no captions.
@@ -35,9 +37,8 @@ def teacher_figures(folder: Path, device: str, sizes: GpuSizes) -> list[Figure]:
     gpu, cores = device == "cuda", os.cpu_count() or 1
     write_teacher(folder / "teacher", sizes.teacher)
     params = embed_params(VIEWS, sizes.precision)
-    worker = EmbedWorker(
-        EmbedConfig(params, folder / "teacher", gpu, sizes.embed_batch, cores if gpu else None)
-    )
+    config = EmbedConfig(params, folder / "teacher", gpu, sizes.embed_batch, cores if gpu else None)
+    worker = EmbedWorker(config)
     many = _shard_task(folder, "train", sizes.embed_views // VIEWS)
     one = _shard_task(folder, "val", sizes.embed_views)
     teacher, batch = worker.teacher, worker.batch
@@ -53,16 +54,17 @@ def teacher_figures(folder: Path, device: str, sizes: GpuSizes) -> list[Figure]:
                 teacher.encode_image(pixels)
         wait_for(device)
 
+    calls: dict[str, Callable[[], object]] = {
+        "bare": bare,
+        "one": lambda: worker.run(one, _no_progress),
+        "many": lambda: worker.run(many, _no_progress),
+    }
     if gpu:
         torch.cuda.reset_peak_memory_stats()
-    times = interleaved(
-        {
-            "bare": bare,
-            "one": lambda: worker.run(one, _no_progress),
-            "many": lambda: worker.run(many, _no_progress),
-        },
-        sizes.repeats,
-    )
+        decoding = params.model_copy(update={"decoder": "nvjpeg"})
+        nvjpeg = EmbedWorker(replace(config, params=decoding))
+        calls["nvjpeg"] = lambda: nvjpeg.run(one, _no_progress)
+    times = interleaved(calls, sizes.repeats)
     views = max(1, sizes.embed_views // batch) * batch
     rate = views / statistics.median(times["bare"])
     scale = sizes.embed_views / views
@@ -82,6 +84,8 @@ def teacher_figures(folder: Path, device: str, sizes: GpuSizes) -> list[Figure]:
         ),
     ]
     if gpu:
+        share = scale * median_ratio(times["bare"], times["nvjpeg"])
+        figures.append(Figure("embedding_share_nvjpeg", share, None, "the GPU decoding, one view"))
         memory = torch.cuda.max_memory_allocated() / 2**30
         figures.append(Figure("embed_memory_gib", memory, None, "at most"))
     return figures
