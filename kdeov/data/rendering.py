@@ -27,7 +27,10 @@ REDUCED = {
     4: cv2.IMREAD_COLOR_RGB | (cv2.IMREAD_REDUCED_COLOR_4 & ~cv2.IMREAD_COLOR),
     8: cv2.IMREAD_COLOR_RGB | (cv2.IMREAD_REDUCED_COLOR_8 & ~cv2.IMREAD_COLOR),
 }
-MIN_SIDE = 85  # per cent of the output's side that a side of a reduced crop has at least
+# Sides of a reduced crop, as shares of the output's: their geometric mean, and the shorter one.
+# Measured on photographs, a crop enlarged by 8/7 keeps 0.65 of a Lanczos filter's energy above half
+# of the highest frequency; one that is reduced by 15/14 keeps 0.71, and whole images keep 0.82.
+MIN_MEAN_SIDE, MIN_SIDE = 7 / 8, 3 / 4
 NATIVE = ("bilinear", "bicubic")  # filters that torch has for uint8; Pillow has the others
 
 
@@ -53,9 +56,9 @@ class StoredImage:
         self._decoded: dict[int, Tensor] = {}
 
     def scale(self, view: View, size: int) -> int:
-        """The scale at which a view is decoded: the largest n at which 1 / n of the crop still has
-        as many pixels as the output, and no side much shorter. View 0 is decoded whole, as the
-        runtime of an export does it.
+        """The scale at which a view is decoded: the largest n at which 1 / n of the crop has about
+        as many pixels as the output (see `MIN_MEAN_SIDE`). View 0 is decoded whole, as the runtime
+        of an export does it.
 
         Args:
             view: The view.
@@ -63,11 +66,11 @@ class StoredImage:
         """
         if not self._jpeg or view == center_view(self.size):
             return 1
-        area, side = view.width * view.height, 100 * min(view.width, view.height)
+        area, side = view.width * view.height, min(view.width, view.height)
         return max(
             n
             for n in REDUCED
-            if n == 1 or (area >= (n * size) ** 2 and side >= MIN_SIDE * n * size)
+            if n == 1 or (area >= (MIN_MEAN_SIDE * n * size) ** 2 and side >= MIN_SIDE * n * size)
         )
 
     def pixels(self, scale: int = 1) -> Tensor:

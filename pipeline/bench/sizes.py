@@ -54,12 +54,13 @@ class BenchSizes:
         embed_views: Views that one repeat embeds.
         embed_batch: Views a forward pass of the teacher.
         read_samples: Samples that one repeat reads.
+        render_images: Images that one repeat renders.
         step_batch: Images a training step.
         steps: Training steps that are measured.
         epoch_images: Images of an epoch in which `data_wait` is measured.
         epochs: Epochs of that measurement.
         plan_samples: Samples of the epoch that is planned.
-        repeats: Repeats of preparing, embedding, reading and planning.
+        repeats: Repeats of preparing, embedding, reading, rendering and planning.
     """
 
     teacher: tuple[int, ...] = (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
@@ -67,6 +68,7 @@ class BenchSizes:
     embed_views: int = 96
     embed_batch: int = 16
     read_samples: int = 2000
+    render_images: int = 64
     step_batch: int = 16
     steps: int = 8
     epoch_images: int = 960

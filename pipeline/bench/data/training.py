@@ -84,13 +84,13 @@ def step_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Figure]
         Figure(
             "step_speedup_images",
             median_ratio(times["live images"], times["images"]),
-            4,
+            8,
             "against the image tower in the loop",
         ),
         Figure(
             "step_speedup_captions",
             median_ratio(times["live captions"], times["captions"]),
-            6,
+            12,
             "against both towers in the loop",
         ),
         Figure(
