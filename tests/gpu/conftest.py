@@ -16,7 +16,7 @@ from pipeline.runtime.device import missing_gpu
 from pipeline.storage.storage import open_storage
 from pipeline.training.config import TrainConfig
 
-VARIABLE = "KDEOV_TEST_DEVICE"
+VARIABLE = "KDEOV_TESTS_DEVICE"
 """With the value `cpu`, tests that need no GPU run on the CPU."""
 IMAGE = (160, 120)
 SIZES = BenchSizes(teacher=(32, 64, 1, 64, 32, 77, 49408, 64, 1, 1), step_batch=16, epochs=2)

@@ -65,6 +65,7 @@ def test_these_tests_run_without_ray_dvc_and_mlflow(bare: dict[str, str], tmp_pa
         assert name in text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(VARIABLE in os.environ, reason="this is the bare machine")
 def test_the_bench_starts_without_ray_dvc_and_mlflow(bare: dict[str, str], tmp_path: Path) -> None:
     """The module whole; that it measures is a test of the bench's own."""

@@ -94,6 +94,7 @@ def _gpu_figures(
     """What only a GPU has."""
     torch.cuda.reset_peak_memory_stats()
     _train(trainer, islice(cycle(inputs), 2))
+    memory = torch.cuda.max_memory_allocated() / 2**30
     start = time.perf_counter()
     launched = bare.run(sizes.steps)
     share = launched / (time.perf_counter() - start)
@@ -118,9 +119,9 @@ def _gpu_figures(
         ),
         Figure(
             "train_memory_gib",
-            torch.cuda.max_memory_allocated() / 2**30,
+            memory,
             None,
-            f"at most, in a step of {sizes.batch} images",
+            f"at most, in a step of {sizes.batch} images, with {sizes.batches} steps' pixels",
         ),
     ]
 

@@ -12,7 +12,7 @@ import torch
 
 from kdeov.errors import DataError
 from kdeov.weights.device import upload
-from pipeline.runtime.prefetch import one_ahead, prefetched
+from pipeline.runtime.prefetch import Download, one_ahead, prefetched
 
 WAIT_S = 60
 
@@ -130,6 +130,7 @@ def test_on_a_cpu_a_batch_is_read_when_it_is_asked_for() -> None:
     assert not prefetch_threads()
 
 
-def test_uploading_to_a_cpu_copies_nothing() -> None:
+def test_on_a_cpu_nothing_is_copied_to_and_fro() -> None:
     tensor = torch.arange(6).view(2, 3)
     assert upload(tensor, "cpu").data_ptr() == tensor.data_ptr()
+    assert Download(tensor).result().data_ptr() == tensor.data_ptr()
