@@ -9,7 +9,7 @@ change a pixel, and a GPU computes what a CPU does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -25,8 +25,8 @@ FACTOR_BITS = 12  # of the fraction of a color's factor
 WEIGHT_BITS = 16  # of the fraction of a weight, in gray (ITU-R 601-2) or in the Gaussian
 GRAY = tuple(weight / 2**WEIGHT_BITS for weight in (19595, 38470, 7471))  # of red, green and blue
 REACH = 3  # standard deviations at which the Gaussian is cut
-CPU_BATCH = 1  # images that are changed at once: one stays in the cache
-DEVICE_BATCH = 256  # the same on accelerators; their floats take 0.6 GB at 224
+CPU_BATCH = 1  # images, or channels, that are changed at once: one stays in the cache
+DEVICE_BATCH = 256  # the same on accelerators; the floats of so many images take 0.6 GB at 224
 PLAIN = (100, 100, 100)
 
 
@@ -56,23 +56,18 @@ def adjust_colors(pixels: Tensor, views: Sequence[View]) -> Tensor:
         return pixels
     changed = pixels.clone(memory_format=torch.contiguous_format)
     if colored:
-        factors = torch.tensor([_factors(views[place]) for place in colored])
-        _change(changed, colored, factors, _mix)
-    if blurred:
-        kernels = _kernels([views[place].blur for place in blurred], pixels.shape[-1])
-        _change(changed, blurred, kernels, _blur)
+        factors = _moved(torch.tensor([_factors(views[place]) for place in colored]), pixels)
+        for rows in _parts(range(len(colored)), CPU_BATCH, pixels):
+            index = _index([colored[row] for row in rows], pixels)
+            changed[index] = _mix(changed[index], factors[rows[0] : rows[-1] + 1])
+    channels = changed.flatten(0, 1)
+    for blur in sorted({views[place].blur for place in blurred}):
+        alike = [3 * n + c for n in blurred if views[n].blur == blur for c in range(3)]
+        weights = _gaussian(blur, pixels.shape[-1])
+        for rows in _parts(alike, CPU_BATCH, pixels):
+            index = _index(rows, pixels)
+            channels[index] = _blur(channels[index], weights)
     return changed
-
-
-def _change(
-    pixels: Tensor, places: list[int], settings: Tensor, change: Callable[[Tensor, Tensor], Tensor]
-) -> None:
-    """Changes the images at some places, each by its row of settings."""
-    step = CPU_BATCH if pixels.device.type == "cpu" else DEVICE_BATCH
-    settings = _moved(settings, pixels)
-    for start in range(0, len(places), step):
-        index = _index(places[start : start + step], pixels)
-        pixels[index] = change(pixels[index], settings[start : start + step]).byte()
 
 
 def _check(pixels: Tensor, views: Sequence[View]) -> None:
@@ -110,9 +105,6 @@ def _mix(pixels: Tensor, factors: Tensor) -> Tensor:
     Args:
         pixels: uint8 [B, 3, S, S].
         factors: int64 [B, 3], of `_factors`.
-
-    Returns:
-        int16 [B, 3, S, S]: conversions from floats to bytes are slower.
     """
     values = pixels.float()
     red, green, blue = values.unbind(1)
@@ -123,71 +115,64 @@ def _mix(pixels: Tensor, factors: Tensor) -> Tensor:
     settings = torch.stack([factors[:, 0], factors[:, 1], mean]).float().mul_(2**-FACTOR_BITS)
     own, of_gray, offset = settings.view(3, -1, 1, 1)
     gray.mul_(of_gray).add_(offset.add_(0.5))
-    return values.mul_(own[:, None]).add_(gray[:, None]).short().clamp_(0, 255)
+    values.mul_(own[:, None]).add_(gray[:, None])
+    return values.short().clamp_(0, 255).byte()  # from floats to bytes at once would take longer
 
 
-def _blur(pixels: Tensor, kernels: Tensor) -> Tensor:
+def _blur(channels: Tensor, weights: Sequence[float]) -> Tensor:
     """The Gaussian along rows, then along columns, each rounded.
 
     Args:
-        pixels: uint8 [B, 3, S, S].
-        kernels: float32 [B, K], of `_kernels`.
-
-    Returns:
-        int16 [B, 3, S, S].
+        channels: uint8 [C, S, S].
+        weights: Of `_gaussian`.
     """
-    reach, side = kernels.shape[1] - 1, pixels.shape[-1]
-    values = pixels.float()
-    wide = F.pad(values, (reach, reach, 0, 0), mode="replicate")
-    values = _weighted(wide, kernels, 1)[..., :side]
-    high = F.pad(values, (0, 0, reach, reach), mode="replicate")
-    return _weighted(high, kernels, side)[:, :, :side].short()
+    reach, side = len(weights) - 1, channels.shape[-1]
+    wide = F.pad(channels.float()[None], (reach, reach, 0, 0), mode="replicate")[0]
+    rows = _weighted(wide, weights, 1)[:, :, :side]
+    high = F.pad(rows[None], (0, 0, reach, reach), mode="replicate")[0]
+    return _weighted(high, weights, side)[:, :side].short().byte()
 
 
-def _weighted(padded: Tensor, kernels: Tensor, unit: int) -> Tensor:
+def _weighted(padded: Tensor, weights: Sequence[float], unit: int) -> Tensor:
     """The weighted sums of neighbors, rounded: additions of an image and its shifted copies.
 
-    A library's convolution may round (TF32, Winograd). Shifts of an image as one long row are
-    faster than shifts of many rows; what they mix across an edge lies in the margin.
+    A library's convolution may round (TF32, Winograd). Shifts of one long row are faster than
+    those of many rows; what they mix across an edge lies in the margin.
 
     Args:
-        padded: float32 [B, 3, H, W], with a margin of K - 1 neighbors on both sides.
-        kernels: float32 [B, K], of `_kernels`.
+        padded: float32 [C, H, W], with a margin of `len(weights) - 1` neighbors on both sides.
+        weights: Of `_gaussian`.
         unit: Distance of neighbors in memory.
 
     Returns:
-        float32 of the shape of `padded`; the margin lies behind, and has no meaning.
+        float32 of the shape of `padded`; all of the margin lies behind, and has no meaning.
     """
-    line, taps = padded.flatten(1), kernels.split(1, dim=1)
-    reach = len(taps) - 1
-    width = line.shape[1] - 2 * reach * unit
-    shifted = [line.narrow(1, place * unit, width) for place in range(2 * reach + 1)]
-    sums, pair = torch.empty_like(line), torch.empty_like(line[:, :width])
-    total = torch.mul(shifted[reach], taps[0], out=sums[:, :width])
+    line, reach = padded.flatten(), len(weights) - 1
+    width = len(line) - 2 * reach * unit
+    shifted = [line.narrow(0, place * unit, width) for place in range(2 * reach + 1)]
+    sums, pair = torch.empty_like(line), torch.empty_like(line[:width])
+    total = torch.mul(shifted[reach], weights[0], out=sums[:width])
     for tap in range(1, reach + 1):
         torch.add(shifted[reach - tap], shifted[reach + tap], out=pair)
-        total.add_(pair.mul_(taps[tap]))
+        total.add_(pair, alpha=weights[tap])
     total.add_(0.5).floor_()
     return sums.view_as(padded)
 
 
-def _kernels(blurs: Sequence[int], side: int) -> Tensor:
-    """The weights of Gaussians from the center outward: float32 [B, K] with zeros behind the
-    shorter ones.
-    """
-    rows = [_kernel(blur, side) for blur in blurs]
-    width = max(map(len, rows))
-    return torch.tensor([row + (0.0,) * (width - len(row)) for row in rows], dtype=torch.float32)
-
-
 @lru_cache(maxsize=1024)
-def _kernel(blur: int, side: int) -> tuple[float, ...]:
-    """The weights of one Gaussian, those beside the center once; together they weigh 1."""
+def _gaussian(blur: int, side: int) -> tuple[float, ...]:
+    """The weights of a Gaussian from the center outward; together, those beside it twice, 1."""
     sigma = blur / 1000 * side
     weights = [math.exp(-((tap / sigma) ** 2) / 2) for tap in range(math.ceil(REACH * sigma) + 1)]
     total, one = 2 * sum(weights) - weights[0], 2**WEIGHT_BITS
     beside = [round(one * weight / total) for weight in weights[1:]]
     return tuple(weight / one for weight in (one - 2 * sum(beside), *beside))
+
+
+def _parts(places: Sequence[int], size: int, pixels: Tensor) -> Iterator[list[int]]:
+    size = size if pixels.device.type == "cpu" else DEVICE_BATCH
+    for start in range(0, len(places), size):
+        yield list(places[start : start + size])
 
 
 def _index(places: list[int], pixels: Tensor) -> Any:

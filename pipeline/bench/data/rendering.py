@@ -11,7 +11,8 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
 
-from kdeov.data.rendering import StoredImage, render
+from kdeov.data.colors import adjust_colors
+from kdeov.data.rendering import StoredImage, crop
 from kdeov.data.views import View, ViewPlan
 from pipeline.bench.figures import Figure
 from pipeline.bench.fixtures import IMAGE, photographs
@@ -46,8 +47,10 @@ def rendering_figures(sizes: BenchSizes) -> list[Figure]:
             render_with_pillow(jpeg, view, sizes.image_size)
 
     def ours() -> None:
-        for jpeg, view in pairs:
-            render(StoredImage(jpeg), view, sizes.image_size)
+        for start in range(0, len(pairs), sizes.step_batch):  # as the loader does
+            batch = pairs[start : start + sizes.step_batch]
+            crops = [crop(StoredImage(jpeg), view, sizes.image_size) for jpeg, view in batch]
+            adjust_colors(torch.stack(crops), [view for _, view in batch])
 
     times = interleaved({"bare": bare, "pillow": pillow, "ours": ours}, sizes.repeats)
     rate = len(jpegs) / statistics.median(times["ours"])

@@ -90,8 +90,8 @@ def test_both_steps_together_are_rendering(image):
     ("size", "crop_", "scale"),
     [
         ((640, 480), View(0, 0, 640, 480), 2),
-        ((640, 480), View(20, 10, 392, 392), 2),
-        ((640, 480), View(20, 10, 391, 392), 1),  # too few pixels would stay
+        ((640, 480), View(20, 10, 420, 420), 2),
+        ((640, 480), View(20, 10, 419, 420), 1),  # too few pixels would stay
         ((640, 480), View(80, 0, 480, 480), 1),  # the plain view
         ((640, 480), View(80, 0, 480, 480, brightness=101), 2),
         ((4000, 3000), View(0, 0, 4000, 3000), 8),
