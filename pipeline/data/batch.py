@@ -51,12 +51,18 @@ class Batch(NamedTuple):
         return self.pixels, self.teacher, self.texts, self.boxes, self.regions
 
     @classmethod
-    def join(cls, parts: list[Batch]) -> Batch:
-        """Concatenates the parts of one batch that loader workers read."""
+    def join(cls, parts: list[Batch], pinned: bool = False) -> Batch:
+        """Concatenates the parts of one batch that loader workers read.
+
+        Args:
+            parts: In order.
+            pinned: Whether to pinned memory, which copies once; a single part stays where it is.
+        """
         if len(parts) == 1:
             return parts[0]
-        pixels, teacher, texts, boxes, regions = map(
-            torch.cat, zip(*(part.tensors for part in parts), strict=True)
+        pixels, teacher, texts, boxes, regions = (
+            join_tensors(tensors, pinned)
+            for tensors in zip(*(part.tensors for part in parts), strict=True)
         )
         keys = [key for part in parts for key in part.keys]
         views = [view for part in parts for view in part.views]
@@ -66,6 +72,13 @@ class Batch(NamedTuple):
         """The batch in pinned memory."""
         pixels, teacher, texts, boxes, regions = (tensor.pin_memory() for tensor in self.tensors)
         return Batch(self.keys, pixels, teacher, texts, boxes, regions, self.views)
+
+
+def join_tensors(tensors: Sequence[Tensor], pinned: bool) -> Tensor:
+    """Tensors one after the other, in memory of their own."""
+    shape = (sum(map(len, tensors)), *tensors[0].shape[1:])
+    out = torch.empty(shape, dtype=tensors[0].dtype, pin_memory=pinned)
+    return torch.cat(tuple(tensors), out=out)
 
 
 def caption_of_epoch(key: str, epoch: int, count: int) -> int:

@@ -155,7 +155,7 @@ class BatchLoader(DataLoader[Any]):
         try:
             parts = super().__iter__()
             while batch := list(islice(parts, self.joined)):
-                joined = batch[0].join(batch)
+                joined = batch[0].join(batch, self.pinned)
                 yield joined.pin() if self.pinned else joined
         except KdeovError as error:
             line = str(error).strip().splitlines()[-1]

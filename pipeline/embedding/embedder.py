@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -105,7 +106,9 @@ class ShardEmbedder:
             DataError: The shard is damaged, or an embedding is not finite.
         """
         raw = images.read_verified(shard)
-        with ThreadPoolExecutor(self.decoders) as pool:
+        # torch would share the work of each of these threads among all cores
+        single = partial(torch.set_num_threads, 1) if self.ahead else None
+        with ThreadPoolExecutor(self.decoders, initializer=single) as pool:
             try:
                 batches = prefetched(self._decoded(pool, raw), self._on_device, self.device)
                 with closing(self._launched(batches)) as launched:
