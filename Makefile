@@ -38,7 +38,7 @@ test-pipeline: .venv/ready
 	$(RUN) OMP_NUM_THREADS=1 pytest -m "not cluster" tests/pipeline
 
 test-kdeov: .venv/ready
-	$(RUN) OMP_NUM_THREADS=1 pytest tests/docs tests/kdeov
+	$(RUN) OMP_NUM_THREADS=1 pytest tests/docs tests/kdeov tests/gpu
 
 test-fast: .venv/ready  ## run the quick unit tests: 4 minutes
 	$(MAKE) --jobs=2 --output-sync=target --keep-going test-fast-a test-fast-b

@@ -28,7 +28,8 @@ def center_square(image: Image.Image, size: int, interpolation: str) -> np.ndarr
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     filter_ = Image.Resampling[interpolation.upper()]
-    square = image.resize((size, size), filter_, box=(left, top, left + side, top + side))
+    # cropped first, as views are: with `box`, pixels beside the square would reach into its edges
+    square = image.crop((left, top, left + side, top + side)).resize((size, size), filter_)
     return channels_first(square)
 
 

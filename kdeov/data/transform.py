@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,8 +51,7 @@ class ImageTransform:
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """uint8 [..., 3, H, W] to normalized float32 of the same shape."""
-        mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1) * 255
-        std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1) * 255
+        mean, std = _levels(self.mean, pixels.device), _levels(self.std, pixels.device)
         return (pixels.float() - mean) / std
 
     def pixels(self, image: Image.Image) -> Tensor:
@@ -65,6 +65,15 @@ class ImageTransform:
     def __call__(self, image: Image.Image) -> Tensor:
         """The normalized centred square of an image: float32 [3, size, size]."""
         return self.normalize(self.pixels(image))
+
+
+@functools.lru_cache(maxsize=32)
+def _levels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Values in [0, 1] as levels [3, 1, 1] of a device. They stay there: each copy to a GPU would
+    wait until it is idle.
+    """
+    with torch.inference_mode(False):
+        return (torch.tensor(values, device="cpu").view(3, 1, 1) * 255).to(device)
 
 
 def to_tensor(image: Image.Image) -> Tensor:

@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageFilter
 
 VIEW_FIELDS = 9  # integers per view
 
@@ -26,7 +25,7 @@ class View:
         left, top, width, height: The crop, in pixels of the stored image.
         flip: 1 mirrors left and right.
         brightness, contrast, saturation: Per cent; 100 changes nothing.
-        blur: Radius of the Gaussian, thousandths of the output's side.
+        blur: Standard deviation of the Gaussian, thousandths of the output's side.
     """
 
     left: int
@@ -96,39 +95,6 @@ def center_view(size: tuple[int, int]) -> View:
 def view_of_epoch(key: str, epoch: int, count: int) -> int:
     """Number of the view that an epoch shows, (epoch + hash(key)) mod count: all in turn."""
     return (epoch + int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "little")) % count
-
-
-def render(
-    image: Image.Image,
-    view: View,
-    size: int,
-    resampling: Image.Resampling = Image.Resampling.BICUBIC,
-) -> np.ndarray:
-    """Renders a view of an image.
-
-    Args:
-        image: RGB.
-        view: The view.
-        size: Side of the result, pixels; a view can be rendered at any size.
-        resampling: Pillow's filter, antialiased.
-
-    Returns:
-        uint8 [size, size, 3].
-    """
-    box = (view.left, view.top, view.left + view.width, view.top + view.height)
-    out = image.resize((size, size), resampling, box=box)
-    if view.flip:
-        out = out.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    for enhancer, percent in (
-        (ImageEnhance.Brightness, view.brightness),
-        (ImageEnhance.Contrast, view.contrast),
-        (ImageEnhance.Color, view.saturation),
-    ):
-        if percent != 100:
-            out = enhancer(out).enhance(percent / 100)
-    if view.blur:
-        out = out.filter(ImageFilter.GaussianBlur(view.blur / 1000 * size))
-    return np.asarray(out)
 
 
 def views_from_ints(rows: Iterable[Iterable[int]]) -> list[View]:

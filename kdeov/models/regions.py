@@ -75,7 +75,7 @@ def _ends(low: Tensor, high: Tensor, size: int) -> tuple[Tensor, Tensor]:
     ends = torch.stack([low, low + extent], dim=2)
     cells = ends.detach().floor().clamp(0.0, float(size - 1))
     part = ends - cells
-    sign = torch.tensor([-1.0, 1.0], dtype=low.dtype, device=low.device)
+    sign = _filled((-1, 1), low)
     weights = torch.stack([1 - part, part], dim=3) * sign[:, None] / extent[..., None, None]
     number = cells.long()
     return torch.stack([number, number + 1], dim=3).flatten(2), weights.flatten(2)
@@ -90,7 +90,13 @@ def extend_to_padding(boxes: Tensor, size: tuple[int, int], padded: tuple[int, i
         size: Width and height of the image.
         padded: Width and height of the padded input.
     """
-    edge = boxes.new_tensor([*size, *size])
-    end = boxes.new_tensor([0, 0, *padded])
-    last = torch.tensor([False, False, True, True], device=boxes.device)
-    return torch.where(last & (boxes > edge - EDGE), end, boxes)
+    last = torch.arange(4, device=boxes.device) > 1
+    beyond = boxes > _filled((*size, *size), boxes) - EDGE
+    return torch.where(last & beyond, _filled((0, 0, *padded), boxes), boxes)
+
+
+def _filled(values: Sequence[float], like: Tensor) -> Tensor:
+    """Values as a tensor with the dtype and device of another one. They are filled in there: a GPU
+    would wait, until it is idle, for a copy from the host.
+    """
+    return torch.cat([like.new_full((1,), value) for value in values])

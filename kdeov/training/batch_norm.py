@@ -54,7 +54,7 @@ class RunningStatistics:
         if not self._buffers:
             return
         sums = [value.flatten() for value in self._sums]
-        total = sum_over_ranks(torch.cat([*sums, sums[0].new_tensor([self._num_batches])]))
+        total = sum_over_ranks(torch.cat([*sums, sums[0].new_full((1,), self._num_batches)]))
         parts = (total[:-1] / total[-1]).split([b.numel() for b in self._buffers])
         copy_each(self._buffers, [p.view_as(b) for p, b in zip(parts, self._buffers, strict=True)])
         for counter in self._counters:

@@ -22,3 +22,9 @@ def add_each(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     """Adds each source to its target, in place."""
     if targets:
         torch._foreach_add_(list(targets), list(sources))
+
+
+def move_each(targets: Sequence[Tensor], sources: Sequence[Tensor], share: float) -> None:
+    """Moves each target towards its source by a share of the way, in place."""
+    if targets:
+        torch._foreach_lerp_(list(targets), list(sources), share)

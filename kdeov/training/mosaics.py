@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdeov.weights.device import upload
+
 GRIDS = (2, 3)  # tiles a side
 MIN_TILE = 16  # pixels, of the mean tile: smaller ones show too little
 MIN_IMAGES = GRIDS[0] ** 2  # of a micro-batch that a mosaic can be made of
@@ -50,17 +52,18 @@ def make_mosaics(pixels: Tensor, seed: Sequence[int]) -> Mosaic:
     tiles, mosaics = n * n, count // (n * n)
     rows = torch.from_numpy(rng.permutation(count)[: mosaics * tiles].reshape(mosaics, tiles))
     spans = [[_span(rng, low, high) for low, high in _cells(rng, n, side)] for _ in range(2)]
+    places = upload(rows, pixels.device)
     canvas = torch.zeros_like(pixels[:mosaics])
     boxes = []
     for row, (top, bottom) in enumerate(spans[0]):
         for column, (left, right) in enumerate(spans[1]):
-            shown = pixels[rows[:, row * n + column].to(pixels.device)]
+            shown = pixels[places[:, row * n + column]]
             canvas[:, :, top:bottom, left:right] = F.interpolate(
                 shown, (bottom - top, right - left), mode="bilinear", antialias=True
             )
             boxes.append([left, top, right, bottom])
-    box = torch.tensor(boxes, dtype=torch.float32, device=pixels.device)
-    return Mosaic(canvas, box.expand(mosaics, tiles, 4), rows.to(pixels.device))
+    box = upload(torch.tensor(boxes, dtype=torch.float32), pixels.device)
+    return Mosaic(canvas, box.expand(mosaics, tiles, 4), places)
 
 
 def _cells(rng: np.random.Generator, n: int, side: int) -> list[tuple[int, int]]:

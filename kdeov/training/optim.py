@@ -8,6 +8,8 @@ import math
 import torch
 from torch import nn
 
+from kdeov.training.compat import copy_each, move_each
+
 
 def build_optimizer(
     module: nn.Module,
@@ -85,10 +87,10 @@ class ExponentialAverage:
         """Moves the average towards the module; integers, such as counters, are copied."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for ours, theirs in zip(
-            self.module.state_dict().values(), module.state_dict().values(), strict=True
-        ):
-            if ours.is_floating_point():
-                ours.lerp_(theirs, 1 - decay)
-            else:
-                ours.copy_(theirs)
+        pairs = list(
+            zip(self.module.state_dict().values(), module.state_dict().values(), strict=True)
+        )
+        moved = [pair for pair in pairs if pair[0].is_floating_point()]
+        copied = [pair for pair in pairs if not pair[0].is_floating_point()]
+        move_each([ours for ours, _ in moved], [theirs for _, theirs in moved], 1 - decay)
+        copy_each([ours for ours, _ in copied], [theirs for _, theirs in copied])

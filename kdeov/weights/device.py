@@ -1,8 +1,9 @@
-"""Devices by name."""
+"""Devices by name, and copies to them."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from kdeov.errors import ConfigError, first_line
 
@@ -22,3 +23,12 @@ def usable_device(device: str | torch.device | None) -> torch.device:
             f"device {device!r} cannot be used ({reason}); choose cpu, or cuda where there is a GPU"
         ) from error
     return found
+
+
+def upload(tensor: Tensor, device: str | torch.device) -> Tensor:
+    """A tensor on a device. To a GPU it goes through pinned memory, and neither side waits: a plain
+    `to` would wait until the GPU is idle.
+    """
+    if torch.device(device).type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

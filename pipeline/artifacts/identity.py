@@ -17,7 +17,7 @@ from pipeline.storage.checked import read_checked_json, write_checked_json
 DTYPE = "float16"
 PRECOMPUTED = "embeddings"
 IDENTITY = "identity.json"
-EMBEDDING_VERSION = 1
+EMBEDDING_VERSION = 2
 """Version of the computation that turns images and captions into cached embeddings: raise it when a
 change gives other bytes (`tests/pipeline/embedding/test_embedding_version.py` says when). It stands
 in the identity of every cache, so that readers refuse older ones and `embed` makes them again."""
@@ -105,6 +105,8 @@ def cache_identity(
         and split not in teacher.get("splits_without_embeddings", ()),
         "version": EMBEDDING_VERSION,
     }
+    if params.decoder != "cpu":  # as with regions below
+        identity["decoder"] = params.decoder
     if regions.count:  # caches without regions have the identity that they always had
         identity["regions"] = {**asdict(regions), "classes": list(regions.classes)}
     return identity

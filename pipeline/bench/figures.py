@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -74,7 +75,12 @@ def figure_table(title: str, figures: Sequence[Figure]) -> Table:
     return table
 
 
-def print_figures(title: str, figures: Sequence[Figure], json_file: Path | None) -> bool:
+def print_figures(
+    title: str,
+    figures: Sequence[Figure],
+    json_file: Path | None,
+    machine: Mapping[str, str] | None = None,
+) -> bool:
     """Prints the table and writes the JSON, `{name: {"value": ..., "bar": ..., "ok": ...}}`, where
     a bar may be null.
 
@@ -82,6 +88,7 @@ def print_figures(title: str, figures: Sequence[Figure], json_file: Path | None)
         title: Title of the table.
         figures: Rows of the table.
         json_file: File of the JSON; None writes none.
+        machine: Names of the hardware and software, for the JSON's entry `machine`.
 
     Returns:
         Whether every figure clears its bar.
@@ -91,8 +98,10 @@ def print_figures(title: str, figures: Sequence[Figure], json_file: Path | None)
     """
     stdout.print(figure_table(title, figures))
     if json_file is not None:
-        rows = {f.name: {"value": f.value, "bar": f.bar, "ok": f.ok} for f in figures}
-        write_json(json_file, rows)
+        rows: dict[str, Mapping[str, Any]] = {
+            f.name: {"value": f.value, "bar": f.bar, "ok": f.ok} for f in figures
+        }
+        write_json(json_file, rows | ({"machine": machine} if machine else {}))
     missed = [figure.name for figure in figures if not figure.ok]
     if missed:
         stdout.print(f"Missed: {', '.join(missed)}", soft_wrap=True, highlight=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pipeline.config.source_params import CaptionsCsvParams
 from pipeline.config.stage_params import (
@@ -15,6 +16,8 @@ from pipeline.config.stage_params import (
     RegionParams,
 )
 from pipeline.data.epoch_plan import EpochPlan
+
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,13 @@ class BenchSizes:
         embed_views: Views that one repeat embeds.
         embed_batch: Views a forward pass of the teacher.
         read_samples: Samples that one repeat reads.
+        render_images: Images that one repeat renders.
         step_batch: Images a training step.
         steps: Training steps that are measured.
         epoch_images: Images of an epoch in which `data_wait` is measured.
         epochs: Epochs of that measurement.
         plan_samples: Samples of the epoch that is planned.
-        repeats: Repeats of preparing, embedding, reading and planning.
+        repeats: Repeats of preparing, embedding, reading, rendering and planning.
     """
 
     teacher: tuple[int, ...] = (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
@@ -64,6 +68,7 @@ class BenchSizes:
     embed_views: int = 96
     embed_batch: int = 16
     read_samples: int = 2000
+    render_images: int = 64
     step_batch: int = 16
     steps: int = 8
     epoch_images: int = 960
@@ -131,6 +136,38 @@ class SearchSizes:
     known_images: int = 10_000
     repeats: int = 3
     starts: int = 5
+
+
+@dataclass(frozen=True)
+class GpuSizes:
+    """Sizes of `kdeov bench gpu`; the defaults take some minutes of a large GPU.
+
+    Attributes:
+        teacher: See `BenchSizes`.
+        precision: Of the teacher; see the section `embed`.
+        batch: Images a training step.
+        batches: Different batches, which steps take in turn.
+        steps: Training steps between two looks at the clock.
+        embed_views: Views that one repeat embeds.
+        embed_batch: Views a forward pass of the teacher; `auto` fills the GPU.
+        repeats: Rounds.
+        compile: Whether torch.compile is measured, which takes a minute to start.
+    """
+
+    teacher: tuple[int, ...] = (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
+    precision: Precision = "bfloat16"
+    batch: int = 512
+    batches: int = 4
+    steps: int = 20
+    embed_views: int = 8192
+    embed_batch: int | str = "auto"
+    repeats: int = 7
+    compile: bool = True
+
+    @property
+    def data(self) -> BenchSizes:
+        """Sizes of the same student, with which `distill_params` makes its section."""
+        return BenchSizes(teacher=self.teacher, step_batch=self.batch)
 
 
 @dataclass(frozen=True)
@@ -207,7 +244,7 @@ def captions_csv_params(path: Path) -> PrepareParams:
     )
 
 
-def embed_params(views: int) -> EmbedParams:
+def embed_params(views: int, precision: Precision = "float32") -> EmbedParams:
     """The section `embed`, with so many views a training image."""
     return EmbedParams(
         seed=0,
@@ -215,7 +252,7 @@ def embed_params(views: int) -> EmbedParams:
         crop_scale_min=0.6,
         color_jitter=0.15,
         blur_prob=0.2,
-        precision="float32",
+        precision=precision,
         regions=RegionParams(count=0, kind="random", min_area=0.028, max_area=0.5, margin=0.2),
     )
 

@@ -15,6 +15,7 @@ from kdeov.detection.augment import TILES, BoxAugmentation, BoxedPixels, rng_of
 from kdeov.detection.letterbox import Letterbox
 from kdeov.detection.losses import BoxTargets
 from pipeline.boxes.samples import BoxSample, BoxShards
+from pipeline.data.batch import join_tensors
 from pipeline.data.epoch_plan import EpochPlan, rank_slice
 from pipeline.data.loader import loader_worker
 
@@ -48,8 +49,8 @@ class BoxBatch(NamedTuple):
         return cls(keys, pixels, BoxTargets(boxes, present, crowd))
 
     @classmethod
-    def join(cls, parts: list[BoxBatch]) -> BoxBatch:
-        """Concatenates the parts of one batch that loader workers read."""
+    def join(cls, parts: list[BoxBatch], pinned: bool = False) -> BoxBatch:
+        """Concatenates the parts of one batch that loader workers read (see `Batch.join`)."""
         if len(parts) == 1:
             return parts[0]
         most = max(part.targets.boxes.shape[1] for part in parts)
@@ -57,7 +58,7 @@ class BoxBatch(NamedTuple):
             *(torch.cat([_padded(p.targets[k], most) for p in parts]) for k in range(3))
         )
         keys = [key for part in parts for key in part.keys]
-        return cls(keys, torch.cat([part.pixels for part in parts]), targets)
+        return cls(keys, join_tensors([part.pixels for part in parts], pinned), targets)
 
     def pin(self) -> BoxBatch:
         """The batch in pinned memory."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -24,7 +23,8 @@ from pipeline.boxes.samples import BoxSample
 from pipeline.boxes.stream import BoxBatch, BoxEvaluationStream, BoxStream
 from pipeline.config.batch_sharing import check_sharing
 from pipeline.data.loader import epoch_loader
-from pipeline.runtime.device import cpu_threads
+from pipeline.runtime.device import cpu_threads, tuned_convolutions
+from pipeline.runtime.prefetch import prefetched
 from pipeline.training.loop import TRAIN_THREADS, Report, run_epochs
 from pipeline.training.rank import RankTrainer
 from pipeline.training.state import EpochMetrics, TrainState
@@ -77,7 +77,8 @@ class BoxTrainer(RankTrainer[BoxConfig, BoxBatch]):
             self.train_shards, self.plan, self.augmentation, self.rank, self.world_size, from_step
         )
         workers = self.config.cluster.dataloader_workers
-        return epoch_loader(stream, workers, pinned=self.device == "cuda")
+        loader = epoch_loader(stream, workers, pinned=self.device == "cuda")
+        return prefetched(loader, lambda batch: batch.to(self.device), self.device)
 
     def train_step(self, batch: BoxBatch) -> float:
         """Updates the head once; returns this rank's loss.
@@ -91,10 +92,7 @@ class BoxTrainer(RankTrainer[BoxConfig, BoxBatch]):
         terms = self.step.backward(self._micro_batches(batch), count)
         # as in distillation, the mean over the ranks is the value of the step
         terms = {name: value * self.world_size for name, value in terms.items()}
-        loss = terms["total"].item()
-        if not math.isfinite(loss):
-            raise self.diverged(loss, batch.keys)
-        self.clip_gradients(list(self.head.parameters()), batch.keys)
+        loss = self.clip_gradients(terms["total"], list(self.head.parameters()), batch.keys)
         state.take_step(terms)
         return loss
 
@@ -142,7 +140,7 @@ def train(
     Raises:
         KdeovError: The data do not fit, or the loss is no longer finite.
     """
-    with cpu_threads(TRAIN_THREADS):
+    with cpu_threads(TRAIN_THREADS), tuned_convolutions():
         run_epochs(BoxTrainer(config, restart_due), report)
 
 

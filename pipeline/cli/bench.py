@@ -53,6 +53,37 @@ def cluster(
 
 
 @app.command()
+def gpu(
+    json_file: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, help="File to write the figures to.")
+    ] = None,
+    cpu: Annotated[
+        bool, typer.Option("--cpu", help="Run the same on the CPU with small sizes, as a test.")
+    ] = False,
+) -> None:
+    """Compare embedding and training on a GPU with bare loops, and count the cores that feed it.
+
+    Takes minutes, with random weights. Needs torch and the small packages, but no Ray, DVC or
+    MLflow. Without a GPU it prints the reason. The exit status is 1 if a figure misses its bar.
+    """
+    from pipeline.bench.figures import print_figures
+    from pipeline.bench.gpu import suite as measured
+    from pipeline.console import setup_logging, stdout
+    from pipeline.runtime.device import missing_gpu
+
+    setup_logging()
+    reason = None if cpu else missing_gpu()
+    if reason is not None:
+        stdout.print(f"Skipped: {reason}.", soft_wrap=True, highlight=False)
+        return
+    device, sizes = ("cpu", measured.CPU_SIZES) if cpu else ("cuda", measured.SIZES)
+    machine = measured.machine(device)
+    figures = measured.gpu_figures(device, sizes)
+    if not print_figures(f"On {machine['card']}", figures, json_file, machine):
+        raise typer.Exit(1)
+
+
+@app.command()
 def run(
     json_file: Annotated[
         Path | None, typer.Option("--json", dir_okay=False, help="File to write the figures to.")

@@ -44,7 +44,8 @@ class ClusterParams(Section):
     embed_batch: Count | Literal["auto"] = "auto"
     """Views that the teacher embeds at once; auto sizes it to the device."""
     compile: Flag = False
-    """Whether torch.compile compiles the student, which takes minutes and makes steps faster."""
+    """Whether torch.compile compiles the student, which takes minutes and makes steps faster;
+    `kdeov bench gpu` says how much."""
 
     @property
     def max_workers(self) -> int:

@@ -94,6 +94,9 @@ class EmbedParams(Section):
     """Share of views that are blurred."""
     precision: Literal["float32", "bfloat16", "float16"]
     """Precision of the teacher's computation; embeddings are stored as float16 in any case."""
+    decoder: Literal["cpu", "nvjpeg"] = "cpu"
+    """`cpu` decodes and resizes images on CPU cores. `nvjpeg` does so on the GPU of the teacher,
+    where there are too few cores for it; embeddings differ a little, and JPEGs alone are read."""
     regions: RegionParams
     """Regions that the teacher embeds too."""
 

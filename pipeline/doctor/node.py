@@ -18,7 +18,7 @@ from pipeline.storage.storage import open_storage
 # packages that numbers, or messages between machines, depend on
 PACKAGES = (
     "torch", "torchvision", "ray", "webdataset", "ultralytics", "clip-anytorch",
-    "open_clip_torch", "timm", "numpy", "pillow", "fsspec", "s3fs",
+    "open_clip_torch", "timm", "numpy", "pillow", "opencv-python", "fsspec", "s3fs",
 )  # fmt: skip
 SHARED_MEMORY = Path("/dev/shm")
 TIMEOUT_S = 10.0  # of retries on a storage: somebody waits for the answer

@@ -14,6 +14,7 @@ import torch
 
 from kdeov.data.region_views import RegionPlan
 from kdeov.data.views import ViewPlan
+from kdeov.errors import ConfigError
 from kdeov.teachers.base import TowerTeacher
 from pipeline.artifacts.identity import cache_identity, region_plan, view_plan
 from pipeline.artifacts.shard_folder import ShardFolder
@@ -111,7 +112,10 @@ class EmbedWorker:
         if isinstance(self.teacher, PrecomputedTeacher):
             return TableEmbedder(self.teacher, plan)
         precision, threads = self.config.params.precision, torch.get_num_threads()
-        return ShardEmbedder(self.teacher, plan, precision, self.batch, threads, regions)
+        decoder = self.config.params.decoder
+        if decoder == "nvjpeg" and next(self.teacher.parameters()).device.type != "cuda":
+            raise ConfigError("embed.decoder is nvjpeg, which needs a GPU; set it to cpu")
+        return ShardEmbedder(self.teacher, plan, precision, self.batch, threads, regions, decoder)
 
     def run(self, task: ShardTask, on_progress: Callable[[str, int], object]) -> Shard:
         """Computes a shard, then writes its record. A run killed in between computes it again.

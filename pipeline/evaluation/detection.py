@@ -22,7 +22,12 @@ from pipeline.artifacts.dataset import Dataset
 from pipeline.artifacts.run import RunRecord
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
-from pipeline.evaluation.objects.annotated import Annotated, read_images, read_objects
+from pipeline.evaluation.objects.annotated import (
+    Annotated,
+    read_images,
+    read_objects,
+    read_stored_images,
+)
 from pipeline.evaluation.objects.crops import embed_crops
 from pipeline.evaluation.objects.finding import DetectorRun, run_detector
 from pipeline.evaluation.objects.groups import (
@@ -78,7 +83,8 @@ def detection(params: Params, paths: Layout) -> None:
     crops = None
     if isinstance(teacher, TowerTeacher):
         crops = (
-            embed_crops(teacher, read_images(*images), annotated, options.crop_margin) @ weights.T
+            embed_crops(teacher, read_stored_images(*images), annotated, options.crop_margin)
+            @ weights.T
         )
     groups = class_groups(dataset, detector.boxes_seen)
     fingerprint = RunRecord.read(paths.student).fingerprint

@@ -17,7 +17,7 @@ from kdeov.training.fusion_fit import FusionData, fit_fusion, steps_of
 from pipeline.artifacts.teacher_shards import PairedSample
 from pipeline.config.stage_params import DistillParams
 from pipeline.console import progress
-from pipeline.data.loader import render_view
+from pipeline.data.batch import crop_view
 from pipeline.data.paired_shards import PairedShards
 from pipeline.runtime.device import cpu_threads
 from pipeline.training.loop import TRAIN_THREADS
@@ -68,7 +68,7 @@ def _features(
     samples = islice(spread(shards), FUSION_SAMPLES)
     with progress("embed train with the student", min(len(shards), FUSION_SAMPLES)) as bar:
         while batch := list(islice(samples, BATCH_SIZE)):
-            pixels = torch.stack([render_view(sample, 0, transform) for sample in batch])
+            pixels = torch.stack([crop_view(sample, 0, transform)[0] for sample in batch])
             output = student.with_dense(transform.normalize(pixels.to(device)))
             maps.append(output.dense.half())
             embeddings.append(F.normalize(output.embedding, dim=-1))

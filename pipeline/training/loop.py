@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.runtime.device import cpu_threads
+from pipeline.runtime.device import cpu_threads, tuned_convolutions
 from pipeline.training.config import TrainConfig
 from pipeline.training.rank import RankTrainer
 from pipeline.training.state import EpochMetrics
@@ -32,7 +32,7 @@ def train(
     Raises:
         KdeovError: The data do not fit, or the loss is no longer finite.
     """
-    with cpu_threads(TRAIN_THREADS):
+    with cpu_threads(TRAIN_THREADS), tuned_convolutions():
         run_epochs(Trainer(config, restart_due), report)
 
 

@@ -4,12 +4,15 @@ validation are is for the subclass to say.
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from typing import ClassVar, Generic, Protocol, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from kdeov.errors import ConfigError, KdeovError
 from kdeov.training.distributed import (
@@ -136,13 +139,14 @@ class RankTrainer(ABC, Generic[C, B]):
         state.trained.train()
         start, waited = time.perf_counter(), 0.0
         place = sum(self.shares[: self.rank])
-        for batch, seconds in timed(self.batches(first)):
-            waited += seconds
-            loss = self.train_step(batch)
-            self.log.add(state.epoch, state.step, loss, keys_digest(batch.keys, place))
-            state.step += 1
-            if state.step < plan.steps and self._checkpoint_due():
-                self.save()
+        with closing(timed(self.batches(first))) as batches:  # a prefetching thread ends with it
+            for batch, seconds in batches:
+                waited += seconds
+                loss = self.train_step(batch)
+                self.log.add(state.epoch, state.step, loss, keys_digest(batch.keys, place))
+                state.step += 1
+                if state.step < plan.steps and self._checkpoint_due():
+                    self.save()
         seconds = time.perf_counter() - start
         means = {name: value / plan.steps for name, value in state.sums.items()}
         row = {f"train_{name}": mean_over_ranks(value).item() for name, value in means.items()}
@@ -165,15 +169,22 @@ class RankTrainer(ABC, Generic[C, B]):
         if self.rank == 0:
             self.config.checkpoints.save(self._saved_step, state)
 
-    def clip_gradients(self, parameters: Sequence[nn.Parameter], keys: list[str]) -> None:
-        """Scales gradients down to `max_grad_norm`.
+    def clip_gradients(
+        self, loss: Tensor, parameters: Sequence[nn.Parameter], keys: list[str]
+    ) -> float:
+        """Scales gradients down to `max_grad_norm`, and returns the loss.
 
         Raises:
-            KdeovError: They are not finite.
+            KdeovError: Loss or gradients are not finite.
         """
-        norm = nn.utils.clip_grad_norm_(parameters, self.params.max_grad_norm).item()
-        if not norm < float("inf"):  # the same on all ranks
-            raise self.diverged(norm, keys, "length of its gradient")
+        norm = nn.utils.clip_grad_norm_(parameters, self.params.max_grad_norm)
+        # the only numbers of a step that the host waits for, together: a GPU is idle meanwhile
+        value, length = torch.stack([loss.detach().double(), norm.double()]).tolist()
+        if not math.isfinite(value):
+            raise self.diverged(value, keys)
+        if not math.isfinite(length):  # the same on all ranks
+            raise self.diverged(length, keys, "length of its gradient")
+        return value
 
     def diverged(self, value: float, keys: list[str], what: str = "loss") -> KdeovError:
         """The error of a step whose numbers are not finite; writes all of its keys to a file."""
@@ -202,7 +213,7 @@ class RankTrainer(ABC, Generic[C, B]):
         return self.state.global_step % RESTART_CHECK_STEPS == 0 and self.restart_due()
 
 
-def timed(batches: Iterable[B]) -> Iterator[tuple[B, float]]:
+def timed(batches: Iterable[B]) -> Generator[tuple[B, float]]:
     """Batches, each with the seconds that the loop waited for it."""
     asked = time.perf_counter()
     for batch in batches:

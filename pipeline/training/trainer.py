@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -20,18 +19,22 @@ from kdeov.training.grad_cache import GradCacheStep
 from kdeov.training.losses import FeatureAlignmentLoss
 from kdeov.training.ridge_init import fit_projection
 from pipeline.config.batch_sharing import check_sharing
-from pipeline.data.loader import Batch, BatchLoader, EpochStream, EvaluationStream, epoch_loader
+from pipeline.data.batch import Batch
+from pipeline.data.loader import BatchLoader, EpochStream, EvaluationStream, epoch_loader
 from pipeline.data.paired_shards import PairedShards
+from pipeline.runtime.device import check_compiler
+from pipeline.runtime.prefetch import prefetched
 from pipeline.training.config import SINGLE_TERMS, TrainConfig
 from pipeline.training.rank import RankTrainer
 from pipeline.training.region_cosines import RegionCosines
 from pipeline.training.state import EpochMetrics, distillation_state
+from pipeline.training.step_inputs import StepInputs, step_inputs
 
 VALIDATION_BATCH = 64
 RIDGE_INIT_SAMPLES = 16_384  # images from which the last linear map is fitted before training
 
 
-class Trainer(RankTrainer[TrainConfig, Batch]):
+class Trainer(RankTrainer[TrainConfig, Batch | StepInputs]):
     """A distillation.
 
     Args:
@@ -52,6 +55,8 @@ class Trainer(RankTrainer[TrainConfig, Batch]):
         super().__init__(config, self.train_shards.manifest.sizes, restart_due)
         check_workers(config, self.train_shards, self.world_size)
         self.transform = ImageTransform(size=p.image_size)
+        if config.cluster.compile:
+            check_compiler(self.device)
         torch.manual_seed(p.seed)
         self.student = VisualStudent(
             p.backbone, p.fusion, self.train_shards.dim, p.backbone_weights
@@ -85,10 +90,10 @@ class Trainer(RankTrainer[TrainConfig, Batch]):
                 self.train_shards, self.plan, self.transform, self.rank, self.world_size
             )
             for batch in islice(BatchLoader(stream, 0), steps):
-                pixels, teacher, *_ = self._inputs(batch)
+                inputs = self.inputs(batch)
                 yield from zip(
-                    pixels.split(self.params.micro_batch_size),
-                    teacher.split(self.params.micro_batch_size),
+                    inputs.pixels.split(self.params.micro_batch_size),
+                    inputs.teacher.split(self.params.micro_batch_size),
                     strict=True,
                 )
 
@@ -96,7 +101,7 @@ class Trainer(RankTrainer[TrainConfig, Batch]):
         if self.state.average is not None:
             self.state.average.module.load_state_dict(self.student.state_dict())
 
-    def batches(self, from_step: int) -> BatchLoader:
+    def batches(self, from_step: int) -> Iterable[Batch | StepInputs]:
         """See `RankTrainer`."""
         stream = EpochStream(
             self.train_shards,
@@ -105,9 +110,10 @@ class Trainer(RankTrainer[TrainConfig, Batch]):
             self.rank,
             self.world_size,
             from_step=from_step,
+            colors_on_device=self.device == "cuda",
         )
         workers = self.config.cluster.dataloader_workers
-        return epoch_loader(stream, workers, pinned=self.device == "cuda")
+        return self._ahead(epoch_loader(stream, workers, pinned=self.device == "cuda"))
 
     @torch.no_grad()
     def validate(self) -> EpochMetrics:
@@ -121,10 +127,13 @@ class Trainer(RankTrainer[TrainConfig, Batch]):
         stream = EvaluationStream(
             self.val_shards, self.transform, VALIDATION_BATCH, self.rank, self.world_size
         )
-        for batch in BatchLoader(stream, self.config.cluster.dataloader_workers):
-            pixels, teacher, _, boxes, targets = self._inputs(batch)
-            regions.add(pixels, boxes, targets)
-            cosines = F.cosine_similarity(student(pixels).float(), teacher, dim=-1).cpu()
+        workers = self.config.cluster.dataloader_workers
+        loader = BatchLoader(stream, workers, pinned=self.device == "cuda")
+        for batch in self._ahead(loader):
+            inputs = self.inputs(batch)
+            regions.add(inputs.pixels, inputs.boxes, inputs.regions)
+            found = student(inputs.pixels).float()
+            cosines = F.cosine_similarity(found, inputs.teacher, dim=-1).cpu()
             sums += torch.tensor([cosines.double().sum(), len(cosines)])
         total, count = sum_over_ranks(sums.to(self.device)).tolist()
         row = {"val_cosine": total / count, "val_loss": 1 - total / count}
@@ -134,7 +143,7 @@ class Trainer(RankTrainer[TrainConfig, Batch]):
         """See `RankTrainer`."""
         return f"validation cosine {row['val_cosine']:.4f}"
 
-    def train_step(self, batch: Batch) -> float:
+    def train_step(self, batch: Batch | StepInputs) -> float:
         """Updates the weights once; returns this rank's loss.
 
         Raises:
@@ -143,19 +152,21 @@ class Trainer(RankTrainer[TrainConfig, Batch]):
         state = self.state
         state.optimizer.zero_grad(set_to_none=True)
         step = (self.params.seed, state.epoch, state.step)
-        terms = self.grad_cache.backward(*self._inputs(batch), seed=step)
-        loss = terms["total"].item()
-        if not math.isfinite(loss):
-            raise self.diverged(loss, batch.keys)
-        self.clip_gradients(list(state.model.parameters()), batch.keys)
+        terms = self.grad_cache.backward(*self.inputs(batch)[1:], seed=step)
+        parameters = list(state.model.parameters())
+        loss = self.clip_gradients(terms["total"], parameters, batch.keys)
         state.take_step(terms)
         return loss
 
-    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        pixels, *others = (t.to(self.device, non_blocking=True) for t in batch[1:])
-        pixels = self.transform.normalize(pixels).contiguous(memory_format=torch.channels_last)
-        teacher, texts, boxes, regions = others
-        return pixels, teacher, texts, boxes, regions
+    def inputs(self, batch: Batch | StepInputs) -> StepInputs:
+        """A batch on the device of the step; one that is there already is returned as it is."""
+        if isinstance(batch, StepInputs):
+            return batch
+        return step_inputs(batch, self.transform, self.device)
+
+    def _ahead(self, loader: BatchLoader) -> Iterable[Batch | StepInputs]:
+        """Batches of a loader; on a GPU, copied there one ahead."""
+        return loader if self.device == "cpu" else prefetched(loader, self.inputs, self.device)
 
 
 def check_workers(config: TrainConfig, shards: PairedShards, workers: int) -> None:

@@ -54,7 +54,7 @@ def data_wait_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
         Figure(
             "data_wait",
             statistics.median(row["data_wait"] for row in rows),
-            0.05,
+            0.02,
             f"of an epoch of {sizes.epoch_images} images at {rate:.0f}/s",
             at_most=True,
         )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from kdeov.data.rendering import StoredImage
 from kdeov.errors import DataError
 from kdeov.evaluation.detection import Objects
 from pipeline.artifacts.dataset import Dataset
@@ -98,6 +99,12 @@ def read_images(images: Path, storage: str | None, split: str) -> Iterator[Image
     """
     for _, jpeg, _ in _samples(images, storage, split):
         yield Image.open(io.BytesIO(jpeg)).convert("RGB")
+
+
+def read_stored_images(images: Path, storage: str | None, split: str) -> Iterator[StoredImage]:
+    """The same images as the shards have them (see `kdeov.data.rendering`)."""
+    for _, jpeg, _ in _samples(images, storage, split):
+        yield StoredImage(jpeg)
 
 
 def _samples(

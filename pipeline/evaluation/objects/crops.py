@@ -8,10 +8,10 @@ from itertools import islice
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from kdeov.data.views import View, render
+from kdeov.data.rendering import StoredImage, render
+from kdeov.data.views import View
 from kdeov.teachers.base import TowerTeacher
 from pipeline.console import progress
 from pipeline.evaluation.objects.annotated import Annotated
@@ -21,7 +21,7 @@ BATCH_SIZE = 64
 
 @torch.no_grad()
 def embed_crops(
-    teacher: TowerTeacher, images: Iterable[Image.Image], annotated: Annotated, margin: float
+    teacher: TowerTeacher, images: Iterable[StoredImage], annotated: Annotated, margin: float
 ) -> Tensor:
     """Unit embeddings [G, D] of the true boxes that are no crowds, each with a margin, and resized
     to the teacher's square as cached views are.
@@ -41,8 +41,7 @@ def embed_crops(
         for number, image in enumerate(images):
             while row < len(objects) and objects.images[row] == number:
                 view = crop_view(objects.boxes[row].tolist(), image.size, margin)
-                pixels = render(image, view, transform.size, transform.resampling)
-                yield torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+                yield render(image, view, transform.size, transform.interpolation)
                 row += 1
 
     found = [torch.empty(0, teacher.embed_dim)]

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kdeov.data.region_views import KINDS, RegionPlan, boxes_in_view
-from kdeov.data.views import View, ViewPlan, render
+from kdeov.data.rendering import render
+from kdeov.data.views import View, ViewPlan
+from tests.helpers.stored_images import lossless
 
 SIZES = st.tuples(st.integers(16, 640), st.integers(16, 640))
 OBJECTS = [
@@ -76,7 +78,7 @@ def test_a_region_lies_where_the_view_shows_it(number: int, side: int) -> None:
     region = View(90, 60, 40, 30)
     image = Image.new("RGB", size)
     image.paste("white", (90, 60, 130, 90))
-    pixels = render(image, view, side)[..., 0] / 255
+    pixels = render(lossless(image), view, side)[0].numpy() / 255
     ((left, top, right, bottom),) = boxes_in_view([region], view, side)
     if right > left:
         assert pixels.sum() == pytest.approx((right - left) * (bottom - top), rel=0.1)

@@ -7,13 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdeov.data.transform import ImageTransform
 from kdeov.data.views import (
     VIEW_FIELDS,
     View,
     ViewPlan,
     center_view,
-    render,
     view_of_epoch,
     views_from_ints,
 )
@@ -91,34 +89,6 @@ def test_half_of_the_views_are_mirrored_and_their_share_is_blurred():
     views = ViewPlan(count=2001, blur_prob=0.2).draw_all("key", (500, 400))[1:]
     assert sum(view.flip for view in views) / 2000 == pytest.approx(0.5, abs=0.05)
     assert sum(view.blur > 0 for view in views) / 2000 == pytest.approx(0.2, abs=0.05)
-
-
-@given(PLANS, KEYS, NUMBERS, st.tuples(st.integers(1, 60), st.integers(1, 60)), st.integers(1, 48))
-def test_a_view_is_rendered_at_any_size(image, plan, key, number, size, side):
-    shown = render(image(size), plan.draw(key, number, size), side)
-    assert (shown.shape, shown.dtype) == ((side, side, 3), np.uint8)
-
-
-@given(PLANS, KEYS, NUMBERS, st.integers(8, 48))
-def test_a_flip_is_the_exact_mirror(image, plan, key, number, side):
-    image = image((60, 44))
-    fields = plan.draw(key, number, image.size).to_ints()
-    plain, mirrored = (render(image, View(*fields[:4], flip, *fields[5:]), side) for flip in (0, 1))
-    assert np.array_equal(mirrored, plain[:, ::-1])
-
-
-@pytest.mark.parametrize("size", [(64, 64), (90, 61), (40, 133)])
-def test_view_0_is_what_evaluation_sees(image, size):
-    image = image(size)
-    shown = render(image, center_view(size), 32)
-    assert np.array_equal(shown, ImageTransform(32).pixels(image).permute(1, 2, 0).numpy())
-
-
-@pytest.mark.parametrize("field", ["brightness", "contrast", "saturation", "blur"])
-def test_every_color_change_is_seen(image, field):
-    image, plain = image((64, 64)), View(0, 0, 64, 64)
-    changed = View(0, 0, 64, 64, **{field: 60})
-    assert not np.array_equal(render(image, changed, 32), render(image, plain, 32))
 
 
 @given(KEYS, st.integers(0, 10_000), COUNTS)

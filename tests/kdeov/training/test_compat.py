@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from kdeov.training.compat import add_each, copy_each
+from kdeov.training.compat import add_each, copy_each, move_each
 
 
 def test_operations_on_lists_equal_a_loop_to_the_bit():
@@ -13,6 +13,9 @@ def test_operations_on_lists_equal_a_loop_to_the_bit():
     sums = [target + source for target, source in zip(targets, sources, strict=True)]
     add_each(targets, sources)
     assert all(map(torch.equal, targets, sums))
+    moved = [target.lerp(source, 0.3) for target, source in zip(targets, sources, strict=True)]
+    move_each(targets, sources, 0.3)
+    assert all(map(torch.equal, targets, moved))
     copy_each(targets, sources)
     assert all(map(torch.equal, targets, sources))
 
@@ -20,3 +23,4 @@ def test_operations_on_lists_equal_a_loop_to_the_bit():
 def test_empty_lists_are_left_alone():
     add_each([], [])
     copy_each([], [])
+    move_each([], [], 0.3)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from kdeov.data.views import render
+from kdeov.data.rendering import StoredImage, render
 from kdeov.weights.state_dict import read_state_dict, write_tensors
 from pipeline.artifacts.dataset import SPLITS
 from pipeline.artifacts.identity import (
@@ -49,14 +49,14 @@ def test_cached_embeddings_are_the_live_teacher_on_the_very_views_and_captions(
     samples = list(paired(built, params))
     views = [view for sample in samples for view in sample.views]
     assert any(view.flip for view in views) and any(view.width < 96 for view in views)
-    pixels = np.stack(
+    pixels = torch.stack(
         [
-            render(Image.open(io.BytesIO(s.jpeg)).convert("RGB"), view, teacher.transform.size)
+            render(StoredImage(s.jpeg), view, teacher.transform.size)
             for s in samples
             for view in s.views
         ]
     )
-    images = teacher.transform.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    images = teacher.transform.normalize(pixels)
     live = F.normalize(teacher.encode_image(images), dim=-1)
     cached = torch.from_numpy(np.concatenate([s.view_embeddings for s in samples])).float()
     cosines = cached @ live.T

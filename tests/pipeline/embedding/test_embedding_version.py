@@ -7,7 +7,6 @@ the teacher selects integers (`tests.helpers.exact_teacher`), and images are not
 from __future__ import annotations
 
 import hashlib
-import io
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
-from PIL import Image
 from pyarrow import parquet
 
-from kdeov.data.views import View, ViewPlan, render
+from kdeov.data.rendering import StoredImage, render
+from kdeov.data.views import View, ViewPlan
 from kdeov.weights.clip import import_clip
 from pipeline.artifacts import identity
 from pipeline.artifacts.identity import EMBEDDING_VERSION, cache_identity, read_teacher_identity
@@ -38,14 +37,14 @@ from tests.helpers.exact_teacher import CAPTIONS, DIM, ExactTeacher, ppm, write_
 from tests.helpers.teacher_cache import ages
 
 CHANGED = "embeddings changed: raise EMBEDDING_VERSION and these digests"
-VERSION = 1  # the one that these digests are of
+VERSION = 2  # the one that these digests are of
 
 ALL_VIEWS = ViewPlan(6, seed=3, crop_scale_min=0.5, color_jitter=0.3, blur_prob=0.5)
 SHARDS = {
-    ("plain", "float32"): "bf8610eb7f9851de964f531737e197fcaff9318f37766992b5ce773403fba9b0",
-    ("plain", "bfloat16"): "6d769c84d53cfb8f50675d06b323625a3689b941fefc2eb19966247120580d79",
-    ("views", "float32"): "04ba336bffb31d25adeb4c1f6166b6f8d0b08ba6beeafc12359cf8bfc2c2f1a4",
-    ("views", "bfloat16"): "5e9524e421880a3706af94b76989f46b07e042570e872f93a792398ecb250aa4",
+    ("plain", "float32"): "cd2062d62a363f9f44050559981e34dbb1f8d8b29bc09b8c109e10f88bf59574",
+    ("plain", "bfloat16"): "1e1d407fd9a1e58da0964df0417da3e06a7c18c26ec6d3e52076dfbb48e1ea11",
+    ("views", "float32"): "9b62689f9ae2e13af97ea0f5ae22188909407942375a451faa035566a464a924",
+    ("views", "bfloat16"): "5539b15341ca33172a741eadc6d8458ed598b30ba68e27fa73dd1970ba716a54",
     ("precomputed", "float16"): "cc0f967575ec001a79c73345df7b5042ce7ec99f489ab068d9be6906dc996591",
     (
         "precomputed",
@@ -55,31 +54,31 @@ SHARDS = {
 VIEWS = {
     "plain": (
         View(4, 0, 48, 48),
-        "deba66c898adf5df26dae6f0bd5ee400545b6f4f47e435046eae425d1b885879",
+        "f5a76eeb085e5b6bf6b43df224edd6a75ff2108823b4f6fba412ad1001763ef5",
     ),
     "crop": (
         View(7, 3, 31, 40),
-        "b65865658577f814edf122d59e3260b28f7e96c889d3de790b201aeba6863faf",
+        "a5b63929ca413ae6807790f6b8e38ef642898f104bcdfd242cd7d5a099313dac",
     ),
     "flip": (
         View(4, 0, 48, 48, flip=1),
-        "34c8ec80394d1009fc50a13e2c84a0ccee32cfd1bb8045732b10fd7c9f71f21c",
+        "16f3618b09f1c454ba585286cbc4bf6efdc049b8cea81b123e9f6bc8291d83cd",
     ),
     "brightness": (
         View(4, 0, 48, 48, brightness=115),
-        "0e35ca149de6bf782129c6747a271f01d3cc43d9a0aee57f8dfe1fa55040acdd",
+        "c1af503ac9bb60613848e42fd97cef2c52e94ab00a1a75fea98faee5d02a5d35",
     ),
     "contrast": (
         View(4, 0, 48, 48, contrast=88),
-        "a1e9dcdfbbaa8a6dbf6612a70d7d240d1da674fadf2ff479ef0969d14c1a5158",
+        "16229dcfa41133cff48f8f212f4f6b64b67f2053660f17c8fab86095481e84b2",
     ),
     "saturation": (
         View(4, 0, 48, 48, saturation=130),
-        "643a871300610113152743d1d938453b7b01689a2440d7cf6045e8f3fe328fde",
+        "46a8377036ac14de50786835eb8810db9e53c6728e70bc8e9cebf892e77fadf6",
     ),
     "blur": (
         View(4, 0, 48, 48, blur=50),
-        "69dfaa485f1e2bcffc8b0c97f748ad49fba7851d1316b9fbb3e574b2a3e834a7",
+        "d1f476a0f9058c8036e7257e8aed2e3f4e09a4bcb8d8c03f9975aa83293485a2",
     ),
 }
 TOKENS = "280f0b8ce9088432304c21ee8311c68841fc3743fc550e4af09a2df3184e309c"
@@ -144,8 +143,8 @@ def test_embeddings_from_files_give_the_bytes_of_this_version(
 @pytest.mark.parametrize("kind", VIEWS)
 def test_every_kind_of_view_shows_the_pixels_of_this_version(kind: str) -> None:
     view, digest = VIEWS[kind]
-    pixels = render(Image.open(io.BytesIO(ppm(0))), view, 32)
-    assert hashlib.sha256(pixels.tobytes()).hexdigest() == digest, CHANGED
+    pixels = render(StoredImage(ppm(0)), view, 32)
+    assert hashlib.sha256(pixels.numpy().tobytes()).hexdigest() == digest, CHANGED
 
 
 def test_the_views_of_the_shards_are_of_every_kind() -> None:

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from kdeov.data.region_views import RegionPlan
-from kdeov.data.views import View, render
+from kdeov.data.rendering import StoredImage, render
+from kdeov.data.views import View
 from pipeline.artifacts.dataset import Dataset
 from pipeline.artifacts.identity import shown_classes
 from pipeline.config.params import Params
@@ -66,9 +67,9 @@ def test_region_embeddings_are_the_live_teacher_on_the_very_crops(embedded: Embe
     layout, params = embedded
     teacher = load_teacher(layout.teacher)
     for sample in list(paired(layout, params, "val"))[:4]:
-        image = Image.open(io.BytesIO(sample.jpeg)).convert("RGB")
-        pixels = np.stack([render(image, r, teacher.transform.size) for r in sample.regions])
-        shown = teacher.transform.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+        image = StoredImage(sample.jpeg)
+        pixels = torch.stack([render(image, r, teacher.transform.size) for r in sample.regions])
+        shown = teacher.transform.normalize(pixels)
         live = F.normalize(teacher.encode_image(shown), dim=-1)
         cached = torch.from_numpy(sample.region_embeddings.astype(np.float32))
         assert (live * cached).sum(dim=1).min() >= 0.9995
