@@ -24,6 +24,7 @@ from pipeline.artifacts.identity import (
     read_teacher_identity,
     shown_classes,
 )
+from pipeline.artifacts.offsets import index_path
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import MANIFEST, Manifest, Shard
 from pipeline.config.execution_params import ClusterParams
@@ -167,7 +168,8 @@ def _keep_finished(
 def _remove_unlisted(out: ShardFolder, manifest: Manifest) -> None:
     """Deletes what the manifest does not list; with a storage, that is every file."""
     shards = manifest.shards if out.storage is None else []
-    listed = {name for s in shards for name in (s.name, record_path(out.path, s).name)}
+    files = [(out.path / s.name, record_path(out.path, s)) for s in shards]
+    listed = {p.name for shard, record in files for p in (shard, record, index_path(shard))}
     for path in out.path.iterdir():
         if path.name not in listed:
             logger.info("embed: deleting %s, which no manifest lists", path)

@@ -27,6 +27,7 @@ STAGES = (
     "embed", "distill", "train_boxes", "zero_shot", "linear_probe", "retrieval", "detection",
 )  # fmt: skip
 """Stages that run on a cluster; the others are small, and always run on the machine of DVC."""
+SHARD_SUFFIXES = (".tar", ".idx")  # of shards and their indexes, which travel by themselves
 DIGEST_CHARS = 16  # length of the digest in a job's name
 
 
@@ -133,12 +134,12 @@ class Job:
 
 
 def files_below(path: Path) -> Iterator[Path]:
-    """A file, or the files of a folder, without shards and half-written files."""
+    """A file, or the files of a folder, without shards, their indexes and half-written files."""
     if path.is_file():
         yield path
         return
     for file in sorted(path.rglob("*")):
-        if file.is_file() and file.suffix != ".tar" and TEMPORARY not in str(file):
+        if file.is_file() and file.suffix not in SHARD_SUFFIXES and TEMPORARY not in str(file):
             yield file
 
 

@@ -67,7 +67,7 @@ def test_what_the_storage_has_is_not_uploaded_again(
     before = written()
     time.sleep(1.1)  # the server tells seconds
     write_image_shards(params.prepare, tmp_path / "two", 1, bucket)
-    assert written() == before and len(before) == 7
+    assert written() == before and len(before) == 14  # seven shards, each with its index
 
 
 def test_a_killed_prepare_leaves_nothing_half_done_under_a_final_name(tmp_path: Path) -> None:
