@@ -27,6 +27,7 @@ from pipeline.artifacts.shards import Shard, shard_name
 from pipeline.prepare.images import without_warnings
 from pipeline.prepare.near_duplicates import difference_hashes
 from pipeline.prepare.readers.base import Inputs, Rejected, Sample
+from pipeline.prepare.readers.remote.read_ahead import samples_of
 from pipeline.runtime.lifetime import end_with_parent
 
 POLL_S = 0.5
@@ -69,8 +70,7 @@ def make_shard(
     result, grids = ShardResult(), bytearray()
 
     def samples() -> Iterator[dict[str, Any]]:
-        for item in inputs:
-            sample = item if isinstance(item, Rejected) else make(item)
+        for sample in samples_of(make, inputs):
             advance()
             if isinstance(sample, Rejected):
                 result.rejected.append(sample)

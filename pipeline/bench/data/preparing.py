@@ -26,13 +26,13 @@ def prepare_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
         sizes: Sizes of the measurements.
     """
     params = captions_csv_params(folder / "own")
-    images = params.path / "images"
+    images = folder / "own" / "images"
     images.mkdir(parents=True)
     paths = [images / f"{number:04d}.jpg" for number in range(sizes.prepare_images)]
     for path, jpeg in zip(paths, islice(photographs(), len(paths)), strict=True):
         path.write_bytes(jpeg)
     rows = "".join(f"{path.name},a photograph\n" for path in paths)
-    (params.path / "captions.csv").write_text("image,caption\n" + rows, encoding="utf-8")
+    (images.parent / "captions.csv").write_text("image,caption\n" + rows, encoding="utf-8")
 
     def bare() -> None:
         for path in paths:

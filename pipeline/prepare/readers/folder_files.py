@@ -46,6 +46,33 @@ def read_within(root: Path, name: str) -> bytes:
         raise UnusableImage(f"unreadable ({error.strerror})") from error
 
 
+def version_within(root: Path, name: str) -> str:
+    """A text that changes with the bytes of a file (see `version_of`).
+
+    Args:
+        root: The folder.
+        name: Path of the file within it, as `read_within` takes it.
+
+    Returns:
+        Empty where there is no such file.
+    """
+    if "\0" in name or not is_unicode(name):
+        return ""
+    try:
+        return version_of(os.stat(f"{root}/{name}"))  # noqa: PTH116 - in a third of the time
+    except OSError:
+        spelled = _spelled_on_disk(root, name)
+    try:
+        return "" if spelled is None else version_of((root / spelled).stat())
+    except OSError:
+        return ""
+
+
+def version_of(status: os.stat_result) -> str:
+    """Size in bytes and time of change in nanoseconds of a file."""
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
 def _read_inside(root: Path, name: str) -> bytes:
     outside = "lies outside the folder of images (by .. or a link); give the real folder in prepare"
     # one check of a folder is enough for all of its files (`_lies_in` is cached)
