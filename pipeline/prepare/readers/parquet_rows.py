@@ -194,12 +194,29 @@ def _row_group(
 
 @lru_cache(maxsize=1)
 def _opened(root: Root, file: str, version: str) -> ParquetFile | str:
-    found, opened = open_parquet(root, file)
-    return opened if found == version else CHANGED
+    return open_parquet(root, file) if parquet_version(root, file) == version else CHANGED
 
 
-def open_parquet(root: Root, file: str) -> tuple[str, ParquetFile]:
-    """The version of a file, and the file with its footer read.
+def parquet_version(root: Root, file: str) -> str:
+    """A text that changes with the bytes of a file.
+
+    Args:
+        root: The folder, or a bucket.
+        file: Its path there.
+
+    Raises:
+        FileNotFoundError: It is missing.
+        StorageError: The bucket cannot be read.
+    """
+    if isinstance(root, Path):
+        return version_of((root / file).stat())
+    if (stored := root.stored(file)) is None:
+        raise FileNotFoundError(root.where(file))
+    return stored.version
+
+
+def open_parquet(root: Root, file: str) -> ParquetFile:
+    """A file with its footer read.
 
     Args:
         root: The folder, or a bucket.
@@ -213,11 +230,5 @@ def open_parquet(root: Root, file: str) -> tuple[str, ParquetFile]:
     from pyarrow import PythonFile
     from pyarrow.parquet import ParquetFile
 
-    if isinstance(root, Path):
-        path = root / file
-        return version_of(path.stat()), ParquetFile(path, pre_buffer=True)
-    stored = root.stored(file)
-    if stored is None:
-        raise FileNotFoundError(root.where(file))
-    remote = PythonFile(root.open(file, stored.size), mode="r")
-    return stored.version, ParquetFile(remote, pre_buffer=True)
+    source: Any = root / file if isinstance(root, Path) else PythonFile(root.open(file), mode="r")
+    return ParquetFile(source, pre_buffer=True)

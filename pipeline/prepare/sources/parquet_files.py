@@ -13,7 +13,7 @@ from kdeov.errors import DataError
 from pipeline.artifacts.texts import class_name
 from pipeline.config.source_params import ParquetParams
 from pipeline.console import printable
-from pipeline.prepare.readers.parquet_rows import Columns, Root, open_parquet
+from pipeline.prepare.readers.parquet_rows import Columns, Root, open_parquet, parquet_version
 
 MAX_GROUP_BYTES = 2 << 30  # a worker holds a row group
 OPTION = "prepare.parquet"
@@ -71,7 +71,7 @@ def read_facts(root: Root, options: ParquetParams, file: str) -> ParquetFacts:
 
     where = str(root / file) if isinstance(root, Path) else root.where(file)
     try:
-        version, opened = open_parquet(root, file)
+        version, opened = parquet_version(root, file), open_parquet(root, file)
         schema, metadata = opened.schema_arrow, opened.metadata
         columns = _columns(where, schema, options)
         names = _class_names(where, schema, options.label_column)

@@ -60,7 +60,7 @@ def test_options_that_contradict_each_other_are_refused(
     tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     labelled(tmp_path / "x.parquet", [0], NAMES)
-    with pytest.raises(ConfigError, match="prepare.parquet.templates"):
+    with pytest.raises(ConfigError, match=r"prepare\.parquet\.templates"):
         listed(tmp_path, **changes)
 
 
