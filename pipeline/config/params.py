@@ -113,7 +113,7 @@ def _absolute(params: Params, root: Path) -> Params:
 
     distill, names = params.distill, params.zero_shot.class_names
     data = params.prepare.path
-    data = resolve(data) if isinstance(data, Path) else check_address(data)
+    data = resolve(data) if isinstance(data, Path) else _data_address(data)
     storages = {
         section: getattr(params, section).model_copy(
             update={"storage": _address(root, getattr(params, section).storage)}
@@ -135,6 +135,13 @@ def _absolute(params: Params, root: Path) -> Params:
             ),
         }
     )
+
+
+def _data_address(address: str) -> str:
+    try:
+        return check_address(address)
+    except ConfigError as error:
+        raise ConfigError(f"prepare.path: {error}; correct it") from error
 
 
 def _address(root: Path, storage: str | None) -> str | None:
