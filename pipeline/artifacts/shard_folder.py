@@ -124,15 +124,16 @@ class ShardFolder:
             self._compare(file, shard)
 
     def verify(self, shard: Shard) -> None:
-        """Compares a shard's bytes with the manifest.
+        """Compares a shard's bytes with the manifest, and its index with both where it has one.
 
         Raises:
-            DataError: The shard is missing or differs.
+            DataError: The shard is missing, or it or its index differs.
         """
         where = self.where(shard)
         try:
             with self.open(shard) as file:
                 self._compare(HashedFile(file), shard)
+            self.starts(shard)
         except OSError as error:
             reason = "missing" if isinstance(error, FileNotFoundError) else error.strerror
             raise DataError(f"{where}: {reason}; {fix_of(writer_of(self.path))}") from error

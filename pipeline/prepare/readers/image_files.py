@@ -17,6 +17,7 @@ from pipeline.prepare.readers.captions import clean_captions
 from pipeline.prepare.readers.folder_files import read_within, version_within
 from pipeline.prepare.readers.naming import unique_keys
 from pipeline.prepare.readers.remote.bucket_folder import read_object
+from pipeline.prepare.readers.remote.read_ahead import samples_of
 from pipeline.prepare.readers.split_folders import Folder
 from pipeline.storage.bucket import BucketStorage
 
@@ -116,12 +117,22 @@ def _stored_classes(
 ) -> set[str]:
     """The known classes, and those of which a file can be stored; reads one for most classes."""
     found = set(known)
+    untried: dict[str, list[ImageFile]] = {}
+    for file in part:
+        if isinstance(file, ImageFile) and file.label is not None and file.label not in known:
+            untried.setdefault(file.label, []).append(file)
+    tries = 0
     with without_warnings():
-        for file in part:
-            if isinstance(file, Rejected) or file.label is None or file.label in found:
-                continue
-            if isinstance(reader(Input("", file, None)), Sample):
-                found.add(file.label)
+        while untried:
+            files = [some[tries] for some in untried.values()]
+            samples = samples_of(reader, [Input("", file, None) for file in files])
+            found |= {
+                str(file.label)
+                for file, sample in zip(files, samples, strict=True)
+                if isinstance(sample, Sample)
+            }
+            tries += 1
+            untried = {n: some for n, some in untried.items() if n not in found and some[tries:]}
     return found
 
 

@@ -120,6 +120,8 @@ def _columns(where: str, schema: Any, options: ParquetParams) -> Columns:
         return schema.field(name).type
 
     def is_text(kind: Any) -> bool:
+        if kinds.is_dictionary(kind):  # as categories of pandas are stored
+            kind = kind.value_type
         return kinds.is_string(kind) or kinds.is_large_string(kind)
 
     def is_bytes(kind: Any) -> bool:

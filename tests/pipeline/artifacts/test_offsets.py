@@ -108,6 +108,8 @@ def test_a_wrong_index_is_refused_in_one_line_that_names_it(
     with complains(path):
         keys(folder, shard, start=2)
     assert keys(folder, shard) == ALL  # a reader from the beginning needs none
+    with complains(path):
+        folder.verify(shard)
 
 
 def test_an_index_of_fewer_samples_is_refused(

@@ -83,8 +83,10 @@ def test_captions_are_texts_or_lists_and_images_may_be_bare_bytes(
     assert [s.captions for s in of_samples(made(silent)).values()] == [[], []]
 
 
-def test_labels_may_be_names(tmp_path: Path) -> None:
-    export(tmp_path / "x.parquet", {"image": images(4), "label": ["cat", "dog", None, "cat"]})
+@pytest.mark.parametrize("kind", [pyarrow.string(), pyarrow.dictionary("int8", "string")])
+def test_labels_may_be_names(tmp_path: Path, kind: pyarrow.DataType) -> None:
+    labels = pyarrow.array(["cat", "dog", None, "cat"], kind)
+    export(tmp_path / "x.parquet", {"image": images(4), "label": labels})
     source = listed(tmp_path)
     assert source.classes == ["cat", "dog"]
     assert [s.label for s in of_samples(made(source)).values()] == [0, 1, 0]
@@ -102,6 +104,13 @@ def test_rows_that_cannot_be_used_are_rejected_with_their_reason(tmp_path: Path)
     assert found.keys() == {f"x.parquet/{row}" for row in range(1, 6)}
     assert "no bytes" in found["x.parquet/1"] and "no bytes" in found["x.parquet/2"]
     assert "label -1" in found["x.parquet/4"] and "label 7" in found["x.parquet/5"]
+
+
+def test_a_file_without_rows_adds_none(tmp_path: Path) -> None:
+    labelled(tmp_path / "a.parquet", [], NAMES)
+    labelled(tmp_path / "b.parquet", [1], NAMES)
+    source = listed(tmp_path, val=0.1, test=0.1)
+    assert sum(map(len, source.inputs.values())) == 1 and source.classes == ["cat"]
 
 
 def test_inputs_are_small_and_travel_to_workers(tmp_path: Path) -> None:
