@@ -25,7 +25,7 @@ from pipeline.prepare.readers.tar_members import members_of
 from pipeline.prepare.rejections import examples, summary
 from pipeline.prepare.sources import open_source
 from pipeline.storage.files import write_json, writing_folder
-from pipeline.storage.storage import open_storage
+from pipeline.storage.storage import Storage, open_storage
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +34,13 @@ NUM_EXAMPLES = 3
 
 def prepare(params: Params, paths: Layout) -> None:
     """Writes the image shards of a checkout (see `write_image_shards`)."""
+    storage = params.data.storage
     write_image_shards(
-        params.prepare, paths.images, storage=params.data.storage, rejected=paths.rejected
+        params.prepare,
+        paths.images,
+        storage=storage,
+        rejected=paths.rejected,
+        cache=open_storage(storage or str(paths.listings)),
     )
 
 
@@ -45,6 +50,7 @@ def write_image_shards(
     processes: int | None = None,
     storage: str | None = None,
     rejected: Path | None = None,
+    cache: Storage | None = None,
 ) -> None:
     """Writes shards, a manifest for each split, and `dataset.json`.
 
@@ -56,13 +62,14 @@ def write_image_shards(
         storage: Receives the shards (see `ShardFolder`); None leaves them beside their manifests.
         rejected: A JSON file that receives the rejected inputs where the stage fails, as their
             manifests are discarded then; None writes none.
+        cache: See `open_source`.
 
     Raises:
         ConfigError: The data set or a split is empty.
         DataError: The source cannot be read, or more inputs than `prepare.max_rejected` were
             rejected.
     """
-    source = open_source(params)
+    source = open_source(params, cache)
     total = sum(len(source.inputs[split]) for split in SPLITS)
     if not total:
         raise ConfigError(f"{params.path}: the data set is empty; check prepare.path")

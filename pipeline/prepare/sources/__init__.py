@@ -20,6 +20,7 @@ from pipeline.prepare.sources.parquet import parquet
 from pipeline.prepare.sources.scenes import scenes
 from pipeline.prepare.sources.shards import shards
 from pipeline.storage.bucket import BucketStorage
+from pipeline.storage.storage import Storage
 
 # arguments: path, options, seed, max_image_side
 OPENERS: dict[str, Callable[..., Source]] = {
@@ -37,8 +38,13 @@ OPENERS: dict[str, Callable[..., Source]] = {
 IN_BUCKETS = ("image_folder", "shards", "parquet")
 
 
-def open_source(params: PrepareParams) -> Source:
+def open_source(params: PrepareParams, cache: Storage | None = None) -> Source:
     """Lists the inputs of the source that params name.
+
+    Args:
+        params: The section `prepare`.
+        cache: Keeps what listing a bucket reads, so that the next run lists it at once; None keeps
+            nothing.
 
     Raises:
         KdeovError: Its files are missing or malformed, or do not fit the params; or it is in a
@@ -53,5 +59,5 @@ def open_source(params: PrepareParams) -> Source:
             f"{address}: the source {params.source} reads a folder of this machine; copy the data "
             f"there, or use one of {', '.join(IN_BUCKETS)}"
         )
-    with listed_bucket(BucketStorage(address)) as folder:
+    with listed_bucket(BucketStorage(address), cache) as folder:
         return opener(folder, options, params.seed, params.max_image_side)

@@ -19,12 +19,13 @@ from pipeline.config.source_params import ShardsParams
 from pipeline.prepare.readers.base import Rejected, Source
 from pipeline.prepare.readers.folder_files import version_within
 from pipeline.prepare.readers.naming import hash_split
+from pipeline.prepare.readers.remote.bucket_folder import BucketFolder
 from pipeline.prepare.readers.remote.read_ahead import in_order
 from pipeline.prepare.readers.split_folders import Folder, folders_in, split_folders
 from pipeline.prepare.readers.tar_members import members_of, plain_members
+from pipeline.prepare.readers.tars.index_cache import TarIndex, kept_index
 from pipeline.prepare.readers.tars.sample_index import Ignored, Indexed, index_samples
 from pipeline.prepare.readers.tars.tar_samples import MemberReader, Members, Tar
-from pipeline.storage.bucket import BucketStorage
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,7 @@ COMPRESSED = re.compile(r".*\.(tar\.[a-z0-9]+|tgz|tbz2?|txz)\Z", re.IGNORECASE)
 def shards(path: Folder, options: ShardsParams, seed: int, max_image_side: int | None) -> Source:
     """Indexes the tars in `path`, or in its folders of splits.
 
-    Tars of a bucket are read once for the index, several at a time, unless their images are larger
-    than a block of reading.
+    Tars of a bucket are read once for the index, several at a time, and the index is kept.
 
     A split that has no folder of its own takes its share of `train`, or of the whole, by a hash of
     keys.
@@ -80,15 +80,20 @@ def _indexed(
             where = path / tar.name
             yield tar, index_samples(plain_members(where), str(where), ignored)
         return
-    for tar, (entries, others) in in_order(partial(_index_remote, path.storage), tars):
+    for tar, (entries, others) in in_order(partial(_index_remote, path), tars):
         ignored.update(others)
         yield tar, entries
 
 
-def _index_remote(storage: BucketStorage, tar: Tar) -> tuple[list[Indexed], Ignored]:
-    where, ignored = storage.where(tar.name), Ignored()
-    with storage.open(tar.name) as file:
-        return list(index_samples(members_of(file, where), where, ignored)), ignored
+def _index_remote(path: BucketFolder, tar: Tar) -> TarIndex:
+    where = path.storage.where(tar.name)
+
+    def make() -> TarIndex:
+        ignored = Ignored()
+        with path.storage.open(tar.name) as file:
+            return list(index_samples(members_of(file, where), where, ignored)), ignored
+
+    return kept_index(path.cache, where, tar.version, make)
 
 
 def _parts(path: Folder) -> dict[str, str]:

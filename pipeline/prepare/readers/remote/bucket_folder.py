@@ -18,6 +18,7 @@ from pipeline.console import printable
 from pipeline.prepare.images import UnusableImage
 from pipeline.prepare.readers.folder_files import MAX_BYTES
 from pipeline.storage.bucket import BucketStorage, StoredObject
+from pipeline.storage.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,14 @@ class BucketFolder:
         place: The folder below that prefix; empty for the prefix itself.
         folders: The folders in it, by name.
         files: The objects in it, by name.
+        cache: Keeps what takes long to read; None keeps nothing. Of the listed prefix alone.
     """
 
     storage: BucketStorage
     place: str = ""
     folders: dict[str, BucketFolder] = field(default_factory=dict)
     files: dict[str, StoredObject] = field(default_factory=dict)
+    cache: Storage | None = None
 
     def __str__(self) -> str:
         return self.storage.where(self.place).rstrip("/")
@@ -92,11 +95,12 @@ class BucketFolder:
 
 
 @contextmanager
-def listed_bucket(storage: BucketStorage) -> Iterator[BucketFolder]:
+def listed_bucket(storage: BucketStorage, cache: Storage | None = None) -> Iterator[BucketFolder]:
     """Lists a bucket, and once more when the block ends, where both must agree.
 
     Args:
         storage: The bucket with a prefix.
+        cache: See `BucketFolder`.
 
     Raises:
         DataError: There is no object, or the listings differ; names the first that does.
@@ -105,7 +109,7 @@ def listed_bucket(storage: BucketStorage) -> Iterator[BucketFolder]:
     objects = storage.objects()
     if not objects:
         raise DataError(f"{storage.address}: holds no object; check prepare.path")
-    yield _tree(storage, objects)
+    yield _tree(BucketFolder(storage, cache=cache), objects)
     for before, after in zip_longest(objects, storage.objects()):
         if before != after:
             some = min(entry.name for entry in (before, after) if entry is not None)
@@ -115,13 +119,12 @@ def listed_bucket(storage: BucketStorage) -> Iterator[BucketFolder]:
             )
 
 
-def _tree(storage: BucketStorage, objects: list[StoredObject]) -> BucketFolder:
-    top = BucketFolder(storage)
+def _tree(top: BucketFolder, objects: list[StoredObject]) -> BucketFolder:
     for entry in objects:
         *folders, name = entry.name.split("/")
         here = top
         for folder in folders:
-            below = BucketFolder(storage, here.within(folder))
+            below = BucketFolder(top.storage, here.within(folder))
             here = here.folders.setdefault(folder, below)
         here.files[name] = entry
     return top

@@ -18,7 +18,9 @@ from pipeline.prepare.readers.base import Rejected
 from pipeline.prepare.sources import open_source
 from pipeline.storage.storage import open_storage
 from tests.helpers.bucket_data import MAKERS, put_folder
+from tests.helpers.s3_server import S3Server
 from tests.helpers.sampling import made
+from tests.helpers.tars import pack
 
 MakeParams = Callable[..., Params]
 
@@ -151,3 +153,40 @@ def test_class_names_of_a_bucket_may_come_from_a_file(
         storage.write("names.json", content)
         with complains(f"{bucket}/names.json"):
             open_source(params)
+
+
+def test_tars_of_a_bucket_are_read_once_for_their_index(
+    prepare_params: Any,
+    s3_server: S3Server,
+    bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    log: Any,
+) -> None:
+    folder, cache = tmp_path / "data", open_storage(str(tmp_path / "cache"))
+    options = MAKERS["shards"](folder)
+    large = [("a.jpg", bytes(3 << 20)), ("a.txt", b"a"), ("a.other", b"")]
+    pack(folder / "00003.tar", *large)
+    put_folder(folder, bucket)
+    params = prepare_params("shards", bucket, options)
+    with s3_server.forwarded() as forwarder:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", forwarder.endpoint)
+
+        def listed() -> tuple[dict[str, list[Any]], int]:
+            forwarder.carried = 0
+            source = open_source(params, cache)
+            return {split: list(rows) for split, rows in source.inputs.items()}, forwarder.carried
+
+        (first, much), (second, little) = listed(), listed()
+        assert first == second and little < 500_000 < 2 << 20 < much
+        damaged = cache.names("tar_indexes")
+        for name in damaged:
+            cache.write(f"tar_indexes/{name}", b"damaged")
+        assert listed()[0] == first and len(damaged) == 4
+        log.clear()
+        again, little = listed()
+        assert again == first and little < 500_000 and ".other" in log.text
+        pack(folder / "00003.tar", *large[:2], ("b.jpg", b"x"), ("b.txt", b"b"))
+        put_folder(folder, bucket)
+        changed, _ = listed()
+    assert sum(map(len, changed.values())) == sum(map(len, first.values())) + 1
