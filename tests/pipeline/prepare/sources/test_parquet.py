@@ -26,6 +26,16 @@ def reasons(samples: dict[str, Sample | Rejected]) -> dict[str, str]:
     return {n: s.reason for n, s in samples.items() if isinstance(s, Rejected)}
 
 
+def test_what_the_library_datasets_writes_is_read(root: Path) -> None:
+    folder = root / "tests" / "data" / "hugging_face"
+    source = listed(folder, caption_column="captions", templates=None, val=0.5, test=0.5)
+    assert {s: len(source.inputs[s]) for s in source.inputs} == {"train": 7, "val": 3, "test": 2}
+    assert source.classes == ["cat", "polar bear"]
+    samples = of_samples(made(source))
+    assert [s.label for s in samples.values()] == [0, 1, 0, 1, 0, 1, 0, 0, 1, 0, 0, 1]
+    assert samples["validation-00000-of-00001.parquet/2"].captions == ["a cat 2", "b"]
+
+
 def test_splits_are_those_of_file_names_and_classes_those_of_the_metadata(tmp_path: Path) -> None:
     labelled(tmp_path / "data/train-00000-of-00002.parquet", [0, 1, 1], NAMES)
     labelled(tmp_path / "data/train-00001-of-00002.parquet", [0], NAMES)
