@@ -104,7 +104,11 @@ class BucketStorage:
         size = self.size(name) if size is None else size
         if size is None:
             raise FileNotFoundError(self.where(name))
-        return io.BufferedReader(RemoteFile(partial(self._read_range, name), size), BLOCK)
+        return io.BufferedReader(self.open_ranges(name, size), BLOCK)
+
+    def open_ranges(self, name: str, size: int) -> RemoteFile:
+        """A file of `size` bytes of which each read is a request for just its bytes."""
+        return RemoteFile(partial(self._read_range, name), size)
 
     def _read_range(self, name: str, start: int, stop: int) -> bytes:
         return self._request(

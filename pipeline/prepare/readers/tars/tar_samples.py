@@ -19,7 +19,9 @@ from pipeline.prepare.readers.folder_files import version_of
 from pipeline.prepare.readers.naming import safe_key
 from pipeline.prepare.readers.tars.sample_index import NO_SPANS
 from pipeline.storage.bucket import BucketStorage
+from pipeline.storage.remote_file import RemoteFile
 
+MAX_GAP = 1 << 20  # bytes between samples that share a request
 CHANGED, VANISHED = "its tar has changed since it was listed", "its tar has vanished"
 
 
@@ -134,23 +136,51 @@ def _read_here(path: str, version: str, start: int, stop: int) -> bytes:
 
 
 def _read_there(storage: BucketStorage, name: str, version: str, start: int, stop: int) -> bytes:
-    file = _opened(storage, name, version)
-    if isinstance(file, str):
-        raise UnusableImage(file)
+    tar = _opened(storage, name, version)
+    if isinstance(tar, str):
+        raise UnusableImage(tar)
     try:
-        file.seek(start)
-        return file.read(stop - start)
+        return tar.read(start, stop)
     except FileNotFoundError:
         raise UnusableImage(VANISHED) from None
 
 
-@lru_cache(maxsize=1)  # samples of a tar follow each other, and share the blocks of a request
-def _opened(storage: BucketStorage, name: str, version: str) -> IO[bytes] | str:
+class _RemoteTar:
+    """A tar of a bucket. Samples that follow each other share the blocks of a request; one that
+    lies apart, as those of validation do, is read alone.
+
+    Args:
+        storage: The bucket.
+        name: Of the tar.
+        size: Bytes of the tar.
+    """
+
+    def __init__(self, storage: BucketStorage, name: str, size: int) -> None:
+        self._blocks = storage.open(name, size)
+        self._ranges = storage.open_ranges(name, size)
+        self._end = 0  # of the last sample
+
+    def read(self, start: int, stop: int) -> bytes:
+        """The bytes from `start` to `stop`.
+
+        Raises:
+            FileNotFoundError: The tar has vanished.
+            StorageError: The bucket cannot be read.
+        """
+        near = 0 <= start - self._end <= MAX_GAP
+        self._end = stop
+        file: IO[bytes] | RemoteFile = self._blocks if near else self._ranges
+        file.seek(start)
+        return file.read(stop - start) or b""
+
+
+@lru_cache(maxsize=1)  # samples of a tar follow each other
+def _opened(storage: BucketStorage, name: str, version: str) -> _RemoteTar | str:
     """A tar to read from, or why it cannot be used."""
     found = storage.stored(name)
     if found is None:
         return VANISHED
-    return storage.open(name, found.size) if found.version == version else CHANGED
+    return _RemoteTar(storage, name, found.size) if found.version == version else CHANGED
 
 
 def captions_of(text: bytes, description: bytes) -> list[str]:

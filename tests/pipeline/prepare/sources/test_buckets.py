@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pipeline.storage.storage import open_storage
 from tests.helpers.bucket_data import MAKERS, put_folder
 from tests.helpers.s3_server import S3Server
 from tests.helpers.sampling import made
-from tests.helpers.tars import pack
+from tests.helpers.tars import JPEG, pack
 
 MakeParams = Callable[..., Params]
 
@@ -50,14 +51,25 @@ def test_shards_are_those_of_the_folder(
     both: tuple[PrepareParams, PrepareParams], tmp_path: Path
 ) -> None:
     here, there = both
-    outs = [tmp_path / name for name in ("here", "there", "two")]
-    write_image_shards(here, outs[0], 1)
-    write_image_shards(there, outs[1], 1)
-    write_image_shards(there, outs[2], 2)  # reads in processes of their own
+    outs = [tmp_path / "here", tmp_path / "there"]
+    write_image_shards(here, outs[0])
+    write_image_shards(there, outs[1])
     for split in SPLITS:
-        found = [Manifest.read(out / split) for out in outs]
-        assert found[0].samples > 0 and found[0] == found[1] == found[2]
+        ours, theirs = (Manifest.read(out / split) for out in outs)
+        assert ours.samples > 0 and ours == theirs
     assert len({(out / "dataset.json").read_bytes() for out in outs}) == 1
+
+
+def test_inputs_and_their_reader_travel_to_workers(
+    both: tuple[PrepareParams, PrepareParams],
+) -> None:
+    source = open_source(both[1])
+    for item in source.inputs["train"]:
+        data = pickle.dumps(item)
+        assert len(data) < 1000 and pickle.loads(data) == item
+    make = pickle.loads(pickle.dumps(source.make))
+    first = next(iter(source.inputs["train"]))
+    assert make(first) == source.make(first)
 
 
 def test_what_vanishes_or_changes_after_the_listing_is_rejected(
@@ -190,3 +202,23 @@ def test_tars_of_a_bucket_are_read_once_for_their_index(
         put_folder(folder, bucket)
         changed, _ = listed()
     assert sum(map(len, changed.values())) == sum(map(len, first.values())) + 1
+
+
+def test_a_sample_that_lies_apart_is_read_alone(
+    prepare_params: Any,
+    s3_server: S3Server,
+    bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    padding = [(f"{n}.{kind}", data) for n in range(8) for kind, data in
+               (("jpg", JPEG + bytes(2 << 20)), ("txt", b"a dog"))]  # fmt: skip
+    pack(tmp_path / "0.tar", *padding)
+    put_folder(tmp_path, bucket)
+    source = open_source(prepare_params("shards", bucket, {"val": 0.0, "test": 0.0}))
+    members = list(source.inputs["train"])
+    with s3_server.forwarded() as forwarder:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", forwarder.endpoint)
+        for member in (members[1], members[4], members[7]):
+            assert not isinstance(source.make(member), Rejected)
+        assert 5 << 20 < forwarder.carried < 7 << 20
