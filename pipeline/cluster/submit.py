@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdeov.errors import KdeovError, StorageError
+from pipeline.artifacts.manifest import MANIFEST
 from pipeline.artifacts.shard_folder import ShardFolder
-from pipeline.artifacts.shards import MANIFEST
 from pipeline.cluster.client import Dashboard
 from pipeline.cluster.driver import EXIT_USER_ERROR
 from pipeline.cluster.package import check_package

@@ -24,8 +24,9 @@ from pipeline.artifacts.identity import (
     read_teacher_identity,
     shown_classes,
 )
+from pipeline.artifacts.manifest import MANIFEST, Manifest
 from pipeline.artifacts.shard_folder import ShardFolder
-from pipeline.artifacts.shards import MANIFEST, Manifest, Shard
+from pipeline.artifacts.shards import Shard
 from pipeline.config.execution_params import ClusterParams
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
@@ -121,7 +122,7 @@ def write_teacher_shards(
                 finished[task.split][shard.name] = shard
     for split, manifest in manifests.items():
         shards = [finished[split][shard.name] for shard in manifest.shards]
-        Manifest("teacher", split, shards, identities[split]).write(out / split)
+        Manifest("teacher", split, shards, identities[split]).write(out / split, storage)
 
 
 def _keep_finished(

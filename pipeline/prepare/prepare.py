@@ -12,8 +12,8 @@ import numpy as np
 
 from kdeov.errors import ConfigError, DataError
 from pipeline.artifacts.dataset import SPLITS, Dataset
+from pipeline.artifacts.manifest import Manifest
 from pipeline.artifacts.shard_folder import ShardFolder
-from pipeline.artifacts.shards import Manifest
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.config.stage_params import PrepareParams

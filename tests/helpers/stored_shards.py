@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.artifacts.dataset import SPLITS
+from pipeline.artifacts.manifest import Manifest
 from pipeline.artifacts.shard_folder import object_name
-from pipeline.artifacts.shards import Manifest, Shard
+from pipeline.artifacts.shards import Shard
 from pipeline.artifacts.teacher_shards import PairedSample
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout

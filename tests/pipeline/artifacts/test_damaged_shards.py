@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from kdeov.data.transform import ImageTransform
 from kdeov.data.views import views_from_ints
 from kdeov.errors import KdeovError
+from pipeline.artifacts.manifest import Manifest
 from pipeline.artifacts.shard_folder import ShardFolder
-from pipeline.artifacts.shards import Manifest, read_shard, write_shard
+from pipeline.artifacts.shards import read_shard, write_shard
 from pipeline.artifacts.teacher_shards import teacher_members
 from pipeline.config.paths import Layout
 from pipeline.data.loader import EvaluationStream

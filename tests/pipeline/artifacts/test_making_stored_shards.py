@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from pipeline.artifacts.dataset import SPLITS
+from pipeline.artifacts.manifest import Manifest
 from pipeline.artifacts.shard_folder import object_name
-from pipeline.artifacts.shards import Manifest
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.embedding.embed import write_teacher_shards

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline.artifacts.dataset import SPLITS
+from pipeline.artifacts.manifest import Manifest
 from pipeline.artifacts.shard_folder import ShardFolder, object_name
-from pipeline.artifacts.shards import Manifest
 from pipeline.cluster.upload import upload_missing
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout

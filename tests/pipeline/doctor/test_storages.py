@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.artifacts.shards import Manifest
+from pipeline.artifacts.manifest import Manifest
 from pipeline.config.paths import Layout
 from pipeline.storage.storage import open_storage
 from tests.helpers.doctor import change, doctor
