@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from kdeov.errors import DataError
 from pipeline.artifacts.shards import Shard
@@ -64,8 +64,8 @@ class Manifest:
         return [shard.samples for shard in self.shards]
 
     def write(self, folder: Path, storage: str | None = None) -> None:
-        """Writes the chunks that are not there, `rejected.json`, and the root last. Deletes chunks of
-        the folder that the root does not list.
+        """Writes the chunks that are not there, `rejected.json`, and the root last. Deletes chunks
+        of the folder that the root does not list.
 
         Args:
             folder: Receives the root.
@@ -120,9 +120,9 @@ class Manifest:
                 rejected = StoredRejections(folder / REJECTED, **values["rejected"], fix=fix)
             manifest = cls(values["kind"], values["split"], shards, values["identity"], rejected)
             if manifest.samples != values["samples"]:
-                raise DataError(f"{path}: damaged (its chunks hold other samples); {fix}")
+                raise DataError(f"{path}: its chunks hold other samples; {fix}")
             return manifest
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise DataError(f"{path}: damaged ({error}); {fix}") from error
 
 
@@ -142,11 +142,7 @@ class StoredRejections(Sequence[dict[str, str]]):
     def __len__(self) -> int:
         return self._count
 
-    @overload
-    def __getitem__(self, index: int) -> dict[str, str]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, str]]: ...
-    def __getitem__(self, index: int | slice) -> dict[str, str] | list[dict[str, str]]:
+    def __getitem__(self, index: Any) -> Any:
         return self._entries[index]
 
     def __eq__(self, other: object) -> bool:
@@ -201,12 +197,7 @@ def upload_chunks(folder: Path, storage: str) -> None:
         StorageError: The storage cannot be written.
     """
     lines = _read_root(folder).get("chunks", [])
-    chunks = [
-        _Chunk(_read_chunk(folder, None, line), line)
-        for line in lines
-        if (folder / CHUNKS / f"{line['sha256']}.json").is_file()
-    ]
-    _store(storage, chunks)
+    _store(storage, [_Chunk(_read_chunk(folder, storage, line), line) for line in lines])
 
 
 def writer_of(folder: Path) -> str:
@@ -270,17 +261,8 @@ def _read_chunks(
     folder: Path, storage: str | None, lines: list[dict[str, Any]]
 ) -> Iterator[list[Shard]]:
     with ThreadPoolExecutor(MAX_REQUESTS if storage else 1) as pool:
-        # the results of `map` come in order; it reads ahead no more than all bytes of a manifest
-        for line, data in zip(
-            lines, pool.map(lambda line: _read_chunk(folder, storage, line), lines), strict=True
-        ):
-            shards = [Shard(*row) for row in json.loads(data)]
-            if (len(shards), sum(s.samples for s in shards)) != (line["shards"], line["samples"]):
-                raise DataError(
-                    f"{folder / MANIFEST}: damaged (its chunk {line['sha256']} holds others); "
-                    f"{fix_of(writer_of(folder))}"
-                )
-            yield shards
+        for data in pool.map(lambda line: _read_chunk(folder, storage, line), lines):
+            yield [Shard(*row) for row in json.loads(data)]
 
 
 def _read_chunk(folder: Path, storage: str | None, line: dict[str, Any]) -> bytes:
@@ -296,15 +278,13 @@ def _read_chunk(folder: Path, storage: str | None, line: dict[str, Any]) -> byte
             data = path.read_bytes()
         else:
             opened, name = open_storage(storage), chunk_name(line["sha256"])
-            where, fix = opened.where(name), f"delete it and {fix}"
+            where = opened.where(name)
             data = opened.read(name)
     except OSError as error:
-        raise DataError(
-            f"{where}: a part of {folder / MANIFEST} is missing; check data.storage, or "
-            f"{fix_of(writer_of(folder))}"
-        ) from error
+        text = f"{where}: a part of {folder / MANIFEST} is missing; check data.storage, or {fix}"
+        raise DataError(text) from error
     if hashlib.sha256(data).hexdigest() != line["sha256"]:
-        raise DataError(f"{where}: a damaged part of {folder / MANIFEST}; {fix}")
+        raise DataError(f"{where}: a damaged part of {folder / MANIFEST}; delete it and {fix}")
     return data
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from pipeline.artifacts.identity import (
     read_teacher_identity,
     shown_classes,
 )
-from pipeline.artifacts.manifest import MANIFEST, Manifest
+from pipeline.artifacts.manifest import CHUNKS, MANIFEST, Manifest
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import Shard
 from pipeline.config.execution_params import ClusterParams
@@ -42,7 +41,7 @@ from pipeline.runtime.ray_session import (
     ray_session,
     share_machines,
 )
-from pipeline.storage.files import remove_partial
+from pipeline.storage.files import remove_others, remove_partial
 from pipeline.storage.storage import open_storage
 
 logger = logging.getLogger(__name__)
@@ -166,13 +165,12 @@ def _keep_finished(
 
 
 def _remove_unlisted(out: ShardFolder, manifest: Manifest) -> None:
-    """Deletes what the manifest does not list; with a storage, that is every file."""
+    """Deletes what the manifest does not list; with a storage, that is every file. Of the chunks of
+    the last manifest, the next one keeps those that it lists.
+    """
     shards = manifest.shards if out.storage is None else []
     listed = {name for s in shards for name in (s.name, record_path(out.path, s).name)}
-    for path in out.path.iterdir():
-        if path.name not in listed:
-            logger.info("embed: deleting %s, which no manifest lists", path)
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    remove_others(out.path, listed | {CHUNKS}, logger)
 
 
 def embed_shards(
