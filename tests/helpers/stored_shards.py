@@ -29,8 +29,8 @@ def everything(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def shards(folder: Path) -> list[Shard]:
-    return [shard for s in SPLITS for shard in Manifest.read(folder / s).shards]
+def shards(folder: Path, storage: Storage) -> list[Shard]:
+    return [shard for s in SPLITS for shard in Manifest.read(folder / s, storage.address).shards]
 
 
 def paired(params: Params, layout: Layout, split: str = "train") -> list[PairedSample]:

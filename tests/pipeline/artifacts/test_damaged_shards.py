@@ -205,7 +205,7 @@ def edited(**changes: Any) -> Callable[[dict[str, Any]], Any]:
 
 def recount(manifest: dict[str, Any]) -> dict[str, Any]:
     """One sample more, said twice."""
-    manifest["shards"][0]["samples"] += 1
+    manifest["chunks"][0]["samples"] += 1
     return manifest | {"samples": manifest["samples"] + 1}
 
 
@@ -217,7 +217,7 @@ def without_digest(manifest: dict[str, Any]) -> dict[str, Any]:
     ("edit", "words"),
     [
         (edited(samples=25), "edited after it was written"),
-        (edited(shards=[{"name": "000000.tar"}]), "edited after it was written"),
+        (edited(chunks=[]), "edited after it was written"),
         (edited(more=1), "edited after it was written"),
         (recount, "edited after it was written"),
         (edited(format=0), "another format"),
