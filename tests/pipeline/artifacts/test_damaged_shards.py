@@ -190,7 +190,7 @@ def test_a_shard_cut_anywhere_is_read_in_full_or_refused(
         layout = Layout(Path(name))
         (layout.images / "val").mkdir(parents=True)
         layout.embeddings.symlink_to(built.embeddings)
-        for part in ("manifest.json", "000000.tar"):
+        for part in ("manifest.json", "chunks", "000000.tar"):
             (layout.images / "val" / part).symlink_to(built.images / "val" / part)
         (layout.images / "val" / "000001.tar").write_bytes(data[: block * 512 % len(data) + extra])
         try:
