@@ -49,7 +49,7 @@ def make_shards(
     Raises:
         KdeovError: A shard cannot be made, or workers died more than `cluster.max_failures` times.
     """
-    config = PrepareConfig(plan.source.make, versions())
+    config = PrepareConfig(plan.source.make, versions(), plan.path)
     here = cluster.mode == "local" and workers is None and not on_cluster() and not is_long(plan)
     if cluster.mode == "inline" or here:
         done, worker = 0, PrepareWorker(config)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count, islice
+from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts.dataset import SPLITS
@@ -31,12 +32,14 @@ class ShardPlan:
 
     Attributes:
         kind: The kind of source.
+        path: The file or folder that the source reads; None where it reads a bucket.
         source: The listed source.
         out: Receives a folder of shards for each split.
         size: Inputs a shard.
     """
 
     kind: str
+    path: Path | None
     source: Source
     out: ShardFolder
     size: int

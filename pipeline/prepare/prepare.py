@@ -28,6 +28,7 @@ from pipeline.prepare.rejections import examples, summary
 from pipeline.prepare.shard_records import ShardResult, record_file
 from pipeline.prepare.sources import open_source
 from pipeline.prepare.worker import ShardTask
+from pipeline.runtime.node import on_cluster
 from pipeline.storage.files import remove_others, remove_partial, write_json
 from pipeline.storage.storage import open_storage
 
@@ -40,9 +41,8 @@ SHARD_SUFFIXES = (".tar", ".idx")  # a shard and its index
 
 def prepare(params: Params, paths: Layout) -> None:
     """Writes the image shards of a checkout (see `write_image_shards`)."""
-    write_image_shards(
-        params.prepare, paths.images, params.cluster, params.data.storage, paths.rejected
-    )
+    rejected = None if on_cluster() else paths.rejected  # of a job, only the log comes back
+    write_image_shards(params.prepare, paths.images, params.cluster, params.data.storage, rejected)
 
 
 def write_image_shards(
@@ -72,7 +72,9 @@ def write_image_shards(
         StorageError: The folder or the storage cannot be written.
     """
     source = open_source(params)
-    plan = ShardPlan(params.source, source, ShardFolder(out, storage), params.samples_per_shard)
+    path = params.path if isinstance(params.path, Path) else None
+    folder = ShardFolder(out, storage)
+    plan = ShardPlan(params.source, path, source, folder, params.samples_per_shard)
     if not plan.num_inputs:
         raise ConfigError(f"{params.path}: the data set is empty; check prepare.path")
     for split in SPLITS:

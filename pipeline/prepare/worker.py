@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from kdeov.errors import ConfigError
@@ -21,6 +22,7 @@ from pipeline.prepare.near_duplicates import difference_hashes
 from pipeline.prepare.readers.base import Rejected, Sample
 from pipeline.prepare.shard_records import ShardKey, ShardResult, write_record
 from pipeline.runtime.node import ready_node
+from pipeline.storage.files import exists
 
 PROGRESS_EVERY_S = 0.5
 DESCRIPTION = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
@@ -58,10 +60,12 @@ class PrepareConfig:
     Attributes:
         make: Makes a sample of an input.
         versions: Versions that every worker must have (see `pipeline.prepare.identity.versions`).
+        path: The file or folder that every worker must see; None where the source is a bucket.
     """
 
     make: Callable[[Any], Sample | Rejected]
     versions: dict[str, str | None]
+    path: Path | None = None
 
 
 class PrepareWorker:
@@ -75,7 +79,8 @@ class PrepareWorker:
         self.config = config
 
     def run(self, task: ShardTask, on_progress: Callable[[str, int], object]) -> ShardResult:
-        """Makes a shard, then writes its record. A run killed in between makes it again.
+        """Makes a shard, then writes its record, unless an input has vanished. A shard without a
+        record is made again.
 
         Args:
             task: The shard.
@@ -96,7 +101,8 @@ class PrepareWorker:
 
         folder, name = task.key.folder, task.key.name
         result = make_shard(folder, name, task.inputs, self.config.make, advance)
-        write_record(task.key, result)
+        if not any(rejected.vanished for rejected in result.rejected):
+            write_record(task.key, result)
         return result
 
 
@@ -111,11 +117,17 @@ class RayPrepareWorker(PrepareWorker):
         """Host name and Ray node id of its machine.
 
         Raises:
-            ConfigError: The machine would make other bytes than that of the driver.
+            ConfigError: The machine does not see the data, or would make other bytes than that of
+                the driver.
         """
         import ray
 
         host, wanted, here = socket.gethostname(), self.config.versions, versions()
+        if self.config.path is not None and not exists(self.config.path):
+            raise ConfigError(
+                f"a worker on {host} does not see {self.config.path}; mount it there, or give "
+                "prepare.path an address that all machines share"
+            )
         other = [f"{k} {here[k]}, not {wanted[k]}" for k in wanted if here.get(k) != wanted[k]]
         if other:
             raise ConfigError(

@@ -96,7 +96,7 @@ def _rate(plan: ShardPlan, workers: int) -> float:
 
 
 def _plan(params: PrepareParams, out: Path, size: int) -> ShardPlan:
-    return ShardPlan(params.source, open_source(params), ShardFolder(out), size)
+    return ShardPlan(params.source, params.path, open_source(params), ShardFolder(out), size)
 
 
 def _write_images(params: PrepareParams, number: int) -> list[Path]:

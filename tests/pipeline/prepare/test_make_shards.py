@@ -53,7 +53,7 @@ def slowly(number: int) -> Sample | Rejected:
 
 def plan(out: Path, size: int = 10, make: Any = make, **counts: int) -> ShardPlan:
     inputs = {split: Numbers(counts.get(split, 0)) for split in SPLITS}
-    return ShardPlan("numbers", Source(inputs, make), ShardFolder(out), size)
+    return ShardPlan("numbers", None, Source(inputs, make), ShardFolder(out), size)
 
 
 def test_only_a_few_shards_are_held_however_many_inputs_there_are(tmp_path: Path) -> None:
