@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, JpegImagePlugin
 
+from pipeline.artifacts.dataset import SPLITS
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.config.params import Params
 from pipeline.prepare.identity import PREPARE_VERSION, source_identity, values_digest, versions
@@ -24,6 +25,7 @@ from pipeline.prepare.sources import open_source
 from pipeline.prepare.worker import make_shard
 
 GOLDEN = (2, 10240, "ca5169251a6e3238ac29d5846eb4b32f033181e1a1a1fed2f9d61aaba53225ca")
+DRAWN = "8ca057e6"
 ENCODED = ("JPEG", "RGB", (100, 50), {0: 369, 1: 558})
 
 
@@ -93,6 +95,13 @@ def test_equal_samples_give_the_shard_that_they_always_gave(tmp_path: Path) -> N
     assert result.shard is not None
     assert (result.shard.samples, result.shard.bytes, result.shard.sha256) == GOLDEN
     assert result.rejected == [Rejected("b", "broken")]
+
+
+def test_scenes_are_drawn_as_they_always_were(make_params: Callable[..., Params]) -> None:
+    source = open_source(make_params(prepare={"seed": 0}).prepare)
+    drawn = [source.make(item) for split in SPLITS for item in [*source.inputs[split]][:3]]
+    found = [(s.key, s.captions, s.label, s.extra) for s in drawn if isinstance(s, Sample)]
+    assert values_digest([found])[:8] == DRAWN
 
 
 def test_images_are_encoded_as_they_always_were() -> None:
