@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from kdeov.errors import DataError
+from pipeline.artifacts.offsets import encode_starts, index_path
 from pipeline.storage.files import HashedFile, writing
 
 KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
@@ -40,7 +43,7 @@ def shard_name(index: int) -> str:
 
 
 def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> Shard:
-    """Writes one shard atomically.
+    """Writes one shard atomically, then its index (see `offsets`).
 
     Args:
         path: The tar.
@@ -53,7 +56,9 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> Shard:
         DataError: A key is unusable or occurs twice, or the disk is full.
     """
     keys: set[str] = set()
+    starts: list[int] = []
     hashed, size = hashlib.sha256(), 0
+    index_path(path).unlink(missing_ok=True)  # of a shard that was here before
     with writing(path) as file:
         for sample in samples:
             key = sample["__key__"]
@@ -64,6 +69,7 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> Shard:
                     f"{path}: key {key!r} occurs twice; make the names in the source unique"
                 )
             keys.add(key)
+            starts.append(size)
             blocks = _blocks(sample)
             file.write(blocks)
             hashed.update(blocks)
@@ -71,6 +77,8 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> Shard:
         end = bytes(2 * BLOCK + -(size + 2 * BLOCK) % tarfile.RECORDSIZE)
         file.write(end)
         hashed.update(end)
+    with writing(index_path(path)) as file:
+        file.write(encode_starts(starts, hashed.hexdigest()))
     return Shard(path.name, len(keys), size + len(end), hashed.hexdigest())
 
 
@@ -133,15 +141,20 @@ def read_samples(
     shard: Shard | None = None,
     wanted: Callable[[int], bool] | None = None,
     stop: int | None = None,
+    start: int = 0,
+    starts: np.ndarray | None = None,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Reads a shard in order, within `shard_errors`.
 
     Args:
-        file: The tar, from its beginning.
+        file: The tar, at its beginning.
         where: Its name in messages.
         shard: Its entry in the manifest; the number of samples is compared at the end.
         wanted: Whether to yield a sample, by number; the bytes of others are skipped.
         stop: Number of the sample before which reading ends; None reads to the end.
+        start: Number of the first sample to yield.
+        starts: Byte at which each sample starts, by the shard's index: nothing before `start` is
+            read, and each sample is compared with its place. None reads the headers of all.
 
     Yields:
         Number of the sample, and its mapping of `__key__` and extensions to values.
@@ -154,13 +167,24 @@ def read_samples(
     from webdataset.tariterators import group_by_keys
 
     numbers: dict[str, int] = {}
+    skipped = 0 if starts is None else start
+    if starts is not None:
+        if start >= len(starts):
+            return
+        file.seek(int(starts[start]))
+
+    def is_wanted(number: int) -> bool:
+        return number >= start and (wanted is None or wanted(number))
+
     with tarfile.open(fileobj=file, mode="r:") as tar:
-        for sample in group_by_keys(_members(file, tar, where, numbers, wanted, stop)):
+        members = _members(file, tar, where, numbers, is_wanted, (skipped, stop), starts)
+        for sample in group_by_keys(members):
             yield numbers[sample["__key__"]], sample
-    if shard is not None and len(numbers) != min(shard.samples, stop or shard.samples):
+    found = skipped + len(numbers)
+    if shard is not None and found != min(shard.samples, stop or shard.samples):
         raise DataError(
-            f"{where}: {len(numbers)} samples, its manifest says {shard.samples}; run the "
-            "stage that wrote it again"
+            f"{where}: {found} samples, its manifest says {shard.samples}; run the stage that "
+            "wrote it again"
         )
 
 
@@ -169,10 +193,12 @@ def _members(
     tar: tarfile.TarFile,
     where: str,
     numbers: dict[str, int],
-    wanted: Callable[[int], bool] | None,
-    stop: int | None,
+    wanted: Callable[[int], bool],
+    span: tuple[int, int | None],
+    starts: np.ndarray | None,
 ) -> Iterator[dict[str, Any]]:
     current = None
+    skipped, stop = span
     for member in tar:
         key, _, _ = member.name.partition(".")
         if not member.isreg() or member.issparse() or not KEY.match(key):
@@ -184,10 +210,16 @@ def _members(
                 raise DataError(
                     f"{where}: key {key!r} occurs twice; run the stage that wrote it again"
                 )
-            if len(numbers) == stop:
+            number = skipped + len(numbers)
+            if number == stop:
                 return
-            numbers[key], current = len(numbers), key
-        if wanted is None or wanted(numbers[key]):
+            if starts is not None and (number >= len(starts) or member.offset != starts[number]):
+                raise DataError(
+                    f"{where}: sample {number} is not where the index of the shard says; delete "
+                    "both and run the stage that wrote them again"
+                )
+            numbers[key], current = number, key
+        if wanted(numbers[key]):
             # cheaper than a file object of tarfile for each member
             file.seek(member.offset_data)
             data = file.read(member.size)

@@ -52,6 +52,7 @@ class BenchSizes:
         embed_views: Views that one repeat embeds.
         embed_batch: Views a forward pass of the teacher.
         read_samples: Samples that one repeat reads.
+        shard_samples: Samples of the shard amid which reading begins.
         step_batch: Images a training step.
         steps: Training steps that are measured.
         epoch_images: Images of an epoch in which `data_wait` is measured.
@@ -66,6 +67,7 @@ class BenchSizes:
     embed_views: int = 96
     embed_batch: int = 16
     read_samples: int = 2000
+    shard_samples: int = 10_000
     step_batch: int = 16
     steps: int = 8
     epoch_images: int = 960

@@ -24,6 +24,7 @@ from pipeline.artifacts.identity import (
     shown_classes,
 )
 from pipeline.artifacts.manifest import CHUNKS, MANIFEST, Manifest
+from pipeline.artifacts.offsets import index_path
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import Shard
 from pipeline.config.execution_params import ClusterParams
@@ -169,7 +170,8 @@ def _remove_unlisted(out: ShardFolder, manifest: Manifest) -> None:
     the last manifest, the next one keeps those that it lists.
     """
     shards = manifest.shards if out.storage is None else []
-    listed = {name for s in shards for name in (s.name, record_path(out.path, s).name)}
+    files = [(out.path / s.name, record_path(out.path, s)) for s in shards]
+    listed = {p.name for shard, record in files for p in (shard, record, index_path(shard))}
     remove_others(out.path, listed | {CHUNKS}, logger)
 
 

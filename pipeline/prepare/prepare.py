@@ -13,6 +13,7 @@ import numpy as np
 from kdeov.errors import ConfigError, DataError
 from pipeline.artifacts.dataset import DATASET, SPLITS, Dataset
 from pipeline.artifacts.manifest import CHUNKS, MANIFEST, REJECTED, Manifest
+from pipeline.artifacts.offsets import index_path
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.config.execution_params import ClusterParams
 from pipeline.config.params import Params
@@ -23,6 +24,7 @@ from pipeline.prepare.empty_split import empty_split
 from pipeline.prepare.make_shards import make_shards
 from pipeline.prepare.near_duplicates import near_duplicates
 from pipeline.prepare.plan import ShardPlan, unfinished
+from pipeline.prepare.readers.remote.address_file import address_of
 from pipeline.prepare.readers.tar_members import members_of
 from pipeline.prepare.rejections import examples, summary
 from pipeline.prepare.shard_records import ShardResult, record_file
@@ -30,19 +32,25 @@ from pipeline.prepare.sources import open_source
 from pipeline.prepare.worker import ShardTask
 from pipeline.runtime.node import on_cluster
 from pipeline.storage.files import remove_others, remove_partial, write_json
-from pipeline.storage.storage import open_storage
+from pipeline.storage.storage import Storage, open_storage
 
 logger = logging.getLogger(__name__)
 
 INLINE = ClusterParams(mode="inline")
 NUM_EXAMPLES = 3
-SHARD_SUFFIXES = (".tar", ".idx")  # a shard and its index
 
 
 def prepare(params: Params, paths: Layout) -> None:
     """Writes the image shards of a checkout (see `write_image_shards`)."""
-    rejected = None if on_cluster() else paths.rejected  # of a job, only the log comes back
-    write_image_shards(params.prepare, paths.images, params.cluster, params.data.storage, rejected)
+    storage = params.data.storage
+    write_image_shards(
+        params.prepare,
+        paths.images,
+        params.cluster,
+        storage,
+        rejected=None if on_cluster() else paths.rejected,  # of a job, only the log comes back
+        cache=open_storage(storage or str(paths.listings)),
+    )
 
 
 def write_image_shards(
@@ -52,6 +60,7 @@ def write_image_shards(
     storage: str | None = None,
     rejected: Path | None = None,
     workers: int | None = None,
+    cache: Storage | None = None,
 ) -> None:
     """Writes shards, a manifest for each split, and `dataset.json`.
 
@@ -64,6 +73,7 @@ def write_image_shards(
         rejected: A JSON file that receives the rejected inputs where the stage fails, as there are
             no manifests then; None writes none.
         workers: See `make_shards`.
+        cache: See `open_source`.
 
     Raises:
         ConfigError: The data set or a split is empty.
@@ -71,8 +81,8 @@ def write_image_shards(
             rejected.
         StorageError: The folder or the storage cannot be written.
     """
-    source = open_source(params)
-    path = params.path if isinstance(params.path, Path) else None
+    source = open_source(params, cache)
+    path = None if address_of(params.path) else Path(params.path)
     folder = ShardFolder(out, storage)
     plan = ShardPlan(params.source, path, source, folder, params.samples_per_shard)
     if not plan.num_inputs:
@@ -156,7 +166,8 @@ def _remove_unlisted(
             listed.add(REJECTED)
         if out.storage is None:
             listed |= {CHUNKS, *map(record_file, results[split])}
-            listed |= {f"{Path(s.name).stem}{e}" for s in manifest.shards for e in SHARD_SUFFIXES}
+            shards = [Path(shard.name) for shard in manifest.shards]
+            listed |= {path.name for shard in shards for path in (shard, index_path(shard))}
         remove_others(out.path / split, listed, logger)
 
 

@@ -20,6 +20,7 @@ from pipeline.prepare.identity import versions
 from pipeline.prepare.images import without_warnings
 from pipeline.prepare.near_duplicates import difference_hashes
 from pipeline.prepare.readers.base import Rejected, Sample
+from pipeline.prepare.readers.remote.read_ahead import samples_of
 from pipeline.prepare.shard_records import ShardKey, ShardResult, write_record
 from pipeline.runtime.node import ready_node
 from pipeline.storage.files import exists
@@ -79,8 +80,8 @@ class PrepareWorker:
         self.config = config
 
     def run(self, task: ShardTask, on_progress: Callable[[str, int], object]) -> ShardResult:
-        """Makes a shard, then writes its record, unless an input has vanished. A shard without a
-        record is made again.
+        """Makes a shard, then writes its record, unless an input could not be read. A shard without
+        a record is made again.
 
         Args:
             task: The shard.
@@ -101,7 +102,7 @@ class PrepareWorker:
 
         folder, name = task.key.folder, task.key.name
         result = make_shard(folder, name, task.inputs, self.config.make, advance)
-        if not any(rejected.vanished for rejected in result.rejected):
+        if not any(rejected.unread for rejected in result.rejected):
             write_record(task.key, result)
         return result
 
@@ -163,8 +164,7 @@ def make_shard(
     result, grids = ShardResult(), bytearray()
 
     def samples() -> Iterator[dict[str, Any]]:
-        for item in inputs:
-            sample = item if isinstance(item, Rejected) else make(item)
+        for sample in samples_of(make, inputs):
             advance()
             if isinstance(sample, Rejected):
                 result.rejected.append(sample)

@@ -28,6 +28,7 @@ STAGES = (
     "detection",
 )  # fmt: skip
 """Stages that run on a cluster; the others are small, and always run on the machine of DVC."""
+SHARD_SUFFIXES = (".tar", ".idx")  # of shards and their indexes, which travel by themselves
 DIGEST_CHARS = 16  # length of the digest in a job's name
 
 
@@ -134,12 +135,12 @@ class Job:
 
 
 def files_below(path: Path) -> Iterator[Path]:
-    """A file, or the files of a folder, without shards and half-written files."""
+    """A file, or the files of a folder, without shards, their indexes and half-written files."""
     if path.is_file():
         yield path
         return
     for file in sorted(path.rglob("*")):
-        if file.is_file() and file.suffix != ".tar" and TEMPORARY not in str(file):
+        if file.is_file() and file.suffix not in SHARD_SUFFIXES and TEMPORARY not in str(file):
             yield file
 
 
@@ -172,9 +173,9 @@ def _portable(stage: str, params: Params, layout: Layout) -> tuple[dict[str, Any
                 values["teacher"][part][key] = Path(found).name
     outside = {}
     for key, value in getattr(params, stage, ()):
-        if (stage, key) == ("prepare", "path"):
+        if (stage, key) == ("prepare", "path") and Path(value).suffix != ".address":
             values[stage][key] = _data_of_job(value, layout.root)
-        elif isinstance(value, Path):
+        elif isinstance(value, Path):  # a small file, such as that of an address
             name = f"inputs/{key}/{value.name}"
             values[stage][key], outside[name] = name, value
     for name, path in outside.items():

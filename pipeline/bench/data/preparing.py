@@ -33,7 +33,7 @@ def prepare_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
         sizes: Sizes of the measurements.
     """
     params = captions_csv_params(folder / "own")
-    paths = _write_images(params, sizes.prepare_images)
+    paths = _write_images(folder / "own", sizes.prepare_images)
 
     def bare() -> None:
         for path in paths:
@@ -68,7 +68,7 @@ def worker_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:
     if not sizes.prepare_shards:
         return []
     params = captions_csv_params(folder / "own")
-    _write_images(params, sizes.prepare_shards * PER_SHARD)
+    _write_images(folder / "own", sizes.prepare_shards * PER_SHARD)
     rates: dict[int, list[float]] = {1: [], 2: []}
     with ray_session(2):
         for round_ in range(sizes.repeats):
@@ -96,12 +96,12 @@ def _rate(plan: ShardPlan, workers: int) -> float:
 
 
 def _plan(params: PrepareParams, out: Path, size: int) -> ShardPlan:
-    return ShardPlan(params.source, params.path, open_source(params), ShardFolder(out), size)
+    return ShardPlan(params.source, None, open_source(params), ShardFolder(out), size)
 
 
-def _write_images(params: PrepareParams, number: int) -> list[Path]:
+def _write_images(folder: Path, number: int) -> list[Path]:
     """Writes images and their table; of images beyond the first few, links have other names."""
-    images = params.path / "images"
+    images = folder / "images"
     images.mkdir(parents=True)
     distinct = [images / f"{index:06d}.jpg" for index in range(min(number, 256))]
     for path, jpeg in zip(distinct, photographs(), strict=False):
@@ -110,5 +110,5 @@ def _write_images(params: PrepareParams, number: int) -> list[Path]:
     for index, path in enumerate(paths[len(distinct) :]):
         os.link(distinct[index % len(distinct)], path)
     rows = "".join(f"{path.name},a photograph\n" for path in paths)
-    (params.path / "captions.csv").write_text("image,caption\n" + rows, encoding="utf-8")
+    (folder / "captions.csv").write_text("image,caption\n" + rows, encoding="utf-8")
     return paths

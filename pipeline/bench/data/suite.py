@@ -12,6 +12,7 @@ from pipeline.bench.data.embedding import embedding_figures
 from pipeline.bench.data.planning import planning_figures
 from pipeline.bench.data.preparing import prepare_figures, worker_figures
 from pipeline.bench.data.reading import reading_figures
+from pipeline.bench.data.stream_start import stream_start_figures
 from pipeline.bench.data.training import step_figures
 from pipeline.bench.figures import Figure, measure
 from pipeline.bench.fixtures import write_teacher
@@ -39,6 +40,7 @@ def _measure(folder: Path, sizes: BenchSizes) -> list[Figure]:
             "preparing on two workers": lambda: worker_figures(folder / "workers", sizes),
             "embedding": lambda: embedding_figures(folder / "embedding", teacher, sizes),
             "reading": lambda: reading_figures(folder / "reading", sizes),
+            "starting amid a shard": lambda: stream_start_figures(folder / "start", sizes),
             "training steps": lambda: step_figures(folder / "steps", teacher, sizes),
             "waiting for data": lambda: data_wait_figures(folder / "data_wait", sizes),
             "planning": lambda: planning_figures(folder / "planning", sizes),

@@ -45,13 +45,13 @@ class Rejected:
     Attributes:
         name: Its name in the source.
         reason: In a few words.
-        vanished: Whether it was there when the source was listed: then its shard has no record, and
-            the next run tries again.
+        unread: Whether it was there when the source was listed, and could not be read: then its
+            shard has no record, and the next run tries again.
     """
 
     name: str
     reason: str
-    vanished: bool = False
+    unread: bool = False
 
 
 class Inputs(Protocol):

@@ -82,7 +82,7 @@ def test_missing_shards_are_uploaded_from_the_folder(
     shutil.copytree(built.images, images)
     folder = ShardFolder(images / "train", storage.address)
     upload_missing(folder)
-    assert len(storage.names("shards")) == 3
+    assert len(storage.names("shards")) == 6  # three shards, each with its index
     for path in folder.path.glob("*.tar"):
         path.unlink()
     upload_missing(folder)  # all are there

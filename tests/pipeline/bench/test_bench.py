@@ -32,6 +32,7 @@ SMALL = BenchSizes(
     embed_views=8,
     embed_batch=4,
     read_samples=20,
+    shard_samples=40,
     step_batch=4,
     steps=2,
     epoch_images=8,
@@ -52,6 +53,7 @@ CEILINGS = {
     "loss_difference": 1e-3,
     "data_wait": 0.05,
     "bytes_per_embedding": 1300,
+    "stream_start_ms": 5,
     "plan_seconds": 5,
     "plan_megabytes": 500,
 }

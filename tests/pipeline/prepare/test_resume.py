@@ -192,7 +192,7 @@ def test_a_storage_that_runs_full_is_one_line_and_the_next_run_goes_on(
 def vanishes(number: int) -> Sample | Rejected:
     cells = np.zeros((8, 9), np.float32).tobytes()
     if number == 13:
-        return Rejected("13", "no such file", vanished=True)
+        return Rejected("13", "no such file", unread=True)
     return Sample(str(number), b"image", [], str(number), grid=cells)
 
 
