@@ -1,4 +1,4 @@
-"""The manifest of a split, and where its shards are: beside it, or in a storage by their content.
+"""Where the shards of a manifest are: beside it, or in a storage by their content.
 
 A manifest is the same wherever the shards lie, so that moving them changes nothing that follows
 from them.
@@ -14,15 +14,9 @@ from typing import IO, Any
 import numpy as np
 
 from kdeov.errors import DataError
+from pipeline.artifacts.manifest import Manifest, writer_of
 from pipeline.artifacts.offsets import SUFFIX, decode_starts, index_path
-from pipeline.artifacts.shards import (
-    Manifest,
-    Shard,
-    read_samples,
-    shard_errors,
-    write_shard,
-    writer_of,
-)
+from pipeline.artifacts.shards import Shard, read_samples, shard_errors, write_shard
 from pipeline.storage.checked import fix_of
 from pipeline.storage.files import HashedFile
 from pipeline.storage.storage import open_storage
@@ -47,7 +41,7 @@ class ShardFolder:
 
     def manifest(self) -> Manifest:
         """The manifest of the folder (see `Manifest.read`)."""
-        return Manifest.read(self.path)
+        return Manifest.read(self.path, self.storage)
 
     def where(self, shard: Shard) -> str:
         """The path or address that a shard is read from, for messages."""

@@ -1,4 +1,4 @@
-"""Webdataset shards that are byte-identical for identical samples, and their manifest."""
+"""Webdataset shards that are byte-identical for identical samples."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import json
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,12 +16,8 @@ import numpy as np
 
 from kdeov.errors import DataError
 from pipeline.artifacts.offsets import encode_starts, index_path
-from pipeline.storage.checked import fix_of, without_digest, write_checked_json
-from pipeline.storage.files import HashedFile, read_json, writing
+from pipeline.storage.files import HashedFile, writing
 
-MANIFEST = "manifest.json"
-EMBEDDINGS = "embeddings"  # the folder above the splits of teacher shards
-FORMAT = 2
 KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 BLOCK = tarfile.BLOCKSIZE
@@ -40,63 +35,6 @@ class Shard:
     samples: int
     bytes: int
     sha256: str
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """The shards of one split.
-
-    Attributes:
-        kind: `images` or `teacher`.
-        split: `train`, `val` or `test`.
-        shards: In order.
-        identity: Everything that the shards were made from.
-        rejected: Inputs that were left out, each with `name` and `reason`.
-    """
-
-    kind: str
-    split: str
-    shards: list[Shard]
-    identity: dict[str, Any]
-    rejected: list[dict[str, str]] = field(default_factory=list)
-
-    @property
-    def samples(self) -> int:
-        """Samples in all shards."""
-        return sum(shard.samples for shard in self.shards)
-
-    @cached_property
-    def sizes(self) -> list[int]:
-        """Samples of each shard."""
-        return [shard.samples for shard in self.shards]
-
-    def write(self, folder: Path) -> None:
-        """Writes `manifest.json`, with a digest of itself."""
-        values = {"format": FORMAT, "samples": self.samples, **asdict(self)}
-        write_checked_json(folder / MANIFEST, values)
-
-    @classmethod
-    def read(cls, folder: Path) -> Manifest:
-        """Reads `manifest.json`.
-
-        Raises:
-            DataError: It is missing, damaged, edited or of another format.
-        """
-        path, stage = folder / MANIFEST, writer_of(folder)
-        values = read_json(path, stage)
-        try:
-            if values["format"] != FORMAT:
-                raise DataError(f"{path}: another format; {fix_of(stage)}")
-            values = without_digest(values, path, fix_of(stage))
-            del values["format"], values["samples"]
-            return cls(**{**values, "shards": [Shard(**shard) for shard in values["shards"]]})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path}: damaged ({error}); {fix_of(stage)}") from error
-
-
-def writer_of(folder: Path) -> str:
-    """The stage that writes the folder of a split, `images/SPLIT` or `embeddings/SPLIT`."""
-    return "embed" if folder.parent.name == EMBEDDINGS else "prepare"
 
 
 def shard_name(index: int) -> str:

@@ -48,6 +48,7 @@ class BenchSizes:
         teacher: Arguments of `clip.model.CLIP`, those of ViT-B/32 by default; the second is the
             resolution, at which the student is trained too.
         prepare_images: Images that one repeat prepares.
+        prepare_shards: Shards that workers on Ray make in one repeat; 0 leaves Ray out.
         embed_views: Views that one repeat embeds.
         embed_batch: Views a forward pass of the teacher.
         read_samples: Samples that one repeat reads.
@@ -62,6 +63,7 @@ class BenchSizes:
 
     teacher: tuple[int, ...] = (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
     prepare_images: int = 256
+    prepare_shards: int = 64
     embed_views: int = 96
     embed_batch: int = 16
     read_samples: int = 2000

@@ -10,7 +10,7 @@ import torch
 from pipeline.bench.data.data_wait import data_wait_figures
 from pipeline.bench.data.embedding import embedding_figures
 from pipeline.bench.data.planning import planning_figures
-from pipeline.bench.data.preparing import prepare_figures
+from pipeline.bench.data.preparing import prepare_figures, worker_figures
 from pipeline.bench.data.reading import reading_figures
 from pipeline.bench.data.stream_start import stream_start_figures
 from pipeline.bench.data.training import step_figures
@@ -37,6 +37,7 @@ def _measure(folder: Path, sizes: BenchSizes) -> list[Figure]:
     return measure(
         {
             "preparing": lambda: prepare_figures(folder / "preparing", sizes),
+            "preparing on two workers": lambda: worker_figures(folder / "workers", sizes),
             "embedding": lambda: embedding_figures(folder / "embedding", teacher, sizes),
             "reading": lambda: reading_figures(folder / "reading", sizes),
             "starting amid a shard": lambda: stream_start_figures(folder / "start", sizes),

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from pipeline.artifacts.texts import file_name, is_unicode
-from pipeline.prepare.images import UnusableImage
+from pipeline.prepare.images import UnreadImage, UnusableImage
 
 MAX_BYTES = 1 << 30  # more than an image of `pipeline.prepare.images.MAX_PIXELS` needs
 
@@ -41,9 +41,9 @@ def read_within(root: Path, name: str) -> bytes:
                 raise
         return _read_inside(root, spelled)
     except FileNotFoundError:
-        raise UnusableImage("no such file") from None
+        raise UnreadImage("no such file") from None
     except OSError as error:
-        raise UnusableImage(f"unreadable ({error.strerror})") from error
+        raise UnreadImage(f"unreadable ({error.strerror})") from error
 
 
 def version_within(root: Path, name: str) -> str:

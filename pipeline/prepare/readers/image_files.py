@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kdeov.errors import DataError
 from pipeline.artifacts.dataset import SPLITS
-from pipeline.prepare.images import UnusableImage, decode_image, without_warnings
+from pipeline.prepare.images import UnreadImage, UnusableImage, decode_image, without_warnings
 from pipeline.prepare.readers.base import Rejected, Sample, Source, warn_of_classes
 from pipeline.prepare.readers.boxes import Boxes
 from pipeline.prepare.readers.captions import clean_captions
@@ -168,7 +168,8 @@ class FileReader:
                 return read_within(self.root, name)
             return read_object(self.root, name)
         except UnusableImage as error:
-            return Rejected(name, str(error))
+            unread = isinstance(error, UnreadImage) and bool(item.file.version)
+            return Rejected(name, str(error), unread)
 
     def made(self, item: Input, data: bytes | Rejected) -> Sample | Rejected:
         """The sample of a file with these bytes."""

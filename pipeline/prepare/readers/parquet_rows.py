@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.artifacts.texts import class_name
-from pipeline.prepare.images import UnusableImage, decode_image
+from pipeline.prepare.images import UnreadImage, UnusableImage, decode_image
 from pipeline.prepare.readers.base import Rejected, Sample
 from pipeline.prepare.readers.captions import clean_captions
 from pipeline.prepare.readers.folder_files import MAX_BYTES, version_of
@@ -137,7 +137,7 @@ class RowGroupReader:
         try:
             group = _row_group(self.root, item.file, item.version, item.group, tuple(columns.read))
             if isinstance(group, str):
-                raise UnusableImage(group)
+                raise (UnreadImage if group in (CHANGED, VANISHED) else UnusableImage)(group)
             label = None
             if columns.label is not None:
                 label = self._class_of(group.column(columns.label)[item.row].as_py())
@@ -147,7 +147,7 @@ class RowGroupReader:
             data = _bytes(group.column(columns.image)[item.row].as_py())
             image = decode_image(data, self.max_image_side)
         except UnusableImage as error:
-            return Rejected(name, str(error))
+            return Rejected(name, str(error), isinstance(error, UnreadImage))
         number = None if label is None else self.classes[label]
         return Sample(item.key, image.jpeg, captions, name, number, grid=image.grid)
 

@@ -28,6 +28,7 @@ from tests.helpers.waiting import wait_for
 SMALL = BenchSizes(
     teacher=(64, 64, 1, 64, 32, 77, 49408, 64, 1, 1),
     prepare_images=8,
+    prepare_shards=0,
     embed_views=8,
     embed_batch=4,
     read_samples=20,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.artifacts.shards import Manifest
+from pipeline.artifacts.manifest import Manifest
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.doctor.storages import sources

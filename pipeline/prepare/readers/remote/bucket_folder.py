@@ -15,7 +15,7 @@ from typing import Any
 
 from kdeov.errors import DataError
 from pipeline.console import printable
-from pipeline.prepare.images import UnusableImage
+from pipeline.prepare.images import UnreadImage, UnusableImage
 from pipeline.prepare.readers.folder_files import MAX_BYTES
 from pipeline.storage.bucket import BucketStorage, StoredObject
 from pipeline.storage.storage import Storage
@@ -140,7 +140,7 @@ def read_object(storage: BucketStorage, name: str) -> bytes:
     try:
         data = storage.read(name)
     except FileNotFoundError:
-        raise UnusableImage("no such object") from None
+        raise UnreadImage("no such object") from None
     if len(data) > MAX_BYTES:
         raise UnusableImage(f"larger than {MAX_BYTES:,} bytes")
     return data

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.artifacts.texts import is_visible
-from pipeline.prepare.images import UnusableImage, decode_image
+from pipeline.prepare.images import UnreadImage, UnusableImage, decode_image
 from pipeline.prepare.readers.base import Rejected, Sample
 from pipeline.prepare.readers.captions import clean_captions
 from pipeline.prepare.readers.folder_files import version_of
@@ -106,7 +106,7 @@ class MemberReader:
             captions = clean_captions(captions_of(text, description))
             image = decode_image(data, self.max_image_side)
         except UnusableImage as error:
-            return Rejected(name, str(error))
+            return Rejected(name, str(error), isinstance(error, UnreadImage))
         return Sample(safe_key(member.key), image.jpeg, captions, name, grid=image.grid)
 
     def _read(self, member: Member) -> list[bytes]:
@@ -124,12 +124,12 @@ def _read_here(path: str, version: str, start: int, stop: int) -> bytes:
     try:
         number = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        raise UnusableImage(VANISHED) from None
+        raise UnreadImage(VANISHED) from None
     except OSError as error:
-        raise UnusableImage(f"its tar cannot be read ({error.strerror})") from error
+        raise UnreadImage(f"its tar cannot be read ({error.strerror})") from error
     try:
         if version_of(os.fstat(number)) != version:
-            raise UnusableImage(CHANGED)
+            raise UnreadImage(CHANGED)
         return os.pread(number, stop - start, start)
     finally:
         os.close(number)
@@ -138,11 +138,11 @@ def _read_here(path: str, version: str, start: int, stop: int) -> bytes:
 def _read_there(storage: BucketStorage, name: str, version: str, start: int, stop: int) -> bytes:
     tar = _opened(storage, name, version)
     if isinstance(tar, str):
-        raise UnusableImage(tar)
+        raise UnreadImage(tar)
     try:
         return tar.read(start, stop)
     except FileNotFoundError:
-        raise UnusableImage(VANISHED) from None
+        raise UnreadImage(VANISHED) from None
 
 
 class _RemoteTar:

@@ -11,7 +11,7 @@ import pytest
 
 from kdeov.errors import ConfigError, DataError, StorageError
 from pipeline.artifacts.dataset import SPLITS
-from pipeline.artifacts.shards import Manifest
+from pipeline.artifacts.manifest import Manifest
 from pipeline.config.params import Params
 from pipeline.config.stage_params import PrepareParams
 from pipeline.prepare.prepare import write_image_shards
