@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeov.errors import DataError
-from pipeline.artifacts.shards import MANIFEST
+from pipeline.artifacts.manifest import MANIFEST
 from pipeline.storage.checked import fix_of, read_record, write_checked_json
 from pipeline.storage.files import sha256_file
 

@@ -1,4 +1,4 @@
-"""The manifest of a split, and where its shards are: beside it, or in a storage by their content.
+"""Where the shards of a manifest are: beside it, or in a storage by their content.
 
 A manifest is the same wherever the shards lie, so that moving them changes nothing that follows
 from them.
@@ -11,15 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from kdeov.errors import DataError
-from pipeline.artifacts.shards import (
-    Manifest,
-    Shard,
-    read_samples,
-    shard_errors,
-    write_shard,
-    writer_of,
-)
+from pipeline.artifacts.manifest import Manifest, writer_of
+from pipeline.artifacts.offsets import SUFFIX, decode_starts, index_path
+from pipeline.artifacts.shards import Shard, read_samples, shard_errors, write_shard
 from pipeline.storage.checked import fix_of
 from pipeline.storage.files import HashedFile
 from pipeline.storage.storage import open_storage
@@ -44,7 +41,7 @@ class ShardFolder:
 
     def manifest(self) -> Manifest:
         """The manifest of the folder (see `Manifest.read`)."""
-        return Manifest.read(self.path)
+        return Manifest.read(self.path, self.storage)
 
     def where(self, shard: Shard) -> str:
         """The path or address that a shard is read from, for messages."""
@@ -75,15 +72,37 @@ class ShardFolder:
         shard: Shard,
         wanted: Callable[[int], bool] | None = None,
         stop: int | None = None,
+        start: int = 0,
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         """Samples of a shard with their numbers (see `read_samples`).
 
+        Nothing before `start` is read where the shard has an index; without one, as older shards
+        are, the headers before it are.
+
         Raises:
-            DataError: The shard is missing or damaged.
+            DataError: The shard or its index is damaged, or the shard is missing.
         """
         where = self.where(shard)
+        starts = self.starts(shard) if start else None
         with shard_errors(where), self.open(shard) as file:
-            yield from read_samples(file, where, shard, wanted, stop)
+            yield from read_samples(file, where, shard, wanted, stop, start, starts)
+
+    def starts(self, shard: Shard) -> np.ndarray | None:
+        """The byte at which each sample of a shard starts, int64; None where it has no index.
+
+        Raises:
+            DataError: The index is damaged, or of another shard.
+        """
+        try:
+            if self.storage is None or self.is_here(shard):
+                path = index_path(self.path / shard.name)
+                where, data = str(path), path.read_bytes()
+            else:
+                storage, name = open_storage(self.storage), index_name(shard)
+                where, data = storage.where(name), storage.read(name)
+        except FileNotFoundError:
+            return None
+        return decode_starts(data, where, shard.sha256, shard.samples)
 
     def read_verified(self, shard: Shard) -> Iterator[dict[str, Any]]:
         """All samples of a shard, whose bytes are compared with the manifest on the way.
@@ -99,15 +118,16 @@ class ShardFolder:
             self._compare(file, shard)
 
     def verify(self, shard: Shard) -> None:
-        """Compares a shard's bytes with the manifest.
+        """Compares a shard's bytes with the manifest, and its index with both where it has one.
 
         Raises:
-            DataError: The shard is missing or differs.
+            DataError: The shard is missing, or it or its index differs.
         """
         where = self.where(shard)
         try:
             with self.open(shard) as file:
                 self._compare(HashedFile(file), shard)
+            self.starts(shard)
         except OSError as error:
             reason = "missing" if isinstance(error, FileNotFoundError) else error.strerror
             raise DataError(f"{where}: {reason}; {fix_of(writer_of(self.path))}") from error
@@ -124,8 +144,11 @@ class ShardFolder:
             try:
                 if not self.is_stored(shard):
                     self._upload(shard)
+                elif open_storage(self.storage).size(index_name(shard)) is None:
+                    self._upload_index(shard)  # of a shard that an older version wrote
             finally:
                 path.unlink()
+                index_path(path).unlink(missing_ok=True)
         return shard
 
     def is_stored(self, shard: Shard) -> bool:
@@ -147,7 +170,13 @@ class ShardFolder:
 
     def _upload(self, shard: Shard) -> None:
         if self.storage is not None:
+            self._upload_index(shard)  # before the shard, so that a stored shard has one
             open_storage(self.storage).upload(self.path / shard.name, object_name(shard))
+
+    def _upload_index(self, shard: Shard) -> None:
+        path = index_path(self.path / shard.name)
+        if self.storage is not None and path.is_file():
+            open_storage(self.storage).upload(path, index_name(shard))
 
     def _compare(self, file: HashedFile, shard: Shard) -> None:
         if file.digest() != shard.sha256:
@@ -167,3 +196,8 @@ class ShardFolder:
 def object_name(shard: Shard) -> str:
     """Name of a shard in a storage."""
     return f"shards/{shard.sha256}.tar"
+
+
+def index_name(shard: Shard) -> str:
+    """Name of the index of a shard in a storage."""
+    return f"shards/{shard.sha256}{SUFFIX}"

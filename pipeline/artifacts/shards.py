@@ -1,4 +1,4 @@
-"""Webdataset shards that are byte-identical for identical samples, and their manifest."""
+"""Webdataset shards that are byte-identical for identical samples."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ import json
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from kdeov.errors import DataError
-from pipeline.storage.checked import fix_of, without_digest, write_checked_json
-from pipeline.storage.files import HashedFile, read_json, writing
+import numpy as np
 
-MANIFEST = "manifest.json"
-EMBEDDINGS = "embeddings"  # the folder above the splits of teacher shards
-FORMAT = 2
+from kdeov.errors import DataError
+from pipeline.artifacts.offsets import encode_starts, index_path
+from pipeline.storage.files import HashedFile, writing
+
 KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 BLOCK = tarfile.BLOCKSIZE
@@ -39,70 +37,13 @@ class Shard:
     sha256: str
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """The shards of one split.
-
-    Attributes:
-        kind: `images` or `teacher`.
-        split: `train`, `val` or `test`.
-        shards: In order.
-        identity: Everything that the shards were made from.
-        rejected: Inputs that were left out, each with `name` and `reason`.
-    """
-
-    kind: str
-    split: str
-    shards: list[Shard]
-    identity: dict[str, Any]
-    rejected: list[dict[str, str]] = field(default_factory=list)
-
-    @property
-    def samples(self) -> int:
-        """Samples in all shards."""
-        return sum(shard.samples for shard in self.shards)
-
-    @cached_property
-    def sizes(self) -> list[int]:
-        """Samples of each shard."""
-        return [shard.samples for shard in self.shards]
-
-    def write(self, folder: Path) -> None:
-        """Writes `manifest.json`, with a digest of itself."""
-        values = {"format": FORMAT, "samples": self.samples, **asdict(self)}
-        write_checked_json(folder / MANIFEST, values)
-
-    @classmethod
-    def read(cls, folder: Path) -> Manifest:
-        """Reads `manifest.json`.
-
-        Raises:
-            DataError: It is missing, damaged, edited or of another format.
-        """
-        path, stage = folder / MANIFEST, writer_of(folder)
-        values = read_json(path, stage)
-        try:
-            if values["format"] != FORMAT:
-                raise DataError(f"{path}: another format; {fix_of(stage)}")
-            values = without_digest(values, path, fix_of(stage))
-            del values["format"], values["samples"]
-            return cls(**{**values, "shards": [Shard(**shard) for shard in values["shards"]]})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path}: damaged ({error}); {fix_of(stage)}") from error
-
-
-def writer_of(folder: Path) -> str:
-    """The stage that writes the folder of a split, `images/SPLIT` or `embeddings/SPLIT`."""
-    return "embed" if folder.parent.name == EMBEDDINGS else "prepare"
-
-
 def shard_name(index: int) -> str:
     """`000042.tar`."""
     return f"{index:06d}.tar"
 
 
 def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> Shard:
-    """Writes one shard atomically.
+    """Writes one shard atomically, then its index (see `offsets`).
 
     Args:
         path: The tar.
@@ -115,7 +56,9 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> Shard:
         DataError: A key is unusable or occurs twice, or the disk is full.
     """
     keys: set[str] = set()
+    starts: list[int] = []
     hashed, size = hashlib.sha256(), 0
+    index_path(path).unlink(missing_ok=True)  # of a shard that was here before
     with writing(path) as file:
         for sample in samples:
             key = sample["__key__"]
@@ -126,6 +69,7 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> Shard:
                     f"{path}: key {key!r} occurs twice; make the names in the source unique"
                 )
             keys.add(key)
+            starts.append(size)
             blocks = _blocks(sample)
             file.write(blocks)
             hashed.update(blocks)
@@ -133,6 +77,8 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> Shard:
         end = bytes(2 * BLOCK + -(size + 2 * BLOCK) % tarfile.RECORDSIZE)
         file.write(end)
         hashed.update(end)
+    with writing(index_path(path)) as file:
+        file.write(encode_starts(starts, hashed.hexdigest()))
     return Shard(path.name, len(keys), size + len(end), hashed.hexdigest())
 
 
@@ -195,15 +141,20 @@ def read_samples(
     shard: Shard | None = None,
     wanted: Callable[[int], bool] | None = None,
     stop: int | None = None,
+    start: int = 0,
+    starts: np.ndarray | None = None,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Reads a shard in order, within `shard_errors`.
 
     Args:
-        file: The tar, from its beginning.
+        file: The tar, at its beginning.
         where: Its name in messages.
         shard: Its entry in the manifest; the number of samples is compared at the end.
         wanted: Whether to yield a sample, by number; the bytes of others are skipped.
         stop: Number of the sample before which reading ends; None reads to the end.
+        start: Number of the first sample to yield.
+        starts: Byte at which each sample starts, by the shard's index: nothing before `start` is
+            read, and each sample is compared with its place. None reads the headers of all.
 
     Yields:
         Number of the sample, and its mapping of `__key__` and extensions to values.
@@ -216,13 +167,24 @@ def read_samples(
     from webdataset.tariterators import group_by_keys
 
     numbers: dict[str, int] = {}
+    skipped = 0 if starts is None else start
+    if starts is not None:
+        if start >= len(starts):
+            return
+        file.seek(int(starts[start]))
+
+    def is_wanted(number: int) -> bool:
+        return number >= start and (wanted is None or wanted(number))
+
     with tarfile.open(fileobj=file, mode="r:") as tar:
-        for sample in group_by_keys(_members(file, tar, where, numbers, wanted, stop)):
+        members = _members(file, tar, where, numbers, is_wanted, (skipped, stop), starts)
+        for sample in group_by_keys(members):
             yield numbers[sample["__key__"]], sample
-    if shard is not None and len(numbers) != min(shard.samples, stop or shard.samples):
+    found = skipped + len(numbers)
+    if shard is not None and found != min(shard.samples, stop or shard.samples):
         raise DataError(
-            f"{where}: {len(numbers)} samples, its manifest says {shard.samples}; run the "
-            "stage that wrote it again"
+            f"{where}: {found} samples, its manifest says {shard.samples}; run the stage that "
+            "wrote it again"
         )
 
 
@@ -231,10 +193,12 @@ def _members(
     tar: tarfile.TarFile,
     where: str,
     numbers: dict[str, int],
-    wanted: Callable[[int], bool] | None,
-    stop: int | None,
+    wanted: Callable[[int], bool],
+    span: tuple[int, int | None],
+    starts: np.ndarray | None,
 ) -> Iterator[dict[str, Any]]:
     current = None
+    skipped, stop = span
     for member in tar:
         key, _, _ = member.name.partition(".")
         if not member.isreg() or member.issparse() or not KEY.match(key):
@@ -246,10 +210,16 @@ def _members(
                 raise DataError(
                     f"{where}: key {key!r} occurs twice; run the stage that wrote it again"
                 )
-            if len(numbers) == stop:
+            number = skipped + len(numbers)
+            if number == stop:
                 return
-            numbers[key], current = len(numbers), key
-        if wanted is None or wanted(numbers[key]):
+            if starts is not None and (number >= len(starts) or member.offset != starts[number]):
+                raise DataError(
+                    f"{where}: sample {number} is not where the index of the shard says; delete "
+                    "both and run the stage that wrote them again"
+                )
+            numbers[key], current = number, key
+        if wanted(numbers[key]):
             # cheaper than a file object of tarfile for each member
             file.seek(member.offset_data)
             data = file.read(member.size)

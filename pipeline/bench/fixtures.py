@@ -20,7 +20,8 @@ from kdeov.teachers.clip import ClipTeacher
 from kdeov.weights.clip import import_clip
 from kdeov.weights.state_dict import write_tensors
 from pipeline.artifacts.identity import write_teacher_identity
-from pipeline.artifacts.shards import Manifest, read_shard, shard_name, write_shard
+from pipeline.artifacts.manifest import Manifest
+from pipeline.artifacts.shards import read_shard, shard_name, write_shard
 from pipeline.artifacts.teacher_shards import teacher_members
 from pipeline.teachers.load import WEIGHTS
 

@@ -51,10 +51,12 @@ class BenchSizes:
         teacher: Arguments of `clip.model.CLIP`, those of ViT-B/32 by default; the second is the
             resolution, at which the student is trained too.
         prepare_images: Images that one repeat prepares.
+        prepare_shards: Shards that workers on Ray make in one repeat; 0 leaves Ray out.
         embed_views: Views that one repeat embeds.
         embed_batch: Views a forward pass of the teacher.
         read_samples: Samples that one repeat reads.
         render_images: Images that one repeat renders.
+        shard_samples: Samples of the shard amid which reading begins.
         step_batch: Images a training step.
         steps: Training steps that are measured.
         epoch_images: Images of an epoch in which `data_wait` is measured.
@@ -65,10 +67,12 @@ class BenchSizes:
 
     teacher: tuple[int, ...] = (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
     prepare_images: int = 256
+    prepare_shards: int = 64
     embed_views: int = 96
     embed_batch: int = 16
     read_samples: int = 2000
     render_images: int = 64
+    shard_samples: int = 10_000
     step_batch: int = 16
     steps: int = 8
     epoch_images: int = 960

@@ -68,11 +68,11 @@ class BoxShards:
         return self.manifest.samples
 
     def read(
-        self, shard: int, wanted: Any = None, stop: int | None = None
+        self, shard: int, wanted: Any = None, stop: int | None = None, start: int = 0
     ) -> Iterator[tuple[int, BoxSample]]:
         """Samples of a shard with their numbers within it (see `PairedShards.read`)."""
         entry = self.manifest.shards[shard]
-        for number, sample in self.images.read(entry, wanted, stop):
+        for number, sample in self.images.read(entry, wanted, stop, start):
             yield number, self._parse(sample, entry)
 
     def __iter__(self) -> Iterator[BoxSample]:

@@ -127,8 +127,7 @@ class BoxStream(IterableDataset):
 
     def _read(self, stream: int, from_step: int) -> Iterator[BoxSample]:
         for segment in self.plan.ranges(stream, from_step):
-            wanted = range(segment.start, segment.stop).__contains__
-            for _, sample in self.shards.read(segment.shard, wanted, segment.stop):
+            for _, sample in self.shards.read(segment.shard, None, segment.stop, segment.start):
                 yield sample
 
     def _input(self, held: list[BoxSample], place: int) -> BoxedPixels:
@@ -160,8 +159,8 @@ class BoxEvaluationStream(IterableDataset):
         low = 0
         for shard, size in enumerate(self.shards.manifest.sizes):
             if low + size > self.mine.start and low < self.mine.stop:
-                chosen = range(self.mine.start - low, self.mine.stop - low)
-                for _, sample in self.shards.read(shard, chosen.__contains__):
+                first, last = max(0, self.mine.start - low), min(size, self.mine.stop - low)
+                for _, sample in self.shards.read(shard, None, last, first):
                     image = sample.boxed_image().image
                     fit = Letterbox.fit(image.size, self.side)
                     yield sample, fit, torch.from_numpy(fit.pixels(image))

@@ -28,8 +28,10 @@ def card(
     from pipeline.report.results import Results
 
     layout = Layout.here()
-    results = Results.read(load_params(layout.params), layout)
-    text = model_card(results, Provenance.read(results, layout), DataFacts.read(layout))
+    params = load_params(layout.params)
+    results = Results.read(params, layout)
+    facts = DataFacts.read(layout, params.data.storage)
+    text = model_card(results, Provenance.read(results, layout), facts)
     write_card(output, text)
     typer.echo(f"wrote {output}: {results.run.name}, with the licenses of its parts")
 

@@ -27,7 +27,7 @@ Preflight = Callable[[Params, Layout, bool], None]
 EXIT_USER_ERROR = 65
 """Exit status of a driver whose stage raised a `KdeovError` (EX_DATAERR of sysexits.h): another
 attempt would end in the same way."""
-STAGES_WITH_WORKERS = ("embed", "distill", "train_boxes")
+STAGES_WITH_WORKERS = ("prepare", "embed", "distill", "train_boxes")
 """Stages that start Ray workers themselves; any other runs as one task on one node."""
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdeov.errors import KdeovError, StorageError
+from pipeline.artifacts.manifest import MANIFEST
 from pipeline.artifacts.shard_folder import ShardFolder
-from pipeline.artifacts.shards import MANIFEST
 from pipeline.cluster.client import Dashboard
 from pipeline.cluster.driver import EXIT_USER_ERROR
 from pipeline.cluster.package import check_package
@@ -55,6 +55,9 @@ def run_on_cluster(stage: str, params: Params, layout: Layout) -> None:
         SystemExit: The stage raised a `KdeovError`, which its log has shown.
     """
     submission = Submission.of(stage, params, layout)
+    if stage == "prepare" and submission.done:
+        # its data may have changed since, and another attempt finds the shards that are finished
+        submission.advance()
     if stage == "embed" and not submission.done:
         upload_finished(params, layout)
     failures = 0

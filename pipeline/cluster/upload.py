@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.artifacts.dataset import SPLITS
 from pipeline.artifacts.identity import cache_identity, read_teacher_identity, shown_classes
+from pipeline.artifacts.manifest import upload_chunks
 from pipeline.artifacts.shard_folder import ShardFolder
-from pipeline.artifacts.shards import Manifest
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.console import progress
@@ -17,7 +17,7 @@ NUM_UPLOADS = 4  # in parallel
 
 
 def upload_missing(folder: ShardFolder) -> None:
-    """Uploads the shards of a manifest that the storage lacks, from the folder.
+    """Uploads the shards of a manifest, and its own chunks, that the storage lacks.
 
     Args:
         folder: Folder of one split.
@@ -26,6 +26,8 @@ def upload_missing(folder: ShardFolder) -> None:
         KdeovError: A shard is in neither, its bytes differ, or the storage cannot be written.
     """
     manifest = folder.manifest()
+    if folder.storage is not None:
+        upload_chunks(folder.path, folder.storage)
     with (
         ThreadPoolExecutor(NUM_UPLOADS) as pool,
         progress(
@@ -46,7 +48,7 @@ def upload_finished(params: Params, layout: Layout) -> None:
     identity = read_teacher_identity(layout.teacher)
     classes = shown_classes(params.embed, layout.images)
     for split in SPLITS:
-        manifest = Manifest.read(layout.images / split)
+        manifest = ShardFolder(layout.images / split, params.data.storage).manifest()
         folder = ShardFolder(layout.embeddings / split, params.data.storage)
         wanted = cache_identity(identity, params.embed, split, classes)
         with ThreadPoolExecutor(NUM_UPLOADS) as pool:

@@ -20,7 +20,7 @@ class DataParams(Section):
 
 
 class ClusterParams(Section):
-    """Where embedding, training and evaluation run."""
+    """Where preparing, embedding, training and evaluation run."""
 
     mode: Literal["inline", "local", "cluster"] = "local"
     """`inline` runs in this process, `local` in Ray on this machine, `cluster` as jobs of a Ray
@@ -38,7 +38,7 @@ class ClusterParams(Section):
     dataloader_workers: Whole = 0
     """Processes of each worker that read data; with 0, the worker reads them itself."""
     max_failures: Whole = 3
-    """How often training, or an embedding worker, is restarted after a death."""
+    """How often training, or the workers that prepare or embed, are restarted after a death."""
     checkpoint_every: Count = 500
     """Steps between checkpoints; each epoch ends with one too."""
     embed_batch: Count | Literal["auto"] = "auto"

@@ -112,6 +112,8 @@ def _absolute(params: Params, root: Path) -> Params:
         return (root / path.expanduser()).resolve()
 
     distill, names = params.distill, params.zero_shot.class_names
+    data = params.prepare.path
+    data = resolve(data) if isinstance(data, Path) else _data_address(data)
     storages = {
         section: getattr(params, section).model_copy(
             update={"storage": _address(root, getattr(params, section).storage)}
@@ -121,7 +123,7 @@ def _absolute(params: Params, root: Path) -> Params:
     return params.model_copy(
         update={
             **storages,
-            "prepare": params.prepare.model_copy(update={"path": resolve(params.prepare.path)}),
+            "prepare": params.prepare.model_copy(update={"path": data}),
             "teacher": params.teacher.absolute(resolve),
             "distill": distill.model_copy(
                 update={"backbone_weights": resolve(distill.backbone_weights)}
@@ -133,6 +135,13 @@ def _absolute(params: Params, root: Path) -> Params:
             ),
         }
     )
+
+
+def _data_address(address: str) -> str:
+    try:
+        return check_address(address)
+    except ConfigError as error:
+        raise ConfigError(f"prepare.path: {error}; correct it") from error
 
 
 def _address(root: Path, storage: str | None) -> str | None:

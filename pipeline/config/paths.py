@@ -86,6 +86,11 @@ class Layout:
         return self.root / "work" / "rejected.json"
 
     @property
+    def listings(self) -> Path:
+        """What `prepare` keeps of the listing of a bucket, where there is no storage for it."""
+        return self.root / "work" / "listings"
+
+    @property
     def jobs(self) -> Path:
         """Records of the jobs that were submitted to clusters, a file each."""
         return self.root / "work" / "jobs"

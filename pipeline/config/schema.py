@@ -38,8 +38,13 @@ def _plain_name(name: str) -> str:
     return name
 
 
-def _without_home(path: Path) -> Path:
-    if path.parts[:1] and path.parts[0].startswith("~"):
+def _path_or_address(value: Path | str) -> Path | str:
+    is_address = isinstance(value, str) and "://" in value
+    return value if is_address else Path(value)
+
+
+def _without_home(path: Path | str) -> Path | str:
+    if isinstance(path, Path) and path.parts[:1] and path.parts[0].startswith("~"):
         raise ValueError(f"DVC does not expand ~; write {path.expanduser()}")
     return path
 
@@ -50,6 +55,13 @@ PlainName = Annotated[str, AfterValidator(_plain_name)]
 AnyPath = Annotated[Path, BeforeValidator(_names_something)]
 WatchedPath = Annotated[AnyPath, AfterValidator(_without_home)]
 """A path that `dvc.yaml` lists as a dep."""
+WatchedData = Annotated[
+    Path | str,
+    BeforeValidator(_names_something),
+    AfterValidator(_path_or_address),
+    AfterValidator(_without_home),
+]
+"""A path that `dvc.yaml` lists as a dep, or the address of a bucket, which stays a text."""
 
 
 class Section(BaseModel):

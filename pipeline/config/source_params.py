@@ -183,6 +183,28 @@ class ShardsParams(SourceSection):
     """Share of the images for the test, where there is no folder `test`."""
 
 
+class ParquetParams(SourceSection):
+    example = (
+        "{image_column: image, caption_column: null, label_column: label, templates: plain, "
+        "val: 0.1, test: 0.1}"
+    )
+
+    image_column: Text
+    """Column of images: the bytes of files, alone or as `bytes` of a struct."""
+    caption_column: Text | None
+    """Column of captions, one or a list for each image; null where there is none."""
+    label_column: Text | None
+    """Column of class names, or of numbers that the file names in its `huggingface` metadata; null
+    where images have no classes."""
+    templates: Text | None
+    """Set of `kdeov.prompts` that makes captions of class names, where `caption_column` is null;
+    null makes none."""
+    val: Share
+    """Share of the training images for validation, where no file is named after that split."""
+    test: Share
+    """Share of the training images for the test, where no file is named after that split."""
+
+
 class SourceSections(Section):
     """The parts of `prepare` for the sources."""
 
@@ -204,6 +226,8 @@ class SourceSections(Section):
     """CIFAR-100."""
     shards: ShardsParams | None = None
     """Image shards made elsewhere."""
+    parquet: ParquetParams | None = None
+    """Images in Parquet files, as Hugging Face exports them."""
 
 
 SOURCES: dict[str, type[SourceSection]] = {

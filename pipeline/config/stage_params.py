@@ -19,7 +19,7 @@ from pipeline.config.schema import (
     Section,
     Seed,
     Share,
-    WatchedPath,
+    WatchedData,
     Whole,
     section_error,
 )
@@ -35,8 +35,9 @@ class PrepareParams(SourceSections):
     """Name of the data in metrics and reports."""
     source: str
     """Kind of source, whose part of this section must be given."""
-    path: WatchedPath
-    """File or folder that the source reads; DVC watches it."""
+    path: WatchedData
+    """File or folder that the source reads; DVC watches it. For `image_folder`, `shards` and
+    `parquet` also `s3://BUCKET/PREFIX`, or a file `NAME.address` that holds this address."""
     seed: Seed
     """Seed of generated images and of random splits."""
     samples_per_shard: Count

@@ -74,8 +74,7 @@ class EpochStream(IterableDataset):
 
     def _read(self, stream: int, from_step: int) -> Iterator[PairedSample]:
         for segment in self.plan.ranges(stream, from_step):
-            wanted = range(segment.start, segment.stop).__contains__
-            for _, sample in self.shards.read(segment.shard, wanted, segment.stop):
+            for _, sample in self.shards.read(segment.shard, None, segment.stop, segment.start):
                 yield sample
 
     def _collate(self, samples: list[PairedSample]) -> Batch:
@@ -127,7 +126,8 @@ class EvaluationStream(IterableDataset):
                     inside = 0 <= place < len(self.mine)
                     return inside and place // self.batch_size % parts == part
 
-                yield from (sample for _, sample in self.shards.read(shard, wanted))
+                first, last = max(0, self.mine.start - low), min(high, self.mine.stop) - low
+                yield from (s for _, s in self.shards.read(shard, wanted, last, first))
 
 
 class BatchLoader(DataLoader[Any]):

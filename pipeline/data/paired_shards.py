@@ -87,6 +87,7 @@ class PairedShards:
         shard: int,
         wanted: Callable[[int], bool] | None = None,
         stop: int | None = None,
+        start: int = 0,
     ) -> Iterator[tuple[int, PairedSample]]:
         """Samples of a shard with their numbers within the split.
 
@@ -94,6 +95,7 @@ class PairedShards:
             shard: Index of the shard in the manifest.
             wanted: Selects samples by their number within the shard; None reads all.
             stop: Number within the shard before which reading ends.
+            start: Number within the shard at which reading begins.
 
         Raises:
             DataError: The two shards are damaged or out of step.
@@ -102,8 +104,8 @@ class PairedShards:
         image_shard, teacher_shard = self.manifest.shards[shard], self.cache.shards[shard]
         # both are read to their ends, where each compares its count with its manifest
         pairs = zip_longest(
-            self.images.read(image_shard, wanted, stop),
-            self.embeddings.read(teacher_shard, wanted, stop),
+            self.images.read(image_shard, wanted, stop, start),
+            self.embeddings.read(teacher_shard, wanted, stop, start),
         )
         for image_sample, teacher_sample in pairs:
             if image_sample is None or teacher_sample is None:

@@ -155,7 +155,7 @@ def _read(shards: PairedShards, places: list[tuple[int, int]], seed: int) -> lis
     for place in sorted({shard for shard, _ in places}):
         wanted = {number for shard, number in places if shard == place}
         where = shards.embeddings.where(shards.cache.shards[place])
-        for _, sample in shards.read(place, wanted.__contains__, max(wanted) + 1):
+        for _, sample in shards.read(place, wanted.__contains__, max(wanted) + 1, min(wanted)):
             view = rng.integers(max(1, len(sample.views) + len(sample.regions)))
             caption = rng.integers(max(1, len(sample.captions)))
             chosen.append(SpotCheck(where, sample, int(view), int(caption)))

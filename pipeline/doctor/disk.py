@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.artifacts.dataset import SPLITS
 from pipeline.artifacts.identity import region_plan
-from pipeline.artifacts.shards import Manifest
+from pipeline.artifacts.manifest import Manifest
 from pipeline.config.execution_params import ClusterParams
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.artifacts.dataset import SPLITS
+from pipeline.artifacts.manifest import MANIFEST, Manifest
 from pipeline.artifacts.shard_folder import ShardFolder, object_name
-from pipeline.artifacts.shards import MANIFEST, Manifest, Shard
+from pipeline.artifacts.shards import Shard
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.doctor.check import Check, error, first_few, ok, quantity
@@ -55,7 +56,7 @@ def find_shards(params: Params, layout: Layout) -> FoundShards:
         KdeovError: A manifest is damaged, or the storage cannot be read.
     """
     manifests = {
-        folder: Manifest.read(folder)
+        folder: Manifest.read(folder, params.data.storage)
         for parent in (layout.images, layout.embeddings)
         for split in SPLITS
         if ((folder := parent / split) / MANIFEST).is_file()

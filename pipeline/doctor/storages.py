@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import uuid
 from collections.abc import Iterator
 
@@ -13,6 +14,8 @@ from pipeline.doctor.check import Check, error, first_few, ok, quantity, report_
 from pipeline.doctor.node import PROBE_MISSING, TIMEOUT_S, NodeFacts, write_probe
 from pipeline.storage.storage import open_storage
 from pipeline.teachers.load import load_teacher
+
+DVC_PACKAGES = {"s3": "dvc-s3", "gs": "dvc-gs", "abfs": "dvc-azure"}  # to watch a bucket
 
 
 @contextlib.contextmanager
@@ -83,11 +86,17 @@ def teacher(layout: Layout) -> list[Check]:
 
 
 def sources(params: Params, layout: Layout) -> list[Check]:
-    """Checks that files of the first stages exist."""
-    absent = []
-    if not (layout.images / "dataset.json").is_file() and not params.prepare.path.exists():
-        absent.append(("prepare.path", params.prepare.path))
+    """Checks that files of the first stages exist, and that DVC can watch a bucket."""
+    absent, checks, data = [], [], params.prepare.path
+    if isinstance(data, str):
+        package = DVC_PACKAGES[data.partition("://")[0]]
+        if importlib.util.find_spec(package.replace("-", "_")) is None:
+            cure = f"write it into a file NAME.address and name that, or `pip install {package}`"
+            checks.append(error("prepare.path", f"DVC cannot watch {data} without {package}", cure))
+    elif not (layout.images / "dataset.json").is_file() and not data.exists():
+        absent.append(("prepare.path", data))
     weights = params.distill.backbone_weights
     if weights is not None and not weights.is_file():
         absent.append(("distill.backbone_weights", weights))
-    return [error(key, f"{path} does not exist", "correct the path") for key, path in absent]
+    checks += [error(key, f"{path} does not exist", "correct the path") for key, path in absent]
+    return checks

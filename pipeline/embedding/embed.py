@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +23,10 @@ from pipeline.artifacts.identity import (
     read_teacher_identity,
     shown_classes,
 )
+from pipeline.artifacts.manifest import CHUNKS, MANIFEST, Manifest
+from pipeline.artifacts.offsets import index_path
 from pipeline.artifacts.shard_folder import ShardFolder
-from pipeline.artifacts.shards import MANIFEST, Manifest, Shard
+from pipeline.artifacts.shards import Shard
 from pipeline.config.execution_params import ClusterParams
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
@@ -41,7 +42,7 @@ from pipeline.runtime.ray_session import (
     ray_session,
     share_machines,
 )
-from pipeline.storage.files import remove_partial
+from pipeline.storage.files import remove_others, remove_partial
 from pipeline.storage.storage import open_storage
 
 logger = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ def write_teacher_shards(
                 finished[task.split][shard.name] = shard
     for split, manifest in manifests.items():
         shards = [finished[split][shard.name] for shard in manifest.shards]
-        Manifest("teacher", split, shards, identities[split]).write(out / split)
+        Manifest("teacher", split, shards, identities[split]).write(out / split, storage)
 
 
 def _keep_finished(
@@ -165,13 +166,13 @@ def _keep_finished(
 
 
 def _remove_unlisted(out: ShardFolder, manifest: Manifest) -> None:
-    """Deletes what the manifest does not list; with a storage, that is every file."""
+    """Deletes what the manifest does not list; with a storage, that is every file. Of the chunks of
+    the last manifest, the next one keeps those that it lists.
+    """
     shards = manifest.shards if out.storage is None else []
-    listed = {name for s in shards for name in (s.name, record_path(out.path, s).name)}
-    for path in out.path.iterdir():
-        if path.name not in listed:
-            logger.info("embed: deleting %s, which no manifest lists", path)
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    files = [(out.path / s.name, record_path(out.path, s)) for s in shards]
+    listed = {p.name for shard, record in files for p in (shard, record, index_path(shard))}
+    remove_others(out.path, listed | {CHUNKS}, logger)
 
 
 def embed_shards(

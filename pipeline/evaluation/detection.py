@@ -20,6 +20,7 @@ from kdeov.prompts import templates, templates_digest
 from kdeov.teachers.base import TowerTeacher
 from pipeline.artifacts.dataset import Dataset
 from pipeline.artifacts.run import RunRecord
+from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.evaluation.objects.annotated import (
@@ -115,7 +116,7 @@ def detection(params: Params, paths: Layout) -> None:
         },
         **protocol(
             "detection",
-            images_part(dataset, paths.images),
+            images_part(dataset, ShardFolder(paths.images, params.data.storage)),
             classes_part(dataset.object_classes),
             *(f"{name} {classes_part(_names(dataset, groups[name]))}" for name in groups),
             f"{options.templates} {templates_digest(prompts)}",

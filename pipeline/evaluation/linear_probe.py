@@ -21,6 +21,7 @@ from torch import Tensor
 from kdeov.evaluation.metrics import classification, compare
 from pipeline.artifacts.dataset import SPLITS, Dataset
 from pipeline.artifacts.run import RunRecord
+from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.evaluation.shared.answers import write_answers
@@ -109,7 +110,7 @@ def linear_probe(params: Params, paths: Layout) -> None:
         "C": chosen,
         **protocol(
             "linear probe",
-            images_part(dataset, paths.images),
+            images_part(dataset, ShardFolder(paths.images, params.data.storage)),
             classes_part(names),
             f"{len(train.indices)} train, {len(val.indices)} val",
             f"logistic regression, C of {', '.join(f'{value:g}' for value in grid)}",

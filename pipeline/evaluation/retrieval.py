@@ -16,6 +16,7 @@ from kdeov.evaluation.metrics import compare, first_hits, retrieval_ceiling
 from kdeov.evaluation.metrics import retrieval as retrieval_metrics
 from pipeline.artifacts.dataset import Dataset
 from pipeline.artifacts.run import RunRecord
+from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.evaluation.shared.answers import write_answers
@@ -79,7 +80,9 @@ def retrieval(params: Params, paths: Layout) -> None:
         "fingerprint": record.fingerprint,
         **protocol(
             "retrieval",
-            images_part(dataset, paths.images, len(cached.captions)),
+            images_part(
+                dataset, ShardFolder(paths.images, params.data.storage), len(cached.captions)
+            ),
             "R@k with any match among the first k",
             transform=model.transform,
             bootstrap_samples=options.bootstrap_samples,

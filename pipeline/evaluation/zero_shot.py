@@ -19,6 +19,7 @@ from kdeov.evaluation.metrics import classification, compare
 from kdeov.prompts import templates, templates_digest
 from pipeline.artifacts.dataset import Dataset
 from pipeline.artifacts.run import RunRecord
+from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.evaluation.shared.answers import write_answers
@@ -93,7 +94,7 @@ def zero_shot(params: Params, paths: Layout) -> None:
         "calibration": {"bins": BINS, "logit_scale": scale},
         **protocol(
             "zero-shot",
-            images_part(dataset, paths.images),
+            images_part(dataset, ShardFolder(paths.images, params.data.storage)),
             *_protocol_parts(classes, held_out, options.templates, prompts),
             transform=model.transform,
             bootstrap_samples=options.bootstrap_samples,

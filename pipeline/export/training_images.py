@@ -59,7 +59,7 @@ def _chosen_images(
         mine = {n - start for n in numbers if start <= n < start + shard.samples}
         start += shard.samples
         if mine:
-            for _, sample in folder.read(shard, mine.__contains__, stop=max(mine) + 1):
+            for _, sample in folder.read(shard, mine.__contains__, max(mine) + 1, min(mine)):
                 yield _pixels(sample["jpg"], transform, folder.where(shard))
 
 

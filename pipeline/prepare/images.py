@@ -30,6 +30,10 @@ class UnusableImage(Exception):
     """An image cannot be used; the text is the reason in a few words."""
 
 
+class UnreadImage(UnusableImage):
+    """The bytes of an image could not be read, which may be otherwise the next time."""
+
+
 @dataclass(frozen=True)
 class EncodedImage:
     """An image as a shard stores it.

@@ -65,7 +65,7 @@ def write_page(results: Results, params: Params, paths: Layout) -> None:
         gallery.load(numbers)
         marked = marked_images(found, numbers, gallery.whole)
     classes = classes_part(predictions, results.zero_shot, gallery) if predictions else None
-    facts, provenance = DataFacts.read(paths), Provenance.read(results, paths)
+    facts, provenance = DataFacts.read(paths, params.data.storage), Provenance.read(results, paths)
     page = render(results, Parts(heat_maps, captions, marked, classes, facts, provenance))
     figures = {"training_curves": training_curves(results.history)}
     if predictions is not None:

@@ -24,9 +24,11 @@ from pipeline.storage.storage import Storage
 JOB = "KDEOV_JOB"
 """Environment variable of every process of a job: the address of its folder in the storage."""
 STAGES = (
-    "embed", "distill", "train_boxes", "zero_shot", "linear_probe", "retrieval", "detection",
+    "prepare", "embed", "distill", "train_boxes", "zero_shot", "linear_probe", "retrieval",
+    "detection",
 )  # fmt: skip
 """Stages that run on a cluster; the others are small, and always run on the machine of DVC."""
+SHARD_SUFFIXES = (".tar", ".idx")  # of shards and their indexes, which travel by themselves
 DIGEST_CHARS = 16  # length of the digest in a job's name
 
 
@@ -133,17 +135,19 @@ class Job:
 
 
 def files_below(path: Path) -> Iterator[Path]:
-    """A file, or the files of a folder, without shards and half-written files."""
+    """A file, or the files of a folder, without shards, their indexes and half-written files."""
     if path.is_file():
         yield path
         return
     for file in sorted(path.rglob("*")):
-        if file.is_file() and file.suffix != ".tar" and TEMPORARY not in str(file):
+        if file.is_file() and file.suffix not in SHARD_SUFFIXES and TEMPORARY not in str(file):
             yield file
 
 
 def _files(deps: list[Any], root: Path, stage: str) -> Iterator[Path]:
     for dep in map(_path, deps):
+        if dep.startswith("${"):  # `prepare.path`, which all machines share
+            continue
         if not (root / dep).exists():
             raise DataError(f"{root / dep}: missing; run `dvc repro {stage}`")
         yield from code_files(root / dep) if is_code(dep) else files_below(root / dep)
@@ -169,7 +173,9 @@ def _portable(stage: str, params: Params, layout: Layout) -> tuple[dict[str, Any
                 values["teacher"][part][key] = Path(found).name
     outside = {}
     for key, value in getattr(params, stage, ()):
-        if isinstance(value, Path):
+        if (stage, key) == ("prepare", "path") and Path(value).suffix != ".address":
+            values[stage][key] = _data_of_job(value, layout.root)
+        elif isinstance(value, Path):  # a small file, such as that of an address
             name = f"inputs/{key}/{value.name}"
             values[stage][key], outside[name] = name, value
     for name, path in outside.items():
@@ -177,6 +183,14 @@ def _portable(stage: str, params: Params, layout: Layout) -> tuple[dict[str, Any
             key = f"{stage}.{name.split('/')[1]}"
             raise ConfigError(f"{path}: missing; fix {key} in params.yaml")
     return values, outside
+
+
+def _data_of_job(path: Path | str, root: Path) -> str:
+    """`prepare.path` on other machines: the same, or what travels with the code of the checkout."""
+    if isinstance(path, Path) and path.is_relative_to(root):
+        name = str(path.relative_to(root))
+        return name if is_code(name) else str(path)
+    return str(path)
 
 
 def _public_uri(uri: str | None) -> str | None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing.connection import wait
 
 import psutil
 
@@ -22,22 +20,6 @@ SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh", "ash", "busybox"}
 POLL_S = 0.5
 END_TIMEOUT_S = 30.0  # then an interrupted stage is killed; less than `LOCK_EXPIRY_S`
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
-
-
-def end_with_parent() -> None:
-    """Ends this process of `multiprocessing` as soon as its parent is gone, whatever it is doing.
-
-    A pool's processes would otherwise wait for tasks for ever: each of them holds the queue open.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch(sentinel: int) -> None:
-        wait([sentinel])  # a pipe, which the parent's end closes
-        os._exit(1)
-
-    threading.Thread(target=watch, args=(parent.sentinel,), name="parent", daemon=True).start()
 
 
 def signal_at_parents_end() -> Callable[[], None] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 from kdeov.errors import KdeovError
@@ -62,18 +62,22 @@ class Pool(Generic[T]):
     """Runs tasks on workers, and replaces workers that die.
 
     Args:
-        tasks: The tasks to run.
+        tasks: The tasks to run. One is taken when a worker has nothing to do, so they may be
+            listed while others run, and memory holds those of the workers alone.
         kind: Ray's actor class, with the resources that a worker needs.
         config: The argument of the actor's constructor.
         workers: Number of workers.
         limit: Number of deaths that the pool survives.
     """
 
-    def __init__(self, tasks: list[T], kind: Any, config: Any, workers: int, limit: int) -> None:
+    def __init__(
+        self, tasks: Iterable[T], kind: Any, config: Any, workers: int, limit: int
+    ) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self.queue, self.kind, self.config, self.limit = deque(tasks), kind, config, limit
+        self.kind, self.config, self.limit = kind, config, limit
+        self._tasks, self._returned = iter(tasks), deque[T]()
         # on this machine: the count would be lost with another one
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         kind_of_progress: Any = ray.remote(Progress)
@@ -102,12 +106,13 @@ class Pool(Generic[T]):
         import ray
         from ray.exceptions import RayActorError
 
-        finished, left = 0, len(self.queue)
-        worked = time.monotonic()
-        while left:
-            while self.queue and self._idle:
-                self._give(self._idle.pop(), self.queue.popleft())
-            if any(task for _, task in self._waiting.values()):
+        finished, worked = 0, time.monotonic()
+        task = self._next()
+        while task is not None or self._busy:
+            while task is not None and self._idle:
+                self._give(self._idle.pop(), task)
+                task = self._next()
+            if self._busy:
                 worked = time.monotonic()
             elif time.monotonic() - worked > IDLE_WARNING_S:
                 worked = time.monotonic()
@@ -115,19 +120,29 @@ class Pool(Generic[T]):
             done, _ = ray.wait(list(self._waiting), timeout=POLL_S)
             on_progress(finished + ray.get(self.progress.total.remote()))
             for reference in done:
-                worker, task = self._waiting.pop(reference)
+                worker, given = self._waiting.pop(reference)
                 try:
                     answer = ray.get(reference)
                 except RayActorError as error:
-                    self._died(worker, task, error)
+                    self._died(worker, given, error)
                     continue
                 self._idle.append(worker)
-                if task is None:
+                if given is None:
                     self._places[worker] = answer
                     continue
-                self.progress.finish.remote(task.name)
-                finished, left = finished + task.size, left - 1
-                yield task, answer
+                self.progress.finish.remote(given.name)
+                finished += given.size
+                yield given, answer
+            task = self._next() if task is None else task
+
+    @property
+    def _busy(self) -> bool:
+        """Whether a worker runs a task."""
+        return any(task is not None for _, task in self._waiting.values())
+
+    def _next(self) -> T | None:
+        """A task to run: one whose worker died, or else a new one; None when there is none now."""
+        return self._returned.popleft() if self._returned else next(self._tasks, None)
 
     def _start(self) -> None:
         worker = self.kind.remote(self.config)
@@ -148,7 +163,7 @@ class Pool(Generic[T]):
             self._last_death[node] = now
         if task is not None:
             self.progress.finish.remote(task.name)
-            self.queue.appendleft(task)
+            self._returned.appendleft(task)
         self._start()
 
     def _count(self, place: str, task: T | None, error: Exception) -> None:

@@ -8,7 +8,8 @@ import io
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,24 @@ from pipeline.storage.retries import PATIENCE_S, retry
 T = TypeVar("T")
 PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs", "abfs": "adlfs"}  # and the package that fsspec needs
 PART = 16 << 20  # bytes of each part of a large upload, and of a read while downloading
+NUM_LISTINGS = 16  # prefixes that are listed at once: a server gives a thousand names a request
+LISTED_DEPTH = 2  # levels of folders, such as splits and classes, that are listed one by one
+
+
+@dataclass(frozen=True, slots=True)  # there may be millions
+class StoredObject:
+    """An object of a bucket, as a listing shows it.
+
+    Attributes:
+        name: Below the address of the listing.
+        size: Bytes.
+        version: Changes with the bytes: its entity tag, or where the store gives none, its size and
+            time.
+    """
+
+    name: str
+    size: int
+    version: str
 
 
 @dataclass(frozen=True)
@@ -85,7 +104,11 @@ class BucketStorage:
         size = self.size(name) if size is None else size
         if size is None:
             raise FileNotFoundError(self.where(name))
-        return io.BufferedReader(RemoteFile(partial(self._read_range, name), size), BLOCK)
+        return io.BufferedReader(self.open_ranges(name, size), BLOCK)
+
+    def open_ranges(self, name: str, size: int) -> RemoteFile:
+        """A file of `size` bytes of which each read is a request for just its bytes."""
+        return RemoteFile(partial(self._read_range, name), size)
 
     def _read_range(self, name: str, start: int, stop: int) -> bytes:
         return self._request(
@@ -109,6 +132,65 @@ class BucketStorage:
             return sorted(self._request("read", prefix, listed))
         except FileNotFoundError:
             return []
+
+    def stored(self, name: str) -> StoredObject | None:
+        """An object, or None where it is not there.
+
+        Raises:
+            StorageError: The bucket cannot be read.
+        """
+        try:
+            found = self._request("read", name, lambda fs, path: fs.info(path, refresh=True))
+        except FileNotFoundError:
+            return None
+        return next(iter(_only_objects(self._entries([found]))), None)
+
+    def objects(self) -> list[StoredObject]:
+        """All objects below the address, sorted by name; prefixes are listed side by side.
+
+        Raises:
+            StorageError: The bucket does not exist or cannot be read.
+        """
+        with ThreadPoolExecutor(NUM_LISTINGS) as pool:
+            folders, found = self._level("")
+            for depth in range(LISTED_DEPTH):
+                list_one = self._level if depth < LISTED_DEPTH - 1 else self._below
+                below = list(pool.map(list_one, folders))
+                folders = [folder for some, _ in below for folder in some]
+                found += [entry for _, some in below for entry in some]
+        return sorted(found, key=lambda entry: entry.name)
+
+    def _level(self, prefix: str) -> tuple[list[str], list[StoredObject]]:
+        """The folders and the objects directly below a prefix."""
+        try:
+            found = self._request(
+                "read", prefix, lambda fs, path: fs.ls(path, detail=True, refresh=True)
+            )
+        except FileNotFoundError:
+            return [], []
+        kinds = self._entries(found)
+        return [name for name, entry in kinds if entry is None], _only_objects(kinds)
+
+    def _below(self, prefix: str) -> tuple[list[str], list[StoredObject]]:
+        """No folder, and all objects below a prefix."""
+        found = self._request("read", prefix, lambda fs, path: fs.find(path, detail=True))
+        return [], _only_objects(self._entries(found.values()))
+
+    def _entries(self, found: Iterable[dict[str, Any]]) -> list[tuple[str, StoredObject | None]]:
+        """Name and object of each entry of a listing; a folder has no object."""
+        above = self.address.partition("://")[2] + "/"
+        entries: list[tuple[str, StoredObject | None]] = []
+        for entry in found:
+            name = entry["name"].removeprefix(above)
+            if name == entry["name"] or (name.endswith("/") and entry["type"] == "file"):
+                continue  # the prefix itself, or an empty object that stands for a folder
+            if entry["type"] != "file":
+                entries.append((name.rstrip("/"), None))
+                continue
+            size, tag = int(entry["size"]), entry.get("ETag") or entry.get("etag")
+            version = tag or f"{size}-{entry.get('LastModified') or entry.get('updated')}"
+            entries.append((name, StoredObject(name, size, str(version).strip('"'))))
+        return entries
 
     def delete(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -172,6 +254,10 @@ class BucketStorage:
     @property
     def _protocol(self) -> str:
         return self.address.partition("://")[0]
+
+
+def _only_objects(entries: list[tuple[str, StoredObject | None]]) -> list[StoredObject]:
+    return [entry for _, entry in entries if entry is not None]
 
 
 def _put_if(filesystem: Any, path: str, data: bytes, condition: dict[str, Any]) -> None:

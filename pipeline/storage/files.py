@@ -7,10 +7,11 @@ import fcntl
 import hashlib
 import io
 import json
+import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -97,6 +98,20 @@ def remove_partial(folder: Path) -> None:
     """Deletes what a killed process left half-written in a folder."""
     for path in folder.glob(f"*{TEMPORARY}"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def remove_others(folder: Path, listed: Collection[str], logger: logging.Logger) -> None:
+    """Deletes what a folder holds besides the listed names, and logs it. Links are not followed.
+
+    Args:
+        folder: Owned by the stage that calls.
+        listed: Names of files and folders that stay.
+        logger: Of the stage.
+    """
+    for path in folder.iterdir():
+        if path.name not in listed:
+            logger.info("deleting %s, which no manifest lists", path)
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -19,6 +19,7 @@ import psutil
 import pytest
 import yaml
 
+from pipeline.artifacts.manifest import Manifest
 from pipeline.cluster.client import Dashboard
 from pipeline.cluster.local import LocalCluster
 from pipeline.runtime.job import JOB
@@ -192,11 +193,11 @@ def test_a_token_of_another_cluster_is_refused(
 def test_an_error_of_a_worker_is_the_one_line_of_the_stage(
     laptop: Checkout,
 ) -> None:
-    shard = read(laptop, "out/images/test/manifest.json")["shards"][0]
     storage = yaml.safe_load((laptop.path / "params.yaml").read_text(encoding="utf-8"))["data"][
         "storage"
     ]
-    tar = Path(storage) / "shards" / f"{shard['sha256']}.tar"
+    shard = Manifest.read(laptop.path / "out" / "images" / "test", storage).shards[0]
+    tar = Path(storage) / "shards" / f"{shard.sha256}.tar"
     whole = tar.read_bytes()
     tar.write_bytes(whole[:-1] + b"x")
     laptop.change({"embed": {"seed": 2}})
@@ -204,4 +205,4 @@ def test_an_error_of_a_worker_is_the_one_line_of_the_stage(
     tar.write_bytes(whole)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("embed: ")]
-    assert shard["sha256"] in line
+    assert shard.sha256 in line

@@ -18,8 +18,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
+from pipeline.artifacts.manifest import Manifest
 from pipeline.artifacts.shard_folder import object_name
-from pipeline.artifacts.shards import Manifest
 from pipeline.cluster.compat import RAY_COMMAND
 from pipeline.cluster.local import LocalCluster
 from pipeline.config.params import load_params

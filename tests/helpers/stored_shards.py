@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.artifacts.dataset import SPLITS
+from pipeline.artifacts.manifest import Manifest
 from pipeline.artifacts.shard_folder import object_name
-from pipeline.artifacts.shards import Manifest, Shard
+from pipeline.artifacts.shards import Shard
 from pipeline.artifacts.teacher_shards import PairedSample
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
@@ -28,8 +29,8 @@ def everything(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def shards(folder: Path) -> list[Shard]:
-    return [shard for s in SPLITS for shard in Manifest.read(folder / s).shards]
+def shards(folder: Path, storage: Storage) -> list[Shard]:
+    return [shard for s in SPLITS for shard in Manifest.read(folder / s, storage.address).shards]
 
 
 def paired(params: Params, layout: Layout, split: str = "train") -> list[PairedSample]:

@@ -17,8 +17,8 @@ from kdeov.errors import KdeovError
 from kdeov.models.model import KDEOVModel
 from kdeov.weights.state_dict import state_dict_sha256
 from pipeline.artifacts.dataset import Dataset
+from pipeline.artifacts.manifest import Manifest
 from pipeline.artifacts.run import RunRecord, read_history
-from pipeline.artifacts.shards import Manifest
 from pipeline.artifacts.step_curve import read_steps
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from kdeov.training.rng import get_rng_state
-from pipeline.artifacts.shards import MANIFEST, Manifest
+from pipeline.artifacts.manifest import Manifest
 from pipeline.bench.data.planning import PER_SHARD, write_manifest
 from pipeline.bench.figures import Figure
 from pipeline.bench.fixtures import WEB_IMAGE, photographs, write_embeddings, write_images
@@ -60,7 +60,7 @@ def unit_figures(folder: Path, sizes: ClusterSizes) -> list[Figure]:
             "of an image in a teacher shard, beside its embeddings",
         ),
         "shard_bytes": (
-            (folder / "many" / MANIFEST).stat().st_size / MANIFEST_SHARDS,
+            _size(folder / "many") / MANIFEST_SHARDS,
             "of one in a manifest",
         ),
         "parameters": (parameters, "that are trained, with fusion"),
@@ -115,6 +115,11 @@ def _loader_rate(trainer: Trainer) -> float:
     start = time.process_time()
     loaded = sum(len(batch.keys) for batch in batches)
     return loaded / (time.process_time() - start)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files of a folder: a manifest and its chunks."""
+    return sum(path.stat().st_size for path in folder.rglob("*.json"))
 
 
 def _bytes(manifest: Manifest) -> int:

@@ -8,7 +8,8 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.artifacts.shards import Manifest, Shard, shard_name
+from pipeline.artifacts.manifest import Manifest
+from pipeline.artifacts.shards import Shard, shard_name
 from pipeline.bench.figures import Figure
 from pipeline.bench.sizes import BenchSizes
 from pipeline.data.epoch_plan import EpochPlan

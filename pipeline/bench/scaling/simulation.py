@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts.shards import Manifest
+from pipeline.artifacts.manifest import Manifest
 from pipeline.bench.data.planning import peak_megabytes, write_manifest
 from pipeline.bench.figures import Figure
 from pipeline.bench.sizes import PlanSize

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 from kdeov.data.transform import ImageTransform
 from pipeline.artifacts.dataset import Dataset
-from pipeline.artifacts.shards import Manifest
+from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.storage.files import digest
 
 logger = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ def protocol(
     return {"protocol": line, "protocol_id": protocol_id}
 
 
-def images_part(dataset: Dataset, images: Path, num_captions: int | None = None) -> str:
+def images_part(dataset: Dataset, images: ShardFolder, num_captions: int | None = None) -> str:
     """The test images: data set, number of images, and a digest of their shards, which hold
     labels and captions too.
 
@@ -47,7 +46,7 @@ def images_part(dataset: Dataset, images: Path, num_captions: int | None = None)
     Raises:
         KdeovError: The manifest of the test split is missing or damaged.
     """
-    manifest = Manifest.read(images / "test")
+    manifest = (images / "test").manifest()
     counts = f"{manifest.samples} test images"
     if num_captions is not None:
         counts += f" with {num_captions} captions"

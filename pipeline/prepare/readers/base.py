@@ -40,10 +40,18 @@ class Sample:
 
 @dataclass(frozen=True)
 class Rejected:
-    """An input that cannot be used, and the reason."""
+    """An input that cannot be used, and the reason.
+
+    Attributes:
+        name: Its name in the source.
+        reason: In a few words.
+        unread: Whether it was there when the source was listed, and could not be read: then its
+            shard has no record, and the next run tries again.
+    """
 
     name: str
     reason: str
+    unread: bool = False
 
 
 class Inputs(Protocol):

@@ -12,10 +12,12 @@ from pathlib import Path
 from kdeov.errors import DataError
 from pipeline.console import printable
 from pipeline.prepare.formats import READABLE_SUFFIXES
+from pipeline.prepare.readers.remote.bucket_folder import BucketFolder
 
 logger = logging.getLogger(__name__)
 
 NUM_EXAMPLES = 5
+Folder = Path | BucketFolder
 
 SPLIT_NAMES = {
     "train": "train", "training": "train",
@@ -31,7 +33,7 @@ def split_of(name: str) -> str | None:
     return None if others else split
 
 
-def split_folders(path: Path) -> dict[str, str]:
+def split_folders(path: Folder) -> dict[str, str]:
     """The folder of each split that has one: `train` and `test`, or `own_train` and `own_test`.
 
     Raises:
@@ -66,12 +68,14 @@ def _split(word: str) -> str | None:
     return SPLIT_NAMES.get(word) or SPLIT_NAMES.get(word.removesuffix("set"))
 
 
-def folders_in(path: Path) -> list[str]:
+def folders_in(path: Folder) -> list[str]:
     """Names of the folders in a folder, in order; those that begin with a dot are ignored."""
+    if isinstance(path, BucketFolder):
+        return sorted(name for name in path.folders if not name.startswith("."))
     return sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def class_levels(path: Path) -> dict[str, str]:
+def class_levels(path: Folder) -> dict[str, str]:
     """The folders, within `path`, that hold a folder a class: of each split its own, or `.`.
 
     Returns:
@@ -98,7 +102,7 @@ def class_levels(path: Path) -> dict[str, str]:
     return parts
 
 
-def _check_splits(path: Path, parts: dict[str, str], classes: list[str]) -> None:
+def _check_splits(path: Folder, parts: dict[str, str], classes: list[str]) -> None:
     names = ", ".join(map(printable, parts.values()))
     if "train" not in parts:
         raise DataError(
@@ -114,7 +118,7 @@ def _check_splits(path: Path, parts: dict[str, str], classes: list[str]) -> None
         )
 
 
-def _check_classes(path: Path) -> None:
+def _check_classes(path: Folder) -> None:
     """Names class folders without an image of their own whose folders have some: the level may be
     wrong.
     """
@@ -147,19 +151,23 @@ def _check_classes(path: Path) -> None:
         )  # fmt: skip
 
 
-def _holds_classes(path: Path) -> bool:
+def _holds_classes(path: Folder) -> bool:
     """Whether a folder looks like a split: with folders of images, and no image of its own."""
     return not has_own_images(path) and has_images(path)
 
 
-def has_own_images(path: Path) -> bool:
+def has_own_images(path: Folder) -> bool:
     """Whether an image lies in a folder itself, by the suffixes of its files."""
+    if isinstance(path, BucketFolder):
+        return any(map(_is_image, path.files))
     with os.scandir(path) as entries:
         return any(_is_image(entry.name) and entry.is_file() for entry in entries)
 
 
-def has_images(path: Path) -> bool:
+def has_images(path: Folder) -> bool:
     """Whether an image lies in a folder or below, by the suffixes of files."""
+    if isinstance(path, BucketFolder):
+        return has_own_images(path) or any(map(has_images, path.folders.values()))
     return any(any(map(_is_image, files)) for _, _, files in os.walk(path))
 
 

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from kdeov.errors import DataError
 from kdeov.prompts import templates
@@ -17,13 +17,15 @@ from pipeline.config.source_params import ImageFolderParams
 from pipeline.prepare.readers.base import Rejected, Source, warn_of_some
 from pipeline.prepare.readers.image_files import ImageFile, image_files
 from pipeline.prepare.readers.naming import hash_split
-from pipeline.prepare.readers.split_folders import class_levels, folders_in
+from pipeline.prepare.readers.remote.bucket_folder import BucketFolder
+from pipeline.prepare.readers.split_folders import Folder, class_levels, folders_in
 
 OPTION = "prepare.image_folder.class_names"
+UNCLASSED = "lies in no class folder"
 
 
 def image_folder(
-    path: Path, options: ImageFolderParams, seed: int, max_image_side: int | None
+    path: Folder, options: ImageFolderParams, seed: int, max_image_side: int | None
 ) -> Source:
     """Lists the images of class folders in `path`, or in its folders of splits (see
     `class_levels`).
@@ -32,7 +34,7 @@ def image_folder(
     names. Files and folders whose name begins with a dot are ignored.
 
     Args:
-        path: The folder.
+        path: The folder, here or in a bucket.
         options: Templates, names of classes, and the shares of validation and test.
         seed: Seed of the splits.
         max_image_side: See `pipeline.prepare.images.decode_image`.
@@ -41,7 +43,7 @@ def image_folder(
         DataError: The folder or the file of class names is missing, two folders have one class
             name, or the level of the classes is unclear.
     """
-    if not path.is_dir():
+    if isinstance(path, Path) and not path.is_dir():
         raise DataError(f"{path}: no such folder of images; check prepare.path")
     parts = class_levels(path)
     names = _class_names(path, list(parts.values()), options.class_names)
@@ -54,7 +56,8 @@ def image_folder(
     counts = Counter(dict.fromkeys(captions, 0))
     table = file_name(options.class_names or "")
     for official, part in parts.items():
-        for folder, name, problem in _walk(path, part):
+        walk = _walk(path, part) if isinstance(path, Path) else _walk_bucket(path / part)
+        for folder, name, problem, version in walk:
             if name == table:
                 continue
             split = hash_split(name, seed, val, test) if official == "train" else official
@@ -63,14 +66,14 @@ def image_folder(
                 continue
             label = names[folder]
             counts[label] += 1
-            splits[split].append(ImageFile(name, captions[label], label))
+            splits[split].append(ImageFile(name, captions[label], label, version=version))
     single = [label for label, count in counts.items() if count == 1]
     warn_of_some("one image", single, len(counts))
     return image_files(path, splits, max_image_side, "prepare.path", names.values())
 
 
-def _walk(path: Path, part: str) -> Iterator[tuple[str, str, str | None]]:
-    """Class folder, relative path and problem (or None) of each file, in order."""
+def _walk(path: Path, part: str) -> Iterator[tuple[str, str, str | None, str]]:
+    """Class folder, relative path, problem (or None) and no version of each file, in order."""
     for folder, folders, files in os.walk(path / part, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(folder)
@@ -78,20 +81,27 @@ def _walk(path: Path, part: str) -> Iterator[tuple[str, str, str | None]]:
         where = "" if here == path else f"{here.relative_to(path)}/"
         for name in folders:
             if (here / name).is_symlink():  # not followed, but reported
-                yield "", where + name, "a link to a folder"
-        problem = None if inside else "lies in no class folder"
+                yield "", where + name, "a link to a folder", ""
+        problem = None if inside else UNCLASSED
         for name in sorted(files):
             if not name.startswith("."):
-                yield inside[0] if inside else "", where + name, problem
+                yield inside[0] if inside else "", where + name, problem, ""
 
 
-def _class_names(path: Path, parts: list[str], table: str | None) -> dict[str, str]:
+def _walk_bucket(part: BucketFolder) -> Iterator[tuple[str, str, str | None, str]]:
+    """Class folder, place, problem (or None) and version of each object, in order."""
+    for place, entry in part.walk():
+        inside = place.removeprefix(part.within("")).split("/")[:-1]
+        yield inside[0] if inside else "", place, None if inside else UNCLASSED, entry.version
+
+
+def _class_names(path: Folder, parts: list[str], table: str | None) -> dict[str, str]:
     """Maps folders to class names.
 
     Raises:
         DataError: A folder has no class name, or two of one part have the same.
     """
-    given = None if table is None else read_json_table(path / table, OPTION)
+    given = None if table is None else _table(path, table)
     spelled = {file_name(folder): name for folder, name in (given or {}).items()}
     names: dict[str, str] = {}
     for part in parts:
@@ -109,10 +119,16 @@ def _class_names(path: Path, parts: list[str], table: str | None) -> dict[str, s
     return names
 
 
-def _unnamed(path: Path, folder: str, table: str | None) -> str:
+def _table(path: Folder, table: str) -> dict[str, Any]:
+    if isinstance(path, Path):
+        return read_json_table(path / table, OPTION)
+    return path.read_json(file_name(table), OPTION)
+
+
+def _unnamed(path: Folder, folder: str, table: str | None) -> str:
     if table is None:
         return f"{path}: the class folder {folder!r} has no name that can be read; rename it"
-    return f"{path / table}: no class name for the folder {folder!r}; add it"
+    return f"{path}/{file_name(table)}: no class name for the folder {folder!r}; add it"
 
 
 def _refuse(error: OSError) -> NoReturn:

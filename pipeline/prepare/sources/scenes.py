@@ -80,6 +80,10 @@ class Scenes:
         # small objects of a training image are of any training pair, however few images there are
         self.held_out_objects = [f"{c} {s}" for c, s in self.pairs if (c, s) in self.held_out_pairs]
 
+    def identity(self) -> dict[str, Any]:
+        """All that an image follows from, besides its split and number: not how many there are."""
+        return {"world": self.world, "seed": self.seed}
+
     def inputs(self, split: str) -> Sequence[tuple[str, int]]:
         return [(split, index) for index in range(self.counts[split])]
 
@@ -200,11 +204,7 @@ class Scenes:
 
 
 def _check(path: Path, world: Any) -> None:
-    """Checks that a description is complete and names known shapes only.
-
-    Raises:
-        DataError: It is not.
-    """
+    """Raises `DataError` where a description is incomplete or names an unknown shape."""
     if not isinstance(world, dict):
         raise DataError(f"{path}: no description of scenes; check prepare.path")
     if missing := [key for key in KEYS if key not in world]:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from pipeline.artifacts.dataset import SPLITS
-from pipeline.artifacts.shards import Manifest
+from pipeline.artifacts.manifest import Manifest
 from pipeline.config.paths import Layout
 
 MAX_REASONS = 12
@@ -67,13 +67,17 @@ class DataFacts:
         return sum(split.rejected for split in self.splits)
 
     @classmethod
-    def read(cls, paths: Layout) -> DataFacts:
+    def read(cls, paths: Layout, storage: str | None = None) -> DataFacts:
         """Reads the manifests of the images.
+
+        Args:
+            paths: Of the checkout.
+            storage: Address of the storage of the shards; None where they lie in the checkout.
 
         Raises:
             DataError: One is missing, damaged or edited.
         """
-        manifests = {split: Manifest.read(paths.images / split) for split in SPLITS}
+        manifests = {split: Manifest.read(paths.images / split, storage) for split in SPLITS}
         names: dict[str, list[str]] = defaultdict(list)
         whole: dict[str, str] = {}
         for manifest in manifests.values():

@@ -80,7 +80,9 @@ class Gallery:
         for shard, (first, last) in enumerate(pairwise(bounds.tolist())):
             within = set((missing[(first <= missing) & (missing < last)] - first).tolist())
             if within:
-                self._samples |= self._shards.read(shard, within.__contains__)
+                self._samples |= self._shards.read(
+                    shard, within.__contains__, max(within) + 1, min(within)
+                )
 
     @property
     def loaded(self) -> list[int]:

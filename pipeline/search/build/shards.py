@@ -14,7 +14,8 @@ import numpy as np
 
 from kdeov.errors import DataError
 from kdeov.weights.digests import digest
-from pipeline.artifacts.shards import EMBEDDINGS, KEY, MANIFEST, Manifest, Shard, shard_errors
+from pipeline.artifacts.manifest import EMBEDDINGS, MANIFEST, Manifest
+from pipeline.artifacts.shards import KEY, Shard, shard_errors
 from pipeline.artifacts.teacher_shards import first_not_unit
 from pipeline.search.build.folder import count_files, remove, take_source
 from pipeline.search.build.read import Item

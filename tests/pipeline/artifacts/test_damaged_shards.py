@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from kdeov.data.transform import ImageTransform
 from kdeov.data.views import views_from_ints
 from kdeov.errors import KdeovError
+from pipeline.artifacts.manifest import Manifest
 from pipeline.artifacts.shard_folder import ShardFolder
-from pipeline.artifacts.shards import Manifest, read_shard, write_shard
+from pipeline.artifacts.shards import read_shard, write_shard
 from pipeline.artifacts.teacher_shards import teacher_members
 from pipeline.config.paths import Layout
 from pipeline.data.loader import EvaluationStream
@@ -189,7 +190,7 @@ def test_a_shard_cut_anywhere_is_read_in_full_or_refused(
         layout = Layout(Path(name))
         (layout.images / "val").mkdir(parents=True)
         layout.embeddings.symlink_to(built.embeddings)
-        for part in ("manifest.json", "000000.tar"):
+        for part in ("manifest.json", "chunks", "000000.tar"):
             (layout.images / "val" / part).symlink_to(built.images / "val" / part)
         (layout.images / "val" / "000001.tar").write_bytes(data[: block * 512 % len(data) + extra])
         try:
@@ -204,7 +205,7 @@ def edited(**changes: Any) -> Callable[[dict[str, Any]], Any]:
 
 def recount(manifest: dict[str, Any]) -> dict[str, Any]:
     """One sample more, said twice."""
-    manifest["shards"][0]["samples"] += 1
+    manifest["chunks"][0]["samples"] += 1
     return manifest | {"samples": manifest["samples"] + 1}
 
 
@@ -216,7 +217,7 @@ def without_digest(manifest: dict[str, Any]) -> dict[str, Any]:
     ("edit", "words"),
     [
         (edited(samples=25), "edited after it was written"),
-        (edited(shards=[{"name": "000000.tar"}]), "edited after it was written"),
+        (edited(chunks=[]), "edited after it was written"),
         (edited(more=1), "edited after it was written"),
         (recount, "edited after it was written"),
         (edited(format=0), "another format"),

@@ -11,11 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from pipeline.artifacts.dataset import SPLITS
+from pipeline.artifacts.manifest import Manifest
 from pipeline.artifacts.shard_folder import object_name
-from pipeline.artifacts.shards import Manifest
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.embedding.embed import write_teacher_shards
@@ -28,14 +26,12 @@ from tests.helpers.stored_shards import damage, everything, flip, paired, shards
 from tests.helpers.waiting import wait_for
 
 
-@pytest.mark.parametrize("processes", [1, 2])
 def test_prepare_leaves_manifests_and_they_are_those_of_local_shards(
     built: Layout,
     params: Params,
     storage: Storage,
     run_python: Any,
     tmp_path: Path,
-    processes: int,
 ) -> None:
     out, values = tmp_path / "images", tmp_path / "params.json"
     values.write_text(params.prepare.model_dump_json(), encoding="utf-8")
@@ -44,16 +40,18 @@ from pathlib import Path
 from pipeline.config.stage_params import PrepareParams
 from pipeline.prepare.prepare import write_image_shards
 params = PrepareParams.model_validate_json(Path({str(values)!r}).read_text())
-write_image_shards(params, Path({str(out)!r}), {processes}, {storage.address!r})
+write_image_shards(params, Path({str(out)!r}), storage={storage.address!r})
 """
     done = run_python("-c", script)
     assert done.returncode == 0, done.stderr
     assert texts(out) == texts(built.images)
     assert everything(out) == set(texts(out))
-    for shard, split in ((s, p) for p in SPLITS for s in Manifest.read(out / p).shards):
+    for shard, split in (
+        (s, p) for p in SPLITS for s in Manifest.read(out / p, storage.address).shards
+    ):
         data = storage.read(f"shards/{shard.sha256}.tar")
         assert data == (built.images / split / shard.name).read_bytes()
-    assert storage.names() == ["shards"]
+    assert storage.names() == ["manifests", "prepared", "shards"]
 
 
 def test_what_the_storage_has_is_not_uploaded_again(
@@ -63,11 +61,11 @@ def test_what_the_storage_has_is_not_uploaded_again(
         listed = s3_server.client().list_objects_v2(Bucket=bucket.removeprefix("s3://"))
         return {entry["Key"]: entry["LastModified"] for entry in listed["Contents"]}
 
-    write_image_shards(params.prepare, tmp_path / "one", 1, bucket)
+    write_image_shards(params.prepare, tmp_path / "one", storage=bucket)
     before = written()
     time.sleep(1.1)  # the server tells seconds
-    write_image_shards(params.prepare, tmp_path / "two", 1, bucket)
-    assert written() == before and len(before) == 7
+    write_image_shards(params.prepare, tmp_path / "two", storage=bucket)
+    assert written() == before and len(before) == 3 * 7 + 3  # shards, indexes, records; chunks
 
 
 def test_a_killed_prepare_leaves_nothing_half_done_under_a_final_name(tmp_path: Path) -> None:
@@ -77,7 +75,7 @@ from pipeline.config.params import load_params
 from pipeline.prepare.prepare import write_image_shards
 params = load_params({str(Path(__file__).parents[3] / "params.yaml")!r})
 images, storage = Path({str(tmp_path / "images")!r}), {str(tmp_path / "storage")!r}
-write_image_shards(params.prepare, images, 1, storage)
+write_image_shards(params.prepare, images, storage=storage)
 """
     process = subprocess.Popen([sys.executable, "-c", script])
     stored = tmp_path / "storage" / "shards"
@@ -85,7 +83,7 @@ write_image_shards(params.prepare, images, 1, storage)
     assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait(60)
-    assert not (tmp_path / "images").exists()
+    assert not [*(tmp_path / "images").rglob("manifest.json")]
     for path in stored.glob("*.tar"):
         assert path.name == f"{sha256_file(path)}.tar"
 
@@ -101,7 +99,7 @@ def test_embedding_refuses_images_that_are_not_those_of_the_manifest(
     stored: tuple[Layout, Storage], stored_params: Params, complains: Any
 ) -> None:
     layout, storage = stored
-    shard = Manifest.read(layout.images / "train").shards[1]
+    shard = Manifest.read(layout.images / "train", storage.address).shards[1]
     damage(storage, shard, flip)
     (layout.embeddings / "train" / "manifest.json").unlink()
     with complains(shard.sha256, "its bytes differ", "dvc repro -f prepare"):
@@ -113,7 +111,7 @@ def test_embedding_leaves_manifests_and_they_are_those_of_local_shards(
     built: Layout, stored: tuple[Layout, Storage], stored_params: Params
 ) -> None:
     layout, storage = stored
-    for shard in shards(layout.embeddings):
+    for shard in shards(layout.embeddings, storage):
         storage.delete(object_name(shard))
     shutil.rmtree(layout.embeddings)
     embed_stored(stored_params, layout)
@@ -129,7 +127,7 @@ def test_another_checkout_embeds_nothing_that_is_in_the_storage(
     for name in ("one", "two"):
         layout = Layout(tmp_path / name)
         shutil.copytree(built.teacher, layout.teacher)
-        write_image_shards(params.prepare, layout.images, 1, storage.address)
+        write_image_shards(params.prepare, layout.images, storage=storage.address)
         log.clear()
         embed_stored(params, layout)
         assert ("keeping 3 of 3 finished shards" in log.text) == (name == "two")
@@ -138,8 +136,8 @@ def test_another_checkout_embeds_nothing_that_is_in_the_storage(
         name for name in storage.names("teacher") if len(storage.names(f"teacher/{name}")) == 3
     ]
     notes = storage.names(f"teacher/{identity}")
-    manifest = Manifest.read(layout.embeddings / "train")
-    images = Manifest.read(layout.images / "train").shards
+    manifest = Manifest.read(layout.embeddings / "train", storage.address)
+    images = Manifest.read(layout.images / "train", storage.address).shards
     assert sorted(record_name(manifest.identity, s) for s in images) == [
         f"teacher/{identity}/{note}" for note in notes
     ]
@@ -171,5 +169,5 @@ def test_a_storage_that_cannot_be_written_is_told_before_work_begins(
     (tmp_path / "file").write_text("no folder", encoding="utf-8")
     start = time.monotonic()
     with complains(tmp_path / "file", "cannot be written"):
-        write_image_shards(params.prepare, tmp_path / "images", 1, str(tmp_path / "file"))
+        write_image_shards(params.prepare, tmp_path / "images", storage=str(tmp_path / "file"))
     assert time.monotonic() - start < 5 and everything(tmp_path) == {"file"}

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline.artifacts.dataset import SPLITS
+from pipeline.artifacts.manifest import Manifest
 from pipeline.artifacts.shard_folder import ShardFolder, object_name
-from pipeline.artifacts.shards import Manifest
 from pipeline.cluster.upload import upload_missing
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
@@ -36,7 +36,7 @@ def test_a_reader_takes_the_file_where_there_is_one(
     built: Layout, stored: tuple[Layout, Storage], stored_params: Params, complains: Any
 ) -> None:
     layout, storage = stored
-    for shard in shards(layout.images):
+    for shard in shards(layout.images, storage):
         storage.delete(object_name(shard))
     with complains(storage.address, "missing", "000000.tar"):
         paired(stored_params, layout)
@@ -53,7 +53,7 @@ def test_a_truncated_object_is_refused(
     stored: tuple[Layout, Storage], stored_params: Params, complains: Any
 ) -> None:
     layout, storage = stored
-    shard = Manifest.read(layout.images / "train").shards[1]
+    shard = Manifest.read(layout.images / "train", storage.address).shards[1]
     damage(storage, shard, cut)
     with complains(shard.sha256, "000001.tar", f"{shard.bytes - 20_000} bytes", "run the stage"):
         paired(stored_params, layout)
@@ -64,7 +64,7 @@ def test_a_wrong_object_is_refused_and_found_by_verify(
     stored: tuple[Layout, Storage], stored_params: Params, complains: Any, side: str
 ) -> None:
     layout, storage = stored
-    shard = Manifest.read(getattr(layout, side) / "train").shards[1]
+    shard = Manifest.read(getattr(layout, side) / "train", storage.address).shards[1]
     damage(storage, shard, flip)
     with complains(shard.sha256):
         paired(stored_params, layout)
@@ -82,7 +82,7 @@ def test_missing_shards_are_uploaded_from_the_folder(
     shutil.copytree(built.images, images)
     folder = ShardFolder(images / "train", storage.address)
     upload_missing(folder)
-    assert len(storage.names("shards")) == 3
+    assert len(storage.names("shards")) == 6  # three shards, each with its index
     for path in folder.path.glob("*.tar"):
         path.unlink()
     upload_missing(folder)  # all are there

@@ -28,10 +28,12 @@ from tests.helpers.waiting import wait_for
 SMALL = BenchSizes(
     teacher=(64, 64, 1, 64, 32, 77, 49408, 64, 1, 1),
     prepare_images=8,
+    prepare_shards=0,
     embed_views=8,
     embed_batch=4,
     read_samples=20,
     render_images=4,
+    shard_samples=40,
     step_batch=4,
     steps=2,
     epoch_images=8,
@@ -54,6 +56,7 @@ CEILINGS = {
     "loss_difference": 1e-3,
     "data_wait": 0.02,
     "bytes_per_embedding": 1300,
+    "stream_start_ms": 5,
     "plan_seconds": 5,
     "plan_megabytes": 500,
 }

@@ -16,9 +16,9 @@ from kdeov.detection.coco import COCO_CLASSES
 from kdeov.detection.detector import Detector, read_config
 from kdeov.models.model import KDEOVModel
 from pipeline.artifacts.dataset import Dataset
+from pipeline.artifacts.manifest import Manifest
 from pipeline.artifacts.run import RunRecord
 from pipeline.artifacts.shard_folder import ShardFolder
-from pipeline.artifacts.shards import Manifest
 from pipeline.boxes.samples import BoxShards, Census
 from pipeline.boxes.train_boxes import boxes_seen, train_boxes
 from pipeline.config.params import Params

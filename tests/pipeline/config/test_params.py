@@ -203,6 +203,16 @@ def test_every_param_that_dvc_takes_for_a_path_is_checked_for_the_home_folder(ro
     assert found
 
 
+def test_data_may_lie_in_a_bucket(tmp_path: Path, values: dict[str, Any], complains: Any) -> None:
+    found = load(tmp_path, put(values, "prepare.path", "s3://bucket/some/prefix/"))
+    assert found.prepare.path == "s3://bucket/some/prefix"
+    found = load(tmp_path, put(values, "prepare.path", "data/cc3m.address"))
+    assert found.prepare.path == tmp_path / "data" / "cc3m.address"
+    for address in ("ftp://bucket/x", "s3://", "s3://key:secret@bucket/x"):
+        with complains("prepare.path"):
+            load(tmp_path, put(values, "prepare.path", address))
+
+
 def test_names_of_teachers_stay_names(tmp_path: Path, values: dict[str, Any]) -> None:
     params = load(tmp_path, put(values, "teacher.clip", {"model": "ViT-B/32"}))
     assert params.teacher.clip and params.teacher.clip.model == "ViT-B/32"

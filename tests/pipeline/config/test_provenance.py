@@ -17,6 +17,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.config.provenance import code_digest, fingerprint, git_state
 from pipeline.training.distill import _name
+from tests.helpers.manifests import change_first_shard
 from tests.helpers.results import edit_json
 from tests.helpers.teachers import clip_file
 
@@ -82,10 +83,7 @@ def test_a_moved_checkout_keeps_its_fingerprint(
 def test_manifests_of_what_is_trained_on_count(
     checkout: Layout, params: Params, before: str, side: str, split: str
 ) -> None:
-    path: Path = getattr(checkout, side) / split / "manifest.json"
-    values = json.loads(path.read_text(encoding="utf-8"))
-    values["shards"][0]["sha256"] = "0" * 64
-    path.write_text(json.dumps(values), encoding="utf-8")
+    change_first_shard(getattr(checkout, side) / split)
     edit_json(checkout.images / "dataset.json", lambda v: v["manifests"].clear())
     assert of(params, checkout) != before
 

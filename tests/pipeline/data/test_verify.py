@@ -12,7 +12,8 @@ import pytest
 
 from kdeov.data.views import VIEW_FIELDS, views_from_ints
 from kdeov.teachers.clip import ClipTeacher
-from pipeline.artifacts.shards import Manifest, read_shard, write_shard
+from pipeline.artifacts.manifest import Manifest
+from pipeline.artifacts.shards import read_shard, write_shard
 from pipeline.artifacts.teacher_shards import teacher_members
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout

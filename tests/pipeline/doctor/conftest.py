@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.artifacts.shards import Manifest
+from pipeline.artifacts.manifest import Manifest
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.storage.storage import open_storage

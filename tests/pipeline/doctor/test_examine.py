@@ -75,7 +75,7 @@ def cut_shard(layout: Layout) -> None:
 def edited_manifest(layout: Layout) -> None:
     path = layout.images / "test" / "manifest.json"
     path.write_text(
-        path.read_text(encoding="utf-8").replace('"samples": 10', '"samples": 11'), encoding="utf-8"
+        path.read_text(encoding="utf-8").replace('"samples": 12', '"samples": 13'), encoding="utf-8"
     )
 
 

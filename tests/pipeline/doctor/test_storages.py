@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pipeline.artifacts.shards import Manifest
+from pipeline.artifacts.manifest import Manifest
+from pipeline.config.params import Params
 from pipeline.config.paths import Layout
+from pipeline.doctor.storages import sources
 from pipeline.storage.storage import open_storage
 from tests.helpers.doctor import change, doctor
 from tests.helpers.s3_server import SECRET, S3Server
@@ -44,3 +47,15 @@ def test_an_unreachable_bucket_is_reported_in_time_and_without_secrets(
     status, (line,) = doctor()
     assert status == 1 and line.startswith("error   data.storage")
     assert "AWS_ENDPOINT_URL" in line and SECRET not in line
+
+
+def test_a_bucket_that_dvc_cannot_watch_is_named(
+    make_params: Callable[..., Params], tmp_path: Path
+) -> None:
+    address = "s3://bucket/prefix"
+    (check,) = sources(make_params(prepare={"path": address}), Layout(tmp_path))
+    assert (check.name, check.verdict) == ("prepare.path", "error")
+    assert address in check.finding and "dvc-s3" in check.fix
+    file = tmp_path / "x.address"
+    file.write_text(address, encoding="utf-8")
+    assert sources(make_params(prepare={"path": str(file)}), Layout(tmp_path)) == []

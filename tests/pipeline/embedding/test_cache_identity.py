@@ -16,7 +16,7 @@ from pipeline.artifacts.identity import (
     read_teacher_identity,
     require_identity,
 )
-from pipeline.artifacts.shards import Manifest
+from pipeline.artifacts.manifest import Manifest
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.data.paired_shards import PairedShards

@@ -20,7 +20,8 @@ from pipeline.artifacts.identity import (
     read_teacher_identity,
     view_plan,
 )
-from pipeline.artifacts.shards import Manifest, read_shard
+from pipeline.artifacts.manifest import Manifest
+from pipeline.artifacts.shards import read_shard
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.data.paired_shards import PairedShards

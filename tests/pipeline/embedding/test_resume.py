@@ -26,6 +26,7 @@ def test_a_second_run_keeps_every_finished_shard(
     before = ages(checkout.embeddings)
     run(params, checkout)
     assert ages(checkout.embeddings) == before and len(before) == 7
+    assert len([*checkout.embeddings.rglob("*.idx")]) == 7
     assert "keeping 3 of 3 finished shards" in log.text
 
 

@@ -10,10 +10,12 @@ import pytest
 
 from kdeov.data.transform import ImageTransform
 from pipeline.artifacts.dataset import Dataset
+from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.evaluation.shared.protocol import classes_part, images_part, protocol
 from pipeline.evaluation.zero_shot import zero_shot
+from tests.helpers.manifests import change_first_shard
 from tests.helpers.results import edit_json, read_metrics
 
 pytestmark = pytest.mark.slow  # the first of these tests trains
@@ -49,7 +51,10 @@ def test_a_protocol_names_the_test_images_and_what_was_held_out(
 ) -> None:
     paths, _ = copied
     dataset = Dataset.read(paths.images)
-    before, images = read_metrics(paths, "zero_shot"), images_part(dataset, paths.images)
+    before, images = (
+        read_metrics(paths, "zero_shot"),
+        images_part(dataset, ShardFolder(paths.images)),
+    )
     for name in ("zero_shot", "linear_probe"):
         assert f"/{images}/" in read_metrics(paths, name)["protocol"]
     assert f"/held out {len(dataset.held_out)} classes " in before["protocol"]
@@ -61,11 +66,8 @@ def test_a_protocol_names_the_test_images_and_what_was_held_out(
 def test_as_many_other_images_are_another_protocol(copied: Trained) -> None:
     paths, _ = copied
     dataset = Dataset.read(paths.images)
-    before = images_part(dataset, paths.images)
+    before = images_part(dataset, ShardFolder(paths.images))
 
-    def other_shard(manifest: dict[str, Any]) -> None:
-        manifest["shards"][0]["sha256"] = "0" * 64
-
-    edit_json(paths.images / "test" / "manifest.json", other_shard)
-    after = images_part(dataset, paths.images)
+    change_first_shard(paths.images / "test")
+    after = images_part(dataset, ShardFolder(paths.images))
     assert after != before and after.rpartition(" ")[0] == before.rpartition(" ")[0]

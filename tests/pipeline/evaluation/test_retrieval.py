@@ -11,6 +11,7 @@ import pytest
 
 from kdeov.evaluation.metrics import retrieval_ceiling
 from pipeline.artifacts.dataset import Dataset
+from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.embedding.embed import embed
@@ -37,7 +38,7 @@ def test_retrieval_metrics_follow_from_the_hits(trained: Trained) -> None:
         found = (arrays["hits"][:, :k] == own).any(axis=1).mean()
         assert scores["student"][f"t2i_r{k}"] == pytest.approx(found)
     assert (scores["teacher"]["images"], scores["teacher"]["texts"]) == (12, 36)
-    images = images_part(Dataset.read(paths.images), paths.images, 36)
+    images = images_part(Dataset.read(paths.images), ShardFolder(paths.images), 36)
     assert images.startswith("scenes 12 test images with 36 captions ")
     assert scores["protocol"].startswith(f"retrieval/{images}/")
     for way in ("i2t", "t2i"):

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from kdeov.data.transform import ImageTransform
+from pipeline.artifacts.manifest import Manifest
 from pipeline.artifacts.shard_folder import ShardFolder
-from pipeline.artifacts.shards import Manifest
 from pipeline.export.training_images import BATCH, MAX_SHARDS, training_batches
 
 TRANSFORM = ImageTransform(8)

@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 
 from pipeline.artifacts.dataset import SPLITS, Dataset
+from pipeline.artifacts.manifest import Manifest
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.prepare.prepare import write_image_shards
+from tests.helpers.manifests import manifests
 
 MakeParams = Callable[..., Params]
 
@@ -54,19 +56,14 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 def test_manifests_count_and_vouch_for_what_the_tars_hold(built: Layout) -> None:
     sizes = {"train": [10, 10, 4], "val": [10, 2], "test": [10, 2]}
     for split in SPLITS:
-        manifest = json.loads((built.images / split / "manifest.json").read_text(encoding="utf-8"))
-        assert manifest["samples"] == sum(sizes[split])
-        assert [shard["samples"] for shard in manifest["shards"]] == sizes[split]
-        listed = {shard["name"] for shard in manifest["shards"]} | {"manifest.json"}
-        assert {path.name for path in (built.images / split).iterdir()} == listed
-        for shard in manifest["shards"]:
-            data = (built.images / split / shard["name"]).read_bytes()
-            assert (len(data), hashlib.sha256(data).hexdigest()) == (
-                shard["bytes"],
-                shard["sha256"],
-            )
-            with tarfile.open(built.images / split / shard["name"]) as tar:
-                assert len(tar.getnames()) == 2 * shard["samples"]
+        manifest = Manifest.read(built.images / split)
+        assert manifest.samples == sum(sizes[split])
+        assert manifest.sizes == sizes[split]
+        for shard in manifest.shards:
+            data = (built.images / split / shard.name).read_bytes()
+            assert (len(data), hashlib.sha256(data).hexdigest()) == (shard.bytes, shard.sha256)
+            with tarfile.open(built.images / split / shard.name) as tar:
+                assert len(tar.getnames()) == 2 * shard.samples
 
 
 def test_a_sample_is_an_image_and_its_description(built: Layout) -> None:
@@ -93,39 +90,25 @@ def test_the_same_inputs_give_the_same_bytes(built: Layout, params: Params, tmp_
     assert bytes_of(tmp_path / "again") == bytes_of(built.images)
 
 
-def test_the_number_of_processes_does_not_matter(
-    tmp_path: Path, own: Callable[..., Params]
-) -> None:
-    params = own(broken=3, max_rejected=0.2, samples_per_shard=3)
-    for processes in (1, 2):
-        write_image_shards(params.prepare, tmp_path / str(processes), processes)
-    assert bytes_of(tmp_path / "1") == bytes_of(tmp_path / "2")
-
-
 def test_rejected_inputs_are_listed_with_their_reasons(
     tmp_path: Path, own: Callable[..., Params], log: Any
 ) -> None:
     write_image_shards(own(broken=3, max_rejected=0.1).prepare, tmp_path / "out")
-    manifests = [
-        json.loads((tmp_path / "out" / s / "manifest.json").read_text(encoding="utf-8"))
-        for s in SPLITS
-    ]
-    rejected = sorted(
-        (entry["name"], entry["reason"]) for m in manifests for entry in m["rejected"]
-    )
+    found = manifests(tmp_path / "out")
+    rejected = sorted((entry["name"], entry["reason"]) for m in found for entry in m.rejected)
     assert rejected == [(f"{n:02d}.png", "not an image") for n in range(3)]
-    assert sum(manifest["samples"] for manifest in manifests) == 37
+    assert sum(manifest.samples for manifest in found) == 37
     assert "rejected 3 of 40 inputs" in log.text
 
 
-def test_too_many_rejected_inputs_fail_the_stage_and_leave_no_folder(
+def test_too_many_rejected_inputs_fail_the_stage_and_leave_no_manifest(
     tmp_path: Path, own: Callable[..., Params], complains: Any
 ) -> None:
     params = own(broken=5, max_rejected=0.1)
     words = "5 of 40 inputs cannot be used", "max_rejected = 0.1", "not an image", "; ..."
     with complains(*words):
         write_image_shards(params.prepare, tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["own"]
+    assert not [path for path in tmp_path.rglob("*.json") if path.stem in ("manifest", "dataset")]
 
 
 def test_names_that_break_lines_are_reported_in_one(
@@ -151,13 +134,21 @@ def test_classes_that_do_not_occur_in_training_are_reported(
     assert "1 of 2 classes do not occur in training: dog" in log.text
 
 
-def test_a_failed_stage_keeps_the_shards_that_were_there(
+def test_a_failed_stage_leaves_no_manifest_of_shards_that_it_replaced(
     tmp_path: Path, own: Callable[..., Params], complains: Any
 ) -> None:
     write_image_shards(own().prepare, tmp_path / "out")
     before = bytes_of(tmp_path / "out")
-    with complains("cannot be used"):
-        write_image_shards(own(broken=40).prepare, tmp_path / "out")
+    with complains("the val split is empty"):
+        write_image_shards(own(captions_csv={"val": 0, "test": 0.3}).prepare, tmp_path / "out")
+    assert bytes_of(tmp_path / "out") == before
+    params = own(max_rejected=0.1)
+    with open(params.prepare.path / "captions.csv", "a", encoding="utf-8") as file:
+        file.write("".join(f"lost-{n}.png,a dog\n" for n in range(9)))
+    with complains("9 of 49 inputs cannot be used"):
+        write_image_shards(params.prepare, tmp_path / "out")
+    assert not [*tmp_path.rglob("manifest.json"), *tmp_path.rglob("dataset.json")]
+    write_image_shards(own().prepare, tmp_path / "out")
     assert bytes_of(tmp_path / "out") == before
 
 

@@ -71,7 +71,7 @@ def test_a_failed_stage_prints_and_keeps_its_reasons(
         *((f"{n:02d}.png", "not an image") for n in range(4)),
         *((f"{n:02d}.png", "no such file") for n in (28, 29)),
     ]
-    assert not paths.images.exists()
+    assert not [*paths.images.rglob("manifest.json"), *paths.images.rglob("dataset.json")]
 
 
 def test_a_stage_that_ends_well_prints_its_reasons_and_drops_those_of_the_failure(

@@ -15,14 +15,6 @@ import pytest
 from pipeline.runtime.lifetime import created_at, find_process
 from tests.helpers.waiting import is_gone, wait_for
 
-POOL = """
-import sys, time
-from pipeline.artifacts.shard_folder import ShardFolder
-from pipeline.prepare.make_shards import ShardMaker
-from pathlib import Path
-with ShardMaker(time.sleep, processes=2) as maker:  # an input takes as many seconds
-    list(maker.make(ShardFolder(Path(sys.argv[1])), {"train": [600] * 4}, 1, print))
-"""
 PROGRAM = """
 import subprocess, sys, time
 from pipeline.runtime.lifetime import signal_at_parents_end
@@ -92,16 +84,6 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 def wait_until_gone(processes: list[psutil.Process]) -> None:
     wait_for(lambda: all(map(is_gone, processes)), seconds=60)
-
-
-@pytest.mark.parametrize("count", [1, 2, 4])  # resource tracker, fork server, two of the pool
-def test_no_process_of_a_pool_is_left_when_its_owner_is_killed(
-    start: Any, tmp_path: Path, count: int
-) -> None:
-    owner = start(POOL, tmp_path)
-    processes = below(owner, count)
-    kill(owner)
-    wait_until_gone(processes)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a signal at a parent's end")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from pipeline.prepare.images import UnusableImage
 from pipeline.prepare.readers import folder_files
-from pipeline.prepare.readers.folder_files import read_within
+from pipeline.prepare.readers.folder_files import read_within, version_within
 
 
 @pytest.fixture
@@ -101,3 +102,17 @@ def test_a_file_too_large_for_any_image_is_not_read(
     monkeypatch.setattr(folder_files, "MAX_BYTES", 4)
     with pytest.raises(UnusableImage, match="larger than 4 bytes"):
         read_within(root, "a.jpg")
+
+
+def test_the_version_of_a_file_follows_its_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "caf\u00e9.jpg"
+    path.write_bytes(b"one")
+    before = version_within(tmp_path, path.name)
+    assert before and version_within(tmp_path, path.name) == before
+    assert version_within(tmp_path, unicodedata.normalize("NFD", path.name)) == before
+    (tmp_path / "link.jpg").symlink_to(path)
+    assert version_within(tmp_path, "link.jpg") == before
+    path.write_bytes(b"other")
+    assert version_within(tmp_path, path.name) != before
+    for name in ("absent.jpg", "absent/caf\u00e9.jpg", "nul\0l", "\udc80"):
+        assert version_within(tmp_path, name) == ""

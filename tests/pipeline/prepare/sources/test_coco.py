@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from pipeline.artifacts.dataset import SPLITS
+from pipeline.artifacts.manifest import Manifest
 from pipeline.artifacts.shards import read_shard, sample_json
 from pipeline.config.params import Params
 from pipeline.config.source_params import CocoParams
@@ -79,13 +80,11 @@ def test_photographs_of_coco_come_out_whole_with_their_captions_and_boxes(
     write_image_shards(mini.prepare, tmp_path / "out")
     counts, boxes, captions = {}, 0, 0
     for split in SPLITS:
-        manifest = json.loads(
-            (tmp_path / "out" / split / "manifest.json").read_text(encoding="utf-8")
-        )
-        assert manifest["rejected"] == []
-        counts[split] = manifest["samples"]
-        for shard in manifest["shards"]:
-            for _, sample in read_shard(tmp_path / "out" / split / shard["name"]):
+        manifest = Manifest.read(tmp_path / "out" / split)
+        assert manifest.rejected == []
+        counts[split] = manifest.samples
+        for shard in manifest.shards:
+            for _, sample in read_shard(tmp_path / "out" / split / shard.name):
                 values = sample_json(sample)
                 width, height = Image.open(io.BytesIO(sample["jpg"])).size
                 for thing in values["objects"]:

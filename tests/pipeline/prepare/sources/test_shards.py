@@ -134,7 +134,7 @@ def test_missing_and_damaged_tars_are_named(
         write_image_shards(make_params(prepare=section).prepare, tmp_path / "out")
 
 
-def test_tars_go_through_prepare_in_any_number_of_processes(
+def test_tars_go_through_prepare_to_the_same_bytes(
     tmp_path: Path, make_params: Callable[..., Params]
 ) -> None:
     own = tmp_path / "own"
@@ -144,11 +144,34 @@ def test_tars_go_through_prepare_in_any_number_of_processes(
     section = {"source": "shards", "path": str(own), "shards": {"val": 0.3, "test": 0.3}}
     params = make_params(prepare=section)
     found = []
-    for processes in (1, 2):
-        out = tmp_path / str(processes)
-        write_image_shards(params.prepare, out, processes)
+    for name in ("1", "2"):
+        out = tmp_path / name
+        write_image_shards(params.prepare, out)
         found.append({p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()})
     assert found[0] == found[1]
     assert sum(Dataset.read(tmp_path / "1").samples.values()) == 60
     for _, sample in read_shard(tmp_path / "1" / "train" / "000000.tar"):
         assert sample["jpg"] == JPEG
+
+
+def test_a_tar_that_vanishes_or_changes_after_the_listing_rejects_its_samples(
+    tmp_path: Path,
+) -> None:
+    for name in ("a", "b", "c"):
+        pack(tmp_path / f"{name}.tar", *pair(f"{name}1"))
+    source = listed(tmp_path)
+    (tmp_path / "a.tar").unlink()
+    pack(tmp_path / "b.tar", *pair("b0"), *pair("b1"))
+    reasons = {n: s.reason for n, s in made(source).items() if isinstance(s, Rejected)}
+    assert reasons.keys() == {"a.tar/a1", "b.tar/b1"}
+    assert "vanished" in reasons["a.tar/a1"] and "changed" in reasons["b.tar/b1"]
+
+
+def test_inputs_have_the_version_of_their_tar(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        pack(tmp_path / f"{name}.tar", *pair(f"{name}1"))
+    before = {m.tar: m for rows in listed(tmp_path).inputs.values() for m in rows}
+    pack(tmp_path / "b.tar", *pair("b1", "a larger caption" * 50))
+    after = {m.tar: m for rows in listed(tmp_path).inputs.values() for m in rows}
+    assert before["a.tar"] == after["a.tar"]
+    assert before["b.tar"].version != after["b.tar"].version

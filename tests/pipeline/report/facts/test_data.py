@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.artifacts.shards import Manifest
+from pipeline.artifacts.manifest import Manifest
 from pipeline.config.paths import Layout
 from pipeline.report.facts.data import MAX_REASONS, DataFacts
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.artifacts.shards import Manifest
+from pipeline.artifacts.manifest import Manifest
 from pipeline.cli.inference.search.index import Options, make_index
 from pipeline.cli.inference.search.search import Query, Shown, search_index
 from pipeline.config.params import Params

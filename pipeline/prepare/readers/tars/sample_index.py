@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
 
 from kdeov.errors import DataError
 from pipeline.artifacts.texts import is_unicode
 from pipeline.console import printable
 from pipeline.prepare.formats import READABLE_SUFFIXES
-from pipeline.prepare.readers.tar_members import plain_members, refused
+from pipeline.prepare.readers.tar_members import refused
 
+Members = Iterable[tuple[str, int, int]]
 KINDS = {"jpg": 0, "jpeg": 0, "png": 0, "webp": 0, "txt": 1, "json": 2}
 NO_SPANS = (-1, -1) * 3  # offset and size of image, text and description
 TWICE = -2  # the size of a kind of which a sample has two files
@@ -43,11 +43,16 @@ class Ignored:
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
 
-    def add(self, tar: Path, member: str) -> None:
+    def add(self, tar: str, member: str) -> None:
         """Counts a member."""
         suffix = member.rpartition(".")[2] if "." in member else ""
         self.counts[suffix] += 1
-        self.examples.setdefault(suffix, f"{tar.name}/{member}")
+        self.examples.setdefault(suffix, f"{tar.rpartition('/')[2]}/{member}")
+
+    def update(self, other: Ignored) -> None:
+        """Adds what another counted."""
+        self.counts.update(other.counts)
+        self.examples = other.examples | self.examples
 
     def __str__(self) -> str:
         return ", ".join(
@@ -71,18 +76,19 @@ class _Member:
         return self.name.partition(".")[2].lower()
 
 
-def index_samples(path: Path, ignored: Ignored) -> Iterator[Indexed]:
+def index_samples(members: Members, where: str, ignored: Ignored) -> Iterator[Indexed]:
     """The samples of a tar, in order. Hidden files, such as macOS adds, are passed over.
 
     Args:
-        path: The tar.
+        members: Name, offset and size of each member (see `members_of`).
+        where: Path or address of the tar.
         ignored: Receives the members that are no part of a sample.
 
     Raises:
         DataError: The tar is damaged or not sorted, or a member is a link or lies elsewhere.
     """
     seen: dict[str, set[int]] = {}  # the kinds of files of each key
-    for key, group in groupby(_members(path), lambda member: member.key):
+    for key, group in groupby(_members(members, where), lambda member: member.key):
         places, images = list(NO_SPANS), []
         dotted = False
         for member in group:
@@ -97,7 +103,7 @@ def index_samples(path: Path, ignored: Ignored) -> Iterator[Indexed]:
                 reason = "its name has several dots, and its key ends at the first; rename it"
                 yield Indexed(member.name, list(NO_SPANS), reason)
             else:
-                ignored.add(path, member.name)
+                ignored.add(where, member.name)
         if images and places[0] < 0:  # of a suffix that few tars have
             size = TWICE if len(images) > 1 else images[0].size
             places[:2] = images[0].offset, size
@@ -105,7 +111,7 @@ def index_samples(path: Path, ignored: Ignored) -> Iterator[Indexed]:
         known = seen.setdefault(key, set())
         if kinds and known and not kinds & known:
             raise DataError(
-                f"{path}: the files of {printable(key)} do not follow each other; sort it, say "
+                f"{where}: the files of {printable(key)} do not follow each other; sort it, say "
                 "by `tar --sort=name -cf`"
             )
         if kinds or not (known or dotted):
@@ -113,14 +119,14 @@ def index_samples(path: Path, ignored: Ignored) -> Iterator[Indexed]:
             yield Indexed(key, places, _problem(key, places))
 
 
-def _members(path: Path) -> Iterator[_Member]:
-    for spelled, offset, size in plain_members(path):
+def _members(members: Members, where: str) -> Iterator[_Member]:
+    for spelled, offset, size in members:
         name = HERE.sub("", spelled)
         parts = name.split("/")
         elsewhere = ".." in parts or "" in parts[:-1]
         hidden = parts[-1].startswith(".")
         if elsewhere or (len(parts) > 1 and not hidden):
-            raise refused(str(path), spelled, "not beside the others; pack files without folders")
+            raise refused(where, spelled, "not beside the others; pack files without folders")
         if not hidden:
             yield _Member(name, offset, size)
 
