@@ -30,7 +30,7 @@ from pipeline.prepare.rejections import examples, summary
 from pipeline.prepare.shard_records import ShardResult, record_file
 from pipeline.prepare.sources import open_source
 from pipeline.prepare.worker import ShardTask
-from pipeline.runtime.node import on_cluster
+from pipeline.runtime.node import CODE, on_cluster
 from pipeline.storage.files import remove_others, remove_partial, write_json
 from pipeline.storage.storage import Storage, open_storage
 
@@ -82,9 +82,8 @@ def write_image_shards(
         StorageError: The folder or the storage cannot be written.
     """
     source = open_source(params, cache)
-    path = None if address_of(params.path) else Path(params.path)
-    folder = ShardFolder(out, storage)
-    plan = ShardPlan(params.source, path, source, folder, params.samples_per_shard)
+    folder, size = ShardFolder(out, storage), params.samples_per_shard
+    plan = ShardPlan(params.source, _local_data(params), source, folder, size)
     if not plan.num_inputs:
         raise ConfigError(f"{params.path}: the data set is empty; check prepare.path")
     for split in SPLITS:
@@ -117,6 +116,12 @@ def write_image_shards(
         manifest.write(out / split, storage)
     dataset.write(out)
     _remove_unlisted(plan.out, results, manifests)
+
+
+def _local_data(params: PrepareParams) -> Path | None:
+    """The path that every worker must see; None for a bucket, and for a part of the code."""
+    path = Path(params.path)
+    return None if address_of(params.path) or path.is_relative_to(CODE) else path
 
 
 def _make_all(

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from kdeov.errors import ConfigError, DataError, StorageError
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
-from pipeline.config.provenance import code_files, is_code, stage_of_dvc
+from pipeline.config.provenance import PACKAGES, code_files, is_code, stage_of_dvc
 from pipeline.config.reading.yaml_file import read_yaml
 from pipeline.storage.checked import checked_json, parse_checked_json
 from pipeline.storage.files import TEMPORARY, digest, sha256_file
@@ -187,9 +187,10 @@ def _portable(stage: str, params: Params, layout: Layout) -> tuple[dict[str, Any
 
 def _data_of_job(path: Path | str, root: Path) -> str:
     """`prepare.path` on other machines: the same, or what travels with the code of the checkout."""
-    if isinstance(path, Path) and path.is_relative_to(root):
-        name = str(path.relative_to(root))
-        return name if is_code(name) else str(path)
+    for package in PACKAGES:
+        code = (root / package).resolve()
+        if isinstance(path, Path) and path.is_relative_to(code):
+            return str(package / path.relative_to(code))
     return str(path)
 
 

@@ -149,7 +149,20 @@ def test_a_failed_stage_leaves_no_manifest_of_shards_that_it_replaced(
         write_image_shards(params.prepare, tmp_path / "out")
     assert not [*tmp_path.rglob("manifest.json"), *tmp_path.rglob("dataset.json")]
     write_image_shards(own().prepare, tmp_path / "out")
-    assert bytes_of(tmp_path / "out") == before
+    after = bytes_of(tmp_path / "out")
+    assert after.keys() == before.keys()
+    changed = {name for name in after if after[name] != before[name]}
+    assert all(Path(name).stem.isdigit() and name.endswith(".json") for name in changed)  # times
+
+
+def test_a_file_with_other_bytes_is_noticed(
+    tmp_path: Path, own: Callable[..., Params], complains: Any
+) -> None:
+    write_image_shards(own(max_rejected=0.1).prepare, tmp_path / "out")
+    with complains("5 of 40 inputs cannot be used"):
+        write_image_shards(own(broken=5, max_rejected=0.1).prepare, tmp_path / "out")
+    write_image_shards(own(broken=4, max_rejected=0.1).prepare, tmp_path / "out")
+    assert sum(m.samples for m in manifests(tmp_path / "out")) == 36
 
 
 def test_a_split_without_images_is_named(

@@ -110,6 +110,21 @@ def test_shards_do_not_travel_and_small_inputs_do(job: Any) -> None:
     assert found.outputs == ["out/evaluation/zero_shot", "metrics/zero_shot.json"]
 
 
+def test_data_of_prepare_is_the_same_path_everywhere_or_travels(
+    job: Any, checkout: Layout, tmp_path: Path
+) -> None:
+    scenes = job("prepare")  # their description is part of the code
+    assert scenes.params["prepare"]["path"] == "pipeline/prepare/sources/scenes.yaml"
+    assert scenes.inputs == [] and scenes.outputs == ["out/images"]
+    for path in (str(tmp_path / "photos"), "s3://bucket/photos"):
+        found = job("prepare", prepare={"path": path})
+        assert found.params["prepare"]["path"] == path and found.inputs == []
+        assert found.name != scenes.name
+    (tmp_path / "photos.address").write_text("s3://bucket/photos", encoding="utf-8")
+    found = job("prepare", prepare={"path": str(tmp_path / "photos.address")})
+    assert found.params["prepare"]["path"] == found.inputs[0].path == "inputs/path/photos.address"
+
+
 def test_a_missing_input_is_named(job: Any, checkout: Layout, complains: Any) -> None:
     shutil.rmtree(checkout.student)
     with complains(checkout.student, "dvc repro"):
@@ -240,7 +255,11 @@ def test_nothing_here_believes_to_be_on_a_cluster() -> None:
 @pytest.mark.parametrize(
     ("command", "status", "words"),
     [
-        (["submit", "prepare"], 1, "'prepare' does not run on a cluster; these do: embed, distill"),
+        (
+            ["submit", "teacher"],
+            1,
+            "'teacher' does not run on a cluster; these do: prepare, embed, distill",
+        ),
         (["submit", "distill"], 1, "http://127.0.0.1:9;"),
         (["logs", "distill"], 1, "no job of distill was submitted from here"),
         (["status"], 0, "no job was submitted from here"),
