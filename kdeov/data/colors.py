@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -61,12 +63,13 @@ def adjust_colors(pixels: Tensor, views: Sequence[View]) -> Tensor:
             index = _index([colored[row] for row in rows], pixels)
             changed[index] = _mix(changed[index], factors[rows[0] : rows[-1] + 1])
     channels = changed.flatten(0, 1)
+    blur_channels = _blur_on_cpu if pixels.device.type == "cpu" else _blur
     for blur in sorted({views[place].blur for place in blurred}):
         alike = [3 * n + c for n in blurred if views[n].blur == blur for c in range(3)]
         weights = _gaussian(blur, pixels.shape[-1])
         for rows in _parts(alike, CPU_BATCH, pixels):
             index = _index(rows, pixels)
-            channels[index] = _blur(channels[index], weights)
+            channels[index] = blur_channels(channels[index], weights)
     return changed
 
 
@@ -131,6 +134,25 @@ def _blur(channels: Tensor, weights: Sequence[float]) -> Tensor:
     rows = _weighted(wide, weights, 1)[:, :, :side]
     high = F.pad(rows[None], (0, 0, reach, reach), mode="replicate")[0]
     return _weighted(high, weights, side)[:, :side].short().byte()
+
+
+def _blur_on_cpu(channels: Tensor, weights: Sequence[float]) -> Tensor:
+    """The same bytes with OpenCV's filter, in a third of the time: where no sum is rounded, its
+    order is free.
+    """
+    kernel, one = np.array([*weights[:0:-1], *weights], np.float32), np.ones(1, np.float32)
+    blurred = np.empty(channels.shape, np.uint8)
+    for plane, out in zip(channels.numpy(), blurred, strict=True):
+        rows = _filtered(plane, kernel, one)
+        np.copyto(out, _filtered(rows, one, kernel), casting="unsafe")
+    return torch.from_numpy(blurred)
+
+
+def _filtered(plane: np.ndarray, along_rows: np.ndarray, along_columns: np.ndarray) -> np.ndarray:
+    sums = cv2.sepFilter2D(
+        plane, cv2.CV_32F, along_rows, along_columns, delta=0.5, borderType=cv2.BORDER_REPLICATE
+    )
+    return np.floor(sums, out=sums)
 
 
 def _weighted(padded: Tensor, weights: Sequence[float], unit: int) -> Tensor:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import ImageEnhance, ImageFilter
 from torch import Tensor
 
+from kdeov.data import colors
 from kdeov.data.colors import adjust_colors
 from kdeov.data.views import View
 from kdeov.errors import ConfigError
@@ -65,15 +66,16 @@ def test_every_change_is_that_of_exact_arithmetic(views, side, seed):
 @pytest.mark.parametrize(
     "factors", [(b, c, s) for b in (0, 200) for c in (0, 200) for s in (0, 200)]
 )
-@pytest.mark.parametrize("colors", [(0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 0)])
-def test_the_largest_numbers_are_not_rounded(factors, colors):
-    pixels = torch.tensor(colors, dtype=torch.uint8).view(1, 3, 1, 1).repeat(1, 1, 300, 300)
+@pytest.mark.parametrize("color", [(0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 0)])
+def test_the_largest_numbers_are_not_rounded(factors, color):
+    pixels = torch.tensor(color, dtype=torch.uint8).view(1, 3, 1, 1).repeat(1, 1, 300, 300)
     pixels[..., 0, 0] = 255 - pixels[..., 0, 0]
     view = View(0, 0, 8, 8, 0, *factors)
     assert np.array_equal(adjust_colors(pixels, [view])[0].numpy(), exact(pixels[0], view))
 
 
-def test_the_batch_of_an_accelerator_has_the_bytes_of_single_images(monkeypatch):
+def test_an_accelerator_would_compute_the_bytes_of_a_cpu(monkeypatch):
+    """In batches, and without OpenCV's filter."""
     views = [
         View(0, 0, 8, 8, 0, 120, 85, 100 + n, blur) for n, blur in enumerate((0, 11, 2, 0, 60, 7))
     ] + [PLAIN]
@@ -81,7 +83,18 @@ def test_the_batch_of_an_accelerator_has_the_bytes_of_single_images(monkeypatch)
     pixels = noise(len(views), 20)
     alone = adjust_colors(pixels, views)
     monkeypatch.setattr("kdeov.data.colors.CPU_BATCH", 3)
+    monkeypatch.setattr("kdeov.data.colors._blur_on_cpu", colors._blur)
     assert torch.equal(adjust_colors(pixels, views), alone)
+
+
+@pytest.mark.parametrize("side", [5, 33, 224, 400])
+@pytest.mark.parametrize("blur", [1, 2, 11, 40])
+def test_both_filters_give_the_same_bytes(side, blur):
+    channels = torch.cat([noise(1, side)[0], torch.full((1, side, side), 255, dtype=torch.uint8)])
+    weights = colors._gaussian(blur, side)
+    assert sum(weights[1:]) * 2 + weights[0] == 1
+    found = colors._blur_on_cpu(channels, weights)
+    assert torch.equal(found, colors._blur(channels, weights)) and (found[3] == 255).all()
 
 
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
