@@ -212,6 +212,6 @@ def test_a_job_that_would_fail_is_refused_in_one_line_with_all_errors(
 def test_a_job_that_would_not_fail_starts_and_its_warnings_are_logged(
     here: Layout, make_params: Callable[..., Params], log: Any
 ) -> None:
-    preflight(make_params(tracking={"uri": "sqlite:////dev/null/mlflow.db"}), here, quick=True)
+    preflight(make_params(tracking={"uri": "sqlite:////dev/null/mlflow.db"}), here, "embed")
     (warning,) = [record for record in log.records if record.levelname == "WARNING"]
     assert "MLflow" in warning.getMessage()
