@@ -23,6 +23,8 @@ from pipeline.storage.storage import Storage, open_storage
 SUBMITTED = "submitted.json"
 STOPPED = "stopped.json"
 JOBS = "jobs"
+LOSS_LIMIT_S = LOCK_EXPIRY_S + 30  # after which a job that shows life is none that was lost
+LOSS_POLL_S = 10.0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kdeov.errors import KdeovError
-from pipeline.cluster.attempt import Attempt
+from pipeline.cluster.attempt import LOSS_LIMIT_S, LOSS_POLL_S, Attempt
 from pipeline.cluster.client import Dashboard
 from pipeline.cluster.records import Record
 from pipeline.config.paths import Layout
@@ -80,8 +80,11 @@ def _resume(attempt: Attempt, dashboard: Dashboard, max_age_s: float) -> Outcome
     age = time.time() - attempt.seen
     if age > max_age_s:
         return Outcome(attempt, f"silent for {age / 3600:,.0f} hours; `dvc repro` starts it again")
-    if info is None and not attempt.is_gone:
-        return Outcome(attempt, "runs on another cluster, or did until a minute ago")
+    end = time.monotonic() + LOSS_LIMIT_S
+    while info is None and not attempt.is_gone:
+        if time.monotonic() > end:
+            return Outcome(attempt, "runs on another cluster")
+        time.sleep(LOSS_POLL_S)
     submitted = attempt.submitted
     if submitted is None:
         return Outcome(attempt, "of an older version; `dvc repro` starts it again")

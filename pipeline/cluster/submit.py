@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from kdeov.errors import ConfigError, KdeovError, StorageError
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import MANIFEST
-from pipeline.cluster.attempt import Attempt
+from pipeline.cluster.attempt import LOSS_LIMIT_S, LOSS_POLL_S, Attempt
 from pipeline.cluster.client import (
     RECONNECT_LIMIT_S,
     RETRY_INTERVAL_S,
@@ -35,7 +35,6 @@ from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.runtime.job import STAGES, File, Job
 from pipeline.runtime.node import fetch, outputs_of, store
-from pipeline.runtime.run_lock import LOCK_EXPIRY_S
 from pipeline.storage.files import writing, writing_folder
 from pipeline.storage.storage import Storage, open_storage
 
@@ -44,8 +43,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOSS_LIMIT_S = LOCK_EXPIRY_S + 30  # after which a job that shows life is none that was lost
-LOSS_POLL_S = 10.0
 DVC_VARIABLES = ("DVC_STAGE", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")  # tags of the MLflow run
 
 
@@ -77,7 +74,8 @@ def run_on_cluster(stage: str, params: Params, layout: Layout) -> None:
                 submission.dashboard.stop(submission.id)
             except KdeovError as error:
                 logger.warning("the job could not be stopped and may go on: %s", error)
-            submission.stored.mark_stopped()
+            with contextlib.suppress(KdeovError):
+                submission.stored.mark_stopped()
             raise
         if submission.done:
             break

@@ -96,6 +96,8 @@ def test_jobs_can_be_listed_and_read(laptop: Checkout) -> None:
     (embed,), (distill, _) = jobs(laptop, "embed"), jobs(laptop, "distill")
     assert states[embed] == "succeeded" and states[distill] == "failed"
     assert "Ray" in laptop.run("kdeov", "logs", "embed").stdout
+    evaluation = laptop.run("kdeov", "logs", "zero_shot").stdout
+    assert "data.storage: " in evaluation and "training: " not in evaluation  # the doctor's checks
 
 
 def test_ctrl_c_stops_the_job_and_a_stop_by_others_is_an_error(
