@@ -14,6 +14,7 @@ from pipeline.cli.card import add_commands as add_card
 from pipeline.cli.cluster import app as cluster
 from pipeline.cli.compare import add_commands as add_compare
 from pipeline.cli.errors import CommandGroup
+from pipeline.cli.jobs import add_commands as add_jobs
 from pipeline.cli.registry import add_commands as add_registry
 from pipeline.cli.search import add_commands as add_search
 from pipeline.cli.serve import add_commands as add_serve
@@ -33,6 +34,7 @@ add_registry(app)
 add_ablation(app)
 add_card(app)
 add_compare(app)
+add_jobs(app)
 app.add_typer(bench, name="bench", help="Measure this machine against the promised figures.")
 app.add_typer(cluster, name="cluster", help="Run a small Ray cluster on this machine.")
 
@@ -224,44 +226,6 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> 
         sys.stdout.flush()
 
     raise typer.Exit(serve(target, port, print_address))
-
-
-@app.command()
-def submit(
-    stage: Annotated[str, typer.Argument(help="A stage that runs on a cluster, such as distill.")],
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Return once the job is submitted.")
-    ] = False,
-) -> None:
-    """Run a stage as a job on the cluster in params.yaml, as `dvc repro` does."""
-    from pipeline.cli import cluster as commands
-    from pipeline.console import setup_logging
-
-    setup_logging()
-    commands.submit(stage, detach)
-
-
-@app.command()
-def status() -> None:
-    """List the jobs that were submitted from this checkout, with their state."""
-    from pipeline.cli import cluster as commands
-
-    commands.status()
-
-
-@app.command()
-def logs(
-    stage: Annotated[str, typer.Argument(help="A stage that runs on a cluster, such as distill.")],
-    follow: Annotated[
-        bool, typer.Option("--follow", help="Follow the log until the job ends.")
-    ] = False,
-) -> None:
-    """Show the log of the newest job of a stage."""
-    from pipeline.cli import cluster as commands
-    from pipeline.console import setup_logging
-
-    setup_logging()
-    commands.logs(stage, follow)
 
 
 @app.command()

@@ -99,6 +99,7 @@ class Dashboard:
 
         Raises:
             ConfigError: The cluster refused the job.
+            Unreachable: It does not take jobs now, as a head that has just started.
         """
         try:
             with self._user_errors():
@@ -109,6 +110,8 @@ class Dashboard:
                 )
         except (RuntimeError, Unreachable) as error:
             if self.info(job) is None:  # else another process has submitted it meanwhile
+                if isinstance(error, Unreachable):
+                    raise
                 reason = str(error).strip().splitlines()[-1][:300]
                 raise ConfigError(f"{self.address} refused the job {job}: {reason}") from error
 

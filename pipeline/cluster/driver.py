@@ -19,20 +19,27 @@ from pipeline.runtime.ray_session import (
     ray_session,
     share_machines,
 )
+from pipeline.runtime.room import wait_for_room
+from pipeline.runtime.run_lock import RunLock
 
 logger = logging.getLogger(__name__)
 
 Work = Callable[[Params, Layout], None]
-Preflight = Callable[[Params, Layout, bool], None]
+Preflight = Callable[[Params, Layout, str], None]
 EXIT_USER_ERROR = 65
 """Exit status of a driver whose stage raised a `KdeovError` (EX_DATAERR of sysexits.h): another
 attempt would end in the same way."""
-STAGES_WITH_WORKERS = ("prepare", "embed", "distill", "train_boxes")
+TRAINING_STAGES = ("distill", "train_boxes")
+"""Stages that start `cluster.num_workers` workers, and cannot begin with fewer than its minimum."""
+STAGES_WITH_WORKERS = ("prepare", "embed", *TRAINING_STAGES)
 """Stages that start Ray workers themselves; any other runs as one task on one node."""
 
 
 def drive(stage: str, work: Work, preflight: Preflight) -> None:
     """Runs the stage of this process's job.
+
+    While it runs, it renews a lock in the job's folder: so whoever looks there later can tell a job
+    that was lost with the cluster's head from one that runs (`pipeline/cluster/attempt.py`).
 
     Args:
         stage: Its name.
@@ -40,18 +47,21 @@ def drive(stage: str, work: Work, preflight: Preflight) -> None:
         preflight: Checks all nodes before hours of work.
 
     Raises:
-        KdeovError: As the stage's function and the preflight do.
+        KdeovError: As the stage's function and the preflight do, or no machines came.
     """
-    with ray_session(1), one_line_errors_of_ray():
+    cluster = ClusterParams.model_validate(Job.read(job_folder()).params["cluster"])
+    workers = cluster.min_workers if stage in TRAINING_STAGES else 1
+    with ray_session(1), one_line_errors_of_ray(), RunLock(job_folder()):
+        wait_for_room(workers, cluster.use_gpu, cluster.node_wait_s)
+        root = ready_node()
+        assert root is not None
+        preflight(load_params(root / "params.yaml"), Layout(root), stage)
         if stage in STAGES_WITH_WORKERS:
-            root = ready_node()
-            assert root is not None
-            params = load_params(root / "params.yaml")
-            preflight(params, Layout(root), stage != "distill")
             files = _run_here(work)
         else:
-            files = _run_on_a_node(work)
-    mark_done(files)
+            files = _run_on_a_node(work, cluster)
+            shutil.rmtree(root, ignore_errors=True)  # of this machine
+        mark_done(files)
 
 
 def _run_here(work: Work, use_gpu: bool | None = None) -> list[File]:
@@ -73,10 +83,9 @@ def _run_in_worker(work: Work, use_gpu: bool) -> list[File]:
     return _run_here(work, use_gpu)
 
 
-def _run_on_a_node(work: Work) -> list[File]:
+def _run_on_a_node(work: Work, cluster: ClusterParams) -> list[File]:
     import ray
 
-    cluster = ClusterParams.model_validate(Job.read(job_folder()).params["cluster"])
     use_gpu = gpus_of_ray(cluster.use_gpu) > 0
     _, cpus = share_machines(1, use_gpu)
     logger.info("on one node of the cluster, %d CPUs%s", cpus, " and a GPU" if use_gpu else "")

@@ -1,7 +1,8 @@
 """Runs a stage as a job of a Ray cluster: submits it, follows its log, fetches its outputs.
 
 A job is named by a digest of what it does, so a second submission finds the first: it follows a job
-that runs, fetches the outputs of one that has succeeded, and tries a failed one again.
+that runs, fetches the outputs of one that has succeeded, and tries one again that failed or was
+lost with the cluster's head.
 """
 
 from __future__ import annotations
@@ -16,19 +17,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdeov.errors import KdeovError, StorageError
+from kdeov.errors import ConfigError, KdeovError, StorageError
 from pipeline.artifacts.manifest import MANIFEST
 from pipeline.artifacts.shard_folder import ShardFolder
-from pipeline.cluster.client import Dashboard
+from pipeline.cluster.attempt import LOSS_LIMIT_S, LOSS_POLL_S, Attempt
+from pipeline.cluster.client import (
+    RECONNECT_LIMIT_S,
+    RETRY_INTERVAL_S,
+    Dashboard,
+    Unreachable,
+)
 from pipeline.cluster.driver import EXIT_USER_ERROR
 from pipeline.cluster.package import check_package
 from pipeline.cluster.records import Record
 from pipeline.cluster.upload import upload_finished, upload_missing
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
-from pipeline.runtime.job import JOB, STAGES, File, Job
+from pipeline.runtime.job import STAGES, File, Job
 from pipeline.runtime.node import fetch, outputs_of, store
-from pipeline.runtime.ray_session import PREEMPTION, set_ray_environment
 from pipeline.storage.files import writing, writing_folder
 from pipeline.storage.storage import Storage, open_storage
 
@@ -63,7 +69,7 @@ def run_on_cluster(stage: str, params: Params, layout: Layout) -> None:
     failures = 0
     while not submission.done:
         try:
-            started = submission.start()
+            started = submission.start(RECONNECT_LIMIT_S if failures else 0.0)
             info = submission.dashboard.follow(submission.id, from_start=started)
         except KeyboardInterrupt:
             logger.info("stopping %s", submission.id)
@@ -71,6 +77,8 @@ def run_on_cluster(stage: str, params: Params, layout: Layout) -> None:
                 submission.dashboard.stop(submission.id)
             except KdeovError as error:
                 logger.warning("the job could not be stopped and may go on: %s", error)
+            with contextlib.suppress(KdeovError):
+                submission.stored.mark_stopped()
             raise
         if submission.done:
             break
@@ -131,22 +139,49 @@ class Submission:
         return f"{self.job.name}-{self.attempt}"
 
     @property
+    def stored(self) -> Attempt:
+        """The attempt in the storage."""
+        return Attempt(open_storage(self.job.storage), self.id)
+
+    @property
     def folder(self) -> Storage:
         """Folder of the attempt in the storage."""
-        return open_storage(self.job.storage) / f"jobs/{self.id}"
+        return self.stored.folder
 
     @property
     def done(self) -> bool:
         """Whether its outputs are in the storage."""
-        return self.folder.size("outputs.json") is not None
+        return self.stored.done
 
-    def start(self) -> bool:
+    def start(self, patience_s: float = 0.0) -> bool:
         """Submits the attempt, or the next one if it has ended; a job that runs stays.
+
+        Args:
+            patience_s: For how long a dashboard that does not answer is asked again: a head that
+                has just come back takes no jobs yet.
 
         Returns:
             Whether a job was submitted.
         """
+        end = time.monotonic() + patience_s
+        while True:
+            try:
+                return self._start()
+            except Unreachable as error:
+                if time.monotonic() > end:
+                    raise
+                logger.warning("%s; retrying", error)
+                time.sleep(RETRY_INTERVAL_S)
+
+    def _start(self) -> bool:
         info = self.dashboard.info(self.id)
+        if info is None and self.folder.size("job.json") is not None:
+            info = self._find_or_give_up()
+            if self.done:
+                return False
+            if info is None:
+                logger.info("%s was lost with the head of its cluster", self.id)
+                self.advance()
         if info is not None and not info.status.is_terminal():
             logger.info("%s runs already; following it", self.id)
             self._record()
@@ -159,18 +194,38 @@ class Submission:
         for path in self.files.values():
             if path.name == MANIFEST:
                 upload_missing(ShardFolder(path.parent, self.job.params["data"]["storage"]))
-        self.job.write(self.folder)
         variables = {name: os.environ[name] for name in DVC_VARIABLES if name in os.environ}
-        self.dashboard.submit(
-            self.id,
-            f"exec python -m stages.{self.job.stage}",
-            self.layout.root,
-            # nodes of a cluster may be preempted, so workers watch for notices
-            {**variables, **set_ray_environment(), PREEMPTION: "1", JOB: self.folder.address},
-        )
+        self.stored.submit(self.job, self.layout.root, self.dashboard, variables)
         self._record()
         logger.info("submitted %s to %s", self.id, self.dashboard.address)
         return True
+
+    def _find_or_give_up(self) -> JobDetails | None:
+        """Looks for an attempt that was submitted and that this cluster does not know.
+
+        Returns:
+            Its state, where the cluster comes to know it; None once it is surely lost, or done.
+
+        Raises:
+            ConfigError: It runs on another cluster.
+        """
+        end = time.monotonic() + LOSS_LIMIT_S
+        while not (self.done or self.stored.is_gone):
+            if info := self.dashboard.info(self.id):
+                return info
+            if time.monotonic() > end:
+                submitted = self.stored.submitted
+                where = submitted.address if submitted else "another address"
+                raise ConfigError(
+                    f"{self.id} runs on another cluster than {self.dashboard.address}, to which it "
+                    f"was submitted as {where}; set cluster.address to that one, or stop it there"
+                )
+            logger.info(
+                "%s does not know %s, which showed life less than a minute ago; waiting",
+                self.dashboard.address, self.id,
+            )  # fmt: skip
+            time.sleep(LOSS_POLL_S)
+        return None
 
     def advance(self) -> None:
         """Goes to the next attempt."""
@@ -226,7 +281,7 @@ def _cause_of_death(submission: Submission, info: JobDetails | None) -> str:
     """
     job = submission.id
     if info is None:
-        return "unknown to the cluster"
+        return "the cluster has lost it with its head"
     code = info.driver_exit_code
     if info.status == "STOPPED":
         raise StorageError(

@@ -39,6 +39,9 @@ class ClusterParams(Section):
     """Processes of each worker that read data; with 0, the worker reads them itself."""
     max_failures: Whole = 3
     """How often training, or the workers that prepare or embed, are restarted after a death."""
+    node_wait_s: Whole = 1800
+    """Seconds that a job of a cluster waits for machines for the smaller number of workers, as one
+    that scales from zero starts them; then the job fails."""
     checkpoint_every: Count = 500
     """Steps between checkpoints; each epoch ends with one too."""
     embed_batch: Count | Literal["auto"] = "auto"

@@ -7,6 +7,7 @@ import logging
 from kdeov.errors import KdeovError
 from pipeline.artifacts.identity import read_teacher_identity
 from pipeline.artifacts.run import runs_storage
+from pipeline.cluster.driver import STAGES_WITH_WORKERS
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.doctor import checkout, disk, machines, storages, tracker, training
@@ -38,10 +39,19 @@ def examine(params: Params, layout: Layout, quick: bool = False) -> list[Check]:
     ]
 
 
-def examine_run(params: Params, layout: Layout, quick: bool = False) -> list[Check]:
+def examine_run(
+    params: Params, layout: Layout, quick: bool = False, one_process: bool = False
+) -> list[Check]:
     """Checks machines, storages, data and MLflow; needs no git.
 
     The data rate is measured by jobs of a cluster, never from outside the cluster.
+
+    Args:
+        params: Params of the run.
+        layout: Paths of the checkout.
+        quick: Skips checks of more than some seconds.
+        one_process: Whether the run is one process that trains nothing, as an evaluation, which
+            needs neither a whole teacher nor MLflow.
     """
     checks: list[Check] = []
     existing, wanted, found = None, disk.Needs({}, 0), Survey([], {})
@@ -51,9 +61,8 @@ def examine_run(params: Params, layout: Layout, quick: bool = False) -> list[Che
                 existing = find_shards(params, layout)
         with report_errors("disk", checks):
             manifests = existing.manifests if existing else {}
-            wanted = disk.needs(
-                params, layout, runs_storage(params, layout).folder, _dim(layout), manifests
-            )
+            runs = None if one_process else runs_storage(params, layout).folder
+            wanted = disk.needs(params, layout, runs, _dim(layout), manifests)
         with report_errors("cluster", checks):
             questions = Questions(
                 storages=tuple(a for a in storages.storage_names(params) if a not in wrong),
@@ -66,14 +75,16 @@ def examine_run(params: Params, layout: Layout, quick: bool = False) -> list[Che
     checks += [
         *machines.consistency(found),
         *machines.clocks(found.nodes),
-        *machines.devices(found.nodes, params.cluster),
+        *machines.devices(found.nodes, params.cluster, one_process),
         *machines.ray(params.cluster),
         *disk.disks(found.nodes, wanted),
         *disk.shared_memory(found.nodes, wanted, params.cluster),
         *storages.storages(params, found.nodes, wrong),
         *(shards(existing, found.nodes) if existing else []),
-        *storages.teacher(layout),
     ]
+    if one_process:
+        return checks
+    checks += storages.teacher(layout)
     if existing and layout.embeddings / "train" in existing.manifests:
         checks += training.training_plan(params, layout)
         if not (quick or _on_remote_cluster(params) or errors(checks)):
@@ -81,13 +92,19 @@ def examine_run(params: Params, layout: Layout, quick: bool = False) -> list[Che
     return checks + tracker.mlflow(params, layout)
 
 
-def preflight(params: Params, layout: Layout, quick: bool = False) -> None:
-    """Checks all nodes of the cluster before a job starts, and logs warnings.
+def preflight(params: Params, layout: Layout, stage: str = "distill") -> None:
+    """Checks all nodes of the cluster before the job of a stage starts, and logs warnings.
+
+    Args:
+        params: Params of the run.
+        layout: Folder of the job.
+        stage: Name of the stage; rates are measured for `distill` alone.
 
     Raises:
         KdeovError: At least one check is an error; the text names all of them.
     """
-    checks = examine_run(params, layout, quick)
+    one_process = stage not in STAGES_WITH_WORKERS
+    checks = examine_run(params, layout, stage != "distill", one_process)
     for check in checks:
         if check.verdict != "error":
             level = logging.WARNING if check.verdict == "warning" else logging.INFO

@@ -99,11 +99,19 @@ def clocks(nodes: list[NodeFacts]) -> list[Check]:
     return [ok("clock", f"{quantity(len(nodes), 'node')} within {max(apart, bound):.2g} s")]
 
 
-def devices(nodes: list[NodeFacts], cluster: ClusterParams) -> list[Check]:
-    """Checks for the GPUs and CPUs that params ask for."""
+def devices(
+    nodes: list[NodeFacts], cluster: ClusterParams, one_process: bool = False
+) -> list[Check]:
+    """Checks for the GPUs and CPUs that params ask for.
+
+    Args:
+        nodes: Facts of the machines.
+        cluster: What params ask for.
+        one_process: Whether the run is one process, whatever `num_workers` says, as an evaluation.
+    """
     if not nodes:
         return []
-    inline = cluster.mode == "inline"
+    inline = one_process or cluster.mode == "inline"
     most, fewest = (1, 1) if inline else (cluster.max_workers, cluster.min_workers)
     gpus = sum(node.usable_gpus for node in nodes)
     cpus = sum(node.cpus for node in nodes)
@@ -112,24 +120,26 @@ def devices(nodes: list[NodeFacts], cluster: ClusterParams) -> list[Check]:
     found += f" ({first_few(kinds)})" if kinds and gpus else ""
     workers = f"cluster.num_workers = {cluster.num_workers}"
     checks = _gpus_of_ray(nodes) if cluster.use_gpu else []
-    grows = cluster.mode == "cluster"  # nodes may join while training waits
-    if cluster.use_gpu is True and (not gpus or (gpus < fewest and not grows)):
+    grows = cluster.mode == "cluster"  # nodes may join while a job waits
+    if cluster.use_gpu is True and gpus < fewest and not grows:
         wanted = "cluster.use_gpu is true" + ("" if inline else f" with {workers}")
         fix = "set cluster.use_gpu to auto or false" + ("" if inline else ", or ask for fewer")
         return [*checks, error("devices", f"{found}, but {wanted}", fix)]
     on_gpus = cluster.use_gpu is True or (bool(cluster.use_gpu) and gpus >= fewest)
     there = gpus if on_gpus else cpus
+    work = "compute" if one_process else "train"
     few = f"{found}, fewer than {workers}"
     if not on_gpus and cluster.use_gpu and gpus > 0:
         fix = f"set cluster.num_workers to {gpus}"
         checks.append(warning("devices", f"{few}: training would leave GPUs idle", fix))
     elif there < fewest and grows:
-        checks.append(warning("devices", f"{few}: training waits for more", "add nodes"))
+        fix = "add nodes, where the cluster starts none by itself"
+        checks.append(warning("devices", f"{few}: a job waits for more", fix))
     elif there < fewest:
         checks.append(warning("devices", f"{few}: workers would share CPUs", f"set it to {cpus}"))
     else:
         start = f", {there} of up to {most} workers" if there < most else ""
-        checks.append(ok("devices", f"{found}: {'GPUs' if on_gpus else 'CPUs'} train{start}"))
+        checks.append(ok("devices", f"{found}: {'GPUs' if on_gpus else 'CPUs'} {work}{start}"))
     if old := [f"{n.name}: {g.name}" for n in nodes for g in n.gpus if not g.bfloat16]:
         fix = "training on them is slow; use others if you have some"
         if on_gpus:

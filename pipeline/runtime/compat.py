@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 if TYPE_CHECKING:
-    from ray.train.torch import TorchConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
 
 PREEMPTION = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 RAY_ENVIRONMENT = {
@@ -28,6 +28,8 @@ RAY_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # 15 by default: beside another busy process, workers would wait where a stage inline does not
     "RAY_worker_niceness": "0",
+    # by default, processes for tasks without variables of their own, which no stage has
+    "RAY_prestart_worker_first_driver": "0",
 }
 """Variables that Ray reads when it is imported or started. Few are documented: they stand in
 `ray.train.constants`, `ray.train.v2._internal.constants` and `ray_config_def.h`."""
@@ -107,6 +109,43 @@ def torch_on_loopback() -> TorchConfig:
             return LoopbackBackend
 
     return LoopbackConfig()
+
+
+def lean_trainer() -> type[TorchTrainer]:
+    """Ray Train's trainer without two helpers, each a process whose imports take seconds of a core
+    at the start: one serves datasets of Ray, of which there are none; the other gives room back
+    where the controller dies, which a Ray that ends with this process does anyway.
+    """
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+    from ray.train.v2._internal.callbacks.placement_group_callback import (
+        PlacementGroupCleanerCallback,
+    )
+    from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+
+    class NoDatasets(WorkerGroupCallback):
+        def before_init_train_context(self, workers: Any) -> dict[str, Any]:
+            return {"dataset_shard_provider": [None] * len(workers)}
+
+    class LeanTrainer(TorchTrainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            # mypy reads the older version of Ray Train, which has none of them
+            found = super()._create_default_callbacks()  # type: ignore[misc]
+            left = (DatasetsCallback, PlacementGroupCleanerCallback)
+            return [*(c for c in found if not isinstance(c, left)), NoDatasets()]
+
+    return LeanTrainer
+
+
+def start_coordinator() -> None:
+    """Starts the actor that Ray Train's controller asks for room, without waiting for it: it is
+    there when the controller, which starts meanwhile, wants it.
+    """
+    from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+        get_or_create_autoscaling_coordinator,
+    )
+
+    get_or_create_autoscaling_coordinator()
 
 
 _stores: list[Any] = []  # of this process, open until it ends

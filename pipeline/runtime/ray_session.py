@@ -13,7 +13,6 @@ from typing import Any
 
 from kdeov.errors import ConfigError, KdeovError, StorageError, first_line
 from pipeline.runtime.compat import (
-    DASHBOARD_VARIABLE,
     LOOPBACK,
     PREEMPTION,
     RAY_ENVIRONMENT,
@@ -94,17 +93,14 @@ def _start(cpus: int, environment: dict[str, str]) -> None:
     require_ray_can_start()
     logger.info("starting Ray on this machine")
     root = Path(__file__).resolve().parents[2]
-    (port,) = free_ports(1)
-    # else Ray Train asks the dashboard of any Ray that it finds on this machine
-    environment = {**environment, DASHBOARD_VARIABLE: f"http://{LOOPBACK}:{port}"}
     try:
         with listening_on_loopback():
             ray.init(
                 address="local",
                 num_cpus=max(cpus, os.cpu_count() or 1),
-                include_dashboard=True,  # without it, Ray complains that it cannot see itself
-                dashboard_host=LOOPBACK,
-                dashboard_port=port,
+                # ten processes: seconds at the start, and a share of a core that training wants;
+                # what asked it for the state of actors is left out too, see `lean_trainer`
+                include_dashboard=False,
                 logging_level=logging.WARNING,
                 log_to_driver=True,
                 runtime_env={"env_vars": {"PYTHONPATH": str(root), **environment}},

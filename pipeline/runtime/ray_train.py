@@ -19,7 +19,7 @@ from kdeov.errors import DataError, KdeovError
 from kdeov.training.distributed import broadcast_object
 from pipeline.config.execution_params import ClusterParams
 from pipeline.console import setup_logging
-from pipeline.runtime.compat import torch_on_loopback
+from pipeline.runtime.compat import lean_trainer, start_coordinator, torch_on_loopback
 from pipeline.runtime.node import ready_node
 from pipeline.runtime.ray_session import (
     PREEMPTION,
@@ -77,6 +77,7 @@ def train_on_ray(
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
+        alone = cluster.mode == "local"  # on this machine, in a Ray that ends with this process
         gpus = gpus_of_ray(cluster.use_gpu)
         use_gpu = cluster.use_gpu is True or gpus >= cluster.min_workers
         logger.info(
@@ -90,15 +91,17 @@ def train_on_ray(
             "use_gpu": use_gpu,
             "elastic_resize_monitor_interval_s": RESIZE_S,
         }
+        if alone:
+            start_coordinator()
         deaths = FailureTracker(config.run, cluster.max_failures)
-        TorchTrainer(
+        (lean_trainer() if alone else TorchTrainer)(
             ray_worker,
             # set here, because Ray does not hide GPUs from workers that have none
             train_loop_config={
                 "loop": loop,
                 "config": replace(config, cluster=cluster.model_copy(update={"use_gpu": use_gpu})),
             },
-            torch_config=torch_on_loopback() if cluster.mode == "local" else None,
+            torch_config=torch_on_loopback() if alone else None,
             scaling_config=ScalingConfig(**scaling),
             run_config=RunConfig(
                 # unique, because Ray silently resumes a run of the same name; KDEOV resumes from

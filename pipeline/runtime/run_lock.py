@@ -122,6 +122,20 @@ def read_driver(run: Storage) -> tuple[bytes, Driver] | tuple[None, None]:
         raise DataError(f"{where}: of another version ({error}); {FIX}") from error
 
 
+def driver_is_gone(run: Storage) -> bool:
+    """Whether no process drives a run. Where only the clocks say so, this waits for a heartbeat,
+    for `CLAIM_WAIT_S`.
+    """
+    me = Driver.of_this_process()
+    found, holder = read_driver(run)
+    if holder is None or holder.is_over_for(me):
+        return True
+    if not holder.gives_way_to(me):
+        return False
+    time.sleep(CLAIM_WAIT_S)
+    return read_driver(run)[0] == found
+
+
 class RunLock:
     """Makes this process the only driver of a run, while a `with` block runs.
 

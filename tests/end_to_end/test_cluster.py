@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import json
 import os
 import re
 import signal
-import subprocess
-import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 import yaml
 
 from pipeline.artifacts.manifest import Manifest
 from pipeline.cluster.client import Dashboard
 from pipeline.cluster.local import LocalCluster
-from pipeline.runtime.job import JOB
 from tests.helpers.checkouts import Checkout
+from tests.helpers.cluster_jobs import Command, driver_of, jobs, read
 from tests.helpers.s3_server import Forwarder
 from tests.helpers.waiting import wait_for
 
@@ -47,55 +40,6 @@ def laptop(
     checkout.run("git", "commit", "-qam", "to the cluster")
     checkout.run("dvc", "repro", "teacher")
     return checkout
-
-
-class Command:
-    """A command that runs in a checkout; `output` is what it has printed so far."""
-
-    def __init__(self, checkout: Checkout, *words: str) -> None:
-        self._log = checkout.path.parent / f"log-{time.monotonic_ns()}"
-        with open(self._log, "w", encoding="utf-8") as file:
-            self.process = subprocess.Popen(
-                words, cwd=checkout.path, env=checkout.environment, stdout=file, stderr=file,
-                # Ctrl-C reaches it also where these tests run in the background
-                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-            )  # fmt: skip
-
-    @property
-    def output(self) -> str:
-        return self._log.read_text(encoding="utf-8")
-
-    def wait_for_output(self, words: str, seconds: float = 180) -> None:
-        """Waits until its output has some words."""
-        wait_for(lambda: words in self.output or self.process.poll() is not None, seconds)
-        assert words in self.output, self.output
-
-    def kill(self) -> None:
-        """Kills it with all processes that it started, as a power failure does."""
-        parent = psutil.Process(self.process.pid)
-        for process in (parent, *parent.children(recursive=True)):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        self.process.wait(60)
-
-
-def jobs(checkout: Checkout, stage: str) -> list[str]:
-    """Ids of the jobs of a stage that a checkout has submitted."""
-    return sorted(path.stem for path in checkout.path.glob(f"work/jobs/kdeov-{stage}-*.json"))
-
-
-def driver_of(job: str) -> psutil.Process:
-    """The process of a job that runs its stage."""
-    for process in psutil.process_iter(["cmdline"]):
-        with contextlib.suppress(psutil.Error):
-            words = process.info["cmdline"] or []
-            if words[1:2] == ["-m"] and process.environ().get(JOB, "").endswith(f"/{job}"):
-                return process
-    raise AssertionError(f"{job} has no driver")
-
-
-def read(checkout: Checkout, name: str) -> Any:
-    return json.loads((checkout.path / name).read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -153,6 +97,8 @@ def test_jobs_can_be_listed_and_read(laptop: Checkout) -> None:
     (embed,), (distill, _) = jobs(laptop, "embed"), jobs(laptop, "distill")
     assert states[embed] == "succeeded" and states[distill] == "failed"
     assert "Ray" in laptop.run("kdeov", "logs", "embed").stdout
+    evaluation = laptop.run("kdeov", "logs", "zero_shot").stdout
+    assert "data.storage: " in evaluation and "training: " not in evaluation  # the doctor's checks
 
 
 def test_ctrl_c_stops_the_job_and_a_stop_by_others_is_an_error(

@@ -85,14 +85,14 @@ def ddp_figures(folder: Path, sizes: ClusterSizes) -> list[Figure]:
         Figure(
             "ray_step",
             ray.step / two.step,
-            1.05,
+            1.02,
             f"times torchrun's {two.step:.2f} s for {batch} images on two ranks",
             at_most=True,
         ),
         Figure(
             "two_ranks",
             one.step / two.step,
-            1.7,
+            1.85,
             f"times the {batch / one.step:.0f} images/s of one rank, a thread each",
         ),
         *killed,

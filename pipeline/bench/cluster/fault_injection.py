@@ -48,7 +48,13 @@ def kill_figures(
             at_most=True,
         ),
         Figure("kill_to_step_seconds", found.recovery, None, "from SIGKILL to the next step"),
-        Figure("warm_start_seconds", found.start, None, "start of training, once Ray runs"),
+        Figure(
+            "warm_start_seconds",
+            found.start,
+            8,
+            "to the first step, once Ray runs",
+            at_most=True,
+        ),
     ]
 
 

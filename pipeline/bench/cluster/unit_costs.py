@@ -5,6 +5,8 @@ the names of its inputs.
 from __future__ import annotations
 
 import io
+import logging
+import os
 import time
 from dataclasses import replace
 from itertools import islice
@@ -18,10 +20,13 @@ from pipeline.artifacts.manifest import Manifest
 from pipeline.bench.data.planning import PER_SHARD, write_manifest
 from pipeline.bench.figures import Figure
 from pipeline.bench.fixtures import WEB_IMAGE, photographs, write_embeddings, write_images
-from pipeline.bench.sizes import ClusterSizes, cluster_params
-from pipeline.config.execution_params import ClusterParams
+from pipeline.bench.sizes import ClusterSizes, captions_csv_params, cluster_params
+from pipeline.config.execution_params import ClusterParams, DataParams
+from pipeline.config.params import Params
+from pipeline.config.paths import Layout
 from pipeline.config.stage_params import LossParams
 from pipeline.data.loader import EpochStream, epoch_loader
+from pipeline.prepare.prepare import prepare
 from pipeline.storage.storage import open_storage
 from pipeline.training.config import TrainConfig
 from pipeline.training.trainer import Trainer
@@ -53,6 +58,10 @@ def unit_figures(folder: Path, sizes: ClusterSizes) -> list[Figure]:
     parameters = sum(p.numel() for p in trainer.state.model.parameters() if p.requires_grad)
     pixels = "{}x{}".format(*WEB_IMAGE)
     values: dict[str, tuple[float, str]] = {
+        "prepare_rate": (
+            _prepare_rate(folder / "prepare", sizes.num_images),
+            f"images/s of {pixels} that a core prepares",
+        ),
         "loader_rate": (rate, f"images/s of {pixels} that a core reads and renders"),
         "overhead_bytes": (images - jpeg, "of an image's caption and tar headers"),
         "sample_bytes": (
@@ -100,6 +109,33 @@ def _trainer(folder: Path, sizes: ClusterSizes) -> Trainer:
             cluster=ClusterParams(mode="inline", use_gpu=False),
         )
     )
+
+
+def _prepare_rate(folder: Path, count: int) -> float:
+    """Images a second of CPU time, from a folder and a table into shards."""
+    params = captions_csv_params(folder)
+    (folder / "images").mkdir(parents=True)
+    names = [f"{number:05d}.jpg" for number in range(count)]
+    for name, jpeg in zip(names, photographs(size=WEB_IMAGE), strict=False):
+        (folder / "images" / name).write_bytes(jpeg)
+    rows = "".join(f"{name},a photograph\n" for name in names)
+    (folder / "captions.csv").write_text("image,caption\n" + rows, encoding="utf-8")
+    whole = Params.model_construct(
+        prepare=params, data=DataParams(), cluster=ClusterParams(mode="inline")
+    )
+    logging.disable(logging.WARNING)  # the photographs repeat, which `prepare` would warn of
+    try:
+        start = _cpu_seconds()
+        prepare(whole, Layout(folder))
+        return count / (_cpu_seconds() - start)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of the children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _loader_rate(trainer: Trainer) -> float:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pipeline.bench.data.planning import PER_SHARD
 from pipeline.bench.scaling.inputs import Inputs
+from pipeline.bench.scaling.preparation import simulate_preparation
 from pipeline.bench.scaling.simulation import Simulation, simulate
 from pipeline.bench.sizes import PlanSize
 
@@ -90,7 +91,7 @@ def rows_of_data(inputs: Inputs) -> list[Row]:
     """Rows that do not depend on the number of GPUs."""
     image, teacher = image_bytes(inputs)
     shards = math.ceil(inputs.images / PER_SHARD)
-    hours = teacher_hours(inputs)
+    hours, prepare = teacher_hours(inputs), prepare_hours(inputs)
     terabytes = inputs.images * (image + teacher) / 1e12
     return [
         Row("image shards, TB", [inputs.images * image / 1e12], "published and measured bytes"),
@@ -98,6 +99,11 @@ def rows_of_data(inputs: Inputs) -> list[Row]:
         Row(f"shards of {PER_SHARD:,}, of each kind", [shards], "arithmetic"),
         Row("both manifests, MB", [2 * shards * inputs.shard_bytes / 1e6], "measured bytes"),
         Row("storage, $ a month", [terabytes * 1000 * inputs.storage_price], "assumed price"),
+        Row("preparing, core-hours", [prepare], "measured rate"),
+        Row("preparing, $", [prepare * inputs.core_price], "the same, assumed price"),
+        Row(
+            "hashes of near duplicates, GB", [inputs.images * inputs.hash_bytes / 1e9], "arithmetic"
+        ),
         Row("teacher, GPU-hours", [hours], "published rates, measured share"),
         Row("teacher, $", [hours * inputs.gpu_price], "the same, assumed price"),
         Row(
@@ -106,6 +112,39 @@ def rows_of_data(inputs: Inputs) -> list[Row]:
             "the same, measured loader",
         ),
     ]
+
+
+def prepare_hours(inputs: Inputs) -> float:
+    """Core-hours to read, check and pack all images."""
+    return inputs.images / inputs.prepare_rate / 3600
+
+
+def rows_of_preparing(inputs: Inputs, cores: Sequence[int]) -> list[Row]:
+    """Rows of the stage `prepare`, with a value for each number of cores, a worker each."""
+    found = [simulate_preparation([int(inputs.images)], PER_SHARD, count) for count in cores]
+    hours = prepare_hours(inputs)
+    stored = image_bytes(inputs)[0] / 1e6  # MB an image
+    return [
+        Row("shards a worker, most", [f.rounds for f in found], SIMULATED),
+        Row("inputs in no shard or in two", [f.missed + f.repeated for f in found], SIMULATED),
+        Row("workers are busy, %", [100 * f.busy for f in found], SIMULATED),
+        Row(
+            "preparing, hours",
+            [hours / count / f.busy for count, f in zip(cores, found, strict=True)],
+            "measured rate, and who waits at the end",
+        ),
+        Row("reading in all, MB/s", _rates(inputs, cores, inputs.jpeg_bytes / 1e6), "the same"),
+        Row("writing in all, MB/s", _rates(inputs, cores, stored), "the same"),
+        Row(
+            "a killed worker costs, s",
+            [PER_SHARD / inputs.prepare_rate] * len(cores),
+            "its shard, at most",
+        ),
+    ]
+
+
+def _rates(inputs: Inputs, cores: Sequence[int], megabytes: float) -> list[float]:
+    return [count * inputs.prepare_rate * megabytes for count in cores]
 
 
 def teacher_hours(inputs: Inputs) -> float:

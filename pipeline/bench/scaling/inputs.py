@@ -44,6 +44,8 @@ class Inputs:
         2_590, "bytes of an image in a teacher shard, beside its embeddings", "measured", BENCH
     )
     shard_bytes: float = given(174, "bytes of a shard in a manifest", "measured", BENCH)
+    hash_bytes: float = given(8, "bytes of the hash by which near duplicates are found", "chosen")
+    prepare_rate: float = given(2_500, "images/s that a core prepares", "measured", BENCH)
     teacher_rate: float = given(
         4_602,
         "views/s of ViT-B/32 on an RTX 3090",
@@ -75,6 +77,7 @@ class Inputs:
     cores: float = given(16, "cores that read for a GPU", "assumed")
     network: float = given(50, "Gbit/s of network a GPU", "assumed")
     upload: float = given(100, "MB/s of one stream to the storage", "assumed")
+    core_price: float = given(0.04, "$ a core-hour, of machines without GPUs", "assumed")
     gpu_price: float = given(2.0, "$ a GPU-hour, with its cores", "assumed")
     storage_price: float = given(0.023, "$ a GB-month", "assumed")
 

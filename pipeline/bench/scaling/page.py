@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
 from kdeov.errors import ConfigError
-from pipeline.bench.scaling.estimates import rows_of_data, rows_of_epoch
+from pipeline.bench.scaling.estimates import Row, rows_of_data, rows_of_epoch, rows_of_preparing
 from pipeline.bench.scaling.inputs import Inputs
 
 GPUS = (64, 256, 1024)
+CORES = (16, 256, 4096)  # of the machines that prepare
 INTRODUCTION = """\
 # Scaling plan
 
@@ -18,18 +19,20 @@ this size was run. Each row names its basis, and only rows of the simulated data
 `kdeov bench cluster` goes through all segments of all streams. Latencies are left out."""
 DISCUSSION = """\
 64 GPUs are enough for a billion images: five hours to embed them, and an hour and 126 dollars an
-epoch. The published rates are those of a desktop GPU and of a network with three times the work, so
-they are lower bounds. The data plan supports 1,024 GPUs, but a student this small does not need
-them: coupled losses would wait for the network longer than they train, and a bucket that serves
-5,500 requests a second for each prefix would need larger blocks, or shards on local disks. Without
-coupled losses, ranks exchange nothing but 11 MB of gradients. Checkpoints are cheap; on 1,024 GPUs,
-write one every 5,000 steps. Every image is read once an epoch, and 13,824 of them twice to fill the
-last step; the plan takes 2 s and 64 MB on each rank."""
+epoch. Preparing them is cheap: 111 core-hours, seven hours on one machine of 16 cores, where the
+network has to carry 1 GB/s in and as much out; with more cores, it is the network's speed that
+counts. A killed worker loses seconds. The published rates are those of a desktop GPU and of a
+network with three times the work, so they are lower bounds. The data plan supports 1,024 GPUs, but
+a student this small does not need them: coupled losses would wait for the network longer than they
+train, and a bucket that serves 5,500 requests a second for each prefix would need larger blocks, or
+shards on local disks. Without coupled losses, ranks exchange nothing but 11 MB of gradients.
+Checkpoints are cheap; on 1,024 GPUs, write one every 5,000 steps. Every image is read once an
+epoch, and 13,824 of them twice to fill the last step; the plan takes 2 s and 64 MB on each rank."""
 
 
 def scaling_page(inputs: Inputs, gpus: Sequence[int] = GPUS) -> str:
-    """The page: results for the data, for an epoch, and the inputs. The discussion of the results
-    is part of it for default inputs alone.
+    """The page: results for the data, for preparing it, for an epoch, and the inputs. The
+    discussion of the results is part of it for default inputs alone.
 
     Args:
         inputs: Inputs of the plan.
@@ -45,7 +48,6 @@ def scaling_page(inputs: Inputs, gpus: Sequence[int] = GPUS) -> str:
                 "GPUs; give --set num_streams=NUMBER, a multiple of the GPUs and a divisor of batch"
             )
     default = inputs == Inputs() and tuple(gpus) == GPUS
-    counts = [f"{count:,}" for count in gpus]
     parts = [
         INTRODUCTION,
         "## The data",
@@ -54,12 +56,10 @@ def scaling_page(inputs: Inputs, gpus: Sequence[int] = GPUS) -> str:
             ["---", "---:", "---"],
             [[row.name, short(row.values[0]), row.basis] for row in rows_of_data(inputs)],
         ),
+        "## Preparing, by number of cores",
+        _compared(CORES, rows_of_preparing(inputs, CORES)),
         "## An epoch, by number of GPUs",
-        _table(
-            ["", *counts, "basis"],
-            ["---", *["---:"] * len(gpus), "---"],
-            [[row.name, *map(short, row.values), row.basis] for row in rows_of_epoch(inputs, gpus)],
-        ),
+        _compared(gpus, rows_of_epoch(inputs, gpus)),
         *([DISCUSSION] if default else []),
         "## Inputs",
         _table(
@@ -69,6 +69,15 @@ def scaling_page(inputs: Inputs, gpus: Sequence[int] = GPUS) -> str:
         ),
     ]
     return "\n\n".join(parts)
+
+
+def _compared(counts: Sequence[int], rows: Iterable[Row]) -> str:
+    """A table with a column for each number of machines."""
+    return _table(
+        ["", *[f"{count:,}" for count in counts], "basis"],
+        ["---", *["---:"] * len(counts), "---"],
+        [[row.name, *map(short, row.values), row.basis] for row in rows],
+    )
 
 
 def _input_rows(inputs: Inputs) -> Iterable[list[str]]:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.artifacts.manifest import Manifest
-from pipeline.bench.data.planning import peak_megabytes, write_manifest
+from pipeline.bench.data.planning import PER_SHARD, peak_megabytes, write_manifest
 from pipeline.bench.figures import Figure
+from pipeline.bench.scaling.preparation import simulate_preparation
 from pipeline.bench.sizes import PlanSize
 from pipeline.data.epoch_plan import EpochPlan
 
@@ -126,6 +127,7 @@ def simulation_figures(folder: Path, size: PlanSize) -> list[Figure]:
     plan = one_rank()
     seconds = time.perf_counter() - start
     found = simulate(plan, size.ranks)
+    prepared = simulate_preparation([size.samples], PER_SHARD, size.ranks)
     (fewest, most), share = found.rank_samples, size.global_batch_size / size.ranks
     shards = "{} to {}".format(*found.rank_shards)
     return [
@@ -142,6 +144,19 @@ def simulation_figures(folder: Path, size: PlanSize) -> list[Figure]:
             0,
             f"samples between {size.ranks:,} ranks of {most:,} each, in {shards} shards",
             at_most=True,
+        ),
+        Figure(
+            "large_plan_prepare_missed",
+            prepared.missed + prepared.repeated,
+            0,
+            f"inputs in no shard or in two of {prepared.shards:,}",
+            at_most=True,
+        ),
+        Figure(
+            "large_plan_prepare_busy",
+            prepared.busy,
+            None,
+            f"of the time, {size.ranks:,} workers prepare",
         ),
         Figure("large_plan_seconds", seconds, 5, "on each rank", at_most=True),
         Figure("large_plan_megabytes", peak_megabytes(one_rank), 500, "on each rank", at_most=True),

@@ -10,8 +10,14 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.bench.cluster.unit_costs import unit_figures
-from pipeline.bench.scaling.estimates import rows_of_data, rows_of_epoch, step_of
+from pipeline.bench.scaling.estimates import (
+    rows_of_data,
+    rows_of_epoch,
+    rows_of_preparing,
+    step_of,
+)
 from pipeline.bench.scaling.inputs import Inputs
+from pipeline.bench.scaling.preparation import Preparation, simulate_preparation
 from pipeline.bench.sizes import ClusterSizes
 from pipeline.cli.main import app
 from tests.helpers import ROOT
@@ -47,6 +53,23 @@ def test_an_epoch_takes_its_steps_and_more_gpus_gain_less_than_their_number() ->
     assert rows["images a GPU, most"][0] * 8 >= inputs.images
 
 
+def test_every_input_is_prepared_once_and_the_last_round_leaves_workers_idle() -> None:
+    assert simulate_preparation([25, 10], 10, 2) == Preparation(4, 0, 0, 2, busy=35 / 40)
+    assert simulate_preparation([40], 10, 4).busy == 1
+    assert simulate_preparation([40], 10, 8).busy == 0.5  # there are four shards
+
+
+def test_preparing_takes_images_over_rate_and_the_idle_time_of_the_last_round() -> None:
+    inputs = Inputs().changed(["images=1e6", "prepare_rate=1000"])
+    rows = {row.name: row.values for row in rows_of_preparing(inputs, [16, 64])}
+    assert rows["shards a worker, most"] == [7, 2]  # of 100
+    assert rows["inputs in no shard or in two"] == [0, 0]
+    assert rows["preparing, hours"] == pytest.approx([7 * 10 / 3600, 2 * 10 / 3600])
+    assert rows["a killed worker costs, s"] == [10, 10]
+    (hours,) = next(r.values for r in rows_of_data(inputs) if r.name == "preparing, core-hours")
+    assert hours == pytest.approx(1e6 / 1000 / 3600)
+
+
 def test_the_slower_of_gpu_and_its_cores_sets_the_time_of_a_step() -> None:
     few, many = (step_of(Inputs().changed([f"cores={n}"]), 64) for n in (2, 64))
     assert few.alone - few.gradients == few.load > few.compute
@@ -56,7 +79,7 @@ def test_the_slower_of_gpu_and_its_cores_sets_the_time_of_a_step() -> None:
 def test_measured_inputs_are_figures_of_the_bench(tmp_path: Path) -> None:
     sizes = ClusterSizes(micro_batch_size=8, num_images=256)
     for figure in unit_figures(tmp_path, sizes):
-        if figure.name == "loader_rate":  # of the machine
+        if figure.name in ("loader_rate", "prepare_rate"):  # of the machine
             assert figure.value > 0
         else:
             assert figure.value == pytest.approx(getattr(Inputs(), figure.name), rel=0.02)

@@ -108,7 +108,7 @@ def test_pods_ask_for_gpus_shared_memory_and_a_token() -> None:
     spec = kuberay()["RayCluster"]["spec"]
     assert spec["authOptions"] == {"mode": "token", "secretName": "kdeov-token"}
     (group,) = spec["workerGroupSpecs"]
-    assert 0 < group["minReplicas"] < group["maxReplicas"]
+    assert 0 == group["minReplicas"] < group["maxReplicas"]
     pod = group["template"]["spec"]
     (container,) = pod["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"

@@ -212,6 +212,22 @@ def test_a_job_that_would_fail_is_refused_in_one_line_with_all_errors(
 def test_a_job_that_would_not_fail_starts_and_its_warnings_are_logged(
     here: Layout, make_params: Callable[..., Params], log: Any
 ) -> None:
-    preflight(make_params(tracking={"uri": "sqlite:////dev/null/mlflow.db"}), here, quick=True)
+    preflight(make_params(tracking={"uri": "sqlite:////dev/null/mlflow.db"}), here, "embed")
     (warning,) = [record for record in log.records if record.levelname == "WARNING"]
     assert "MLflow" in warning.getMessage()
+
+
+def test_an_evaluation_is_checked_without_what_only_training_needs(
+    here: Layout, make_params: Callable[..., Params], log: Any, complains: Any
+) -> None:
+    other_teacher(here)
+    params = make_params(
+        tracking={"uri": "sqlite:////dev/null/mlflow.db"}, cluster={"num_workers": 3}
+    )
+    preflight(params, here, "zero_shot")
+    names = {record.getMessage().partition(":")[0] for record in log.records}
+    assert {"versions", "shards", "disk"} <= names
+    assert not names & {"teacher", "training", "MLflow", "data rate"}
+    lost_shard(here)
+    with complains("nothing was started", "shards:", "000001.tar"):
+        preflight(params, here, "zero_shot")

@@ -65,7 +65,8 @@ def test_clock_skew_counts_beyond_the_error_of_the_round_trip(
         ({"num_workers": 9}, [node()], "warning", "set it to 4"),
         ({"num_workers": 9, **CLUSTER}, [node()] * 2, "warning", "waits for more"),
         ({"num_workers": 9, "use_gpu": True, **CLUSTER}, [node(gpus=(H100,))], "warning", "waits"),
-        ({"num_workers": 9, "use_gpu": True, **CLUSTER}, [node()], "error", "0 GPUs"),
+        ({"num_workers": 9, "use_gpu": True, **CLUSTER}, [node()], "warning", "0 GPUs"),
+        ({"num_workers": 9, "use_gpu": True, "mode": "local"}, [node()], "error", "0 GPUs"),
         ({"num_workers": 9, "mode": "inline"}, [node()], "ok", "CPUs train"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 from typing import Any
 
@@ -75,3 +76,40 @@ def test_ray_still_refuses_the_same_paths_of_sockets() -> None:
     validate_socket_filepath(longest)
     with pytest.raises(OSError, match="length"):
         validate_socket_filepath(f"/{longest}")
+
+
+def test_ray_train_still_has_the_helpers_that_are_left_out() -> None:
+    from ray.train import ScalingConfig
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    names = {"DatasetsCallback", "PlacementGroupCleanerCallback"}
+    full = ray.train.torch.TorchTrainer(print, scaling_config=ScalingConfig(num_workers=2))
+    lean = compat.lean_trainer()(print, scaling_config=ScalingConfig(num_workers=2))
+    assert isinstance(lean, DataParallelTrainer)
+    kinds, left = (
+        [type(callback).__name__ for callback in trainer._create_default_callbacks()]
+        for trainer in (full, lean)
+    )
+    assert names <= set(kinds)
+    assert left == [*(kind for kind in kinds if kind not in names), "NoDatasets"]
+
+
+def test_ray_train_still_asks_workers_for_datasets_by_the_name_that_is_answered() -> None:
+    from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
+
+    taken = inspect.signature(RayTrainWorker.init_train_context).parameters
+    (callback,) = [
+        c
+        for c in compat.lean_trainer()(print)._create_default_callbacks()
+        if type(c).__name__ == "NoDatasets"
+    ]
+    answer = callback.before_init_train_context([object(), object()])
+    assert answer == {"dataset_shard_provider": [None, None]} and answer.keys() <= taken.keys()
+
+
+def test_ray_still_starts_its_coordinator_by_one_call() -> None:
+    from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator as module
+    from ray.train.v2._internal.execution.scaling_policy import autoscaling_coordinator_client
+
+    name = "get_or_create_autoscaling_coordinator"
+    assert getattr(autoscaling_coordinator_client, name) is getattr(module, name)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from kdeov.errors import KdeovError
+from pipeline.cluster.attempt import Attempt, Submitted
 from pipeline.cluster.local import LocalCluster
 from pipeline.cluster.records import Record
 from pipeline.config.paths import Layout
@@ -28,6 +29,10 @@ JOB = Job("embed", {"embed": {"views": 3}}, ["embed"], [FILE], [FILE], ["out/y"]
 CLUSTER = LocalCluster("http://127.0.0.1:8265", "127.0.0.1:6379", "/tmp/ray", [(12, 34.5)])
 
 
+def attempt_in(folder: Path) -> Attempt:
+    return Attempt(open_storage(str(folder)), "kdeov-embed-1")
+
+
 def write_driver(folder: Path) -> Path:
     open_storage(str(folder)).write("driver.json", Driver.of_this_process().to_bytes())
     return folder / "driver.json"
@@ -36,6 +41,12 @@ def write_driver(folder: Path) -> Path:
 def write_job(folder: Path) -> Path:
     JOB.write(open_storage(str(folder)))
     return folder / "job.json"
+
+
+def write_submitted(folder: Path) -> Path:
+    submitted = Submitted("0" * 64, {"DVC_STAGE": "embed"}, "http://head:8265", 5.5)
+    attempt_in(folder).folder.write("submitted.json", checked_json(vars(submitted)))
+    return folder / "jobs" / "kdeov-embed-1" / "submitted.json"
 
 
 def write_outputs(folder: Path) -> Path:
@@ -62,6 +73,7 @@ def write_cluster(folder: Path) -> Path:
 KINDS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any]]] = {
     "driver of a run": (write_driver, lambda f: read_driver(open_storage(str(f)))[1]),
     "job": (write_job, lambda f: Job.read(open_storage(str(f)))),
+    "submission of a job": (write_submitted, lambda f: attempt_in(f).submitted),
     "outputs of a job": (write_outputs, lambda f: outputs_of(open_storage(str(f)))),
     "worker": (write_worker, lambda f: read_worker(open_storage(str(f)), 1)),
     "submitted job": (write_record, lambda f: Record.all(Layout(f))),
