@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kdeov.training.compat import add_each, copy_each
 from kdeov.training.distributed import sum_over_ranks
+from kdeov.weights.compat import add_each, copy_each
 
 
 class RunningStatistics:

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import nn
 
-from kdeov.training.compat import copy_each, move_each
+from kdeov.weights.compat import copy_each, move_each
 
 
 def build_optimizer(

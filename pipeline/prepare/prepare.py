@@ -149,7 +149,12 @@ def _make_all(
             _begin(plan.out.path)
             for task, result in make_shards(plan, chain([first], tasks), cluster, workers, report):
                 found[task.split][task.key.name] = result
-    return {split: dict(sorted(results.items())) for split, results in found.items()}
+    return {split: dict(sorted(found[split].items(), key=_number)) for split in SPLITS}
+
+
+def _number(item: tuple[str, ShardResult]) -> tuple[int, str]:
+    """Orders shards by number: from a million on, their names are longer."""
+    return len(item[0]), item[0]
 
 
 def _begin(out: Path) -> None:

@@ -22,13 +22,13 @@ from pipeline.config.batch_sharing import check_sharing
 from pipeline.data.batch import Batch
 from pipeline.data.loader import BatchLoader, EpochStream, EvaluationStream, epoch_loader
 from pipeline.data.paired_shards import PairedShards
+from pipeline.data.step_inputs import StepInputs, step_inputs
 from pipeline.runtime.device import check_compiler
 from pipeline.runtime.prefetch import prefetched
 from pipeline.training.config import SINGLE_TERMS, TrainConfig
 from pipeline.training.rank import RankTrainer
 from pipeline.training.region_cosines import RegionCosines
 from pipeline.training.state import EpochMetrics, distillation_state
-from pipeline.training.step_inputs import StepInputs, step_inputs
 
 VALIDATION_BATCH = 64
 RIDGE_INIT_SAMPLES = 16_384  # images from which the last linear map is fitted before training

@@ -12,9 +12,9 @@ import torch
 from pipeline.artifacts.step_curve import read_steps
 from pipeline.data.batch import Batch
 from pipeline.data.loader import EpochStream, epoch_loader
+from pipeline.data.step_inputs import StepInputs
 from pipeline.training.config import TrainConfig
 from pipeline.training.loop import train
-from pipeline.training.step_inputs import StepInputs
 from pipeline.training.trainer import Trainer
 from tests.gpu.conftest import Cache
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from kdeov.models.student import VisualStudent
-from pipeline.training.step_inputs import StepInputs
+from pipeline.data.step_inputs import StepInputs
 
 MAX_NORM = 1.0
 

@@ -16,7 +16,8 @@ import torch
 from pipeline.bench.figures import Figure
 from pipeline.bench.fixtures import photographs, write_embeddings, write_images
 from pipeline.bench.gpu.bare import BareLoop, wait_for
-from pipeline.bench.sizes import GpuSizes, distill_params
+from pipeline.bench.gpu.sizes import GpuSizes
+from pipeline.bench.sizes import distill_params
 from pipeline.config.execution_params import ClusterParams
 from pipeline.data.batch import Batch
 from pipeline.data.loader import EpochStream, epoch_loader

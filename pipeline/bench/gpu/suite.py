@@ -10,9 +10,9 @@ import torch
 import torchvision
 
 from pipeline.bench.figures import Figure, measure
+from pipeline.bench.gpu.sizes import GpuSizes
 from pipeline.bench.gpu.student import student_figures
 from pipeline.bench.gpu.teacher import teacher_figures
-from pipeline.bench.sizes import GpuSizes
 from pipeline.runtime.device import tuned_convolutions
 
 SIZES = GpuSizes()

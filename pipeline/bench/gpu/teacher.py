@@ -15,7 +15,8 @@ from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.bench.figures import Figure
 from pipeline.bench.fixtures import photographs, write_images, write_teacher
 from pipeline.bench.gpu.bare import wait_for
-from pipeline.bench.sizes import GpuSizes, embed_params
+from pipeline.bench.gpu.sizes import GpuSizes
+from pipeline.bench.sizes import embed_params
 from pipeline.embedding.worker import EmbedConfig, EmbedWorker, ShardTask
 from pipeline.evaluation.shared.timing import interleaved, median_ratio
 
