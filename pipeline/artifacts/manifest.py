@@ -56,7 +56,7 @@ class Manifest:
     @property
     def samples(self) -> int:
         """Samples in all shards."""
-        return sum(self.sizes)
+        return sum(shard.samples for shard in self.shards)
 
     @cached_property
     def sizes(self) -> list[int]:
