@@ -52,7 +52,7 @@ def drive(stage: str, work: Work, preflight: Preflight) -> None:
     cluster = ClusterParams.model_validate(Job.read(job_folder()).params["cluster"])
     workers = cluster.min_workers if stage in TRAINING_STAGES else 1
     with ray_session(1), one_line_errors_of_ray(), RunLock(job_folder()):
-        wait_for_room(workers, cluster.use_gpu, cluster.node_wait_s)
+        wait_for_room(workers, stage != "prepare" and cluster.use_gpu, cluster.node_wait_s)
         root = ready_node()
         assert root is not None
         preflight(load_params(root / "params.yaml"), Layout(root), stage)

@@ -104,6 +104,9 @@ def preflight(params: Params, layout: Layout, stage: str = "distill") -> None:
         KdeovError: At least one check is an error; the text names all of them.
     """
     one_process = stage not in STAGES_WITH_WORKERS
+    if stage == "prepare":  # which needs no GPU, no teacher and no MLflow
+        cluster = params.cluster.model_copy(update={"use_gpu": False})
+        params, one_process = params.model_copy(update={"cluster": cluster}), True
     checks = examine_run(params, layout, stage != "distill", one_process)
     for check in checks:
         if check.verdict != "error":

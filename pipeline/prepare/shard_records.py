@@ -1,8 +1,11 @@
 """Shard records: what each finished image shard was made from, and what its inputs gave.
 
 With records, a killed run resumes and a second one makes what changed alone. The record of a shard
-is written last; it lies beside the shard as `STEM.json`, or in a storage as
+is written last; it lies beside the shard as `STEM.record.json`, or in a storage as
 `prepared/DIGEST OF IDENTITY/DIGEST OF INPUTS.json`, where any checkout finds it.
+
+`.dvcignore` leaves records out of the stage's output: they hold places and times of the inputs, so
+that they differ between machines where shards do not.
 """
 
 from __future__ import annotations
@@ -74,7 +77,7 @@ class ShardKey:
 
 def record_file(shard_name: str) -> str:
     """File name of the record of a shard, beside it."""
-    return f"{Path(shard_name).stem}.json"
+    return f"{Path(shard_name).stem}.record.json"
 
 
 def write_record(key: ShardKey, result: ShardResult) -> None:

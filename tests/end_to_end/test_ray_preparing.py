@@ -66,7 +66,7 @@ def test_a_worker_that_is_killed_costs_its_shard_alone(
     ray_cluster: None, many: PrepareParams, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
     def kill() -> None:
-        wait_for(lambda: any((tmp_path / "train").glob("*.json")), poll_s=0.01)
+        wait_for(lambda: any((tmp_path / "train").glob("*.record.json")), poll_s=0.01)
         finished.update({p: p.stat().st_mtime_ns for p in tmp_path.rglob("0*.json")})
         wait_for(lambda: workers(), poll_s=0.01)
         os.kill(workers()[0].pid, signal.SIGKILL)

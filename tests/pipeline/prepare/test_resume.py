@@ -100,7 +100,7 @@ def test_a_killed_run_keeps_the_shards_that_it_finished(
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "000001.tar": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"),
     "000002.tar": lambda path: path.unlink(),
-    "000000.json": lambda path: path.write_bytes(path.read_bytes()[:-9]),
+    "000000.record.json": lambda path: path.write_bytes(path.read_bytes()[:-9]),
 }
 
 
@@ -113,7 +113,7 @@ def test_what_is_damaged_is_made_again_and_nothing_else(
     write_image_shards(params.prepare, prepared)
     assert contents(prepared) == whole and "keeping 6 of 7" in log.text
     changed = {file for file, time in states(prepared).items() if before[file] != time}
-    assert changed and {Path(file).stem for file in changed} == {Path(name).stem}
+    assert changed and {Path(file).name[:6] for file in changed} == {name[:6]}
 
 
 def test_other_params_make_all_shards_and_the_first_ones_make_them_again(
@@ -148,7 +148,8 @@ def test_what_no_manifest_lists_is_deleted_and_no_more(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").touch()
     (prepared / "old").mkdir()
-    for name in ("old/000000.tar", "train/000009.tar", "train/000009.json", "val/rejected.json"):
+    unlisted = "old/000000.tar", "train/000009.tar", "train/000009.record.json", "val/rejected.json"
+    for name in unlisted:
         (prepared / name).touch()
     (prepared / "test" / "link").symlink_to(tmp_path / "mine")
     write_image_shards(params.prepare, prepared)
