@@ -7,7 +7,9 @@ experiment that was killed, so that it goes on; a task of DVC's queue begins aga
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,12 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from kdeov.errors import ConfigError, DataError
 from pipeline.compare.git import EXPERIMENTS, experiments, git
 from pipeline.config.params import load_params
 from pipeline.config.paths import Layout
 from pipeline.config.reading.yaml_file import read_yaml
-from pipeline.runtime.lifetime import signal_at_parents_end
+from pipeline.runtime.lifetime import is_alive, signal_at_parents_end
 from pipeline.storage.files import flock, write_text, writing_folder
 from pipeline.tracking.target import URI_VARIABLE, TrackingTarget
 
@@ -66,6 +70,7 @@ class Clones:
         if not folder.is_dir():
             with writing_folder(folder) as partial:
                 self._clone(partial / root.name)
+        drop_locks_of_ended(clone)
         if self.base is not None:  # again: a killed `dvc exp run` may have stashed it
             write_text(clone / "params.yaml", self.base)
             _link_data(root, clone)
@@ -108,6 +113,18 @@ class Clones:
         """Variables of a stage in a clone: MLflow is that of the checkout."""
         target = TrackingTarget.of(load_params(self.layout.params).tracking, self.layout)
         return {**_with_programs(), URI_VARIABLE: target.uri}
+
+
+def drop_locks_of_ended(clone: Path) -> None:
+    """Deletes DVC's lock file of a clone if none of its holders runs. DVC does so itself, but takes
+    a process for a running one if nobody has waited for it, as in containers without an init.
+    """
+    path = clone / ".dvc" / "tmp" / "rwlock"
+    with contextlib.suppress(FileNotFoundError):
+        text = path.read_text(encoding="utf-8")
+        holders = {int(number) for number in re.findall(r'"pid": *(\d+)', text)}
+        if not any(psutil.pid_exists(pid) and is_alive(psutil.Process(pid)) for pid in holders):
+            path.unlink()
 
 
 def _link_data(root: Path, clone: Path) -> None:

@@ -41,7 +41,10 @@ def bare(tmp_path: Path) -> dict[str, str]:
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     environment = {**os.environ, "PYTHONPATH": path, VARIABLE: "cpu", "OMP_NUM_THREADS": "1"}
     absent = subprocess.run(
-        [sys.executable, "-c", "import ray"], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", "import ray"],
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
     )
     assert "No module named 'ray'" in absent.stderr
     return environment

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -46,16 +48,29 @@ def write_export(
     Returns:
         The student, to compare with.
     """
-    model = small_model(text, backbone)
+    with one_thread():
+        model = small_model(text, backbone)
 
     def make(target: Path) -> None:
         about = ExportInfo(name="small", licenses={"data": "drawn for tests"})
-        detector = small_detector(model) if boxes else None
-        export_model(model, target, export_images(), about, detector)
+        with one_thread():  # or the lanes of `make test`, which share the folder, would differ
+            detector = small_detector(model) if boxes else None
+            export_model(model, target, export_images(), about, detector)
 
     name = f"export-{text}-{backbone.replace(':', '-')}{'-boxes' if boxes else ''}"
     shutil.copytree(made_once(name, make), folder, dirs_exist_ok=True)
     return model
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums that do not depend on how many threads share them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def export_images() -> ExportImages:

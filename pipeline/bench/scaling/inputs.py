@@ -43,7 +43,7 @@ class Inputs:
     sample_bytes: float = given(
         2_590, "bytes of an image in a teacher shard, beside its embeddings", "measured", BENCH
     )
-    shard_bytes: float = given(174, "bytes of a shard in a manifest", "measured", BENCH)
+    shard_bytes: float = given(99, "bytes of a shard in a manifest", "measured", BENCH)
     hash_bytes: float = given(8, "bytes of the hash by which near duplicates are found", "chosen")
     prepare_rate: float = given(2_500, "images/s that a core prepares", "measured", BENCH)
     teacher_rate: float = given(

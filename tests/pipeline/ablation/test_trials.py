@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from pipeline.ablation.clones import Clones
+from pipeline.ablation.clones import Clones, drop_locks_of_ended
 from pipeline.ablation.gains import outcome_of
 from pipeline.ablation.mlflow_runs import show_in_mlflow
 from pipeline.ablation.trials import run_ablation
@@ -136,6 +137,23 @@ def test_a_killed_ablation_goes_on_where_it_was(checkout: Checkout, tmp_path: Pa
     )
     assert done.stdout == "{'top-1': 0.5}\n" and "goes on" in done.stderr, done.stderr
     assert not any((checkout.path / "work" / "ablations").rglob("dvc.yaml"))
+
+
+def test_a_lock_of_dvc_goes_with_its_last_holder_though_nobody_waited_for_it(
+    tmp_path: Path,
+) -> None:
+    lock = tmp_path / ".dvc" / "tmp" / "rwlock"
+    lock.parent.mkdir(parents=True)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    wait_for(lambda: is_gone(psutil.Process(ended.pid)))  # a zombie until `wait`
+    held = {"a": {"pid": ended.pid, "cmd": "dvc"}, "b": {"pid": os.getpid(), "cmd": "dvc"}}
+    lock.write_text(json.dumps({"read": {}, "write": held}), encoding="utf-8")
+    drop_locks_of_ended(tmp_path)
+    assert lock.exists()
+    lock.write_text(json.dumps({"write": {"a": held["a"]}}), encoding="utf-8")
+    drop_locks_of_ended(tmp_path)
+    assert not lock.exists()
+    ended.wait()
 
 
 @pytest.mark.slow

@@ -63,7 +63,8 @@ def command(params: Params, tmp_path: Path) -> Callable[..., list[str]]:
         assert section.scenes is not None
         scenes = section.scenes.model_copy(update={"train": count})
         values = tmp_path / f"params-{count}.json"
-        values.write_text(section.model_copy(update={"scenes": scenes}).model_dump_json())
+        text = section.model_copy(update={"scenes": scenes}).model_dump_json()
+        values.write_text(text, encoding="utf-8")
         return [sys.executable, "-c", SCRIPT, str(values), str(out), storage, str(limit)]
 
     return make
