@@ -21,7 +21,7 @@ from pipeline.prepare.plan import ShardPlan
 from pipeline.prepare.sources import open_source
 from pipeline.runtime.ray_session import ray_session
 
-PER_SHARD = 64  # images, of the shards that workers make
+PER_SHARD = 128  # images, of the shards that workers make
 
 
 def prepare_figures(folder: Path, sizes: BenchSizes) -> list[Figure]:

@@ -45,7 +45,7 @@ class Inputs:
     )
     shard_bytes: float = given(99, "bytes of a shard in a manifest", "measured", BENCH)
     hash_bytes: float = given(8, "bytes of the hash by which near duplicates are found", "chosen")
-    prepare_rate: float = given(2_500, "images/s that a core prepares", "measured", BENCH)
+    prepare_rate: float = given(3_300, "images/s that a core prepares", "measured", BENCH)
     teacher_rate: float = given(
         4_602,
         "views/s of ViT-B/32 on an RTX 3090",
@@ -67,7 +67,7 @@ class Inputs:
         "published",
         TIMM.format("train-amp-nhwc-pt112-cu113-rtx3090") + ", `cs3darknet_focus_s`",
     )
-    loader_rate: float = given(400, "images/s that a core reads and renders", "measured", BENCH)
+    loader_rate: float = given(760, "images/s that a core reads and renders", "measured", BENCH)
     parameters: float = given(
         2_694_736, "parameters that are trained, with fusion", "measured", BENCH
     )
