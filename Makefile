@@ -23,7 +23,7 @@ repro: .venv/ready  ## run the pipeline from raw images to the report
 
 # Three at a time, the next as soon as one ends: tests on Ray's cluster mostly wait, and the others
 # mostly have one thread.
-test: .venv/ready  ## lint, and run all tests: 22 minutes on two cores
+test: .venv/ready  ## lint, and run all tests: 19 minutes on two cores
 	shared=$$(mktemp -d) && trap 'rm -rf "$$shared"' EXIT && export KDEOV_TESTS_SHARED="$$shared" && \
 	$(MAKE) --jobs=3 --output-sync=target --keep-going \
 		test-cluster test-end-to-end test-pipeline test-kdeov lint
