@@ -21,8 +21,10 @@ from kdeov.weights.clip import import_clip
 from kdeov.weights.state_dict import write_tensors
 from pipeline.artifacts.identity import write_teacher_identity
 from pipeline.artifacts.manifest import Manifest
+from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import read_shard, shard_name, write_shard
 from pipeline.artifacts.teacher_shards import teacher_members
+from pipeline.embedding.worker import ShardTask
 from pipeline.teachers.load import WEIGHTS
 
 IMAGE = (640, 480)  # pixels, width and height
@@ -145,3 +147,21 @@ def write_teacher(folder: Path, architecture: tuple[int, ...]) -> None:
     folder.mkdir(parents=True)
     write_tensors(folder / WEIGHTS, state)
     write_teacher_identity(folder, ClipTeacher(state, "random").identity().to_dict())
+
+
+def shard_task(folder: Path, split: str, num_images: int) -> ShardTask:
+    """A task of `embed`: a split of one shard of photographs, without captions.
+
+    Args:
+        folder: Receives the image shard, and the teacher shard later.
+        split: `train` has all views, the others have the plain one.
+        num_images: Images of the shard.
+    """
+    images = folder / "images" / split
+    manifest = write_images(images, photographs(), num_images, captions=0, per_shard=num_images)
+    out = ShardFolder(folder / "embeddings" / split)
+    return ShardTask(split, ShardFolder(images), manifest.shards[0], out)
+
+
+def no_progress(name: str, done: int) -> None:
+    """Ignores progress."""

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import torch
 
-from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.bench.figures import Figure
-from pipeline.bench.fixtures import photographs, write_images
+from pipeline.bench.fixtures import no_progress, shard_task
 from pipeline.bench.sizes import BenchSizes, embed_params
-from pipeline.embedding.worker import EmbedConfig, EmbedWorker, ShardTask
+from pipeline.embedding.worker import EmbedConfig, EmbedWorker
 from pipeline.evaluation.shared.timing import interleaved, median_ratio
 from pipeline.teachers.load import load_towers
 
@@ -32,8 +31,8 @@ def embedding_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Fi
         sizes: Sizes of the measurements.
     """
     # training images have all views, validation images the plain one
-    many = _shard_task(folder, "train", sizes.embed_views // VIEWS)
-    one = _shard_task(folder, "val", sizes.embed_views)
+    many = shard_task(folder, "train", sizes.embed_views // VIEWS)
+    one = shard_task(folder, "val", sizes.embed_views)
     config = EmbedConfig(
         embed_params(VIEWS), teacher, False, sizes.embed_batch, os.cpu_count() or 1
     )
@@ -47,8 +46,8 @@ def embedding_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Fi
     times = interleaved(
         {
             "bare": bare,
-            "one": lambda: worker.run(one, _no_progress),
-            "many": lambda: worker.run(many, _no_progress),
+            "one": lambda: worker.run(one, no_progress),
+            "many": lambda: worker.run(many, no_progress),
         },
         sizes.repeats,
     )
@@ -67,19 +66,3 @@ def embedding_figures(folder: Path, teacher: Path, sizes: BenchSizes) -> list[Fi
             "the same with 4 views an image",
         ),
     ]
-
-
-def _shard_task(folder: Path, split: str, num_images: int) -> ShardTask:
-    """A split of one shard, without captions."""
-    images = folder / "images" / split
-    manifest = write_images(images, photographs(), num_images, captions=0, per_shard=num_images)
-    return ShardTask(
-        split,
-        ShardFolder(images),
-        manifest.shards[0],
-        ShardFolder(folder / "embeddings" / split),
-    )
-
-
-def _no_progress(name: str, done: int) -> None:
-    """Ignores progress."""

@@ -11,13 +11,12 @@ from pathlib import Path
 import torch
 
 from kdeov.teachers.base import TowerTeacher
-from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.bench.figures import Figure
-from pipeline.bench.fixtures import photographs, write_images, write_teacher
+from pipeline.bench.fixtures import no_progress, shard_task, write_teacher
 from pipeline.bench.gpu.bare import wait_for
 from pipeline.bench.gpu.sizes import GpuSizes
 from pipeline.bench.sizes import embed_params
-from pipeline.embedding.worker import EmbedConfig, EmbedWorker, ShardTask
+from pipeline.embedding.worker import EmbedConfig, EmbedWorker
 from pipeline.evaluation.shared.timing import interleaved, median_ratio
 
 VIEWS = 4
@@ -40,8 +39,8 @@ def teacher_figures(folder: Path, device: str, sizes: GpuSizes) -> list[Figure]:
     params = embed_params(VIEWS, sizes.precision)
     config = EmbedConfig(params, folder / "teacher", gpu, sizes.embed_batch, cores if gpu else None)
     worker = EmbedWorker(config)
-    many = _shard_task(folder, "train", sizes.embed_views // VIEWS)
-    one = _shard_task(folder, "val", sizes.embed_views)
+    many = shard_task(folder, "train", sizes.embed_views // VIEWS)
+    one = shard_task(folder, "val", sizes.embed_views)
     teacher, batch = worker.teacher, worker.batch
     assert isinstance(teacher, TowerTeacher)
     side = sizes.data.image_size
@@ -57,14 +56,14 @@ def teacher_figures(folder: Path, device: str, sizes: GpuSizes) -> list[Figure]:
 
     calls: dict[str, Callable[[], object]] = {
         "bare": bare,
-        "one": lambda: worker.run(one, _no_progress),
-        "many": lambda: worker.run(many, _no_progress),
+        "one": lambda: worker.run(one, no_progress),
+        "many": lambda: worker.run(many, no_progress),
     }
     if gpu:
         torch.cuda.reset_peak_memory_stats()
         decoding = params.model_copy(update={"decoder": "nvjpeg"})
         nvjpeg = EmbedWorker(replace(config, params=decoding))
-        calls["nvjpeg"] = lambda: nvjpeg.run(one, _no_progress)
+        calls["nvjpeg"] = lambda: nvjpeg.run(one, no_progress)
     times = interleaved(calls, sizes.repeats)
     views = max(1, sizes.embed_views // batch) * batch
     rate = views / statistics.median(times["bare"])
@@ -90,19 +89,3 @@ def teacher_figures(folder: Path, device: str, sizes: GpuSizes) -> list[Figure]:
         memory = torch.cuda.max_memory_allocated() / 2**30
         figures.append(Figure("embed_memory_gib", memory, None, "at most"))
     return figures
-
-
-def _shard_task(folder: Path, split: str, num_images: int) -> ShardTask:
-    """A split of one shard, without captions."""
-    images = folder / "images" / split
-    manifest = write_images(images, photographs(), num_images, captions=0, per_shard=num_images)
-    return ShardTask(
-        split,
-        ShardFolder(images),
-        manifest.shards[0],
-        ShardFolder(folder / "embeddings" / split),
-    )
-
-
-def _no_progress(name: str, done: int) -> None:
-    """Ignores progress."""

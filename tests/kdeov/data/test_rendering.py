@@ -17,18 +17,11 @@ from PIL import Image
 from kdeov.data.colors import adjust_colors
 from kdeov.data.rendering import StoredImage, crop, render
 from kdeov.data.transform import ImageTransform
-from kdeov.data.views import View, ViewPlan, center_view
+from kdeov.data.views import View, center_view
 from kdeov.errors import DataError
 from tests.helpers.stored_images import encoded, lossless
+from tests.helpers.views import KEYS, NUMBERS, PLANS
 
-PLANS = st.builds(
-    ViewPlan,
-    seed=st.integers(0, 2**63),
-    crop_scale_min=st.floats(0.01, 1),
-    color_jitter=st.floats(0, 1),
-    blur_prob=st.floats(0, 1),
-)
-KEYS, NUMBERS = st.text(max_size=12), st.integers(0, 999)
 SIZES = st.tuples(st.integers(1, 60), st.integers(1, 60))
 
 

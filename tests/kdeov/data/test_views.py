@@ -15,16 +15,10 @@ from kdeov.data.views import (
     view_of_epoch,
     views_from_ints,
 )
+from tests.helpers.views import KEYS, NUMBERS, PLANS
 
 SIZES = st.tuples(st.integers(1, 4000), st.integers(1, 4000))
-KEYS, NUMBERS, COUNTS = st.text(max_size=12), st.integers(0, 999), st.integers(1, 40)
-PLANS = st.builds(
-    ViewPlan,
-    seed=st.integers(0, 2**63),
-    crop_scale_min=st.floats(0.01, 1),
-    color_jitter=st.floats(0, 1),
-    blur_prob=st.floats(0, 1),
-)
+COUNTS = st.integers(1, 40)
 
 
 @given(PLANS, KEYS, NUMBERS, SIZES)

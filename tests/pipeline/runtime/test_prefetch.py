@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -103,13 +104,7 @@ def test_an_error_is_raised_after_the_batches_before_it(where: str) -> None:
 
 @pytest.mark.parametrize("taken", [1, 2, 5])
 def test_closing_amid_an_endless_source_ends_its_thread(taken: int) -> None:
-    def endless() -> Iterator[int]:
-        number = 0
-        while True:
-            yield number
-            number += 1
-
-    batches = one_ahead(endless(), lambda batch: batch, Beside())
+    batches = one_ahead(itertools.count(), lambda batch: batch, Beside())
     assert [next(batches) for _ in range(taken)] == list(range(taken))
     assert prefetch_threads()
     batches.close()  # type: ignore[attr-defined]
