@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kdeov.evaluation.bootstrap import Statistic, distributions, interval
@@ -114,7 +115,9 @@ def compare(before: RunContents, after: RunContents) -> Comparison:
 
 
 def _params(before: RunContents, after: RunContents) -> Iterator[ParamRow]:
-    """Params that differ. MLflow has texts, and only what the student follows from."""
+    """Params that differ. MLflow has texts, and only what the student follows from; of a path, it
+    has the name alone, as no number follows from a folder.
+    """
     sides = [before.params, after.params]
     names = dict.fromkeys((*sides[0], *sides[1]))
     as_text = before.in_mlflow or after.in_mlflow
@@ -124,7 +127,10 @@ def _params(before: RunContents, after: RunContents) -> Iterator[ParamRow]:
         if as_text and not all(name in side for side in sides):
             continue
         left, right = (_shown(side, name) for side in sides)
-        differ = sides[0].get(name) != sides[1].get(name) if not as_text else left != right
+        if as_text:
+            differ = left != right and right != Path(left).name and left != Path(right).name
+        else:
+            differ = sides[0].get(name) != sides[1].get(name)
         if differ or any(name not in side for side in sides):
             yield ParamRow(name, left, right)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from pipeline.cli.main import app
@@ -42,7 +43,9 @@ def checkout(
         folder.mkdir()
         write_run(folder, known, {})
         run = client.create_run(experiment, run_name=name)
-        log_params(client, run, {"distill": {"learning_rate": known, "epochs": 3}})
+        distill = {"learning_rate": known, "epochs": 3}
+        paths = {"prepare": {"path": "scenes.yaml"}, "teacher": {"path": "ViT-B-32.pt"}}
+        log_params(client, run, {"distill": distill, **paths})
         for place, artifact in FILES.items():
             client.log_artifacts(run.info.run_id, str(folder / place), artifact)
     monkeypatch.chdir(layout.root)
@@ -63,6 +66,15 @@ def test_runs_of_mlflow_are_paired_by_their_artifacts(checkout: Layout) -> None:
     assert RATE in result.output and "distill.epochs" not in result.output
     near = run("weak", "stron")
     assert near.exit_code == 1 and "did you mean strong?" in near.output
+
+
+def test_folders_of_paths_which_mlflow_does_not_have_are_no_difference(checkout: Layout) -> None:
+    values = yaml.safe_load(checkout.params.read_text(encoding="utf-8"))
+    assert values["prepare"]["path"].endswith("/scenes.yaml")
+    write_run(checkout.root, 40, values)
+    result = run("workspace", "weak")
+    assert result.exit_code == 0, result.output
+    assert "teacher.path" in result.output and "prepare.path" not in result.output
 
 
 def test_a_run_whose_answers_were_deleted_says_how_to_get_them(checkout: Layout) -> None:
