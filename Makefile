@@ -40,17 +40,15 @@ test-pipeline: .venv/ready
 test-kdeov: .venv/ready
 	$(RUN) OMP_NUM_THREADS=1 pytest tests/docs tests/kdeov tests/gpu
 
-test-fast: .venv/ready  ## run the quick unit tests: 4 minutes
+test-fast: .venv/ready  ## run the quick unit tests: 3 minutes
 	$(MAKE) --jobs=2 --output-sync=target --keep-going test-fast-a test-fast-b
 
 test-fast-a: .venv/ready
-	$(RUN) $(FAST) tests/docs tests/kdeov tests/pipeline/prepare tests/pipeline/doctor \
-		tests/pipeline/search tests/pipeline/tracking tests/pipeline/artifacts
+	$(RUN) $(FAST) tests/docs tests/kdeov tests/pipeline/prepare tests/pipeline/search
 
 test-fast-b: .venv/ready
-	$(RUN) $(FAST) tests/pipeline --ignore=tests/pipeline/bench --ignore=tests/pipeline/prepare \
-		--ignore=tests/pipeline/doctor --ignore=tests/pipeline/search --ignore=tests/pipeline/tracking \
-		--ignore=tests/pipeline/artifacts
+	$(RUN) $(FAST) tests/pipeline --ignore=tests/pipeline/bench \
+		--ignore=tests/pipeline/prepare --ignore=tests/pipeline/search
 
 lint: .venv/ready  ## check style, types, imports between wings, and spelling
 	$(RUN) ruff check .

@@ -160,6 +160,7 @@ def test_means_count_the_batches_that_came(model, batches):
     assert counted == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image_size", [32, 64, 96])
 def test_the_teacher_sees_its_own_resize_of_the_images(clip_file, images, image_size):
     model = KDEOVModel(clip_file, device="cpu", image_size=image_size)

@@ -154,6 +154,7 @@ print(hashlib.sha256(pixels).hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_a_cpu_without_vector_units_renders_the_same_bytes():
     data = encoded(photograph((640, 480)), quality=92)
     digests = {

@@ -84,6 +84,7 @@ def test_the_card_and_the_golden_outputs_are_the_detectors(yolo, detector):
         np.testing.assert_array_equal(golden[f"detect_{name}"], values)
 
 
+@pytest.mark.slow
 def test_no_batch_norm_is_left_and_three_hundred_proposals_at_most(tmp_path, detector):
     larger = copy.copy(detector)
     larger.image_size = 160  # 525 locations
@@ -96,6 +97,7 @@ def test_no_batch_norm_is_left_and_three_hundred_proposals_at_most(tmp_path, det
     assert DetectGraph(larger).count == 300
 
 
+@pytest.mark.slow
 def test_scores_far_below_one_keep_their_digits(tmp_path, detector):
     """The sigmoid of ONNX Runtime would not: it ends at logits of -18."""
     steep = copy.copy(detector)
@@ -110,6 +112,7 @@ def test_scores_far_below_one_keep_their_digits(tmp_path, detector):
     np.testing.assert_allclose(found["scores"][order], expected["scores"], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_head_that_was_changed_fails_the_comparison(tmp_path, detector, mistake, monkeypatch):
     reference = DetectReference.__call__
 

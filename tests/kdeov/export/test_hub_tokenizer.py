@@ -51,6 +51,7 @@ def encoder(request, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_exported_tokenizer_gives_the_tokens_of_the_tower(encoder, tmp_path):
     folder = tmp_path / "export"
     folder.mkdir()

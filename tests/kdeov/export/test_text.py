@@ -61,6 +61,7 @@ def test_the_text_file_embeds_as_the_tower_does(yolo):
     assert yolo.card.text.logit_scale == pytest.approx(yolo.model.text_encoder.logit_scale.exp())
 
 
+@pytest.mark.slow
 def test_weights_take_half_the_bytes_and_those_of_half_precision_stay(tmp_path, tiny_clips):
     state = {name: value.half() for name, value in tiny_clips["vit"].state_dict().items()}
     encoder = FrozenCLIPTextEncoder.from_state_dict(state)
@@ -71,6 +72,7 @@ def test_weights_take_half_the_bytes_and_those_of_half_precision_stay(tmp_path, 
     assert (tmp_path / "text.onnx").stat().st_size < 2.1 * parameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny-vit-quickgelu", "tiny-siglip", "tiny-mobileclip"])
 def test_towers_of_open_clip_are_exported(tmp_path, encoder_of, name):
     encoder = encoder_of(name)

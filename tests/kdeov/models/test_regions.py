@@ -157,6 +157,7 @@ def test_gradients_flow_to_features_and_boxes() -> None:
     assert torch.autograd.gradcheck(lambda x, b: region_means([x], b, (4,)), (maps, boxes))
 
 
+@pytest.mark.slow
 def test_the_exported_graph_takes_any_number_of_boxes(student: VisualStudent) -> None:
     import numpy as np
     import onnxruntime

@@ -190,6 +190,7 @@ def compiled(model, part):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "part", ["all", "student", "student.backbone", "student.backbone.trunk", "text_encoder",
              "text_encoder.transformer"],

@@ -166,6 +166,7 @@ print(f"{other} was imported" if other in sys.modules else "")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["yolov8n", "timm:mobilenetv3_small_050"])
 def test_a_backbone_neither_calls_out_nor_writes_nor_needs_the_other_library(tmp_path, name):
     home = tmp_path / "home"

@@ -79,6 +79,7 @@ def ranks(tmp_path_factory) -> list[dict[str, dict[str, Tensor]]]:
     return [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_global_batch_and_its_gradients_are_those_of_one_process(ranks, case):
     found, single = [results[case] for results in ranks], CASES[case]()

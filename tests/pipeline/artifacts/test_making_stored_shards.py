@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pipeline.artifacts.dataset import SPLITS
 from pipeline.artifacts.manifest import Manifest
 from pipeline.artifacts.shard_folder import object_name
@@ -24,6 +26,8 @@ from pipeline.storage.storage import Storage
 from tests.helpers.s3_server import S3Server
 from tests.helpers.stored_shards import damage, everything, flip, paired, shards, texts
 from tests.helpers.waiting import wait_for
+
+pytestmark = pytest.mark.slow
 
 
 def test_prepare_leaves_manifests_and_they_are_those_of_local_shards(

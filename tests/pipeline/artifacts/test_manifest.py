@@ -54,6 +54,7 @@ def found_chunks(folder: Path) -> list[Path]:
     return sorted((folder / "chunks").glob("*")) if (folder / "chunks").exists() else []
 
 
+@pytest.mark.slow
 def test_a_shard_more_writes_one_chunk_and_the_root_however_many_there_are(tmp_path: Path) -> None:
     of(99_500, REJECTED).write(tmp_path)
     before = states(tmp_path)

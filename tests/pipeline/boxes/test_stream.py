@@ -46,6 +46,7 @@ def test_inputs_are_the_same_for_any_number_of_ranks_and_of_loaders(
     assert_equal(by_key(batches(config, loaders=2)), expected)
 
 
+@pytest.mark.slow
 def test_a_run_that_starts_at_a_step_shows_the_inputs_of_that_step(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:

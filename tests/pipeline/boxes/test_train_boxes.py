@@ -99,6 +99,7 @@ def test_boxes_that_cannot_be_used_are_an_error(
         train_boxes(make_params(), checkout)
 
 
+@pytest.mark.slow
 def test_doubtful_boxes_are_named_and_counted(
     checkout: Layout, caplog: pytest.LogCaptureFixture, make_params: MakeParams
 ) -> None:

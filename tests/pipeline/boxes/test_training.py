@@ -37,6 +37,7 @@ def test_no_bit_of_the_students_embeddings_moves(
         assert torch.equal(trainer.step.student(pixels), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"ema_decay": 0.0, "mosaic": 0.0}])
 def test_a_killed_run_ends_with_the_very_weights_of_one_that_was_not(
     make_config: MakeConfig,

@@ -45,6 +45,7 @@ def test_a_module_that_logs_uploads_has_a_logger_of_its_name(name: str) -> None:
     assert "getLogger(__name__)" in inspect.getsource(module), f"{CHANGED}the logger {name}"
 
 
+@pytest.mark.slow
 def test_the_ray_command_runs_as_a_module() -> None:
     shown = subprocess.run(
         [*RAY_COMMAND, "--version"], capture_output=True, text=True, encoding="utf-8"

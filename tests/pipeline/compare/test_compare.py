@@ -41,6 +41,7 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["compare", *arguments], env={"COLUMNS": "200"})
 
 
+@pytest.mark.slow
 def test_a_revision_and_an_experiment_are_paired_over_images_from_the_cache(
     compared: Checkout,
 ) -> None:
@@ -174,6 +175,7 @@ def test_a_cache_without_the_answers_asks_no_remote(compared: Checkout, tmp_path
     assert any("dvc fetch" in remark for remark in comparison.remarks)
 
 
+@pytest.mark.slow
 def test_a_comparison_of_revisions_loads_neither_torch_nor_mlflow(compared: Checkout) -> None:
     script = (
         "import sys; from typer.testing import CliRunner; from pipeline.cli.main import app\n"

@@ -31,6 +31,7 @@ def comparison() -> Comparison:
     )
 
 
+@pytest.mark.slow
 def test_the_page_fits_a_phone_in_light_and_dark_and_asks_for_nothing(
     comparison: Comparison, tmp_path: Path
 ) -> None:

@@ -52,6 +52,7 @@ def test_a_mistyped_key_is_named_rather_than_called_missing(
         load(tmp_path, mistyped)
 
 
+@pytest.mark.slow
 def test_every_missing_key_of_a_stage_is_named(
     tmp_path: Path, values: dict[str, Any], complains: Any
 ) -> None:

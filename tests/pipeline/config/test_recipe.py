@@ -75,6 +75,7 @@ def test_data_may_lie_elsewhere(tmp_path: Path) -> None:
     assert use_recipe(elsewhere, tmp_path / "params.yaml") == {}
 
 
+@pytest.mark.slow
 def test_the_list_of_recipes_is_whole_on_a_narrow_stream_and_in_every_encoding(root: Path) -> None:
     for variables in (
         {"PYTHONIOENCODING": "ascii", "COLUMNS": "40"},

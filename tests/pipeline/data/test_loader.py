@@ -192,6 +192,7 @@ def test_a_damaged_shard_is_reported_in_one_line_by_loader_processes_too(
         list(epoch_loader(EpochStream(shards, plan_of(shards, 0), TRANSFORM), workers))
 
 
+@pytest.mark.slow
 def test_streams_of_one_plan_can_be_read_again(shards: PairedShards) -> None:
     stream: Any = EpochStream(shards, plan_of(shards, 0), TRANSFORM)
     assert [batch.keys for batch in stream] == [batch.keys for batch in stream]

@@ -188,6 +188,7 @@ def test_before_the_first_run_nothing_is_wrong(here: Layout) -> None:
     assert doctor() == (0, [])
 
 
+@pytest.mark.slow
 def test_a_database_that_another_process_writes_is_a_warning(here: Layout) -> None:
     here.tracking_database.parent.mkdir(parents=True)
     with sqlite3.connect(here.tracking_database, isolation_level=None) as other:

@@ -161,6 +161,7 @@ def test_captions_have_the_tokens_of_this_version() -> None:
     assert hashlib.sha256(tokens.numpy().astype("<i8").tobytes()).hexdigest() == TOKENS, CHANGED
 
 
+@pytest.mark.slow
 def test_a_comment_in_the_code_that_embeds_makes_no_shard_again(
     checkout: Layout, params: Params, run_python: Any
 ) -> None:

@@ -104,6 +104,7 @@ def test_a_stray_folder_is_deleted_too(checkout: Layout, params: Params) -> None
     assert not (checkout.embeddings / "train" / ".ipynb_checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_keeps_its_finished_shards_and_ends_with_the_same_bytes(
     checkout: Layout, make_params: MakeParams, tmp_path: Path
 ) -> None:
@@ -135,6 +136,7 @@ def test_a_run_that_is_killed_keeps_its_finished_shards_and_ends_with_the_same_b
     assert len(made_again) <= 1
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_reported_in_one_line_and_the_stage_goes_on_later(
     checkout: Layout, make_params: MakeParams, run_python: Any
 ) -> None:

@@ -49,6 +49,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF"])
 def test_a_small_file_of_200_megapixels_is_refused_in_little_memory(
     tmp_path: Path, run_python: Any, kind: str

@@ -77,6 +77,7 @@ def test_a_second_run_makes_nothing(prepared: Path, params: Params, log: Any) ->
     assert "keeping 7 of 7 finished shards" in log.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", [False, True])
 def test_a_killed_run_keeps_the_shards_that_it_finished(
     command: Any, tmp_path: Path, stored: bool
@@ -174,6 +175,7 @@ def test_a_checkout_finds_the_shards_of_another_in_the_storage(
     assert storage.size(object_name(lost)) == lost.bytes
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has this limit")
 def test_a_storage_that_runs_full_is_one_line_and_the_next_run_goes_on(
     command: Any, tmp_path: Path, built: Layout
@@ -207,6 +209,7 @@ def test_a_shard_of_which_an_input_has_vanished_is_tried_again(tmp_path: Path) -
     assert [task.key.name for task in unfinished(plan, lambda *_: None)] == ["000001.tar"]
 
 
+@pytest.mark.slow
 def test_a_worker_that_would_make_other_shards_refuses(tmp_path: Path, complains: Any) -> None:
     config = PrepareConfig(vanishes, versions() | {"pillow": "0.1"}, tmp_path)
     with complains("a worker on", "pillow", "not 0.1", "requirements.lock"):

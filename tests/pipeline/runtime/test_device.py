@@ -47,6 +47,7 @@ def test_settings_are_as_before_afterwards() -> None:
     assert torch.backends.cudnn.benchmark == tuned
 
 
+@pytest.mark.slow
 def test_a_compiler_that_is_not_there_is_named_before_the_first_step(tmp_path: Path) -> None:
     missing = tmp_path / "no-such-compiler"
     done = subprocess.run(

@@ -89,6 +89,7 @@ def submitted(checkout: Layout, stage: str, **sections: dict[str, Any]) -> Stora
     return folder
 
 
+@pytest.mark.slow
 def test_a_job_is_named_by_what_it_does_and_not_by_where(job: Any, checkout: Layout) -> None:
     name = job("distill").name
     assert name.startswith("kdeov-distill-")

@@ -108,6 +108,7 @@ def test_a_stage_ends_when_the_dvc_that_runs_it_is_killed(
     assert (tmp_path / "interrupted").exists() == (how == "interrupt")
 
 
+@pytest.mark.slow
 def test_a_stage_that_no_dvc_runs_outlives_its_parent(start: Any, tmp_path: Path) -> None:
     without = RUNNER.replace('"DVC_STAGE"', '"ANOTHER"')
     parent = start(without, STAGE, "none", tmp_path, "interrupt", "late")

@@ -115,6 +115,7 @@ def test_of_processes_that_start_at_once_one_drives(run: Storage, spawn: Any) ->
             assert run.address in process.communicate(timeout=60)[1] and process.returncode == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["no lock", "an expired lock"])
 def test_of_many_races_each_has_one_winner(
     storage: Storage, before: str, monkeypatch: pytest.MonkeyPatch
@@ -205,6 +206,7 @@ def test_a_machine_that_vanished_with_its_clock_ahead_gives_way(
         pass
 
 
+@pytest.mark.slow
 def test_a_driver_that_was_suspended_and_wakes_stops_and_leaves_the_new_one_alone(
     run: Storage, other: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +227,7 @@ def test_a_driver_that_was_suspended_and_wakes_stops_and_leaves_the_new_one_alon
     assert driver_of(run) == replace(mine, time=RELEASED)
 
 
+@pytest.mark.slow
 def test_of_a_renewal_and_a_takeover_at_once_one_succeeds(storage: Storage) -> None:
     gone = replace(Driver.of_this_process(), host="elsewhere", time=1.0)
 

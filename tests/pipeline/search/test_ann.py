@@ -54,6 +54,7 @@ def test_what_it_finds_has_exact_scores_in_the_exact_order(index: Index) -> None
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
+@pytest.mark.slow
 def test_filters_and_deleted_files_count(tmp_path: Path) -> None:
     files = [file_of(row, f"{row % 7}/{row}.jpg") for row in range(ROWS)]
     write_index(tmp_path / "index", clustered(ROWS), files)

@@ -52,6 +52,7 @@ def test_a_large_file_is_uploaded_in_parts(bucket: str, tmp_path: Path) -> None:
         assert file.read(1) == b""
 
 
+@pytest.mark.slow
 def test_more_names_than_a_server_tells_at_once(bucket: str, s3_server: S3Server) -> None:
     client, name = s3_server.client(), bucket.removeprefix("s3://")
     names = [f"{number:04d}" for number in range(1005)]
@@ -93,6 +94,7 @@ def test_a_missing_bucket_is_named_and_not_taken_for_a_missing_file(
         absent.require_writable()
 
 
+@pytest.mark.slow
 def test_a_bucket_that_refuses_is_named_at_once(
     monkeypatch: pytest.MonkeyPatch, complains: Callable[..., Any]
 ) -> None:
@@ -116,6 +118,7 @@ def test_an_error_shows_no_secret(
     assert SECRET not in str(caught.value) + log.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "words"),
     [

@@ -99,6 +99,7 @@ def test_a_swap_writes_only_over_the_bytes_that_are_expected(storage: Storage) -
     assert storage.read("a/x") == b"two" and storage.names("a") == ["x"]
 
 
+@pytest.mark.slow
 def test_of_swaps_at_once_one_succeeds(storage: Storage) -> None:
     storage.write("x", b"0")
     for number in range(20):

@@ -64,6 +64,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_others(store: Checkpoint
     assert names(store) == ["step-000000003.pt", "step-000000004.pt"]
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_during_a_checkpoint_is_reported_in_one_line(
     tmp_path: Path, run_python: Any
 ) -> None:

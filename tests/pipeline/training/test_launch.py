@@ -16,6 +16,7 @@ from tests.helpers.mlflow_runs import points, runs
 from tests.helpers.training_runs import Killed, MakeParams, config
 
 
+@pytest.mark.slow
 def test_an_epoch_whose_report_was_lost_is_logged_with_the_next_one(
     built: Layout, make_params: MakeParams, tmp_path: Path
 ) -> None:

@@ -71,6 +71,7 @@ def test_mosaics_serve_a_cache_without_regions(
     assert region_metrics(rows[-1]) == {}
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_regions_ends_with_the_very_weights(
     with_regions: Layout, weighted: Params, tmp_path: Path
 ) -> None:

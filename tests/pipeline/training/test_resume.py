@@ -30,6 +30,7 @@ from tests.helpers.training_runs import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -66,6 +67,7 @@ def test_a_finished_run_is_left_as_it_is(built: Layout, params: Params, tmp_path
     assert_equal(before, after)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("epoch", "step", "every", "changes"),
     [

@@ -61,6 +61,7 @@ def test_a_key_that_stands_twice_is_named_with_its_lines(
         parse_yaml(text, "params.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     ["a: 2024-13-45", "a: !!int x", "a: !!python/object:os.system 1", "a: [", "a: 1\n---\nb: 2",

@@ -33,6 +33,7 @@ def storage(bucket: str, s3_server: S3Server) -> BucketStorage:
     return BucketStorage(f"{bucket}/data", patience_s=1)
 
 
+@pytest.mark.slow
 def test_all_objects_below_a_prefix_are_listed_by_name_with_their_versions(
     storage: BucketStorage,
 ) -> None:
@@ -72,6 +73,7 @@ def test_an_error_of_the_source_is_not_hidden_by_a_second_listing(storage: Bucke
         raise DataError("of the source")
 
 
+@pytest.mark.slow
 def test_a_bucket_that_cannot_be_reached_is_named(
     storage: BucketStorage, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
