@@ -27,58 +27,74 @@ FACTOR_BITS = 12  # of the fraction of a color's factor
 WEIGHT_BITS = 16  # of the fraction of a weight, in gray (ITU-R 601-2) or in the Gaussian
 GRAY = tuple(weight / 2**WEIGHT_BITS for weight in (19595, 38470, 7471))  # of red, green and blue
 REACH = 3  # standard deviations at which the Gaussian is cut
-CPU_BATCH = 1  # images, or channels, that are changed at once: one stays in the cache
-DEVICE_BATCH = 256  # the same on accelerators; the floats of so many images take 0.6 GB at 224
+DEVICE_BATCH = 256  # images that an accelerator changes at once; their floats take 0.6 GB at 224
 PLAIN = (100, 100, 100)
 
 
-def adjust_colors(pixels: Tensor, views: Sequence[View]) -> Tensor:
-    """The second step of rendering: the brightness, contrast, saturation and blur of views.
+def adjust_colors_(pixels: Tensor, views: Sequence[View]) -> Tensor:
+    """The second step of rendering: the brightness, contrast, saturation and blur of views, in
+    place.
 
     With the gray g of a pixel x and the mean m of all g, the three factors b, c and s are one map,
     s c b x + (1 - s) c b g + (1 - c) b m, which is what enhancing one after the other gives where
     nothing is cut at black or white in between. The Gaussian blur follows; edges are repeated.
 
     Args:
-        pixels: uint8 [B, 3, S, S] on any device: views that were cropped, resized and flipped (see
-            `kdeov.data.views.crop`).
+        pixels: uint8 [B, 3, S, S] on any device, contiguous: views that were cropped, resized and
+            flipped (see `kdeov.data.rendering.crop`). They are changed, to the same bytes on every
+            device.
         views: The B views.
 
     Returns:
-        uint8 [B, 3, S, S] on the same device, with the same bytes on every device; `pixels` itself
-        where no view changes colors.
+        `pixels`.
 
     Raises:
         ConfigError: Shapes or numbers do not fit.
     """
     _check(pixels, views)
+    if pixels.device.type == "cpu":
+        for image, view in zip(pixels.numpy(), views, strict=True):
+            _adjust_on_cpu(image, view)
+    else:
+        _adjust_on_device(pixels, views)
+    return pixels
+
+
+def _adjust_on_device(pixels: Tensor, views: Sequence[View]) -> None:
+    """Many images at once, with the operations that every device has."""
     colored = [n for n, view in enumerate(views) if _percents(view) != PLAIN]
     blurred = [n for n, view in enumerate(views) if view.blur]
-    if not (colored or blurred):
-        return pixels
-    changed = pixels.clone(memory_format=torch.contiguous_format)
     if colored:
         factors = _moved(torch.tensor([_factors(views[place]) for place in colored]), pixels)
-        for rows in _parts(range(len(colored)), CPU_BATCH, pixels):
+        for rows in _parts(range(len(colored))):
             index = _index([colored[row] for row in rows], pixels)
-            changed[index] = _mix(changed[index], factors[rows[0] : rows[-1] + 1])
-    channels = changed.flatten(0, 1)
-    blur_channels = _blur_on_cpu if pixels.device.type == "cpu" else _blur
+            pixels[index] = _mix(pixels[index], factors[rows[0] : rows[-1] + 1])
+    channels = pixels.view(-1, *pixels.shape[2:])
     for blur in sorted({views[place].blur for place in blurred}):
         alike = [3 * n + c for n in blurred if views[n].blur == blur for c in range(3)]
         weights = _gaussian(blur, pixels.shape[-1])
-        for rows in _parts(alike, CPU_BATCH, pixels):
+        for rows in _parts(alike):
             index = _index(rows, pixels)
-            channels[index] = blur_channels(channels[index], weights)
-    return changed
+            channels[index] = _blur(channels[index], weights)
+
+
+def _adjust_on_cpu(pixels: np.ndarray, view: View) -> None:
+    """One image, uint8 [3, S, S], with OpenCV's filters: they take a third of the time. Where no
+    sum is rounded, its order is free, so that the bytes are the same.
+    """
+    if _percents(view) != PLAIN:
+        _mix_on_cpu(pixels, _factors(view))
+    if view.blur:
+        _blur_on_cpu(pixels, _gaussian(view.blur, pixels.shape[-1]))
 
 
 def _check(pixels: Tensor, views: Sequence[View]) -> None:
     shape = tuple(pixels.shape)
-    if pixels.dtype != torch.uint8 or shape[:2] != (len(views), 3) or shape[2:3] != shape[3:]:
+    fits = shape[:2] == (len(views), 3) and shape[2:3] == shape[3:] and pixels.is_contiguous()
+    if pixels.dtype != torch.uint8 or not fits:
         raise ConfigError(
-            f"pixels of shape {shape} and dtype {pixels.dtype} for {len(views)} views; give uint8 "
-            f"[{len(views)}, 3, S, S]"
+            f"pixels of shape {shape}, strides {pixels.stride()} and dtype {pixels.dtype} for "
+            f"{len(views)} views; give contiguous uint8 [{len(views)}, 3, S, S]"
         )
     for number, view in enumerate(views):
         if not (min(_percents(view)) >= 0 and max(_percents(view)) <= MAX_PERCENT):
@@ -122,6 +138,20 @@ def _mix(pixels: Tensor, factors: Tensor) -> Tensor:
     return values.short().clamp_(0, 255).byte()  # from floats to bytes at once would take longer
 
 
+def _mix_on_cpu(pixels: np.ndarray, factors: tuple[int, int, int]) -> None:
+    """`_mix` of one image. OpenCV rounds to the nearest number; half of the last bit more, none
+    lies between two.
+    """
+    red, green, blue = pixels
+    sums = cv2.addWeighted(red, GRAY[0], green, GRAY[1], 0.5, dtype=cv2.CV_32F)
+    gray = cv2.scaleAdd(blue.astype(np.float32), GRAY[2], sums).astype(np.uint8)
+    own, of_gray, of_mean = factors
+    mean = of_mean * int(cv2.sumElems(gray)[0]) // (10_000 * gray.size)
+    one = 2.0**FACTOR_BITS
+    for plane in pixels:
+        cv2.addWeighted(plane, own / one, gray, of_gray / one, (mean + 0.5) / one, dst=plane)
+
+
 def _blur(channels: Tensor, weights: Sequence[float]) -> Tensor:
     """The Gaussian along rows, then along columns, each rounded.
 
@@ -136,16 +166,12 @@ def _blur(channels: Tensor, weights: Sequence[float]) -> Tensor:
     return _weighted(high, weights, side)[:, :side].short().byte()
 
 
-def _blur_on_cpu(channels: Tensor, weights: Sequence[float]) -> Tensor:
-    """The same bytes with OpenCV's filter, in a third of the time: where no sum is rounded, its
-    order is free.
-    """
+def _blur_on_cpu(pixels: np.ndarray, weights: Sequence[float]) -> None:
+    """`_blur` of one image."""
     kernel, one = np.array([*weights[:0:-1], *weights], np.float32), np.ones(1, np.float32)
-    blurred = np.empty(channels.shape, np.uint8)
-    for plane, out in zip(channels.numpy(), blurred, strict=True):
+    for plane in pixels:
         rows = _filtered(plane, kernel, one)
-        np.copyto(out, _filtered(rows, one, kernel), casting="unsafe")
-    return torch.from_numpy(blurred)
+        np.copyto(plane, _filtered(rows, one, kernel), casting="unsafe")
 
 
 def _filtered(plane: np.ndarray, along_rows: np.ndarray, along_columns: np.ndarray) -> np.ndarray:
@@ -191,10 +217,9 @@ def _gaussian(blur: int, side: int) -> tuple[float, ...]:
     return tuple(weight / one for weight in (one - 2 * sum(beside), *beside))
 
 
-def _parts(places: Sequence[int], size: int, pixels: Tensor) -> Iterator[list[int]]:
-    size = size if pixels.device.type == "cpu" else DEVICE_BATCH
-    for start in range(0, len(places), size):
-        yield list(places[start : start + size])
+def _parts(places: Sequence[int]) -> Iterator[list[int]]:
+    for start in range(0, len(places), DEVICE_BATCH):
+        yield list(places[start : start + DEVICE_BATCH])
 
 
 def _index(places: list[int], pixels: Tensor) -> Any:

@@ -1,6 +1,6 @@
 """Rendering: from an encoded image and a view to the pixels that teacher and student see.
 
-The first step, `crop`, decodes, crops, resizes and flips on a CPU. The second, `adjust_colors` (see
+The first step, `crop`, decodes, crops, resizes and flips on a CPU. The second, `adjust_colors_` (see
 `kdeov.data.colors`), can run on any device. Both compute with integers, so that every machine gives
 the same bytes.
 """
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from kdeov.data.colors import adjust_colors
+from kdeov.data.colors import adjust_colors_
 from kdeov.data.views import View, center_view
 from kdeov.errors import DataError, first_line
 
@@ -52,7 +52,7 @@ class StoredImage:
         self._jpeg = size is not None
         self.size: tuple[int, int] = size or self._size_by_pillow()
         """Width and height, pixels."""
-        self._decoded: dict[int, Tensor] = {}
+        self._decoded: dict[int, np.ndarray] = {}
 
     def scale(self, view: View, size: int) -> int:
         """The scale at which a view is decoded: the largest n at which 1 / n of the crop has about
@@ -72,8 +72,8 @@ class StoredImage:
             if n == 1 or (area >= (MIN_MEAN_SIDE * n * size) ** 2 and side >= MIN_SIDE * n * size)
         )
 
-    def pixels(self, scale: int = 1) -> Tensor:
-        """uint8 [3, H, W] of the image at 1 / scale, sides rounded up.
+    def pixels(self, scale: int = 1) -> np.ndarray:
+        """uint8 [H, W, 3] of the image at 1 / scale, sides rounded up.
 
         Args:
             scale: 1; for a JPEG also 2, 4 or 8.
@@ -82,7 +82,7 @@ class StoredImage:
             DataError: The image is damaged.
         """
         if scale not in self._decoded:
-            self._decoded[scale] = _planes(self._decode(scale))
+            self._decoded[scale] = self._decode(scale)
         return self._decoded[scale]
 
     def _size_by_pillow(self) -> tuple[int, int]:
@@ -126,21 +126,24 @@ def crop(image: StoredImage, view: View, size: int, interpolation: str = "bicubi
     """
     scale = image.scale(view, size)
     pixels = image.pixels(scale)
-    left, right = _span(view.left, view.width, scale, pixels.shape[2])
-    top, bottom = _span(view.top, view.height, scale, pixels.shape[1])
-    part = pixels[None, :, top:bottom, left:right]
+    left, right = _span(view.left, view.width, scale, pixels.shape[1])
+    top, bottom = _span(view.top, view.height, scale, pixels.shape[0])
+    part = pixels[top:bottom, left:right]
     if interpolation in NATIVE:
-        shown = F.interpolate(part, (size, size), mode=interpolation, antialias=True)[0]
+        batch = torch.from_numpy(part)[None].permute(0, 3, 1, 2)  # channels last: no copy
+        resized = F.interpolate(batch, (size, size), mode=interpolation, antialias=True)
+        shown = resized[0].permute(1, 2, 0).numpy()
     else:
         filter_ = Image.Resampling[interpolation.upper()]
-        source = Image.fromarray(np.ascontiguousarray(part[0].permute(1, 2, 0).numpy()))
-        shown = _planes(np.array(source.resize((size, size), filter_)))
-    return shown.flip(2) if view.flip else shown.contiguous()
+        shown = np.array(Image.fromarray(part).resize((size, size), filter_))
+    planes = np.empty((3, size, size), np.uint8)
+    cv2.split(cv2.flip(shown, 1) if view.flip else shown, list(planes))
+    return torch.from_numpy(planes)
 
 
 def render(image: StoredImage, view: View, size: int, interpolation: str = "bicubic") -> Tensor:
     """Both steps of rendering, on the CPU: uint8 [3, size, size] (see `crop`)."""
-    return adjust_colors(crop(image, view, size, interpolation)[None], [view])[0]
+    return adjust_colors_(crop(image, view, size, interpolation)[None], [view])[0]
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
@@ -162,11 +165,6 @@ def _span(start: int, length: int, scale: int, side: int) -> tuple[int, int]:
     """The first pixel of a crop at 1 / scale, and that behind the last: one at least."""
     first = min((start + scale // 2) // scale, side - 1)
     return first, max(first + 1, min((start + length + scale // 2) // scale, side))
-
-
-def _planes(array: np.ndarray) -> Tensor:
-    """[H, W, 3] as [3, H, W], in the same memory."""
-    return torch.from_numpy(array).permute(2, 0, 1)
 
 
 def _unreadable(reason: str) -> DataError:

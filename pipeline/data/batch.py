@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdeov.data.colors import adjust_colors
+from kdeov.data.colors import adjust_colors_
 from kdeov.data.region_views import boxes_in_view
 from kdeov.data.rendering import StoredImage, crop
 from kdeov.data.transform import ImageTransform
@@ -33,7 +33,7 @@ class Batch(NamedTuple):
         boxes: float32 [B, R, 4], where the regions of the cache lie in `pixels`; zeros for those
             that the view cuts.
         regions: float32 [B, R, D], the teacher's embeddings of the regions.
-        views: B views where `adjust_colors(pixels, views)` is left to the device of the model;
+        views: B views where `adjust_colors_(pixels, views)` is left to the device of the model;
             none where `pixels` have their colors.
     """
 
@@ -108,8 +108,8 @@ def collate(
 
 
 def with_colors(batch: Batch) -> Batch:
-    """The batch with the colors of its views."""
-    return batch._replace(pixels=adjust_colors(batch.pixels, batch.views), views=())
+    """The batch with the colors of its views, in the same memory."""
+    return batch._replace(pixels=adjust_colors_(batch.pixels, batch.views), views=())
 
 
 def _regions(samples: list[PairedSample], views: list[int], side: int) -> tuple[Tensor, Tensor]:

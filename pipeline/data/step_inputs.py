@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kdeov.data.colors import adjust_colors
+from kdeov.data.colors import adjust_colors_
 from kdeov.data.transform import ImageTransform
 from kdeov.weights.device import upload
 from pipeline.data.batch import Batch
@@ -38,13 +38,13 @@ def step_inputs(batch: Batch, transform: ImageTransform, device: str) -> StepInp
     loader has not done so, and its pixels are normalized. The host waits for nothing.
 
     Args:
-        batch: From the loader.
+        batch: From the loader; used once, since on a CPU its own pixels get their colors.
         transform: The student's.
         device: Device of the step.
     """
     pixels = upload(batch.pixels, device)
     if batch.views:
-        pixels = adjust_colors(pixels, batch.views)
+        pixels = adjust_colors_(pixels, batch.views)
     pixels = transform.normalize(pixels)
     return StepInputs(
         batch.keys,

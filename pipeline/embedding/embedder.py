@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdeov.data.colors import adjust_colors
+from kdeov.data.colors import adjust_colors_
 from kdeov.data.region_views import RegionPlan
 from kdeov.data.rendering import StoredImage, crop
 from kdeov.data.views import View, ViewPlan
@@ -160,7 +160,7 @@ class ShardEmbedder:
                 self.device,
                 transform.interpolation,
             )
-        return batch, adjust_colors(pixels, [view for crops in batch for view in crops.views])
+        return batch, adjust_colors_(pixels, [view for crops in batch for view in crops.views])
 
     def _launched(self, batches: Iterator[tuple[list[_Crops], Tensor]]) -> Generator[_Launched]:
         """Batches in order; with `ahead`, the next one is launched before a batch is in use."""

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
 
-from kdeov.data.colors import adjust_colors
+from kdeov.data.colors import adjust_colors_
 from kdeov.data.rendering import StoredImage, crop
 from kdeov.data.views import View, ViewPlan
 from pipeline.bench.figures import Figure
@@ -50,7 +50,7 @@ def rendering_figures(sizes: BenchSizes) -> list[Figure]:
         for start in range(0, len(pairs), sizes.step_batch):  # as the loader does
             batch = pairs[start : start + sizes.step_batch]
             crops = [crop(StoredImage(jpeg), view, sizes.image_size) for jpeg, view in batch]
-            adjust_colors(torch.stack(crops), [view for _, view in batch])
+            adjust_colors_(torch.stack(crops), [view for _, view in batch])
 
     times = interleaved({"bare": bare, "pillow": pillow, "ours": ours}, sizes.repeats)
     rate = len(jpegs) / statistics.median(times["ours"])

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from kdeov.data import transform
-from kdeov.data.colors import adjust_colors
+from kdeov.data.colors import adjust_colors_
 from kdeov.data.views import View
 from kdeov.models.student import VisualStudent
 from kdeov.training.batch_norm import RunningStatistics
@@ -86,7 +86,7 @@ def test_a_forward_pass_with_all_its_losses_waits_for_nothing(waits: Waits) -> N
 def test_changing_colors_waits_for_nothing(waits: Waits) -> None:
     pixels = torch.randint(0, 255, (4, 3, SIDE, SIDE), dtype=torch.uint8, device="cuda")
     plain, dark = View(0, 0, 9, 9), View(0, 0, 9, 9, brightness=80, contrast=90, blur=5)
-    found = adjust_colors(pixels, [dark, plain, dark, plain])
+    found = adjust_colors_(pixels, [dark, plain, dark, plain])
     assert found.device.type == "cuda" and not waits.found
 
 
