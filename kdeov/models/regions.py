@@ -41,9 +41,10 @@ def _level(values: Tensor, boxes: Tensor) -> Tensor:
     """The means [B, R, C] of a map [B, C, h, w] over boxes [B, R, 4] in cells."""
     batch, channels, height, width = values.shape
     wide = values.to(torch.promote_types(values.dtype, torch.float32))
-    mean = wide.mean(dim=(2, 3), keepdim=True)
+    wide = wide.permute(0, 2, 3, 1)
+    mean = wide.mean(dim=(1, 2), keepdim=True)
     # without the mean, sums stay small, and so do their rounding errors
-    table = (wide - mean).permute(0, 2, 3, 1).cumsum(1).cumsum(2)
+    table = (wide - mean).cumsum(1).cumsum(2)
     table = F.pad(table, (0, 0, 1, 0, 1, 0)).reshape(-1, channels)
     left, top, right, bottom = boxes.to(wide.dtype).unbind(2)
     column, x_weight = _ends(left, right, width)
@@ -53,7 +54,7 @@ def _level(values: Tensor, boxes: Tensor) -> Tensor:
     corners = table.index_select(0, places.flatten()).view(batch, -1, 16, channels)
     weights = (y_weight[..., :, None] * x_weight[..., None, :]).flatten(2)
     # no product of matrices, which autocast would round to half precision
-    means = (weights[..., None] * corners).sum(2) + mean[:, None, :, 0, 0]
+    means = (weights[..., None] * corners).sum(2) + mean[:, 0]
     return means.to(values.dtype)
 
 
