@@ -1,8 +1,8 @@
 """Rendering: from an encoded image and a view to the pixels that teacher and student see.
 
-The first step, `crop`, decodes, crops, resizes and flips on a CPU. The second, `adjust_colors_` (see
-`kdeov.data.colors`), can run on any device. Both compute with integers, so that every machine gives
-the same bytes.
+The first step, `crop`, decodes, crops, resizes and flips on a CPU. The second, `adjust_colors_`
+(see `kdeov.data.colors`), can run on any device. Both compute with integers, so that every machine
+gives the same bytes.
 """
 
 from __future__ import annotations

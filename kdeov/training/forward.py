@@ -133,14 +133,15 @@ class TrainingForward(nn.Module):
         images = pixels if mosaic is None else torch.cat([pixels, mosaic.pixels])
         projection, strides = student.projection, student.backbone.strides
         hidden = projection.hidden(student.backbone(images))
-        # unlike slices, `split` has gradients in the memory format of the maps
-        own, rest = zip(*(x.split([count, len(x) - count]) for x in hidden), strict=True)
-        regions = tiles = None
+        own, regions, tiles = hidden, None, None
+        if mosaic is not None:
+            # not slices, whose gradients have another memory format than the maps
+            parts = [x.split([count, len(mosaic.pixels)]) for x in hidden]
+            own = [part for part, _ in parts]
+            places = student.boxes_of_padded(mosaic.boxes, pixels)
+            tiles = projection.regions_of([part for _, part in parts], places, strides)
         if boxes is not None:
             regions = projection.regions_of(own, student.boxes_of_padded(boxes, pixels), strides)
-        if mosaic is not None:
-            places = student.boxes_of_padded(mosaic.boxes, pixels)
-            tiles = projection.regions_of(rest, places, strides)
         dense = projection.coarse_map_of(own) if self.dense else None
         return TrainingOutput(projection.embedding_of(own), dense, regions, tiles)
 

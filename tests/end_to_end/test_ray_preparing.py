@@ -68,8 +68,8 @@ def test_a_worker_that_is_killed_costs_its_shard_alone(
     def kill() -> None:
         wait_for(lambda: any((tmp_path / "train").glob("*.record.json")), poll_s=0.01)
         finished.update({p: p.stat().st_mtime_ns for p in tmp_path.rglob("0*.json")})
-        wait_for(lambda: workers(), poll_s=0.01)
-        os.kill(workers()[0].pid, signal.SIGKILL)
+        found = wait_for(workers, poll_s=0.01)
+        os.kill(found[0].pid, signal.SIGKILL)
         killed.set()
 
     def workers() -> list[psutil.Process]:

@@ -7,23 +7,29 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
+T = TypeVar("T")
+
 
 def wait_for(
-    condition: Callable[[], object],
+    condition: Callable[[], T],
     log: Path | None = None,
     seconds: float = 240,
     poll_s: float = 0.05,
-) -> None:
-    """Polls a condition until it is true; fails after so many seconds, with the log if given."""
+) -> T:
+    """Polls a condition until it is true, and returns its value; fails after so many seconds, with
+    the log if given.
+    """
     end = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < end, (
             log.read_text(encoding="utf-8") if log else f"it did not happen within {seconds:.0f} s"
         )
         time.sleep(poll_s)
+    return found
 
 
 def next_line(process: subprocess.Popen[str], seconds: float = 60) -> str:
