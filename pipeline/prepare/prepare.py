@@ -207,7 +207,7 @@ def _check_rejected(manifests: dict[str, Manifest], limit: float, path: Path | N
     empty = [split for split, manifest in manifests.items() if not manifest.samples]
     failed = bool(empty) or len(rejected) > limit * total
     if rejected:
-        where = "" if failed else "; the manifests list all of them"
+        where = "" if failed else f"; {REJECTED} of each split lists them"
         logger.warning("rejected %d of %d inputs%s", len(rejected), total, where)
         for line in summary(rejected):
             logger.warning("  %s", line)
