@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kdeov.errors import ConfigError
 from kdeov.prompts import as_templates, class_prompts
+from kdeov.weights.device import upload
 
 TENSORS = "text_encoder.safetensors"
 DESCRIPTION = "text_encoder.json"
@@ -111,7 +112,7 @@ class TextTower(TextEncoder):
         """
         tokens = texts if isinstance(texts, Tensor) else self.tokenize(text_list(texts))
         self._require_tokens(tokens)
-        parts = tokens.to(self.logit_scale.device).split(batch_size)
+        parts = upload(tokens, self.logit_scale.device).split(batch_size)
         try:
             return torch.cat([self.encode_tokens(part) for part in parts])
         except IndexError as error:

@@ -53,7 +53,7 @@ class Term(NamedTuple):
     value: Tensor
     weight: float
     numerator: float
-    denominator: int
+    denominator: Tensor | int
 
 
 class GradCacheStep:
@@ -158,11 +158,11 @@ class GradCacheStep:
         self._average_loss_gradients()
         return sums
 
-    def _count_regions(self, boxes: Tensor | None) -> int:
-        """Regions of the global batch; at least 1."""
+    def _count_regions(self, boxes: Tensor | None) -> Tensor | int:
+        """Regions of the global batch, at least 1; a tensor, for which the host does not wait."""
         if not self.region_weights.regions or boxes is None:
             return 1
-        return max(1, int(sum_over_ranks(has_area(boxes).sum()).item()))
+        return sum_over_ranks(has_area(boxes).sum()).clamp(min=1)
 
     def _group(
         self,

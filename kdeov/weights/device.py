@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -32,3 +34,12 @@ def upload(tensor: Tensor, device: str | torch.device) -> Tensor:
     if torch.device(device).type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def join_tensors(tensors: Sequence[Tensor], pinned: bool) -> Tensor:
+    """Tensors one after the other, in memory of their own; in pinned memory, from which `upload`
+    copies nothing first.
+    """
+    shape = (sum(map(len, tensors)), *tensors[0].shape[1:])
+    out = torch.empty(shape, dtype=tensors[0].dtype, pin_memory=pinned)
+    return torch.cat(tuple(tensors), out=out)

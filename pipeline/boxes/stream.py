@@ -14,8 +14,8 @@ from torch.utils.data import IterableDataset
 from kdeov.detection.augment import TILES, BoxAugmentation, BoxedPixels, rng_of
 from kdeov.detection.letterbox import Letterbox
 from kdeov.detection.losses import BoxTargets
+from kdeov.weights.device import join_tensors
 from pipeline.boxes.samples import BoxSample, BoxShards
-from pipeline.data.batch import join_tensors
 from pipeline.data.epoch_plan import EpochPlan, rank_slice
 from pipeline.data.loader import loader_worker
 

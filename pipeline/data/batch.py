@@ -16,6 +16,7 @@ from kdeov.data.rendering import StoredImage, crop
 from kdeov.data.transform import ImageTransform
 from kdeov.data.views import View, center_view
 from kdeov.errors import DataError
+from kdeov.weights.device import join_tensors
 from pipeline.artifacts.teacher_shards import PairedSample, first_not_unit
 
 NO_REGIONS = torch.empty(0)
@@ -72,13 +73,6 @@ class Batch(NamedTuple):
         """The batch in pinned memory."""
         pixels, teacher, texts, boxes, regions = (tensor.pin_memory() for tensor in self.tensors)
         return Batch(self.keys, pixels, teacher, texts, boxes, regions, self.views)
-
-
-def join_tensors(tensors: Sequence[Tensor], pinned: bool) -> Tensor:
-    """Tensors one after the other, in memory of their own."""
-    shape = (sum(map(len, tensors)), *tensors[0].shape[1:])
-    out = torch.empty(shape, dtype=tensors[0].dtype, pin_memory=pinned)
-    return torch.cat(tuple(tensors), out=out)
 
 
 def caption_of_epoch(key: str, epoch: int, count: int) -> int:

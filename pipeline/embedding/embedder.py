@@ -21,7 +21,7 @@ from kdeov.data.views import View, ViewPlan
 from kdeov.errors import DataError
 from kdeov.teachers.base import TowerTeacher
 from kdeov.teachers.unit_embeddings import launch_images, launch_texts, unit_image_embeddings
-from kdeov.weights.device import upload
+from kdeov.weights.device import join_tensors, upload
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import Shard, sample_json
 from pipeline.artifacts.teacher_shards import teacher_members
@@ -147,9 +147,8 @@ class ShardEmbedder:
         """A batch with the pixels of its views, uint8 [V, 3, size, size] on the device."""
         if self.on_cpu:
             parts = [crops.pixels for crops in batch]
-            shape = (sum(map(len, parts)), *parts[0].shape[1:])
-            joined = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-            pixels = upload(torch.cat(parts, out=joined), self.device)
+            joined = join_tensors(parts, pinned=self.device.type == "cuda")
+            pixels = upload(joined, self.device)
         else:
             transform = self.teacher.transform
             pixels = decoded_views(
@@ -167,7 +166,6 @@ class ShardEmbedder:
         launched: deque[_Launched] = deque()
         for batch, pixels in batches:
             captions = [caption for crops in batch for caption in crops.captions]
-            # first, since tokens are copied to the device, which waits for what was launched
             texts = Download(launch_texts(self.teacher, captions, self.precision))
             views = Download(launch_images(self.teacher, pixels, self.precision))
             launched.append(_Launched(batch, views, texts))

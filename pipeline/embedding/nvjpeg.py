@@ -65,18 +65,29 @@ def _decoded(keys: Sequence[str], jpegs: Sequence[bytes], device: torch.device) 
     files = [torch.from_numpy(np.frombuffer(bytearray(jpeg), np.uint8)) for jpeg in jpegs]
     try:
         return _decode(files, device)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as together:
         # the decoder says nothing of which file it was
-        key, error = next(_failures(keys, files, device), (f"one of {keys[0]} to {keys[-1]}", None))
+        failures = list(_failures(keys, files, device))
+        if len(failures) == len(files) > 1:
+            raise ConfigError(
+                f"nvJPEG decodes no image ({first_line(together)}); set embed.decoder to cpu"
+            ) from together
+        key, error = failures[0] if failures else (f"one of {keys[0]} to {keys[-1]}", together)
         raise DataError(
-            f"{key}: nvJPEG cannot decode it ({first_line(error or together)}); set embed.decoder "
-            "to cpu, or run `dvc repro -f prepare`"
+            f"{key}: nvJPEG cannot decode it ({first_line(error)}); set embed.decoder to cpu, or "
+            "run `dvc repro -f prepare`"
         ) from together
 
 
 def _decode(files: list[Tensor], device: torch.device) -> list[Tensor]:
     from torchvision.io import ImageReadMode, decode_jpeg
 
+    if device.type == "cuda":
+        # torchvision decodes on a stream of its own, which waits for no other: it could write where
+        # kernels of this stream still read crops of earlier images
+        torch.cuda.current_stream(device).synchronize()
     with warnings.catch_warnings():  # of 0.29, which names a package that is not here
         warnings.simplefilter("ignore")
         return decode_jpeg(files, ImageReadMode.RGB, device)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
@@ -35,7 +36,8 @@ class Side(Protocol):
 
 
 class SideStream:
-    """A CUDA stream beside the current one.
+    """A CUDA stream beside the current one; one a device, since memory that was freed on a stream
+    is used again on that stream alone.
 
     Args:
         device: A GPU; `cuda` is the current one of the calling thread.
@@ -44,7 +46,7 @@ class SideStream:
     def __init__(self, device: str | torch.device) -> None:
         # a new thread starts with GPU 0, so the number is kept
         self.device = torch.empty(0, device=device).device
-        self.stream = torch.cuda.Stream(self.device)
+        self.stream = _side_stream(self.device)
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
@@ -64,6 +66,11 @@ class SideStream:
             if tensor.is_cuda:
                 # its memory may be reused only when the step is through with it too
                 tensor.record_stream(current)
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
 
 
 def prefetched(

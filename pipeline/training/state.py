@@ -1,7 +1,7 @@
 """The state of a training run on one rank: all that its next step depends on.
 
-A run that was killed and loads the state of its newest checkpoint takes the same steps, to the bit,
-as a run that was not.
+A run that was killed and loads the state of its newest checkpoint takes the same steps as a run
+that was not; on CPUs, to the bit.
 """
 
 from __future__ import annotations

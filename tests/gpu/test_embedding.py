@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from kdeov.data.views import View
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import read_shard
 from pipeline.bench.fixtures import photographs, write_images, write_teacher
 from pipeline.bench.sizes import Precision, embed_params
 from pipeline.data.verify import MIN_COSINE_NVJPEG
+from pipeline.embedding.nvjpeg import decoded_views
 from pipeline.embedding.worker import EmbedConfig, EmbedWorker, ShardTask
 
 TEACHER = (64, 64, 2, 128, 32, 77, 49408, 64, 1, 1)
@@ -63,3 +67,23 @@ def test_images_that_the_gpu_decodes_have_nearly_the_same_embeddings(
     cosines = (found * expected).sum(-1)
     assert cosines[:, :VIEWS].min() > MIN_COSINE_NVJPEG
     assert cosines[:, VIEWS:].min() > 0.99999  # captions
+
+
+def test_images_that_the_gpu_decodes_in_many_chunks_do_not_overwrite_each_other(
+    cuda: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The decoder gets memory that was freed while kernels still wait to read it."""
+    jpegs = list(islice(photographs(64, size=(640, 480)), 64))
+    keys, views = [str(n) for n in range(64)], [[View(0, 0, 600, 440)]] * 64
+    expected = torch.cat(
+        [
+            decoded_views([k], [j], [v], 224, cuda)
+            for k, j, v in zip(keys, jpegs, views, strict=True)
+        ]
+    )
+    monkeypatch.setattr("pipeline.embedding.nvjpeg.CHUNK", 8)
+    busy = torch.randn(4096, 4096, device=cuda)
+    for _ in range(5):
+        for _ in range(20):
+            busy = torch.tanh(busy @ busy)  # crops wait behind it
+        assert torch.equal(decoded_views(keys, jpegs, views, 224, cuda), expected)

@@ -22,10 +22,13 @@ from pipeline.config.execution_params import ClusterParams
 from pipeline.data.batch import Batch
 from pipeline.data.loader import EpochStream, epoch_loader
 from pipeline.evaluation.shared.timing import interleaved, median_ratio
+from pipeline.runtime.device import cpu_threads
 from pipeline.runtime.prefetch import prefetched
 from pipeline.storage.storage import open_storage
 from pipeline.training.config import TrainConfig
 from pipeline.training.trainer import Trainer
+
+STREAMS = 16  # readers of shards, as many as in the pipeline's params
 
 
 def student_figures(folder: Path, device: str, sizes: GpuSizes) -> list[Figure]:
@@ -42,6 +45,7 @@ def student_figures(folder: Path, device: str, sizes: GpuSizes) -> list[Figure]:
     trainer = Trainer(config)
     batches, loaded = _batches(trainer)
     inputs = [trainer.inputs(batch) for batch in batches]
+    memory = _peak_memory(trainer, inputs) if gpu else 0.0  # before other loops have memory
     bare = BareLoop(trainer.student, inputs, bfloat16=gpu)
     calls: dict[str, Callable[[], object]] = {
         "bare": lambda: bare.run(sizes.steps),
@@ -82,23 +86,21 @@ def student_figures(folder: Path, device: str, sizes: GpuSizes) -> list[Figure]:
     if sizes.compile:
         gain = median_ratio(times["trainer"], times["compiled"])
         figures.append(Figure("compile_speedup", gain, None, "of a step, by cluster.compile"))
-    return figures + (_gpu_figures(times, bare, trainer, inputs, sizes) if gpu else [])
+    return figures + (_gpu_figures(times, bare, memory, sizes) if gpu else [])
 
 
 def _gpu_figures(
     times: dict[str, list[float]],
     bare: BareLoop,
-    trainer: Trainer,
-    inputs: list[Any],
+    memory: float,
     sizes: GpuSizes,
 ) -> list[Figure]:
-    """What only a GPU has."""
-    torch.cuda.reset_peak_memory_stats()
-    _train(trainer, islice(cycle(inputs), 2))
-    memory = torch.cuda.max_memory_allocated() / 2**30
-    start = time.perf_counter()
-    launched = bare.run(sizes.steps)
-    share = launched / (time.perf_counter() - start)
+    """What only a GPU has; `memory` in GiB."""
+    shares = []
+    for _ in range(sizes.repeats):  # a step at a time: the queue of launches is short
+        start = time.perf_counter()
+        launched = bare.run(1)
+        shares.append(launched / (time.perf_counter() - start))
     return [
         Figure(
             "bfloat16_speedup",
@@ -114,7 +116,7 @@ def _gpu_figures(
         ),
         Figure(
             "launch_share",
-            share,
+            statistics.median(shares),
             None,
             "of a bare step until its kernels are launched; near 1, CUDA graphs would help",
         ),
@@ -125,6 +127,13 @@ def _gpu_figures(
             f"at most, in a step of {sizes.batch} images, with {sizes.batches} steps' pixels",
         ),
     ]
+
+
+def _peak_memory(trainer: Trainer, inputs: list[Any]) -> float:
+    """GiB of a training step, the pixels of all `inputs` included."""
+    torch.cuda.reset_peak_memory_stats()
+    _train(trainer, islice(cycle(inputs), 2))
+    return torch.cuda.max_memory_allocated() / 2**30
 
 
 def _train(trainer: Trainer, batches: Any) -> None:
@@ -143,12 +152,10 @@ def _batches(trainer: Trainer) -> tuple[list[Batch], float]:
         trainer.transform,
         colors_on_device=trainer.device == "cuda",
     )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    start = time.perf_counter()
-    batches = list(epoch_loader(stream, workers=0))
-    seconds = time.perf_counter() - start
-    torch.set_num_threads(threads)
+    with cpu_threads(1):
+        start = time.perf_counter()
+        batches = list(epoch_loader(stream, workers=0))
+        seconds = time.perf_counter() - start
     return batches, sum(len(batch.keys) for batch in batches) / seconds
 
 
@@ -161,7 +168,10 @@ def _config(folder: Path, sizes: GpuSizes, gpu: bool) -> TrainConfig:
             images / split, embeddings / split, views=4, captions=0, dim=sizes.data.dim
         )
     return TrainConfig(
-        params=distill_params(sizes.data).model_copy(update={"epochs": 1_000}),
+        # each stream keeps two shards open
+        params=distill_params(sizes.data).model_copy(
+            update={"epochs": 1_000, "num_streams": min(STREAMS, sizes.batch)}
+        ),
         images=images,
         embeddings=embeddings,
         identities=identities,

@@ -57,6 +57,24 @@ def test_a_damaged_image_is_named(jpegs: list[bytes], complains: Any) -> None:
         decoded_views(KEYS, damaged, views, SIZE, "cpu")
 
 
+def test_a_decoder_that_decodes_nothing_is_not_blamed_on_an_image(
+    jpegs: list[bytes], complains: Any
+) -> None:
+    with complains("nvJPEG decodes no image", "embed.decoder"):
+        decoded_views(KEYS, [b"no"] * 3, [[]] * 3, SIZE, "cpu")
+
+
+def test_memory_that_runs_out_is_not_blamed_on_an_image(
+    jpegs: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("torchvision.io.decode_jpeg", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        decoded_views(KEYS, jpegs, [[]] * 3, SIZE, "cpu")
+
+
 def test_a_filter_that_gpus_lack_is_refused(jpegs: list[bytes], complains: Any) -> None:
     with complains("embed.decoder", "lanczos"):
         decoded_views(KEYS, jpegs, [[]] * 3, SIZE, "cpu", "lanczos")
