@@ -18,7 +18,7 @@ def test_colors_have_the_bytes_of_a_cpu(device: str) -> None:
     plan = ViewPlan(count=64, color_jitter=0.9, blur_prob=0.7)
     views = plan.draw_all("image", (640, 480))
     views[1] = View(0, 0, 9, 9, brightness=0, contrast=200, saturation=200, blur=11)
-    found = adjust_colors_(pixels.to(device), views)
+    found = adjust_colors_(pixels.clone().to(device), views)
     assert found.device.type == device
     assert not torch.equal(found.cpu(), pixels)
     assert torch.equal(found.cpu(), adjust_colors_(pixels, views))
