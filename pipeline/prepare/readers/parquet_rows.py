@@ -136,15 +136,15 @@ class RowGroupReader:
         name, columns = f"{item.file}/{item.number}", self.columns
         try:
             group = _row_group(self.root, item.file, item.version, item.group, tuple(columns.read))
-            if isinstance(group, str):
-                raise (UnreadImage if group in (CHANGED, VANISHED) else UnusableImage)(group)
+            if isinstance(group, UnusableImage):
+                raise group.with_traceback(None)
             label = None
             if columns.label is not None:
-                label = self._class_of(group.column(columns.label)[item.row].as_py())
+                label = self._class_of(_cell(group, columns.label, item.row))
             captions = [prompt.format(label) for prompt in self.prompts]
             if columns.caption is not None:
-                captions = clean_captions(_texts(group.column(columns.caption)[item.row].as_py()))
-            data = _bytes(group.column(columns.image)[item.row].as_py())
+                captions = clean_captions(_texts(_cell(group, columns.caption, item.row)))
+            data = _bytes(_cell(group, columns.image, item.row))
             image = decode_image(data, self.max_image_side)
         except UnusableImage as error:
             return Rejected(name, str(error), isinstance(error, UnreadImage))
@@ -159,6 +159,13 @@ class RowGroupReader:
         if not (name := class_name(value or "")):
             raise UnusableImage("no label")
         return name
+
+
+def _cell(group: Table, column: str, row: int) -> Any:
+    try:
+        return group.column(column)[row].as_py()
+    except UnicodeDecodeError:
+        raise UnusableImage(f"a text in column {column!r} that is not UTF-8") from None
 
 
 def _texts(value: Any) -> list[str]:
@@ -179,22 +186,27 @@ def _bytes(cell: Any) -> bytes:
 @lru_cache(maxsize=1)
 def _row_group(
     root: Root, file: str, version: str, group: int, columns: tuple[str, ...]
-) -> Table | str:
+) -> Table | UnusableImage:
     """Some columns of a row group, or why they cannot be used."""
     import pyarrow  # takes long to import, and only this needs it
 
     try:
-        opened = _opened(root, file, version)
-        return opened if isinstance(opened, str) else opened.read_row_group(group, list(columns))
+        return _opened(root, file, version).read_row_group(group, list(columns))
+    except UnreadImage as error:
+        return error
     except FileNotFoundError:
-        return VANISHED
+        return UnreadImage(VANISHED)
     except (pyarrow.ArrowException, OSError) as error:
-        return f"its row group cannot be read ({' '.join(str(error).split())})"
+        # the system gives its errors a number, which damaged bytes do not have
+        kind = UnreadImage if getattr(error, "errno", None) else UnusableImage
+        return kind(f"its row group cannot be read ({' '.join(str(error).split())})")
 
 
 @lru_cache(maxsize=1)
-def _opened(root: Root, file: str, version: str) -> ParquetFile | str:
-    return open_parquet(root, file) if parquet_version(root, file) == version else CHANGED
+def _opened(root: Root, file: str, version: str) -> ParquetFile:
+    if parquet_version(root, file) != version:
+        raise UnreadImage(CHANGED)
+    return open_parquet(root, file)
 
 
 def parquet_version(root: Root, file: str) -> str:

@@ -102,7 +102,7 @@ def _files(path: Folder) -> tuple[Root, list[str]]:
     elif path.is_file():
         return path.parent.resolve(), [path.name]
     else:
-        found = [file.relative_to(path).as_posix() for file in path.rglob("*")]
+        found = [file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()]
     parquets = (name for name in found if name.lower().endswith(".parquet"))
     names = sorted(name for name in parquets if "/." not in f"/{name}")
     if not names:
