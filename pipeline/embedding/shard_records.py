@@ -66,9 +66,9 @@ def find_finished(
 ) -> Shard | str | None:
     """Looks for the finished teacher shard of an image shard.
 
-    The bytes of a shard in the folder are compared with its record; with a storage, a valid shard
-    is then uploaded. Of a shard in the storage, whose name is its sha256, only the size is
-    compared.
+    The bytes of a shard in the folder are compared with its record, and its index with both; with a
+    storage, a valid shard is then uploaded. Of a shard in the storage, whose name is its sha256,
+    only the size is compared.
 
     Args:
         out: Folder of the teacher shards of a split.
@@ -121,8 +121,10 @@ def _find_in_folder(out: Path, image_shard: Shard, identity: dict[str, Any]) -> 
             path.stat().st_size != shard.bytes or sha256_file(path) != shard.sha256
         ):
             reasons = ["its bytes changed"]
+        if not reasons and ShardFolder(out).starts(shard) is None:
+            reasons = ["its index is missing"]
     except (KdeovError, KeyError, TypeError):
-        reasons = ["its record is damaged"]
+        reasons = ["its record or its index is damaged"]
     if reasons:
         record.unlink()
         return "; ".join(reasons)

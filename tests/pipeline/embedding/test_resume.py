@@ -52,14 +52,16 @@ def damage_images(folder: Path) -> None:
         (damage_images, "its images changed"),
         (
             lambda folder: (folder / "000001.json").write_text("{", encoding="utf-8"),
-            "tar: its record is damaged",
+            "tar: its record or its index is damaged",
         ),
         (
             lambda folder: (folder / "000001.json").write_text("[]", encoding="utf-8"),
-            "tar: its record is damaged",
+            "tar: its record or its index is damaged",
         ),
         (lambda folder: (folder / "000001.json").unlink(), "keeping 2 of 3"),
         (lambda folder: (folder / "000001.tar").unlink(), "000001.tar: it is missing"),
+        (lambda folder: (folder / "000001.idx").unlink(), "its index is missing"),
+        (lambda folder: (folder / "000001.idx").write_bytes(b""), "or its index is damaged"),
     ],
 )
 def test_only_the_shard_that_does_not_fit_is_made_again(
