@@ -58,7 +58,7 @@ def parquet(path: Folder, options: ParquetParams, seed: int, max_image_side: int
     first: ParquetFacts | None = None
     for file, found in in_order(partial(read_facts, root, options), files):
         first = first or found
-        _check_alike(root, first, found)
+        _check_alike(path, first, found)
         rows = _rows_of(found, parts[file], seed, val, test)
         for split, chosen in rows.items():
             part = FileRows(file, found.version, prefixes[file], found.ends, chosen)
@@ -151,10 +151,10 @@ def _folder(name: str) -> str:
     return "/".join(folders) or "."
 
 
-def _check_alike(root: object, first: ParquetFacts, other: ParquetFacts) -> None:
+def _check_alike(path: Folder, first: ParquetFacts, other: ParquetFacts) -> None:
     if (first.columns, first.names) != (other.columns, other.names):
         raise DataError(
-            f"{root}: {first.file} and {other.file} differ in the types of their columns or in the "
+            f"{path}: {first.file} and {other.file} differ in the types of their columns or in the "
             "names of classes; export them together"
         )
 

@@ -87,11 +87,16 @@ def test_classes_without_a_name_of_their_own_are_refused(
         listed(tmp_path)
 
 
-def test_files_of_other_classes_do_not_belong_together(tmp_path: Path, complains: Any) -> None:
+def test_files_of_other_classes_do_not_belong_together(
+    tmp_path: Path, complains: Any, bucket: str
+) -> None:
     labelled(tmp_path / "a.parquet", [0], NAMES)
     labelled(tmp_path / "b.parquet", [0], NAMES[::-1])
     with complains(tmp_path, "a.parquet", "b.parquet"):
         listed(tmp_path)
+    put_folder(tmp_path, bucket)
+    with listed_bucket(BucketStorage(bucket)) as folder, complains(f"{bucket}: a.parquet and b."):
+        parquet(folder, options(), 0, 64)
 
 
 def test_several_data_sets_are_refused_by_their_folders(tmp_path: Path, complains: Any) -> None:
