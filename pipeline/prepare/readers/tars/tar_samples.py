@@ -123,16 +123,16 @@ class MemberReader:
 def _read_here(path: str, version: str, start: int, stop: int) -> bytes:
     try:
         number = os.open(path, os.O_RDONLY)
+        try:
+            if version_of(os.fstat(number)) != version:
+                raise UnreadImage(CHANGED)
+            return os.pread(number, stop - start, start)
+        finally:
+            os.close(number)
     except FileNotFoundError:
         raise UnreadImage(VANISHED) from None
     except OSError as error:
         raise UnreadImage(f"its tar cannot be read ({error.strerror})") from error
-    try:
-        if version_of(os.fstat(number)) != version:
-            raise UnreadImage(CHANGED)
-        return os.pread(number, stop - start, start)
-    finally:
-        os.close(number)
 
 
 def _read_there(storage: BucketStorage, name: str, version: str, start: int, stop: int) -> bytes:

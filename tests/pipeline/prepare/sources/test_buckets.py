@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.prepare.readers.base import Rejected
 from pipeline.prepare.sources import open_source
 from pipeline.storage.storage import open_storage
 from tests.helpers.bucket_data import MAKERS, put_folder
+from tests.helpers.parquets import export, images
 from tests.helpers.s3_server import S3Server
 from tests.helpers.sampling import made
 from tests.helpers.tars import JPEG, pack
@@ -101,6 +103,25 @@ def test_a_file_that_was_replaced_is_not_read_by_old_places(
     found = {n: s for n, s in made(listed).items() if n.startswith(name)}
     assert found
     assert all(isinstance(s, Rejected) and "changed" in s.reason for s in found.values())
+
+
+@pytest.mark.parametrize("source", ["shards", "parquet"])
+def test_a_file_that_becomes_shorter_while_it_is_read_rejects_the_rest(
+    prepare_params: Any, tmp_path: Path, bucket: str, source: str
+) -> None:
+    columns = {"image": images(4, JPEG + os.urandom(4 << 20)), "label": ["cat"] * 4}
+    export(tmp_path / "parquet" / "0.parquet", columns, group=1)
+    padded = [(f"{n}.{kind}", data) for n in range(4) for kind, data in
+              (("jpg", JPEG + bytes(4 << 20)), ("txt", b"a dog"))]  # fmt: skip
+    pack(tmp_path / "shards" / "0.tar", *padded)
+    options = MAKERS[source](tmp_path / "options") | {"val": 0.0, "test": 0.0}
+    put_folder(tmp_path / source, bucket)
+    listed = open_source(prepare_params(source, bucket, options))
+    first, *_, last = listed.inputs["train"]
+    assert not isinstance(listed.make(first), Rejected)
+    open_storage(bucket).write("0.parquet" if source == "parquet" else "0.tar", b"x")
+    rest = listed.make(last)
+    assert isinstance(rest, Rejected) and rest.unread and "vanished" in rest.reason
 
 
 def versions(params: PrepareParams) -> dict[str, str]:
