@@ -18,7 +18,7 @@ from pipeline.artifacts.texts import class_name
 from pipeline.prepare.images import UnreadImage, UnusableImage, decode_image
 from pipeline.prepare.readers.base import Rejected, Sample
 from pipeline.prepare.readers.captions import clean_captions
-from pipeline.prepare.readers.folder_files import MAX_BYTES, version_of
+from pipeline.prepare.readers.folder_files import MAX_BYTES, TOO_LARGE, version_of
 from pipeline.storage.bucket import BucketStorage
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _bytes(cell: Any) -> bytes:
     if data is None:
         raise UnusableImage("no bytes in its cell; export the images themselves, not their paths")
     if len(data) > MAX_BYTES:
-        raise UnusableImage(f"larger than {MAX_BYTES:,} bytes")
+        raise UnusableImage(TOO_LARGE)
     return data
 
 

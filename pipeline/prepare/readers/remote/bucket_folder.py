@@ -16,7 +16,7 @@ from typing import Any
 from kdeov.errors import DataError
 from pipeline.console import printable
 from pipeline.prepare.images import UnreadImage, UnusableImage
-from pipeline.prepare.readers.folder_files import MAX_BYTES
+from pipeline.prepare.readers.folder_files import MAX_BYTES, TOO_LARGE
 from pipeline.storage.bucket import BucketStorage, StoredObject
 from pipeline.storage.storage import Storage
 
@@ -142,5 +142,5 @@ def read_object(storage: BucketStorage, name: str) -> bytes:
     except FileNotFoundError:
         raise UnreadImage("no such object") from None
     if len(data) > MAX_BYTES:
-        raise UnusableImage(f"larger than {MAX_BYTES:,} bytes")
+        raise UnusableImage(TOO_LARGE)
     return data

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pipeline.config.stage_params import PrepareParams
 from pipeline.prepare.prepare import write_image_shards
 from pipeline.prepare.readers.base import Rejected
 from pipeline.prepare.sources import open_source
+from pipeline.storage.bucket import BucketStorage
 from pipeline.storage.storage import open_storage
 from tests.helpers.bucket_data import MAKERS, put_folder
 from tests.helpers.parquets import export, images
@@ -122,6 +124,28 @@ def test_a_file_that_becomes_shorter_while_it_is_read_rejects_the_rest(
     open_storage(bucket).write("0.parquet" if source == "parquet" else "0.tar", b"x")
     rest = listed.make(last)
     assert isinstance(rest, Rejected) and rest.unread and "vanished" in rest.reason
+
+
+@pytest.mark.parametrize(
+    ("source", "module"),
+    [("image_folder", "sources.image_folder"), ("shards", "readers.tars.tar_samples")],
+)
+def test_what_is_too_large_for_an_image_is_not_fetched(
+    prepare_params: Any,
+    tmp_path: Path,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    module: str,
+) -> None:
+    options = MAKERS[source](tmp_path)
+    put_folder(tmp_path, bucket)
+    monkeypatch.setattr(import_module(f"pipeline.prepare.{module}"), "MAX_BYTES", 5)
+    listed = open_source(prepare_params(source, bucket, options))
+    monkeypatch.setattr(BucketStorage, "_request", lambda *_: pytest.fail("fetched"))
+    rows = [row for part in listed.inputs.values() for row in part]
+    samples = [row if isinstance(row, Rejected) else listed.make(row) for row in rows]
+    assert samples and all(isinstance(sample, Rejected) for sample in samples)
 
 
 def versions(params: PrepareParams) -> dict[str, str]:
