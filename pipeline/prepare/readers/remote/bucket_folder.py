@@ -108,7 +108,9 @@ def listed_bucket(storage: BucketStorage, cache: Storage | None = None) -> Itera
     """
     objects = storage.objects()
     if not objects:
-        raise DataError(f"{storage.address}: holds no object; check prepare.path")
+        raise DataError(
+            f"{storage.address}: holds no object below it; check prepare.path, which names a folder"
+        )
     yield _tree(BucketFolder(storage, cache=cache), objects)
     for before, after in zip_longest(objects, storage.objects()):
         if before != after:
