@@ -125,9 +125,10 @@ def resume(
 
     setup_logging()
     layout = Layout.here()
-    address = address or load_params(layout.params).cluster.address
+    if address is None and (storage is None or layout.params.is_file()):
+        address = load_params(layout.params).cluster.address
     if address is None:
-        raise ConfigError("cluster.address is null; give --address http://HOST:8265")
+        raise ConfigError("no cluster.address in params.yaml; give --address http://HOST:8265")
     found = attempts_in(storage) if storage else attempts_of(Record.all(layout))
     if not found:
         typer.echo(f"no job lies in {storage}" if storage else "no job was submitted from here")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from kdeov.errors import DataError
 from pipeline.cluster.client import Dashboard
 from pipeline.cluster.package import pack, package_name, unpack
 from pipeline.runtime.job import JOB, Job
@@ -124,14 +125,15 @@ class Attempt:
         """How it was submitted; None for one of an older version.
 
         Raises:
-            DataError: The record is damaged.
+            DataError: The record is damaged, or of a newer version.
         """
+        where, fix = self.folder.where(SUBMITTED), "delete it and submit the job again"
         try:
-            data = self.folder.read(SUBMITTED)
+            return Submitted(**parse_checked_json(self.folder.read(SUBMITTED), where, fix))
         except FileNotFoundError:
             return None
-        where = self.folder.where(SUBMITTED)
-        return Submitted(**parse_checked_json(data, where, "delete it and submit the job again"))
+        except TypeError as error:
+            raise DataError(f"{where}: of another version ({error}); {fix}") from error
 
     def submit(self, job: Job, code: Path, dashboard: Dashboard, variables: dict[str, str]) -> None:
         """Writes to the storage what any head needs to run the job, then submits it to a cluster.

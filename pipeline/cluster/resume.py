@@ -77,8 +77,8 @@ def _resume(attempt: Attempt, dashboard: Dashboard, max_age_s: float) -> Outcome
         return Outcome(attempt, "was stopped by a user; `dvc repro` starts it again")
     if attempt.ended:
         return Outcome(attempt, "failed; `dvc repro` starts it again")
-    age = time.time() - attempt.seen
-    if age > max_age_s:
+    age = time.time() - (seen := attempt.seen)
+    if seen and age > max_age_s:
         return Outcome(attempt, f"silent for {age / 3600:,.0f} hours; `dvc repro` starts it again")
     end = time.monotonic() + LOSS_LIMIT_S
     while info is None and not attempt.is_gone:

@@ -89,17 +89,21 @@ class Job:
 
         Raises:
             StorageError: The folder holds no job, or cannot be read.
+            DataError: The job is damaged, or of another version.
         """
+        where, fix = folder.where("job.json"), "submit the job again"
         try:
             data = folder.read("job.json")
         except FileNotFoundError as error:
             raise StorageError(
-                f"{folder.where('job.json')}: missing; give data.storage an address that all "
-                "machines share"
+                f"{where}: missing; give data.storage an address that all machines share"
             ) from error
-        values = parse_checked_json(data, folder.where("job.json"), "submit the job again")
-        files = {key: [File(**file) for file in values[key]] for key in ("code", "inputs")}
-        return cls(**{**values, **files})
+        values = parse_checked_json(data, where, fix)
+        try:
+            files = {key: [File(**file) for file in values[key]] for key in ("code", "inputs")}
+            return cls(**{**values, **files})
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{where}: of another version ({error}); {fix}") from error
 
     @classmethod
     def of(cls, stage: str, params: Params, layout: Layout) -> tuple[Job, dict[str, Path]]:

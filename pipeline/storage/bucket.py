@@ -18,7 +18,7 @@ from typing import IO, Any, TypeVar
 from kdeov.errors import ConfigError
 from pipeline.storage.files import writing
 from pipeline.storage.remote_file import BLOCK, RemoteFile
-from pipeline.storage.retries import PATIENCE_S, retry
+from pipeline.storage.retries import PATIENCE_S, answer_of, retry
 
 T = TypeVar("T")
 PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs", "abfs": "adlfs"}  # and the package that fsspec needs
@@ -111,9 +111,7 @@ class BucketStorage:
         return RemoteFile(partial(self._read_range, name), size)
 
     def _read_range(self, name: str, start: int, stop: int) -> bytes:
-        return self._request(
-            "read", name, lambda fs, path: fs.cat_file(path, start=start, end=stop)
-        )
+        return self._request("read", name, partial(_get_range, start=start, stop=stop))
 
     def size(self, name: str) -> int | None:
         try:
@@ -260,6 +258,20 @@ def _only_objects(entries: list[tuple[str, StoredObject | None]]) -> list[Stored
     return [entry for _, entry in entries if entry is not None]
 
 
+def _get_range(filesystem: Any, path: str, start: int, stop: int) -> bytes:
+    """Some bytes of an object.
+
+    Raises:
+        FileNotFoundError: The object is gone, or another and shorter one is in its place.
+    """
+    try:
+        return filesystem.cat_file(path, start=start, end=stop)
+    except OSError as error:
+        if answer_of(error)[1] == "InvalidRange":
+            raise FileNotFoundError(errno.ENOENT, "replaced by a shorter one", path) from error
+        raise
+
+
 def _put_if(filesystem: Any, path: str, data: bytes, condition: dict[str, Any]) -> None:
     """Writes an object under a condition.
 
@@ -270,9 +282,8 @@ def _put_if(filesystem: Any, path: str, data: bytes, condition: dict[str, Any]) 
         filesystem.pipe_file(path, data, **condition)
     except OSError as error:
         # s3fs has no type for a failed If-Match; NoSuchKey: deleted since
-        response = getattr(error.__cause__, "response", {})
-        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        if status in (409, 412) or response.get("Error", {}).get("Code") == "NoSuchKey":
+        status, code = answer_of(error)
+        if status in (409, 412) or code == "NoSuchKey":
             raise FileExistsError(errno.EEXIST, "changed in between", path) from error
         raise
 

@@ -75,6 +75,13 @@ def retry(action: Callable[[], T], where: str, verb: str, patience_s: float) -> 
             time.sleep(pause)
 
 
+def answer_of(error: OSError) -> tuple[int | None, str | None]:
+    """HTTP status and code of the answer behind an error of s3fs; None where there is none."""
+    response = getattr(error.__cause__, "response", {})
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status, response.get("Error", {}).get("Code")
+
+
 def _pauses() -> Iterator[float]:
     pause = FIRST_PAUSE_S
     while True:

@@ -14,6 +14,7 @@ from pipeline.artifacts.texts import file_name, is_unicode
 from pipeline.prepare.images import UnreadImage, UnusableImage
 
 MAX_BYTES = 1 << 30  # more than an image of `pipeline.prepare.images.MAX_PIXELS` needs
+TOO_LARGE = f"larger than {MAX_BYTES:,} bytes"
 
 
 def read_within(root: Path, name: str) -> bytes:
@@ -126,7 +127,7 @@ def _read(path: str, flags: int = 0) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise UnusableImage("unreadable (not a regular file)")
         if status.st_size > MAX_BYTES:
-            raise UnusableImage(f"larger than {MAX_BYTES:,} bytes")
+            raise UnusableImage(TOO_LARGE)
         data = os.read(number, status.st_size)
         while len(data) < status.st_size and (more := os.read(number, status.st_size)):
             data += more

@@ -18,7 +18,7 @@ from pipeline.artifacts.texts import class_name
 from pipeline.prepare.images import UnreadImage, UnusableImage, decode_image
 from pipeline.prepare.readers.base import Rejected, Sample
 from pipeline.prepare.readers.captions import clean_captions
-from pipeline.prepare.readers.folder_files import MAX_BYTES, version_of
+from pipeline.prepare.readers.folder_files import MAX_BYTES, TOO_LARGE, version_of
 from pipeline.storage.bucket import BucketStorage
 
 if TYPE_CHECKING:
@@ -136,15 +136,15 @@ class RowGroupReader:
         name, columns = f"{item.file}/{item.number}", self.columns
         try:
             group = _row_group(self.root, item.file, item.version, item.group, tuple(columns.read))
-            if isinstance(group, str):
-                raise (UnreadImage if group in (CHANGED, VANISHED) else UnusableImage)(group)
+            if isinstance(group, UnusableImage):
+                raise group.with_traceback(None)
             label = None
             if columns.label is not None:
-                label = self._class_of(group.column(columns.label)[item.row].as_py())
+                label = self._class_of(_cell(group, columns.label, item.row))
             captions = [prompt.format(label) for prompt in self.prompts]
             if columns.caption is not None:
-                captions = clean_captions(_texts(group.column(columns.caption)[item.row].as_py()))
-            data = _bytes(group.column(columns.image)[item.row].as_py())
+                captions = clean_captions(_texts(_cell(group, columns.caption, item.row)))
+            data = _bytes(_cell(group, columns.image, item.row))
             image = decode_image(data, self.max_image_side)
         except UnusableImage as error:
             return Rejected(name, str(error), isinstance(error, UnreadImage))
@@ -161,6 +161,13 @@ class RowGroupReader:
         return name
 
 
+def _cell(group: Table, column: str, row: int) -> Any:
+    try:
+        return group.column(column)[row].as_py()
+    except UnicodeDecodeError:
+        raise UnusableImage(f"a text in column {column!r} that is not UTF-8") from None
+
+
 def _texts(value: Any) -> list[str]:
     if isinstance(value, list):
         return [text for text in value if text is not None]
@@ -172,29 +179,34 @@ def _bytes(cell: Any) -> bytes:
     if data is None:
         raise UnusableImage("no bytes in its cell; export the images themselves, not their paths")
     if len(data) > MAX_BYTES:
-        raise UnusableImage(f"larger than {MAX_BYTES:,} bytes")
+        raise UnusableImage(TOO_LARGE)
     return data
 
 
 @lru_cache(maxsize=1)
 def _row_group(
     root: Root, file: str, version: str, group: int, columns: tuple[str, ...]
-) -> Table | str:
+) -> Table | UnusableImage:
     """Some columns of a row group, or why they cannot be used."""
     import pyarrow  # takes long to import, and only this needs it
 
     try:
-        opened = _opened(root, file, version)
-        return opened if isinstance(opened, str) else opened.read_row_group(group, list(columns))
+        return _opened(root, file, version).read_row_group(group, list(columns))
+    except UnreadImage as error:
+        return error
     except FileNotFoundError:
-        return VANISHED
+        return UnreadImage(VANISHED)
     except (pyarrow.ArrowException, OSError) as error:
-        return f"its row group cannot be read ({' '.join(str(error).split())})"
+        # the system gives its errors a number, which damaged bytes do not have
+        kind = UnreadImage if getattr(error, "errno", None) else UnusableImage
+        return kind(f"its row group cannot be read ({' '.join(str(error).split())})")
 
 
 @lru_cache(maxsize=1)
-def _opened(root: Root, file: str, version: str) -> ParquetFile | str:
-    return open_parquet(root, file) if parquet_version(root, file) == version else CHANGED
+def _opened(root: Root, file: str, version: str) -> ParquetFile:
+    if parquet_version(root, file) != version:
+        raise UnreadImage(CHANGED)
+    return open_parquet(root, file)
 
 
 def parquet_version(root: Root, file: str) -> str:

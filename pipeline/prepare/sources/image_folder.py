@@ -15,6 +15,7 @@ from pipeline.artifacts.tables import read_json_table
 from pipeline.artifacts.texts import class_name, file_name
 from pipeline.config.source_params import ImageFolderParams
 from pipeline.prepare.readers.base import Rejected, Source, warn_of_some
+from pipeline.prepare.readers.folder_files import MAX_BYTES, TOO_LARGE
 from pipeline.prepare.readers.image_files import ImageFile, image_files
 from pipeline.prepare.readers.naming import hash_split
 from pipeline.prepare.readers.remote.bucket_folder import BucketFolder
@@ -92,7 +93,8 @@ def _walk_bucket(part: BucketFolder) -> Iterator[tuple[str, str, str | None, str
     """Class folder, place, problem (or None) and version of each object, in order."""
     for place, entry in part.walk():
         inside = place.removeprefix(part.within("")).split("/")[:-1]
-        yield inside[0] if inside else "", place, None if inside else UNCLASSED, entry.version
+        problem = TOO_LARGE if entry.size > MAX_BYTES else None
+        yield inside[0] if inside else "", place, problem if inside else UNCLASSED, entry.version
 
 
 def _class_names(path: Folder, parts: list[str], table: str | None) -> dict[str, str]:

@@ -58,7 +58,7 @@ def parquet(path: Folder, options: ParquetParams, seed: int, max_image_side: int
     first: ParquetFacts | None = None
     for file, found in in_order(partial(read_facts, root, options), files):
         first = first or found
-        _check_alike(root, first, found)
+        _check_alike(path, first, found)
         rows = _rows_of(found, parts[file], seed, val, test)
         for split, chosen in rows.items():
             part = FileRows(file, found.version, prefixes[file], found.ends, chosen)
@@ -102,7 +102,7 @@ def _files(path: Folder) -> tuple[Root, list[str]]:
     elif path.is_file():
         return path.parent.resolve(), [path.name]
     else:
-        found = [file.relative_to(path).as_posix() for file in path.rglob("*")]
+        found = [file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()]
     parquets = (name for name in found if name.lower().endswith(".parquet"))
     names = sorted(name for name in parquets if "/." not in f"/{name}")
     if not names:
@@ -151,10 +151,10 @@ def _folder(name: str) -> str:
     return "/".join(folders) or "."
 
 
-def _check_alike(root: object, first: ParquetFacts, other: ParquetFacts) -> None:
+def _check_alike(path: Folder, first: ParquetFacts, other: ParquetFacts) -> None:
     if (first.columns, first.names) != (other.columns, other.names):
         raise DataError(
-            f"{root}: {first.file} and {other.file} differ in the types of their columns or in the "
+            f"{path}: {first.file} and {other.file} differ in the types of their columns or in the "
             "names of classes; export them together"
         )
 

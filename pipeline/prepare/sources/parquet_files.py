@@ -93,7 +93,7 @@ def read_facts(root: Root, options: ParquetParams, file: str) -> ParquetFacts:
                 labels = column.cast("int64").fill_null(-1).to_numpy()
     except FileNotFoundError as error:
         raise DataError(f"{where}: no such file; check prepare.path") from error
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{where}: no Parquet that can be read ({reason}); get it again") from error
     return ParquetFacts(file, version, np.cumsum(sizes, dtype=int), columns, names, labels, spelled)
@@ -102,8 +102,16 @@ def read_facts(root: Root, options: ParquetParams, file: str) -> ParquetFacts:
 def _encoded(column: Any) -> tuple[np.ndarray, tuple[str, ...]]:
     """Texts as numbers, -1 for none, of the classes that they name."""
     encoded = column.combine_chunks().dictionary_encode()
-    spelled = tuple(class_name(text or "") for text in encoded.dictionary.to_pylist())
+    spelled = tuple(map(_class_of, encoded.dictionary.cast("binary").to_pylist()))
     return encoded.indices.fill_null(-1).to_numpy(), spelled
+
+
+def _class_of(text: bytes | None) -> str:
+    """The class that a label names; empty for none, and for one that is not UTF-8."""
+    try:
+        return class_name((text or b"").decode())
+    except UnicodeDecodeError:
+        return ""
 
 
 def _columns(where: str, schema: Any, options: ParquetParams) -> Columns:
@@ -122,10 +130,13 @@ def _columns(where: str, schema: Any, options: ParquetParams) -> Columns:
     def is_text(kind: Any) -> bool:
         if kinds.is_dictionary(kind):  # as categories of pandas are stored
             kind = kind.value_type
-        return kinds.is_string(kind) or kinds.is_large_string(kind)
+        return kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)
 
     def is_bytes(kind: Any) -> bool:
-        return kinds.is_binary(kind) or kinds.is_large_binary(kind)
+        return kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_binary_view(kind)
+
+    def is_list(kind: Any) -> bool:
+        return kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
 
     kind, image = kind_of("image_column"), options.image_column
     in_struct = kinds.is_struct(kind) and kind.get_field_index("bytes") >= 0
@@ -136,8 +147,7 @@ def _columns(where: str, schema: Any, options: ParquetParams) -> Columns:
         )
     if options.caption_column is not None:
         kind = kind_of("caption_column")
-        is_list = kinds.is_list(kind) or kinds.is_large_list(kind)
-        if not is_text(kind.value_type if is_list else kind):
+        if not is_text(kind.value_type if is_list(kind) else kind):
             raise DataError(
                 f"{where}: column {options.caption_column!r} holds {kind}; store texts, or lists "
                 "of texts"

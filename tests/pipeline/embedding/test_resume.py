@@ -74,6 +74,19 @@ def test_only_the_shard_that_does_not_fit_is_made_again(
     assert reason in log.text
 
 
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
+def test_a_missing_or_wrong_index_is_written_again_and_nothing_is_embedded(
+    checkout: Layout, params: Params, damage: Callable[[Path], Any]
+) -> None:
+    indexes = {path: path.read_bytes() for path in checkout.embeddings.rglob("*.idx")}
+    before = ages(checkout.embeddings)
+    for path in indexes:
+        damage(path)
+    run(params, checkout)
+    assert {path: path.read_bytes() for path in checkout.embeddings.rglob("*.idx")} == indexes
+    assert ages(checkout.embeddings) == before and len(indexes) == 7
+
+
 def test_a_change_of_views_embeds_the_training_split_again_and_no_other_image(
     checkout: Layout, make_params: MakeParams
 ) -> None:

@@ -103,6 +103,8 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "000001.tar": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"),
     "000002.tar": lambda path: path.unlink(),
     "000000.record.json": lambda path: path.write_bytes(path.read_bytes()[:-9]),
+    "000000.idx": lambda path: path.unlink(),
+    "000001.idx": lambda path: path.write_bytes(path.with_stem("000000").read_bytes()),
 }
 
 

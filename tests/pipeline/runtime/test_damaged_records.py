@@ -4,6 +4,7 @@ file, and never read as another value.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -96,6 +97,19 @@ def test_a_damaged_record_is_named_or_reads_the_same(tmp_path: Path, kind: str) 
             assert "delete it" in text or "submit the job again" in text, text
     path.write_bytes(whole)
     assert read(tmp_path) == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_record_of_a_newer_version_is_read_or_named(tmp_path: Path, kind: str) -> None:
+    write, read = KINDS[kind]
+    path = write(tmp_path)
+    values = json.loads(path.read_bytes())
+    del values["digest"]
+    path.write_bytes(checked_json({**values, "a field of tomorrow": 1}))
+    try:
+        read(tmp_path)
+    except KdeovError as error:
+        assert str(path) in str(error)
 
 
 def test_a_message_does_without_the_machine_of_a_damaged_record(tmp_path: Path) -> None:

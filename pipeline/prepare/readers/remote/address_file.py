@@ -27,7 +27,7 @@ def address_of(path: Path | str) -> str | None:
     if path.suffix != SUFFIX:
         return None
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); check prepare.path") from error
     found = [text for line in lines if (text := line.strip()) and not text.startswith(COMMENT)]

@@ -16,7 +16,7 @@ from typing import Any
 from kdeov.errors import DataError
 from pipeline.console import printable
 from pipeline.prepare.images import UnreadImage, UnusableImage
-from pipeline.prepare.readers.folder_files import MAX_BYTES
+from pipeline.prepare.readers.folder_files import MAX_BYTES, TOO_LARGE
 from pipeline.storage.bucket import BucketStorage, StoredObject
 from pipeline.storage.storage import Storage
 
@@ -108,7 +108,9 @@ def listed_bucket(storage: BucketStorage, cache: Storage | None = None) -> Itera
     """
     objects = storage.objects()
     if not objects:
-        raise DataError(f"{storage.address}: holds no object; check prepare.path")
+        raise DataError(
+            f"{storage.address}: holds no object below it; check prepare.path, which names a folder"
+        )
     yield _tree(BucketFolder(storage, cache=cache), objects)
     for before, after in zip_longest(objects, storage.objects()):
         if before != after:
@@ -142,5 +144,5 @@ def read_object(storage: BucketStorage, name: str) -> bytes:
     except FileNotFoundError:
         raise UnreadImage("no such object") from None
     if len(data) > MAX_BYTES:
-        raise UnusableImage(f"larger than {MAX_BYTES:,} bytes")
+        raise UnusableImage(TOO_LARGE)
     return data

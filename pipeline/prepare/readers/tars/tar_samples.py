@@ -15,7 +15,7 @@ from pipeline.artifacts.texts import is_visible
 from pipeline.prepare.images import UnreadImage, UnusableImage, decode_image
 from pipeline.prepare.readers.base import Rejected, Sample
 from pipeline.prepare.readers.captions import clean_captions
-from pipeline.prepare.readers.folder_files import version_of
+from pipeline.prepare.readers.folder_files import MAX_BYTES, TOO_LARGE, version_of
 from pipeline.prepare.readers.naming import safe_key
 from pipeline.prepare.readers.tars.sample_index import NO_SPANS
 from pipeline.storage.bucket import BucketStorage
@@ -113,6 +113,8 @@ class MemberReader:
         """Reads image, text and description, which are adjacent, at once."""
         spans = [(at, at + size) for at, size in zip(*[iter(member.places)] * 2, strict=True)]
         start, stop = min(at for at, _ in spans if at >= 0), max(end for _, end in spans)
+        if stop - start > MAX_BYTES:
+            raise UnusableImage(TOO_LARGE)
         if isinstance(self.root, Path):
             data = _read_here(f"{self.root}/{member.tar}", member.version, start, stop)
         else:
@@ -123,16 +125,16 @@ class MemberReader:
 def _read_here(path: str, version: str, start: int, stop: int) -> bytes:
     try:
         number = os.open(path, os.O_RDONLY)
+        try:
+            if version_of(os.fstat(number)) != version:
+                raise UnreadImage(CHANGED)
+            return os.pread(number, stop - start, start)
+        finally:
+            os.close(number)
     except FileNotFoundError:
         raise UnreadImage(VANISHED) from None
     except OSError as error:
         raise UnreadImage(f"its tar cannot be read ({error.strerror})") from error
-    try:
-        if version_of(os.fstat(number)) != version:
-            raise UnreadImage(CHANGED)
-        return os.pread(number, stop - start, start)
-    finally:
-        os.close(number)
 
 
 def _read_there(storage: BucketStorage, name: str, version: str, start: int, stop: int) -> bytes:

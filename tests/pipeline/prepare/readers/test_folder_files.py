@@ -100,7 +100,7 @@ def test_a_file_too_large_for_any_image_is_not_read(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folder_files, "MAX_BYTES", 4)
-    with pytest.raises(UnusableImage, match="larger than 4 bytes"):
+    with pytest.raises(UnusableImage, match="larger than"):
         read_within(root, "a.jpg")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from pipeline.config.stage_params import PrepareParams
 from pipeline.prepare.prepare import write_image_shards
 from pipeline.prepare.readers.base import Rejected
 from pipeline.prepare.sources import open_source
+from pipeline.storage.bucket import BucketStorage
 from pipeline.storage.storage import open_storage
 from tests.helpers.bucket_data import MAKERS, put_folder
+from tests.helpers.parquets import export, images
 from tests.helpers.s3_server import S3Server
 from tests.helpers.sampling import made
 from tests.helpers.tars import JPEG, pack
@@ -101,6 +105,47 @@ def test_a_file_that_was_replaced_is_not_read_by_old_places(
     found = {n: s for n, s in made(listed).items() if n.startswith(name)}
     assert found
     assert all(isinstance(s, Rejected) and "changed" in s.reason for s in found.values())
+
+
+@pytest.mark.parametrize("source", ["shards", "parquet"])
+def test_a_file_that_becomes_shorter_while_it_is_read_rejects_the_rest(
+    prepare_params: Any, tmp_path: Path, bucket: str, source: str
+) -> None:
+    columns = {"image": images(4, JPEG + os.urandom(4 << 20)), "label": ["cat"] * 4}
+    export(tmp_path / "parquet" / "0.parquet", columns, group=1)
+    padded = [(f"{n}.{kind}", data) for n in range(4) for kind, data in
+              (("jpg", JPEG + bytes(4 << 20)), ("txt", b"a dog"))]  # fmt: skip
+    pack(tmp_path / "shards" / "0.tar", *padded)
+    options = MAKERS[source](tmp_path / "options") | {"val": 0.0, "test": 0.0}
+    put_folder(tmp_path / source, bucket)
+    listed = open_source(prepare_params(source, bucket, options))
+    first, *_, last = listed.inputs["train"]
+    assert not isinstance(listed.make(first), Rejected)
+    open_storage(bucket).write("0.parquet" if source == "parquet" else "0.tar", b"x")
+    rest = listed.make(last)
+    assert isinstance(rest, Rejected) and rest.unread and "vanished" in rest.reason
+
+
+@pytest.mark.parametrize(
+    ("source", "module"),
+    [("image_folder", "sources.image_folder"), ("shards", "readers.tars.tar_samples")],
+)
+def test_what_is_too_large_for_an_image_is_not_fetched(
+    prepare_params: Any,
+    tmp_path: Path,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    module: str,
+) -> None:
+    options = MAKERS[source](tmp_path)
+    put_folder(tmp_path, bucket)
+    monkeypatch.setattr(import_module(f"pipeline.prepare.{module}"), "MAX_BYTES", 5)
+    listed = open_source(prepare_params(source, bucket, options))
+    monkeypatch.setattr(BucketStorage, "_request", lambda *_: pytest.fail("fetched"))
+    rows = [row for part in listed.inputs.values() for row in part]
+    samples = [row if isinstance(row, Rejected) else listed.make(row) for row in rows]
+    assert samples and all(isinstance(sample, Rejected) for sample in samples)
 
 
 def versions(params: PrepareParams) -> dict[str, str]:

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pytest
 
-from kdeov.errors import ConfigError, DataError
-from tests.helpers.parquets import export, images, labelled, listed
+from kdeov.errors import ConfigError, DataError, StorageError
+from pipeline.prepare.readers.base import Rejected
+from pipeline.prepare.readers.remote.bucket_folder import listed_bucket
+from pipeline.prepare.sources.parquet import parquet
+from pipeline.storage.bucket import BucketStorage
+from tests.helpers.bucket_data import put_folder
+from tests.helpers.parquets import export, images, labelled, listed, options
+from tests.helpers.sampling import made
 
 NAMES = ["cat", "dog"]
+CAPTIONED: dict[str, Any] = {"caption_column": "text", "label_column": None, "templates": None}
+
+
+def not_utf8(count: int) -> pyarrow.Array:
+    """A column of texts, of which the first alone is Latin-1."""
+    data = pyarrow.array([b"caf\xe9"] + [b"cat"] * (count - 1))
+    return pyarrow.Array.from_buffers(pyarrow.string(), count, data.buffers())
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"no parquet" * 100])
@@ -48,7 +62,7 @@ def test_a_column_that_is_missing_or_of_another_type_is_named(
 def test_captions_of_another_type_are_refused(tmp_path: Path, complains: Any) -> None:
     path = export(tmp_path / "x.parquet", {"image": images(1), "text": [{"raw": "a dog"}]})
     with complains(path, "'text' holds struct"):
-        listed(tmp_path, caption_column="text", label_column=None, templates=None)
+        listed(tmp_path, **CAPTIONED)
 
 
 @pytest.mark.parametrize(
@@ -73,11 +87,16 @@ def test_classes_without_a_name_of_their_own_are_refused(
         listed(tmp_path)
 
 
-def test_files_of_other_classes_do_not_belong_together(tmp_path: Path, complains: Any) -> None:
+def test_files_of_other_classes_do_not_belong_together(
+    tmp_path: Path, complains: Any, bucket: str
+) -> None:
     labelled(tmp_path / "a.parquet", [0], NAMES)
     labelled(tmp_path / "b.parquet", [0], NAMES[::-1])
     with complains(tmp_path, "a.parquet", "b.parquet"):
         listed(tmp_path)
+    put_folder(tmp_path, bucket)
+    with listed_bucket(BucketStorage(bucket)) as folder, complains(f"{bucket}: a.parquet and b."):
+        parquet(folder, options(), 0, 64)
 
 
 def test_several_data_sets_are_refused_by_their_folders(tmp_path: Path, complains: Any) -> None:
@@ -109,3 +128,67 @@ def test_a_row_group_that_no_worker_can_hold_is_refused(
     path = export(tmp_path / "x.parquet", columns)
     with complains(path, "row group 0"):
         listed(tmp_path)
+
+
+@pytest.mark.parametrize("changes", [CAPTIONED, {}], ids=["captions", "labels"])
+def test_a_text_that_is_not_utf8_rejects_its_row_alone(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    export(tmp_path / "x.parquet", {"image": images(3), "text": not_utf8(3), "label": not_utf8(3)})
+    source = listed(tmp_path, **changes)
+    assert source.classes == ([] if changes else ["cat"])
+    (name, bad), *others = made(source).items()
+    assert isinstance(bad, Rejected) and "UTF-8" in bad.reason and name == "x.parquet/0"
+    assert len(others) == 2 and not any(isinstance(sample, Rejected) for _, sample in others)
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    path = labelled(tmp_path / "x.parquet", [0], NAMES)
+    path.rename(tmp_path / "\udcff.parquet")
+    with pytest.raises(DataError, match="parquet: no Parquet that can be read"):
+        listed(tmp_path)
+
+
+def test_a_folder_may_be_called_like_a_file(tmp_path: Path) -> None:
+    labelled(tmp_path / "data.parquet" / "part-0.parquet", [0, 1], NAMES)
+    assert len(listed(tmp_path).inputs["train"]) == 2
+
+
+@pytest.mark.parametrize(
+    "kind", [pyarrow.list_(pyarrow.string(), 2), pyarrow.large_list(pyarrow.string_view())]
+)
+def test_lists_of_captions_may_have_any_layout(tmp_path: Path, kind: pyarrow.DataType) -> None:
+    columns = {"image": images(2), "text": pyarrow.array([["a", "b"], ["c", None]], kind)}
+    export(tmp_path / "x.parquet", columns)
+    samples = made(listed(tmp_path, **CAPTIONED)).values()
+    assert [getattr(sample, "captions", None) for sample in samples] == [["a", "b"], ["c"]]
+
+
+def test_a_row_group_that_the_disk_does_not_give_is_tried_again_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labelled(tmp_path / "x.parquet", [0, 1], NAMES)
+    source = listed(tmp_path)
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile.read_row_group", fails)
+    assert all(isinstance(s, Rejected) and s.unread for s in made(source).values())
+
+
+def test_a_bucket_that_fails_ends_the_stage_and_rejects_nothing(
+    tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labelled(tmp_path / "x.parquet", [0, 1], NAMES)
+    put_folder(tmp_path, bucket)
+    storage = BucketStorage(bucket)
+    with listed_bucket(storage) as folder:
+        source = parquet(folder, options(), 0, 64)
+
+    def fails(*_: object) -> bytes:
+        raise StorageError(f"{bucket}/x.parquet cannot be read")
+
+    monkeypatch.setattr(BucketStorage, "_read_range", fails)
+    with pytest.raises(StorageError, match=bucket):
+        made(source)

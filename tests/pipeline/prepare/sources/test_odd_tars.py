@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -164,3 +165,16 @@ def test_links_stay_refused_beside_folders(tmp_path: Path, complains: Any) -> No
     )
     with complains(path, "is refused"):
         listed(tmp_path)
+
+
+def test_a_sample_that_the_disk_does_not_give_is_tried_again_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack(tmp_path / "0.tar", *pair("a", "a dog"))
+    source = listed(tmp_path)
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("os.pread", fails)
+    assert all(isinstance(s, Rejected) and s.unread for s in made(source).values())

@@ -96,6 +96,8 @@ def test_a_file_may_hold_the_address(tmp_path: Path) -> None:
     path = tmp_path / "cc3m.address"
     path.write_text("# CC3M, as of May\n\ns3://bucket/cc3m/\n", encoding="utf-8")
     assert address_of(path) == "s3://bucket/cc3m"
+    path.write_bytes(b"\xef\xbb\xbfs3://bucket/cc3m\r\n")  # as Notepad writes it
+    assert address_of(path) == "s3://bucket/cc3m"
     assert address_of("s3://bucket/x") == "s3://bucket/x"
     assert address_of(tmp_path / "folder") is None
 
