@@ -18,14 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from kdeov.errors import ConfigError, DataError
 from pipeline.compare.git import EXPERIMENTS, experiments, git
 from pipeline.config.params import load_params
 from pipeline.config.paths import Layout
 from pipeline.config.reading.yaml_file import read_yaml
-from pipeline.runtime.lifetime import is_alive, signal_at_parents_end
+from pipeline.runtime.lifetime import runs, signal_at_parents_end
 from pipeline.storage.files import flock, write_text, writing_folder
 from pipeline.tracking.target import URI_VARIABLE, TrackingTarget
 
@@ -123,7 +121,7 @@ def drop_locks_of_ended(clone: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         text = path.read_text(encoding="utf-8")
         holders = {int(number) for number in re.findall(r'"pid": *(\d+)', text)}
-        if not any(psutil.pid_exists(pid) and is_alive(psutil.Process(pid)) for pid in holders):
+        if not any(map(runs, holders)):
             path.unlink()
 
 

@@ -23,7 +23,14 @@ from typing import Any
 from kdeov.errors import DataError
 from pipeline.artifacts.shards import Shard
 from pipeline.storage.checked import fix_of, with_digest, without_digest
-from pipeline.storage.files import json_text, read_json, sha256_file, write_text, writing
+from pipeline.storage.files import (
+    json_text,
+    read_json,
+    remove_partial,
+    sha256_file,
+    write_text,
+    writing,
+)
 from pipeline.storage.storage import open_storage
 
 MANIFEST, CHUNKS, REJECTED = "manifest.json", "chunks", "rejected.json"
@@ -290,6 +297,8 @@ def _read_chunk(folder: Path, storage: str | None, line: dict[str, Any]) -> byte
 
 def _remove_chunks(folder: Path, listed: set[str]) -> None:
     """Deletes the chunks of a folder that are not listed, and their folder once it is empty."""
+    if (folder / CHUNKS).is_dir():
+        remove_partial(folder / CHUNKS)
     for path in (folder / CHUNKS).glob("*.json"):
         if path.name not in listed:
             path.unlink()

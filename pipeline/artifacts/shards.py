@@ -16,7 +16,7 @@ import numpy as np
 
 from kdeov.errors import DataError
 from pipeline.artifacts.offsets import encode_starts, index_path
-from pipeline.storage.files import HashedFile, writing
+from pipeline.storage.files import HashedFile, disk_errors, writing
 
 KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
 
@@ -53,12 +53,14 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> Shard:
         Its entry in the manifest.
 
     Raises:
-        DataError: A key is unusable or occurs twice, or the disk is full.
+        DataError: A key is unusable or occurs twice.
+        StorageError: The disk is full.
     """
     keys: set[str] = set()
     starts: list[int] = []
     hashed, size = hashlib.sha256(), 0
-    index_path(path).unlink(missing_ok=True)  # of a shard that was here before
+    with disk_errors(path):
+        index_path(path).unlink(missing_ok=True)  # of a shard that was here before
     with writing(path) as file:
         for sample in samples:
             key = sample["__key__"]

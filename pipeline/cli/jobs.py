@@ -91,14 +91,16 @@ def _states(records: list[Record]) -> dict[str, str]:
 
 def _state_without_cluster(record: Record) -> str:
     """State of a job that the cluster has forgotten, as the storage has it."""
-    from pipeline.cluster.resume import attempts_of
+    from pipeline.cluster.resume import attempt_of
 
-    (newest,) = attempts_of([record])
-    if newest.id != record.id:
-        return "lost, and submitted again"
-    if newest.done:
+    attempt = attempt_of(record)
+    if attempt.done:
         return "succeeded"
-    return "failed" if newest.ended or newest.stopped else "lost: `kdeov resume` goes on with it"
+    if attempt.stopped or attempt.ended:
+        return "failed"
+    if attempt.newest.id != record.id:
+        return "lost, and submitted again"
+    return "lost: `kdeov resume` goes on with it"
 
 
 def resume(
@@ -112,7 +114,7 @@ def resume(
         float, typer.Option(min=0, help="Leave jobs alone that showed no life for longer.")
     ] = 24.0,
 ) -> None:
-    """Go on with jobs that a cluster has lost with its head."""
+    """Go on with jobs that a cluster has lost with its head; status 1 if one cannot."""
     from kdeov.errors import ConfigError
     from pipeline.cluster.attempt import attempts_in
     from pipeline.cluster.client import Dashboard
@@ -133,11 +135,14 @@ def resume(
     if not found:
         typer.echo(f"no job lies in {storage}" if storage else "no job was submitted from here")
         return
-    dashboard = Dashboard(address)
+    dashboard, failed = Dashboard(address), False
     for outcome in resume_jobs(found, dashboard, hours * 3600):
         if not storage:
             record(outcome, dashboard, layout)
         typer.echo(f"{outcome.attempt.id}  {outcome.state}")
+        failed |= outcome.failed
+    if failed:
+        raise typer.Exit(1)
 
 
 def logs(

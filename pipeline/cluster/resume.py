@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kdeov.errors import KdeovError
-from pipeline.cluster.attempt import LOSS_LIMIT_S, LOSS_POLL_S, Attempt
+from pipeline.cluster.attempt import JOBS, LOSS_LIMIT_S, LOSS_POLL_S, Attempt
 from pipeline.cluster.client import Dashboard
 from pipeline.cluster.records import Record
 from pipeline.config.paths import Layout
@@ -28,19 +28,25 @@ class Outcome:
         attempt: The newest attempt.
         state: In a few words.
         stage: Stage of the job, where it was submitted again; else empty.
+        failed: Whether it was lost and could not be taken up.
     """
 
     attempt: Attempt
     state: str
     stage: str = ""
+    failed: bool = False
+
+
+def attempt_of(record: Record) -> Attempt:
+    """The attempt that a checkout has recorded."""
+    address, _, _ = record.folder.rpartition(f"/{JOBS}/")
+    return Attempt(open_storage(address), record.id)
 
 
 def attempts_of(records: Iterable[Record]) -> list[Attempt]:
     """The newest attempt at each job that a checkout has submitted, in the order of the first."""
     found: dict[str, Attempt] = {}
-    for record in records:
-        address, _, _ = record.folder.rpartition("/jobs/")
-        attempt = Attempt(open_storage(address), record.id)
+    for attempt in map(attempt_of, records):
         if attempt.name not in found or found[attempt.name].number < attempt.number:
             found[attempt.name] = attempt
     return [attempt.newest for attempt in found.values()]
@@ -57,14 +63,14 @@ def resume(
         max_age_s: Jobs without a sign of life for longer are left: nobody waits for them.
 
     Raises:
-        StorageError: The storage or the cluster does not answer.
+        KdeovError: The cluster does not answer.
     """
     for attempt in attempts:
         try:
             yield _resume(attempt, dashboard, max_age_s)
         except KdeovError as error:  # of this job; a cluster that is away fails for all
             dashboard.info(attempt.id)
-            yield Outcome(attempt, str(error))
+            yield Outcome(attempt, str(error), failed=True)
 
 
 def _resume(attempt: Attempt, dashboard: Dashboard, max_age_s: float) -> Outcome:

@@ -31,7 +31,7 @@ from pipeline.prepare.shard_records import ShardResult, record_file
 from pipeline.prepare.sources import open_source
 from pipeline.prepare.worker import ShardTask
 from pipeline.runtime.node import CODE, on_cluster
-from pipeline.storage.files import remove_others, remove_partial, write_json
+from pipeline.storage.files import disk_errors, remove_others, remove_partial, write_json
 from pipeline.storage.storage import Storage, open_storage
 
 logger = logging.getLogger(__name__)
@@ -159,10 +159,11 @@ def _number(item: tuple[str, ShardResult]) -> tuple[int, str]:
 
 def _begin(out: Path) -> None:
     """Deletes the files that describe shards which are now replaced, and half-written ones."""
-    (out / DATASET).unlink(missing_ok=True)
-    for split in SPLITS:
-        (out / split / MANIFEST).unlink(missing_ok=True)
-        remove_partial(out / split)
+    with disk_errors(out):
+        (out / DATASET).unlink(missing_ok=True)
+        for split in SPLITS:
+            (out / split / MANIFEST).unlink(missing_ok=True)
+            remove_partial(out / split)
 
 
 def _remove_unlisted(

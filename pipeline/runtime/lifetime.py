@@ -114,6 +114,14 @@ def find_process(pid: int, created: float) -> psutil.Process | None:
         return None
 
 
+def runs(pid: int) -> bool:
+    """Whether a process of this number runs; see `is_alive`."""
+    try:
+        return is_alive(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return False
+
+
 def is_alive(process: psutil.Process) -> bool:
     """Whether a process still runs; one that has ended and was not waited for does not."""
     try:

@@ -9,7 +9,9 @@ import os
 import stat
 from functools import lru_cache
 from pathlib import Path
+from typing import NoReturn
 
+from kdeov.errors import DataError
 from pipeline.artifacts.texts import file_name, is_unicode
 from pipeline.prepare.images import UnreadImage, UnusableImage
 
@@ -72,6 +74,15 @@ def version_within(root: Path, name: str) -> str:
 def version_of(status: os.stat_result) -> str:
     """Size in bytes and time of change in nanoseconds of a file."""
     return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def refuse_folder(error: OSError) -> NoReturn:
+    """For `os.walk`, which else passes over folders that cannot be read.
+
+    Raises:
+        DataError: Names the folder.
+    """
+    raise DataError(f"{error.filename}: {error.strerror}; make the folder readable") from error
 
 
 def _read_inside(root: Path, name: str) -> bytes:

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from kdeov.errors import DataError
 from kdeov.prompts import templates
@@ -15,7 +15,7 @@ from pipeline.artifacts.tables import read_json_table
 from pipeline.artifacts.texts import class_name, file_name
 from pipeline.config.source_params import ImageFolderParams
 from pipeline.prepare.readers.base import Rejected, Source, warn_of_some
-from pipeline.prepare.readers.folder_files import MAX_BYTES, TOO_LARGE
+from pipeline.prepare.readers.folder_files import MAX_BYTES, TOO_LARGE, refuse_folder
 from pipeline.prepare.readers.image_files import ImageFile, image_files
 from pipeline.prepare.readers.naming import hash_split
 from pipeline.prepare.readers.remote.bucket_folder import BucketFolder
@@ -75,7 +75,7 @@ def image_folder(
 
 def _walk(path: Path, part: str) -> Iterator[tuple[str, str, str | None, str]]:
     """Class folder, relative path, problem (or None) and no version of each file, in order."""
-    for folder, folders, files in os.walk(path / part, onerror=_refuse):
+    for folder, folders, files in os.walk(path / part, onerror=refuse_folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(folder)
         inside = here.relative_to(path / part).parts
@@ -131,7 +131,3 @@ def _unnamed(path: Folder, folder: str, table: str | None) -> str:
     if table is None:
         return f"{path}: the class folder {folder!r} has no name that can be read; rename it"
     return f"{path}/{file_name(table)}: no class name for the folder {folder!r}; add it"
-
-
-def _refuse(error: OSError) -> NoReturn:
-    raise DataError(f"{error.filename}: {error.strerror}; make the folder readable") from error

@@ -6,6 +6,7 @@ A file belongs to the split in its name (`train-00000-of-00005.parquet`), or in 
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -19,6 +20,7 @@ from pipeline.artifacts.dataset import SPLITS
 from pipeline.config.source_params import ParquetParams
 from pipeline.console import printable
 from pipeline.prepare.readers.base import Source, warn_of_classes
+from pipeline.prepare.readers.folder_files import refuse_folder
 from pipeline.prepare.readers.naming import hash_split, unique_keys
 from pipeline.prepare.readers.parquet_rows import FileRows, ParquetRows, Root, RowGroupReader
 from pipeline.prepare.readers.remote.read_ahead import in_order
@@ -95,14 +97,19 @@ def _files(path: Folder) -> tuple[Root, list[str]]:
     """The root, and the paths of all Parquet files below it, in order; hidden ones are ignored.
 
     Raises:
-        DataError: There is none.
+        DataError: There is none, or a folder cannot be read.
     """
     if not isinstance(path, Path):
         found = [place for place, _ in path.walk()]
     elif path.is_file():
         return path.parent.resolve(), [path.name]
     else:
-        found = [file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()]
+        walked = os.walk(path, onerror=refuse_folder) if path.exists() else ()
+        found = [
+            (Path(folder) / name).relative_to(path).as_posix()
+            for folder, _, names in walked
+            for name in names
+        ]
     parquets = (name for name in found if name.lower().endswith(".parquet"))
     names = sorted(name for name in parquets if "/." not in f"/{name}")
     if not names:

@@ -182,9 +182,11 @@ def _class_names(where: str, schema: Any, label: str | None) -> tuple[str, ...] 
             f"{where}: column {label!r} holds numbers, and the file does not name their classes; "
             "export it with `datasets` as a ClassLabel, or store names"
         ) from None
+    seen: set[str] = set()
     for number, name in enumerate(names):
         if not name:
             raise DataError(f"{where}: class {number} has no name ({raw[number]!r}); give it one")
-        if names.index(name) != number:
+        if name in seen:
             raise DataError(f"{where}: two classes are called {name!r}; rename one")
+        seen.add(name)
     return names

@@ -93,7 +93,11 @@ def _index_remote(path: BucketFolder, tar: Tar) -> TarIndex:
         with path.storage.open(tar.name) as file:
             return list(index_samples(members_of(file, where), where, ignored)), ignored
 
-    return kept_index(path.cache, where, tar.version, make)
+    def unchanged() -> bool:
+        found = path.storage.stored(tar.name)
+        return found is not None and found.version == tar.version
+
+    return kept_index(path.cache, where, tar.version, make, unchanged)
 
 
 def _parts(path: Folder) -> dict[str, str]:

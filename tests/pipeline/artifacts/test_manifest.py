@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from pipeline.artifacts.manifest import CHUNK_SHARDS, Manifest, upload_chunks
 from pipeline.artifacts.shards import Shard, shard_name
 from pipeline.storage.checked import write_checked_json
+from pipeline.storage.files import writing
 from pipeline.storage.storage import Storage
 
 REJECTED = [{"name": "a.png", "reason": "not an image"}, {"name": "b.png", "reason": "empty"}]
@@ -148,3 +150,15 @@ def test_only_chunks_are_deleted(tmp_path: Path) -> None:
     (tmp_path / "chunks" / "mine.txt").touch()
     of(2).write(tmp_path)
     assert (tmp_path / "chunks" / "mine.txt").exists() and len(found_chunks(tmp_path)) == 2
+
+
+def test_a_half_written_chunk_of_a_killed_run_is_deleted(tmp_path: Path) -> None:
+    of(1).write(tmp_path)
+    with writing(tmp_path / "chunks" / "a.json") as file:
+        file.write(b"half")
+        (half,) = (tmp_path / "chunks").glob("a.json.*")
+        left = half.with_name(half.name.replace("a.json", "b.json"))
+        shutil.copy(half, left)
+    (tmp_path / "chunks" / "a.json").unlink()
+    of(2).write(tmp_path)
+    assert not left.exists() and len(found_chunks(tmp_path)) == 1

@@ -50,3 +50,19 @@ def test_a_job_that_cannot_be_taken_up_keeps_no_other_from_it(tmp_path: Path) ->
     older, newer, lost = resume(attempts_in(str(tmp_path)), cluster, 24 * HOUR_S)
     assert "older version" in older.state and "another version" in newer.state
     assert f"packages/{'0' * 64}.zip" in lost.state  # which this storage lacks
+    assert not older.failed and newer.failed and lost.failed
+
+
+def test_the_status_tells_that_a_job_could_not_be_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = Attempt(open_storage(str(tmp_path)), "kdeov-embed-1-1")
+    JOB.write(attempt.folder)
+    submitted = Submitted("0" * 64, {}, Cluster.address, time.time() - HOUR_S)
+    attempt.folder.write("submitted.json", checked_json(vars(submitted)))
+    monkeypatch.setattr("pipeline.cluster.client.Dashboard", lambda address: Cluster())
+    command = ["resume", "--storage", str(tmp_path), "--address", Cluster.address]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1 and "packages/" in result.stdout
+    attempt.mark_stopped()
+    assert CliRunner().invoke(app, command).exit_code == 0

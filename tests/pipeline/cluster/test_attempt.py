@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.cli.jobs import _state_without_cluster
 from pipeline.cluster.attempt import Attempt, Submitted, attempts_in
 from pipeline.cluster.package import pack, package_name, packaged, unpack
 from pipeline.cluster.records import Record
@@ -119,6 +120,16 @@ def test_the_newest_attempt_at_each_job_is_found_from_its_storage_or_its_records
     record = Record("embed", attempt.id, "http://head:8265", attempt.folder.address, 1.0)
     assert [found.id for found in attempts_of([record])] == [newest.id]
     assert newest.number == 3 and newest.name == attempt.name
+
+
+def test_an_attempt_that_failed_is_not_called_lost_once_there_is_another(attempt: Attempt) -> None:
+    record = Record("embed", attempt.id, "http://head:8265", attempt.folder.address, 1.0)
+    JOB.write(attempt.next.folder)
+    assert _state_without_cluster(record) == "lost, and submitted again"
+    drive(attempt, time=RELEASED)
+    assert _state_without_cluster(record) == "failed"
+    attempt.folder.write("outputs.json", b"{}")
+    assert _state_without_cluster(record) == "succeeded"
 
 
 def test_a_job_that_a_user_stopped_stays_stopped(attempt: Attempt) -> None:

@@ -24,7 +24,11 @@ TarIndex = tuple[list[Indexed], Ignored]
 
 
 def kept_index(
-    cache: Storage | None, where: str, version: str, make: Callable[[], TarIndex]
+    cache: Storage | None,
+    where: str,
+    version: str,
+    make: Callable[[], TarIndex],
+    unchanged: Callable[[], bool],
 ) -> TarIndex:
     """The index of a tar: the one that was kept, or a new one, which is kept.
 
@@ -33,6 +37,8 @@ def kept_index(
         where: Address of the tar.
         version: Changes with its bytes.
         make: Makes the index.
+        unchanged: Whether the tar still has that version, once its index is made; if not, the index
+            is not kept.
 
     Raises:
         StorageError: The cache cannot be read or written.
@@ -47,7 +53,8 @@ def kept_index(
     except DataError as error:
         logger.warning("%s; reading the tar again", error)
     index = make()
-    write_checked(cache, name, _encode(index))
+    if unchanged():
+        write_checked(cache, name, _encode(index))
     return index
 
 

@@ -18,6 +18,8 @@ from pipeline.config.params import Params
 from pipeline.config.stage_params import PrepareParams
 from pipeline.prepare.prepare import write_image_shards
 from pipeline.prepare.readers.base import Rejected
+from pipeline.prepare.readers.tars.index_cache import kept_index
+from pipeline.prepare.readers.tars.sample_index import Ignored, Indexed
 from pipeline.prepare.sources import open_source
 from pipeline.storage.bucket import BucketStorage
 from pipeline.storage.storage import open_storage
@@ -247,6 +249,16 @@ def test_tars_of_a_bucket_are_read_once_for_their_index(
         put_folder(folder, bucket)
         changed, _ = listed()
     assert sum(map(len, changed.values())) == sum(map(len, first.values())) + 1
+
+
+def test_the_index_of_a_tar_that_was_replaced_meanwhile_is_not_kept(tmp_path: Path) -> None:
+    cache = open_storage(str(tmp_path))
+    other, right = ([], Ignored()), ([Indexed("a", [0, 1, -1], None)], Ignored())
+    place = cache, "s3://b/a.tar", "etag"
+    assert kept_index(*place, lambda: other, lambda: False) == other
+    assert cache.names("tar_indexes") == []
+    assert kept_index(*place, lambda: right, lambda: True) == right
+    assert kept_index(*place, lambda: other, lambda: True) == right
 
 
 def test_a_sample_that_lies_apart_is_read_alone(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from kdeov.prompts import templates
 from pipeline.prepare.readers.base import Rejected, Sample
+from pipeline.prepare.sources.parquet import _files
 from tests.helpers.parquets import export, images, labelled, listed
 from tests.helpers.sampling import made
 from tests.helpers.tars import JPEG
@@ -165,3 +168,19 @@ def test_a_row_group_with_damaged_pages_rejects_its_rows(tmp_path: Path) -> None
     samples = made(listed(tmp_path))
     assert {"x.parquet/0", "x.parquet/1"} <= reasons(samples).keys()
     assert {"x.parquet/2", "x.parquet/3"} == of_samples(samples).keys()
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complains: Any
+) -> None:
+    (tmp_path / "locked").mkdir()
+    scan = os.scandir
+
+    def refusing(path: str) -> Any:
+        if str(path).endswith("locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr("os.scandir", refusing)  # root may read all folders
+    with complains(tmp_path / "locked", "Permission denied"):
+        _files(tmp_path)
