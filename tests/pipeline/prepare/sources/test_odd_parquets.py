@@ -109,3 +109,10 @@ def test_a_row_group_that_no_worker_can_hold_is_refused(
     path = export(tmp_path / "x.parquet", columns)
     with complains(path, "row group 0"):
         listed(tmp_path)
+
+
+def test_files_of_splits_of_one_name_are_not_mixed(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        labelled(tmp_path / f"own_{split}-00000-of-00001.parquet", [0, 1], NAMES)
+    assert [len(listed(tmp_path).inputs[split]) for split in ("train", "test")] == [2, 2]
+    assert listed(tmp_path).inputs["val"].files == []  # type: ignore[attr-defined]
