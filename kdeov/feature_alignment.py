@@ -24,6 +24,7 @@ from kdeov.weights.device import usable_device
 logger = logging.getLogger(__name__)
 
 MAX_GRAD_NORM = 1.0
+LARGEST = 1e30  # of a learning rate: beyond it one step overflows float32
 BATCH = "(images, texts) or (images, texts, teacher_embeddings)"
 
 
@@ -138,14 +139,19 @@ def _check_arguments(
         raise ConfigError(f"the model is of type {type(model).__name__}; give a KDEOVModel")
     if model.dtype not in (torch.float32, torch.float64):
         raise ConfigError(f"weights of {model.dtype} are too coarse to train; call model.float()")
+    if not torch.is_grad_enabled() or not any(p.requires_grad for p in model.parameters()):
+        raise ConfigError(
+            "no weight can learn: call it outside of torch.no_grad() and inference_mode(), with "
+            "weights of which some require gradients"
+        )
     if not isinstance(num_epochs, Integral) or int(num_epochs) < 1:
         raise ConfigError(f"num_epochs is {num_epochs!r}; give 1 or more")
     if not isinstance(weights, Mapping | None):
         raise ConfigError(f"weights are {weights!r}; give a mapping of loss terms to numbers")
     fusion_weight = (weights or {}).get("fusion", 0)  # the loss checks the others
     for name, value in {"learning_rate": learning_rate, "fusion": fusion_weight}.items():
-        if not isinstance(value, Real) or not math.isfinite(value) or value < 0:
-            raise ConfigError(f"{name} is {value!r}; give a finite number, 0 or more")
+        if not isinstance(value, Real) or not 0 <= float(value) <= LARGEST:
+            raise ConfigError(f"{name} is {value!r}; give a number from 0 to {LARGEST:g}")
     if not isinstance(dataloader, Iterable) or isinstance(dataloader, str | bytes | Mapping):
         raise ConfigError(
             f"the dataloader is of type {type(dataloader).__name__}; give an iterable of {BATCH}"

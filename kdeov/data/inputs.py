@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from collections.abc import Iterable, Mapping, Set
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,9 @@ from kdeov.errors import ConfigError, DataError, KdeovError
 OneImage = Image.Image | np.ndarray | Tensor
 Images = OneImage | Iterable[OneImage]
 
+logger = logging.getLogger(__name__)
+
+MAX_LEVEL = 20.0  # far above any normalized pixel: those of CLIP lie between -1.8 and 2.2
 ACCEPTED = (
     "give PIL images, uint8 arrays [H, W, 3] or tensors [3, H, W], or normalized float tensors "
     "[B, 3, H, W]"
@@ -42,8 +48,9 @@ def to_pixels(images: Images, transform: ImageTransform) -> Tensor:
         that were given.
 
     Raises:
-        ConfigError: Anything else, no image, or float images of several sizes.
-        DataError: An image cannot be read.
+        ConfigError: Anything else, no image, float images of several sizes, or floats that are
+            not normalized.
+        DataError: An image cannot be read, or a float is not finite.
     """
     if isinstance(images, np.ndarray | Tensor):
         _require_numbers(images, "images")
@@ -131,7 +138,7 @@ def _require_numbers(values: np.ndarray | Tensor, where: str) -> None:
         values.dtype != torch.bool
         and not values.is_complex()
         and values.layout is torch.strided
-        and not values.is_meta
+        and not (values.is_meta or values.is_quantized)
         if isinstance(values, Tensor)
         else values.dtype.kind in "uif"
     )
@@ -154,7 +161,32 @@ def _normalized(values: np.ndarray | Tensor, where: str, batch: bool) -> Tensor:
             f"{where} of shape {tuple(values.shape)} and dtype {values.dtype}; give normalized "
             f"floats as {'[B, 3, H, W] or ' if batch else ''}[3, H, W], or pixels as uint8"
         )
+    _require_levels(values, where)
     return values[None] if batch and values.ndim == 3 else values
+
+
+def _require_levels(values: Tensor, where: str) -> None:
+    """Refuses floats that no normalization gives, and warns of those that seem to have none."""
+    if torch.compiler.is_compiling():  # a graph does not look at values
+        return
+    low, high = (level.item() for level in values.detach().float().aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise DataError(f"{where}: a pixel is not finite; leave this image out")
+    if max(-low, high) > MAX_LEVEL:
+        raise ConfigError(
+            f"{where}: floats from {low:g} to {high:g} are not normalized; give pixels of 0 to "
+            "255 as uint8"
+        )
+    if 0 <= low < high <= 1:
+        _warn_of_shares()
+
+
+@cache
+def _warn_of_shares() -> None:
+    logger.warning(
+        "float pixels lie between 0 and 1, as if they were not normalized, and are taken as they "
+        "are; give PIL images or uint8 pixels, or normalize them with the model's `transform`"
+    )
 
 
 def _from_integers(values: np.ndarray | Tensor, where: str) -> Image.Image:

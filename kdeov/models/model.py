@@ -249,10 +249,11 @@ class KDEOVModel(nn.Module):
         model that is in the folder already is replaced once the new one is written completely.
 
         Raises:
+            ConfigError: The student could not be loaded again (see `VisualStudent.plain_state`).
             StorageError: The disk is full or the folder cannot be written; it is as before.
         """
         with replacing_files(user_path(folder)) as partial:
-            write_tensors(partial / STUDENT, self.student.state_dict())
+            write_tensors(partial / STUDENT, self.student.plain_state())
             self.text_encoder.save(partial)
             files = [p.relative_to(partial).as_posix() for p in partial.rglob("*") if p.is_file()]
             write_description(partial / CONFIG, self.config(), files)

@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdeov.errors import ConfigError
 from kdeov.models.backbone import LightweightVisualBackbone
 from kdeov.models.fusion import CrossModalFusionModule, fusion_scores
 from kdeov.models.projection import ProjectionNetwork
 from kdeov.models.regions import extend_to_padding
+from kdeov.weights.state_dict import StateDict, plain_name
 
 
 class StudentOutput(NamedTuple):
@@ -49,6 +51,24 @@ class VisualStudent(nn.Module):
         self.projection = ProjectionNetwork(self.backbone.channels, embed_dim)
         self.fusion = CrossModalFusionModule(fusion_type, embed_dim)
         self.embed_dim = embed_dim
+
+    def plain_state(self) -> StateDict:
+        """The tensors by the names that a new student has, with which they can be loaded.
+
+        Raises:
+            ConfigError: A module holds others, as pruning and parametrizations make them.
+        """
+        state = {plain_name(name): value for name, value in self.state_dict().items()}
+        with torch.device("meta"):
+            kinds = self.backbone.backbone_type, self.fusion.fusion_type
+            known = VisualStudent(*kinds, self.embed_dim).state_dict()
+        if others := sorted(state.keys() ^ known.keys()):
+            raise ConfigError(
+                f"the student has other tensors than one that is loaded, such as {others[0]}; end "
+                "pruning by torch.nn.utils.prune.remove, and parametrizations by "
+                "torch.nn.utils.parametrize.remove_parametrizations"
+            )
+        return state
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised pixels [B, 3, H, W] to embeddings [B, D], not normalised."""

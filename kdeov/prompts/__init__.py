@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 import string
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -96,14 +97,17 @@ def class_prompts(class_names: Any) -> list[str]:
 
     Args:
         class_names: Names in the order of their classes, or a mapping whose values are the names.
-            A mapping of all numbers from 0 on is put in the order of the numbers.
+            A mapping of all numbers from 0 on is put in the order of the numbers, also where they
+            are texts, as in JSON, which libraries sort to "0", "1", "10", "2".
 
     Raises:
         ConfigError: No names, one string, a set, which has no order, or a name that is none.
     """
     if isinstance(class_names, Mapping):
-        numbered = set(class_names) == set(range(len(class_names)))
-        class_names = [class_names[key] for key in (sorted if numbered else list)(class_names)]
+        numbers = {key: _number(key) for key in class_names}
+        numbered = set(numbers.values()) == set(range(len(numbers)))
+        keys = sorted(numbers, key=numbers.__getitem__) if numbered else list(numbers)
+        class_names = [class_names[key] for key in keys]
     # a string is a sequence of letters, never meant as such
     if not isinstance(class_names, Iterable) or isinstance(class_names, str | bytes | Set):
         raise ConfigError(f"class names are {_kind(class_names)}; give a list of names")
@@ -146,6 +150,11 @@ def normalize_text(text: str) -> str:
 def templates_digest(prompts: Sequence[str]) -> str:
     """Eight hexadecimal digits of a list of templates, for evaluation protocols."""
     return hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:8]
+
+
+def _number(key: Any) -> Any:
+    """The number that a key of a mapping spells; another key as it is."""
+    return int(key) if isinstance(key, str) and re.fullmatch("[0-9]{1,9}", key) else key
 
 
 def _names_a_class(template: str) -> bool:

@@ -23,7 +23,7 @@ def user_path(path: Any) -> Path:
     Raises:
         ConfigError: Something that is no path.
     """
-    if not isinstance(path, str | os.PathLike):
+    if not isinstance(path, str | os.PathLike) or path == "":  # which Path takes for here
         raise ConfigError(f"{path!r} is no path; give a text or a pathlib.Path")
     return Path(os.path.expanduser(path))  # noqa: PTH111 (Path raises for an unknown `~user`)
 

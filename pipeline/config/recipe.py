@@ -14,7 +14,6 @@ from typing import Any
 from ruamel.yaml import YAML, YAMLError
 
 from kdeov.errors import ConfigError
-from kdeov.prompts import templates
 from pipeline.config.params import Params, check_params, flatten
 from pipeline.config.reading.yaml_file import parse_yaml
 from pipeline.storage.files import digest, write_text
@@ -128,8 +127,7 @@ def use_recipe(recipe: Recipe, params: Path, force: bool = False) -> dict[str, s
     Raises:
         ConfigError: The recipe does not fit the schema, or edits would be lost.
     """
-    checked = check_params(parse_yaml(recipe.text, params.name), params)
-    templates(checked.zero_shot.templates)
+    check_params(parse_yaml(recipe.text, params.name), params)
     if not force and params.is_file() and not _is_recoverable(params):
         raise ConfigError(
             f"{params}: holds changes that git does not have; commit them, or give --force to lose "

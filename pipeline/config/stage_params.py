@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, Strict, model_validator
 from pipeline.config.batch_sharing import sharing_problem
 from pipeline.config.schema import (
     AnyPath,
+    ClassNames,
     Count,
     Flag,
     NonNegative,
@@ -19,6 +20,7 @@ from pipeline.config.schema import (
     Section,
     Seed,
     Share,
+    TemplateSet,
     WatchedData,
     Whole,
     section_error,
@@ -210,9 +212,9 @@ class DistillParams(Section):
 
 
 class ZeroShotParams(Section):
-    templates: str
+    templates: TemplateSet
     """Set of prompt templates of `kdeov.prompts`."""
-    class_names: dict[str, str | None] | AnyPath | None
+    class_names: ClassNames | AnyPath | None
     """Names of classes in prompts, null leaving a class out: a mapping, or a JSON file that holds
     one. DVC watches a mapping; of a file, the results hold the digest."""
     bootstrap_samples: Count
@@ -234,7 +236,7 @@ class RetrievalParams(Section):
 
 
 class DetectionParams(Section):
-    templates: str
+    templates: TemplateSet
     """Set of prompt templates of `kdeov.prompts`, for the names of object classes."""
     proposals: Count
     """Boxes of an image that are compared with the classes, those of the highest objectness."""

@@ -18,7 +18,7 @@ SIGNATURES = (
     (0, b"\xff\x0a", "JPEG XL", SAVE),
     (0, b"\0\0\0\x0cJXL ", "JPEG XL", SAVE),
     (0, b"\0\0\1\0", "ICO", SAVE),
-    (0, b"\0\0\2\0", "CUR", SAVE),
+    (0, b"\0\0\2\0", "CUR or TGA", SAVE),
     (0, b"icns", "ICNS", SAVE),
     (0, b"8BPS", "PSD", SAVE),
     (0, b"gimp xcf", "XCF", SAVE),

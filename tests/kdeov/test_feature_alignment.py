@@ -247,6 +247,7 @@ def test_a_batch_of_something_else_is_refused_with_its_place(model, batches, mis
         ({"num_epochs": 0}, "num_epochs is 0"), ({"num_epochs": 1.5}, "1.5"),
         ({"num_epochs": "3"}, "'3'"), ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"learning_rate": "1e-4"}, "'1e-4'"), ({"learning_rate": -1e-4}, "-0.0001"),
+        ({"learning_rate": 1e40}, "1e+40"),
         ({"device": "gpu"}, "'gpu'"), ({"weights": [1]}, "[1]"),
         ({"weights": {"feature": None}}, "'feature' is None"), ({"weights": {"feat": 1}}, "'feat'"),
         ({"weights": {"fusion": float("inf")}}, "fusion is inf"),
@@ -278,4 +279,13 @@ def test_a_model_in_double_precision_is_trained(model, batches):
 def test_a_missing_teacher_is_named(model, batches, mistake):
     model.clip_model_name = "no such weights"
     with mistake("no such weights"):
+        train_feature_alignment(model, batches, num_epochs=1)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_training_without_gradients_is_one_line(model, batches, mistake, mode):
+    with mode(), mistake("torch.no_grad()"):
+        train_feature_alignment(model, batches, num_epochs=1)
+    model.requires_grad_(False)
+    with mistake("no weight can learn"):
         train_feature_alignment(model, batches, num_epochs=1)

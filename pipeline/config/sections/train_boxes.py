@@ -15,6 +15,7 @@ from pipeline.config.schema import (
     Section,
     Seed,
     Share,
+    TemplateSet,
     section_error,
 )
 
@@ -64,7 +65,7 @@ class TrainBoxesParams(Section):
     ignore_quantile: Share | None
     """Share of the base objects of the val split that look less like the vocabulary than a region
     that is left out of the background; null makes all regions without a box background."""
-    templates: str
+    templates: TemplateSet
     """Set of prompt templates of `kdeov.prompts` with which the score is fitted."""
 
     @model_validator(mode="before")

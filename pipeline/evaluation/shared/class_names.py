@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kdeov.errors import ConfigError, DataError
+from kdeov.prompts import is_visible, normalize_text
 from pipeline.storage.files import digest
 
 Renaming = dict[str, str | None]
@@ -73,7 +74,7 @@ def prompt_classes(classes: list[str], class_names: Renaming | Path | None) -> P
     for label, name in enumerate(renaming.get(name, name) for name in classes):
         if name is None:
             continue
-        if not (name := name.strip()):
+        if not (name := normalize_text(name) if is_visible(name) else ""):
             raise ConfigError(
                 f"{where}: {classes[label]!r} has a blank name; give a name, or null to leave it "
                 "out"
@@ -100,7 +101,7 @@ def read_renaming(class_names: Renaming | Path) -> Renaming:
     if not isinstance(class_names, Path):
         return class_names
     try:
-        values: Any = json.loads(class_names.read_text(encoding="utf-8"))
+        values: Any = json.loads(class_names.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(
             f"{class_names}: {error.strerror}; check zero_shot.class_names"

@@ -77,9 +77,10 @@ class ArrayFile:
         shape, by_column, dtype = read(file)
         if dtype != np.uint8 or by_column or not shape:
             order = ", stored column by column" if by_column else ""
+            scaled = "scaled to 0 to 255, " if dtype.kind == "f" else ""
             raise DataError(
-                f"{self.path}: {name} is {dtype} {list(shape)}{order}; save it as uint8 with "
-                "np.ascontiguousarray"
+                f"{self.path}: {name} is {dtype} {list(shape)}{order}; save it as uint8, {scaled}"
+                "with np.ascontiguousarray"
             )
         return shape
 

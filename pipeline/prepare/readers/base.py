@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -86,8 +87,13 @@ class Source:
 
 
 def warn_of_classes(classes: Collection[str], stored: Collection[str]) -> None:
-    """Names the classes that are left out, as no image of them can be stored."""
+    """Names the classes that are left out, as no image of them can be stored, and those that may
+    be one class: `Cat` and `cat`.
+    """
     warn_of_some("no image", set(classes) - set(stored), len(classes))
+    counts = Counter(name.casefold() for name in set(stored))
+    alike = [name for name in stored if counts[name.casefold()] > 1]
+    warn_of_some("the name of another but for capitals", alike, len(stored))
 
 
 def warn_of_some(words: str, few: Collection[str], total: int) -> None:

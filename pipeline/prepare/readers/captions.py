@@ -8,13 +8,16 @@ import json
 import re
 import tokenize
 from collections.abc import Iterable
+from contextlib import suppress
 
 from pipeline.artifacts.texts import clean_caption, is_unicode
 from pipeline.prepare.images import UnusableImage
 
 REPLACEMENT = "\ufffd"  # the replacement character, for bytes that could not be decoded
-OPENED = re.compile(r"(array\()?[\[({]")
-QUOTED = re.compile(r"(array\()?[\[{]+\s*[bru]?['\"]")
+KINDS = r"((array|list|tuple|set)\()?"
+OPENED = re.compile(KINDS + r"[\[({]")
+QUOTED = re.compile(KINDS + "[\\[{]+\\s*[bru]?['\"\u2018\u201c]")
+ENCODED = re.compile(r'"\s*\[.*\]\s*"', re.DOTALL)  # a list that was written twice
 LAYOUT = (tokenize.NEWLINE, tokenize.NL, tokenize.ENDMARKER)
 
 
@@ -42,6 +45,9 @@ def split_list(text: str) -> list[str]:
         UnusableImage: The text is another structure, or a list that is cut off.
     """
     text = text.strip()
+    if ENCODED.fullmatch(text):
+        with suppress(ValueError):
+            text = str(json.loads(text)).strip()
     if not OPENED.match(text):
         return [text]
     try:

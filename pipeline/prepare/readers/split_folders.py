@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from kdeov.errors import DataError
@@ -24,6 +25,7 @@ SPLIT_NAMES = {
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test", "holdout": "test",
 }  # fmt: skip
+CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")  # between words, as in trainA
 FILLERS = {"", "set", "data", "dataset", "images", "imgs", "split", "folder", "dir"}
 
 
@@ -37,27 +39,51 @@ def split_folders(path: Folder) -> dict[str, str]:
     """The folder of each split that has one: `train` and `test`, or `own_train` and `own_test`.
 
     Raises:
-        DataError: Two folders are named after one split.
+        DataError: Two folders are named after one split, or splits are those of several data sets.
     """
-    groups: dict[frozenset[str], dict[str, str]] = {frozenset(): {}}  # by the other words of names
-    for name in folders_in(path):
-        split, others = _words(name)
-        if split is None:
-            continue
-        found = groups.setdefault(others, {})
-        if (other := found.setdefault(split, name)) != name and not others:
+    found: dict[str, str] = {}
+    for name, split in splits_of(path, folders_in(path)).items():
+        if (other := found.setdefault(split, name)) != name and split_of(name):
             raise DataError(
                 f"{path}: {other} and {name} are both named after the split {split}; merge or "
                 "rename one"
             )
+    return found
+
+
+def splits_of(where: object, names: Iterable[str]) -> dict[str, str]:
+    """The split of each name that is one of a split: `train` and `test`, or `own_train` and
+    `own_test` where no name is plain.
+
+    Args:
+        where: What holds the names, for errors.
+        names: Of folders, or of files without their endings.
+
+    Raises:
+        DataError: Splits of several data sets, such as `trainA`, `testA`, `trainB` and `testB`.
+    """
+    groups: dict[frozenset[str], dict[str, str]] = {frozenset(): {}}  # by the other words of names
+    for name in names:
+        split, others = _words(name)
+        if split is not None:
+            groups.setdefault(others, {})[name] = split
     plain = groups.pop(frozenset())
-    affixed = [found for found in groups.values() if len(found) > 1]
-    return affixed[0] if not plain and len(affixed) == 1 else plain
+    affixed = [found for found in groups.values() if len(set(found.values())) > 1]
+    if plain or not affixed:
+        return plain
+    if len(affixed) > 1:
+        some = "; ".join(", ".join(map(printable, found)) for found in affixed[:NUM_EXAMPLES])
+        raise DataError(
+            f"{where}: names are those of splits of {len(affixed)} data sets ({some}); set "
+            "prepare.path to a folder that holds one of them"
+        )
+    return affixed[0]
 
 
 def _words(name: str) -> tuple[str | None, frozenset[str]]:
     """The split that occurs in the name of a folder, if just one does, and the other words."""
-    words = frozenset(re.split(r"[\W\d_]+", name.casefold())) - FILLERS
+    parted = CAMEL.sub(" ", name).casefold()
+    words = frozenset(re.split(r"[\W\d_]+", parted)) - FILLERS
     named = {word for word in words if _split(word)}
     if len(named) != 1:
         return None, words
@@ -65,7 +91,8 @@ def _words(name: str) -> tuple[str | None, frozenset[str]]:
 
 
 def _split(word: str) -> str | None:
-    return SPLIT_NAMES.get(word) or SPLIT_NAMES.get(word.removesuffix("set"))
+    joined = (SPLIT_NAMES.get(word.removesuffix(filler)) for filler in FILLERS)
+    return next(filter(None, joined), None)
 
 
 def folders_in(path: Folder) -> list[str]:

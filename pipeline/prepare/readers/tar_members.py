@@ -13,7 +13,9 @@ from typing import IO
 from kdeov.errors import DataError
 
 BLOCK = tarfile.BLOCKSIZE
+ZEROS = 1 << 16  # bytes after the end that are looked at in one go
 SPACES = sum(b" " * 8)
+COMPRESSED = (b"\x1f\x8b", b"BZh91AY", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 REGULAR_TYPES = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
 
@@ -38,6 +40,7 @@ def members_of(file: IO[bytes], where: str) -> Iterator[tuple[str, int, int]]:
     """
     try:
         total = file.seek(0, 2)
+        _require_plain(file, where)
         place = 0
         while (found := _member(file, where, place)) is not None:
             name, offset, size = found
@@ -46,8 +49,26 @@ def members_of(file: IO[bytes], where: str) -> Iterator[tuple[str, int, int]]:
             if name is not None:
                 yield name, offset, size
             place = offset + size + -size % BLOCK
+        _require_end(file, where, place)
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
         raise DataError(f"{where}: damaged tar ({error}); get it again") from error
+
+
+def _require_plain(file: IO[bytes], where: str) -> None:
+    file.seek(0)
+    if file.read(max(map(len, COMPRESSED))).startswith(COMPRESSED):
+        raise DataError(f"{where}: compressed in spite of its name; unpack it to a plain .tar")
+
+
+def _require_end(file: IO[bytes], where: str, place: int) -> None:
+    """Refuses a tar with content after its end, which most programs pass over."""
+    file.seek(place)
+    while block := file.read(ZEROS):
+        if any(block):
+            raise DataError(
+                f"{where}: holds more after its end, as tars that were joined by `cat` do; unpack "
+                "it by `tar --ignore-zeros -xf` and pack it again"
+            )
 
 
 def refused(where: str, member: str, reason: str) -> DataError:

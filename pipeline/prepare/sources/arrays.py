@@ -105,4 +105,9 @@ def _classes(file: ArrayFile, options: ArraysParams, tables: dict[str, Table]) -
             f"{file.path}: {options.class_names} is {classes.dtype} {list(classes.shape)}; save "
             "the class names as a one-dimensional np.array of strings"
         )
-    return [n.decode() if isinstance(n, bytes) else str(n) for n in classes]
+    try:
+        return [n.decode() if isinstance(n, bytes) else str(n) for n in classes]
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{file.path}: {options.class_names} is not UTF-8 ({error}); save an array of str"
+        ) from error

@@ -14,6 +14,8 @@ from pipeline.prepare.readers.base import Rejected, Source
 from pipeline.prepare.readers.image_files import ImageFile, image_files
 from pipeline.prepare.readers.naming import hash_split, name_within
 
+MISSING = {"nan", "NaN", "None", "null", "NULL", "<NA>"}  # as pandas and databases write it
+
 
 def captions_csv(
     path: Path, options: CaptionsCsvParams, seed: int, max_image_side: int | None
@@ -41,8 +43,9 @@ def captions_csv(
     images = path / options.images
     for name, caption, *rest in table_rows(path / options.table, columns, table_option, section):
         name = name_within(images, name.strip())
-        captions.setdefault(name, []).append(caption)
-        labels.setdefault(name, set()).update(label for cell in rest if (label := class_name(cell)))
+        captions.setdefault(name, []).append(_present(caption))
+        known = (class_name(_present(cell)) for cell in rest)
+        labels.setdefault(name, set()).update(filter(None, known))
     splits: dict[str, list[ImageFile | Rejected]] = {split: [] for split in SPLITS}
     for name, texts in captions.items():  # in the order in which the table first names them
         entry: ImageFile | Rejected = ImageFile(name, texts)
@@ -56,3 +59,8 @@ def captions_csv(
         splits[hash_split(name, seed, options.val, options.test)].append(entry)
     where = "prepare.path and prepare.captions_csv.images"
     return image_files(images, splits, max_image_side, where)
+
+
+def _present(cell: str) -> str:
+    """A cell, or an empty one where a program wrote that there is no value."""
+    return "" if cell.strip() in MISSING else cell

@@ -33,6 +33,8 @@ Object = tuple[str, float, float, float, float, bool]  # as `Boxes` holds it
 ID_KEYS = {"images": "id", "annotations": "image_id"}
 MIN_OUTSIDE = 3  # boxes outside their images that are no slips of a pen
 OUTSIDE_SHARE = 0.1
+# of iscrowd, also as a text, which is true whatever it says
+CROWD = {"none": False, "0": False, "false": False, "1": True, "true": True}
 
 
 @dataclass
@@ -162,15 +164,21 @@ def _check_format(table: Path, option: str, images: list[Boxes]) -> None:
         DataError: Many end outside their images as [left, top, width, height], and none does as
             [left, top, right, bottom], with which all agree.
     """
-    total = outside = 0
+    total = outside = shares = 0
     fits = True
     for image in images:
         for _, left, top, wide, high, _ in image.objects:
             if not all(map(math.isfinite, (left, top, wide, high))):
                 continue
             total += 1
+            shares += max(left + wide, top + high) <= 1
             outside += left + wide > image.width + 1 or top + high > image.height + 1
             fits &= left <= wide <= image.width + 1 and top <= high <= image.height + 1
+    if total and shares == total:
+        raise DataError(
+            f"{table}: all {total} boxes lie within the first pixel of their images, as shares of "
+            f"width and height do; write them in pixels, or check {option}"
+        )
     if fits and outside >= max(MIN_OUTSIDE, OUTSIDE_SHARE * total):
         raise DataError(
             f"{table}: {outside} of {total} boxes end outside their images when read as "
@@ -231,11 +239,15 @@ def _box(entry: Any, classes: dict[Id, str]) -> tuple[Id, Object]:
         raise MalformedError(f"category {category} is not listed")
     bbox = field(entry, "bbox")
     try:
+        if not isinstance(bbox, list):
+            raise TypeError
         left, top, width, height = map(float, bbox)
     except (TypeError, ValueError, OverflowError):
         reason = f"the box {shown(bbox)} is not [left, top, width, height]"
         raise MalformedError(reason) from None
-    crowd = bool(entry.get("iscrowd"))
+    crowd = CROWD.get(str(entry.get("iscrowd")).casefold())
+    if crowd is None:
+        raise MalformedError(f"its iscrowd {shown(entry['iscrowd'])} is not 0 or 1")
     return id_field(entry, "image_id"), (classes[category], left, top, width, height, crowd)
 
 

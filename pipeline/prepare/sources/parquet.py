@@ -1,6 +1,7 @@
 """The source `parquet`: images in Parquet files, as Hugging Face exports data sets.
 
-A file belongs to the split in its name (`train-00000-of-00005.parquet`), or in that of its folder.
+A file belongs to the split in its name (`train-00000-of-00005.parquet`, or `own_train.parquet`
+beside `own_test.parquet`), or in that of its folder.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pipeline.prepare.readers.folder_files import refuse_folder
 from pipeline.prepare.readers.naming import hash_split, unique_keys
 from pipeline.prepare.readers.parquet_rows import FileRows, ParquetRows, Root, RowGroupReader
 from pipeline.prepare.readers.remote.read_ahead import in_order
-from pipeline.prepare.readers.split_folders import Folder, split_of
+from pipeline.prepare.readers.split_folders import Folder, split_of, splits_of
 from pipeline.prepare.sources.parquet_files import ParquetFacts, read_facts
 
 logger = logging.getLogger(__name__)
@@ -124,6 +125,9 @@ def _splits(path: Folder, names: Sequence[str]) -> dict[str, str]:
         DataError: The files are of several data sets, or none is of `train`.
     """
     found = {name: split for name in names if (split := _split(name)) is not None}
+    if not found:  # they may be called own_train and own_test
+        parts = splits_of(path, sorted({_stem(name) for name in names}))
+        found = {name: parts[_stem(name)] for name in names if _stem(name) in parts}
     if others := [name for name in names if found and name not in found]:
         some = ", ".join(map(printable, others[:NUM_EXAMPLES]))
         logger.warning("%s: ignoring %d files of no split, such as %s", path, len(others), some)
@@ -144,10 +148,15 @@ def _splits(path: Folder, names: Sequence[str]) -> dict[str, str]:
 
 
 def _split(name: str) -> str | None:
-    *folders, file = name.split("/")
-    stem = file.rpartition(".")[0]
+    folders = name.split("/")[:-1]
+    return split_of(_stem(name)) or (split_of(folders[-1]) if folders else None)
+
+
+def _stem(name: str) -> str:
+    """The name of a file without its ending, and without the number of its part."""
+    stem = name.rpartition("/")[2].rpartition(".")[0]
     part = PART.fullmatch(stem)
-    return split_of(part[1] if part else stem) or (split_of(folders[-1]) if folders else None)
+    return part[1] if part else stem
 
 
 def _folder(name: str) -> str:

@@ -21,7 +21,7 @@ from pipeline.prepare.readers.folder_files import version_within
 from pipeline.prepare.readers.naming import hash_split
 from pipeline.prepare.readers.remote.bucket_folder import BucketFolder
 from pipeline.prepare.readers.remote.read_ahead import in_order
-from pipeline.prepare.readers.split_folders import Folder, folders_in, split_folders
+from pipeline.prepare.readers.split_folders import Folder, folders_in, split_folders, splits_of
 from pipeline.prepare.readers.tar_members import members_of, plain_members
 from pipeline.prepare.readers.tars.index_cache import TarIndex, kept_index
 from pipeline.prepare.readers.tars.sample_index import Ignored, Indexed, index_samples
@@ -116,6 +116,12 @@ def _parts(path: Folder) -> dict[str, str]:
         raise DataError(
             f"{path}: {', '.join(read)} hold the tars of splits, but {where}; move all tars into "
             "folders of splits"
+        )
+    stems = (tar.name.rpartition(".")[0] for tar in loose)
+    if len(named := set(splits_of(path, stems).values())) > 1:
+        raise DataError(
+            f"{path}: its tars are named after the splits {', '.join(sorted(named))}; move those "
+            "of each split into a folder of that name"
         )
     others = [name for name in folders_in(path) if name not in read and _tars(path, name)]
     if others:

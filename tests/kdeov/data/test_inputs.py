@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms.functional import pil_to_tensor
 
 from kdeov import ClipTeacher
+from kdeov.data.inputs import _warn_of_shares
 from kdeov.errors import ConfigError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
@@ -101,6 +102,10 @@ REFUSED = {
     "floats of channels last": (PIXELS / 255, "(50, 70, 3)", "[B, 3, H, W]"),
     "floats of two sizes": ([NORMALIZED, NORMALIZED[:, :20]], "20 x 32", "32 x 32"),
     "a list of batches": ([TENSOR[None]], "image 0", "(1, 3, 50, 70)"),
+    "floats of 0 to 255": (TENSOR.float(), "0 to 255", "uint8"),
+    "a batch of floats of 0 to 255": (TENSOR[None].double(), "not normalized"),
+    "floats without an end": (NORMALIZED / 0, "images", "not finite"),
+    "a NaN in a list": ([NORMALIZED * float("nan")], "image 0", "not finite"),
     "seven channels": (torch.zeros(7, 8, 9, dtype=torch.uint8), "(7, 8, 9)"),
     "negative pixels": (PIXELS.astype(int) - 300, "image 0", "-300"),
     "a data loader": (DataLoader(TensorDataset(TENSOR[None])), "image 0", "list"),
@@ -128,3 +133,14 @@ def test_every_method_has_the_same_door(model_of):
     for call in calls:
         with pytest.raises(ConfigError, match=r"a\.jpg"):
             call()
+
+
+def test_floats_that_seem_to_lack_their_normalization_are_told_once(model_of, caplog):
+    _warn_of_shares.cache_clear()
+    model = model_of()
+    model.encode_image(NORMALIZED)
+    model.encode_image(torch.zeros(1, 3, 32, 32))
+    assert caplog.text == ""
+    for _ in range(2):
+        model.encode_image(TENSOR / 255)
+    assert len(caplog.records) == 1 and "`transform`" in caplog.text

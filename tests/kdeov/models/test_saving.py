@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import weight_norm
 
 from kdeov import KDEOVModel
 from kdeov.models.fusion import FUSIONS
@@ -224,3 +226,29 @@ def test_a_model_of_another_dtype_is_saved_and_loaded(model_of, tmp_path, images
 def test_an_unknown_device_is_refused(saved, mistake):
     with mistake("'gpu'"):
         KDEOVModel.load(saved, "gpu")
+
+
+@pytest.mark.parametrize("change", ["pruned", "parametrized"])
+def test_what_could_not_be_loaded_again_is_not_saved(model_of, tmp_path, mistake, change):
+    model = copy.deepcopy(model_of())
+    layer = next(m for m in model.student.modules() if isinstance(m, nn.Conv2d))
+    if change == "pruned":
+        prune.l1_unstructured(layer, "weight", 0.5)
+    else:
+        weight_norm(layer)
+    model_of().save(tmp_path)
+    before = content(tmp_path)
+    with mistake("weight", "remove"):
+        model.save(tmp_path)
+    assert content(tmp_path) == before
+    if change == "pruned":
+        prune.remove(layer, "weight")
+        model.save(tmp_path)
+        assert KDEOVModel.load(tmp_path, "cpu").student.state_dict().keys() == (
+            model.student.state_dict().keys()
+        )
+
+
+def test_an_empty_path_is_not_the_current_folder(model_of, mistake):
+    with mistake("''"):
+        model_of().save("")

@@ -126,3 +126,11 @@ def test_names_that_name_nothing_are_refused(given, word, mistake):
 )
 def test_a_class_name_has_one_spelling(name, expected):
     assert normalize_class_name(name) == normalize_class_name(expected) == expected
+
+
+def test_numbers_as_texts_of_json_are_in_the_order_of_the_numbers():
+    names = [f"class {number}" for number in range(12)]
+    sorted_as_texts = dict(sorted((str(number), name) for number, name in enumerate(names)))
+    assert list(sorted_as_texts)[:3] == ["0", "1", "10"]
+    assert class_prompts(sorted_as_texts) == names
+    assert class_prompts({"10": "ten", "2": "two"}) == ["ten", "two"]  # no numbers of classes

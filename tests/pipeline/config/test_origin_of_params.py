@@ -23,8 +23,8 @@ def test_a_recipe_is_its_own_origin_wherever_its_data_lie(name: str) -> None:
 
 
 def test_changes_are_those_of_the_command_that_made_them() -> None:
-    found = Origin.of(params("scenes", "distill.epochs=3", "zero_shot.templates=clip"))
-    assert found == Origin("scenes", {"distill.epochs": 3, "zero_shot.templates": "clip"})
+    found = Origin.of(params("scenes", "distill.epochs=3", "zero_shot.templates=detic"))
+    assert found == Origin("scenes", {"distill.epochs": 3, "zero_shot.templates": "detic"})
 
 
 def test_where_a_run_is_computed_is_no_change() -> None:

@@ -106,3 +106,13 @@ def test_params_take_a_mapping_or_a_path_from_their_own_folder(
         load(3)
     with complains("zero_shot.class_names", "not 5"):
         load({"ship": 5})
+    with complains("zero_shot.class_names", "'ship'"):
+        load({"ship": "\u200b"})
+
+
+def test_two_spellings_of_one_name_are_one_name(tmp_path: Path, complains: Any) -> None:
+    names = {"airplane": "flying  cafe\u0301", "ship": "flying caf\u00e9"}
+    with complains("zero_shot.class_names", "'airplane'", "'ship'"):
+        prompt_classes(CLASSES, names)
+    path = written(tmp_path / "names.json", "\ufeff" + json.dumps({"ship": "a  boat "}))
+    assert "a boat" in prompt_classes(CLASSES, path).names

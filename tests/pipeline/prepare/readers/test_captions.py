@@ -41,6 +41,9 @@ def test_a_list_in_a_cell_is_split_as_it_was_written(texts: list[str]) -> None:
         ('"Stop", it says', ['"Stop", it says']),
         ("a dog ['x']", ["a dog ['x']"]),
         ("[", ["["]),
+        (json.dumps(json.dumps(["a dog", "a cat"])), ["a dog", "a cat"]),
+        (json.dumps("['a dog' 'a cat']"), ["a dog", "a cat"]),
+        ('"[sic]" it says', ['"[sic]" it says']),
     ],
 )
 def test_a_cell_is_read_as_it_is_meant(cell: str, captions: list[str]) -> None:
@@ -60,6 +63,9 @@ def test_a_cell_is_read_as_it_is_meant(cell: str, captions: list[str]) -> None:
         "[b'a dog']",
         "array(['a dog'], dtype=object)",
         "['a dog' ... 'a cat']",
+        "list(['a dog', 'a cat'])",
+        "tuple(['a dog'])",
+        "[\u2018a dog\u2019, \u2018a cat\u2019]",
     ],
 )
 def test_another_structure_is_refused(cell: str) -> None:

@@ -20,6 +20,8 @@ def put(folder: Path, *names: str) -> None:
     ("names", "split"),
     [
         ("train Train TRAIN training Training_Set train2017 trainset train-images", "train"),
+        ("TrainImages traindata trainImgs TrainingData TRAINSET", "train"),
+        ("testdata TestImages testFolder", "test"),
         ("val VALID validation Validation_Set val2017 dev", "val"),
         ("test Testing TEST_SET testset test_images evaluation", "test"),
     ],
@@ -58,6 +60,7 @@ def test_other_folders_are_named_after_none(name: str) -> None:
             {"train": "seg_train", "test": "seg_test"},
         ),
         (["freight train/a.jpg", "test tube/b.jpg"], {"train": "."}),
+        (["catTrain/a.jpg", "testTube/b.jpg", "cat/c.jpg"], {"train": "."}),
         (["vehicles/train/a.jpg", "vehicles/bus/a.jpg", "pets/a.jpg"], {"train": "."}),
     ],
 )  # fmt: skip
@@ -81,6 +84,8 @@ def test_classes_lie_at_the_level_that_is_meant(
         (["train_set/train_set/cat/a.jpg", "test_set/test_set/cat/b.jpg"], ["_set", "cat"]),
         (["own_train/own_train/cat/a.jpg", "own_test/cat/b.jpg"], ["own_train", "cat"]),
         (["own_test/cat/a.jpg", "own_val/cat/b.jpg"], ["own_test", "own_val", "train"]),
+        (["trainA/a.jpg", "testA/b.jpg", "trainB/c.jpg", "testB/d.jpg"], ["trainA", "testB"]),
+        (["cat_train/a.jpg", "cat_test/b.jpg", "dog_train/c.jpg", "dog_test/d.jpg"], ["dog_test"]),
         (["cat/Train/a.jpg", "cat/Val/b.jpg", "dog/Train/a.jpg"], ["cat", "Train", "Val"]),
     ],
 )

@@ -242,3 +242,11 @@ def test_one_class_has_one_name_however_it_is_spelled(tmp_path: Path) -> None:
 def test_a_caption_in_the_wrong_encoding_is_rejected(caption: str) -> None:
     with pytest.raises(UnusableImage, match="wrong encoding"):
         clean_captions(["a dog", caption])
+
+
+@pytest.mark.parametrize("cell", ["nan", "NaN", "None", "null", "<NA>"])
+def test_what_programs_write_for_no_value_is_none(tmp_path: Path, cell: str) -> None:
+    put(tmp_path, "a.jpg", "b.jpg")
+    results = made(source(tmp_path, [("a.jpg", cell), ("b.jpg", f"a {cell}"), ("b.jpg", cell)]))
+    assert results["a.jpg"] == Rejected("a.jpg", "no caption")
+    assert results["b.jpg"].captions == [f"a {cell}"]  # type: ignore[union-attr]

@@ -185,3 +185,9 @@ def test_class_folders_go_through_prepare(
     dataset = Dataset.read(tmp_path / "out")
     assert dataset.classes == ["cat", "dog"]
     assert sum(dataset.samples.values()) == 40
+
+
+def test_classes_that_differ_in_capitals_alone_are_named(tmp_path: Path, log: Any) -> None:
+    put(tmp_path, "train/Cat/a.jpg", "train/dog/b.jpg", "test/cat/c.jpg", "test/dog/d.jpg")
+    assert listed(tmp_path).classes == ["Cat", "cat", "dog"]
+    assert "2 of 3 classes have the name of another but for capitals: Cat, cat" in log.text

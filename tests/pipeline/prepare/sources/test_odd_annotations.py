@@ -181,3 +181,26 @@ def test_a_stray_image_of_karpathys_json_is_rejected_alone(tmp_path: Path) -> No
     assert set(rejected) == {f"all.json, {n}.png" for n in range(3)} | {"all.json, image 3"}
     assert "'holdout'" in rejected["all.json, 0.png"] and "5" in rejected["all.json, 1.png"]
     assert isinstance(results["4.png"], Sample)
+
+
+@pytest.mark.parametrize(("value", "crowd"), [("0", False), ("false", False), ("1", True)])
+def test_a_crowd_may_be_written_as_text(data: Coco, value: str, crowd: bool) -> None:
+    data.instances["annotations"][3]["iscrowd"] = value
+    samples, rejected = data.made()
+    assert rejected == {} and samples["train/3.png"].extra["objects"][0]["crowd"] is crowd
+
+
+@pytest.mark.parametrize("change", [{"bbox": "1132"}, {"iscrowd": "perhaps"}, {"iscrowd": []}])
+def test_a_box_that_only_seems_to_be_one_rejects_its_image(data: Coco, change: Any) -> None:
+    data.instances["annotations"][3] |= change
+    _, rejected = data.made()
+    assert list(rejected) == ["train/3.png"] and "annotations 3" in rejected["train/3.png"]
+
+
+def test_boxes_in_shares_of_their_images_are_refused(data: Coco, complains: Any) -> None:
+    for entry in data.instances["annotations"]:
+        entry["bbox"] = [0.1, 0.2, 0.5, 0.8]
+    with complains("boxes.json", "20 boxes", "pixels", "prepare.coco.train.instances"):
+        data.made()
+    data.instances["annotations"][3]["bbox"] = [0.1, 0.2, 3, 2]
+    assert data.made()[1] == {}

@@ -192,3 +192,10 @@ def test_a_bucket_that_fails_ends_the_stage_and_rejects_nothing(
     monkeypatch.setattr(BucketStorage, "_read_range", fails)
     with pytest.raises(StorageError, match=bucket):
         made(source)
+
+
+def test_files_of_splits_of_one_name_are_not_mixed(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        labelled(tmp_path / f"own_{split}-00000-of-00001.parquet", [0, 1], NAMES)
+    assert [len(listed(tmp_path).inputs[split]) for split in ("train", "test")] == [2, 2]
+    assert listed(tmp_path).inputs["val"].files == []  # type: ignore[attr-defined]

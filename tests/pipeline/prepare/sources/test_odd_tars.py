@@ -178,3 +178,33 @@ def test_a_sample_that_the_disk_does_not_give_is_tried_again_by_the_next_run(
 
     monkeypatch.setattr("os.pread", fails)
     assert all(isinstance(s, Rejected) and s.unread for s in made(source).values())
+
+
+def test_a_tar_behind_the_end_of_another_is_not_lost(tmp_path: Path, complains: Any) -> None:
+    parts = [pack(tmp_path / f"{n}.tar", *pair(f"{n}")).read_bytes() for n in range(2)]
+    (tmp_path / "all").mkdir()
+    path = tmp_path / "all" / "all.tar"
+    path.write_bytes(parts[0] + bytes(1 << 17))  # padding is no content
+    assert len(made(listed(path.parent))) == 1
+    path.write_bytes(b"".join(parts))
+    with complains(path, "--ignore-zeros"):
+        listed(path.parent)
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_a_compressed_tar_called_tar_is_named_as_such(
+    tmp_path: Path, complains: Any, kind: Any
+) -> None:
+    with tarfile.open(tmp_path / "0.tar", f"w:{kind}") as tar:
+        tar.add(pack(tmp_path / "inner" / "1.tar", *pair("a")), "a.jpg")
+    with complains(tmp_path / "0.tar", "compressed"):
+        listed(tmp_path)
+
+
+def test_tars_that_are_named_after_splits_are_not_mixed(tmp_path: Path, complains: Any) -> None:
+    for name in ("own-train-000.tar", "own-train-001.tar"):
+        pack(tmp_path / name, *pair(name[:-4]))
+    assert len(made(listed(tmp_path))) == 2
+    pack(tmp_path / "own-test-000.tar", *pair("c"))
+    with complains(tmp_path, "splits test, train"):
+        listed(tmp_path)
