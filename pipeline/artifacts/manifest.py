@@ -23,14 +23,7 @@ from typing import Any
 from kdeov.errors import DataError
 from pipeline.artifacts.shards import Shard
 from pipeline.storage.checked import fix_of, with_digest, without_digest
-from pipeline.storage.files import (
-    json_text,
-    read_json,
-    remove_partial,
-    sha256_file,
-    write_text,
-    writing,
-)
+from pipeline.storage.files import json_text, read_json, remove_partial, write_text, writing
 from pipeline.storage.storage import open_storage
 
 MANIFEST, CHUNKS, REJECTED = "manifest.json", "chunks", "rejected.json"
@@ -238,8 +231,9 @@ def _write_rejected(path: Path, rejected: Sequence[dict[str, str]]) -> str | Non
     if not rejected:
         path.unlink(missing_ok=True)
         return None
-    _write_if_other(path, json_text(list(rejected)).encode())
-    return sha256_file(path)
+    data = json_text(list(rejected)).encode()
+    _write_if_other(path, data)
+    return hashlib.sha256(data).hexdigest()
 
 
 def _root_text(values: dict[str, Any]) -> str:
