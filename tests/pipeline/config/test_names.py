@@ -12,8 +12,7 @@ from pipeline.config.params import load_params
 
 
 def changed(values: dict[str, Any], section: str, key: str, value: Any) -> dict[str, Any]:
-    values[section][key] = value
-    return values
+    return values | {section: values[section] | {key: value}}
 
 
 @pytest.mark.parametrize("key", ["zero_shot", "detection", "train_boxes"])
