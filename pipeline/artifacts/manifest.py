@@ -24,14 +24,13 @@ from kdeov.errors import DataError
 from pipeline.artifacts.shards import Shard
 from pipeline.storage.checked import fix_of, with_digest, without_digest
 from pipeline.storage.files import json_text, read_json, remove_partial, write_text, writing
-from pipeline.storage.storage import open_storage
+from pipeline.storage.storage import MAX_REQUESTS, open_storage
 
 MANIFEST, CHUNKS, REJECTED = "manifest.json", "chunks", "rejected.json"
 EMBEDDINGS = "embeddings"  # the folder above the splits of teacher shards
 FORMAT = 3
 ONE_FILE = 2  # the format that listed all shards and rejected inputs in the root
 CHUNK_SHARDS = 1_000
-MAX_REQUESTS = 8  # to a storage at once
 
 
 @dataclass(frozen=True)

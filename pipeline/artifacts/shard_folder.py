@@ -136,7 +136,8 @@ class ShardFolder:
         """Writes a shard, on the disk first, and returns its entry in the manifest.
 
         Raises:
-            DataError: See `write_shard`, or the storage cannot be written.
+            DataError: See `write_shard`.
+            StorageError: The disk or the storage cannot be written.
         """
         path = self.path / name
         shard = write_shard(path, samples)
@@ -162,7 +163,8 @@ class ShardFolder:
         """Brings a shard of the folder to the storage, if it is not there.
 
         Raises:
-            DataError: It is in neither, its bytes differ, or the storage cannot be written.
+            DataError: It is in neither, or its bytes differ.
+            StorageError: The storage cannot be written.
         """
         if not self.is_stored(shard):
             ShardFolder(self.path).verify(shard)

@@ -43,11 +43,10 @@ from pipeline.runtime.ray_session import (
     share_machines,
 )
 from pipeline.storage.files import remove_others, remove_partial
-from pipeline.storage.storage import open_storage
+from pipeline.storage.storage import MAX_REQUESTS, open_storage
 
 logger = logging.getLogger(__name__)
 
-MAX_REQUESTS = 8  # to a storage at once
 NUM_SHARDS_NAMED = 5  # in a line of the log
 
 

@@ -37,7 +37,8 @@ def values_digest(values: Iterable[Any]) -> str:
 
     Args:
         values: Numbers, strings, bytes, paths, arrays, dataclasses, functions of modules, methods,
-            and containers of these. An object with a method `identity()` is what that returns.
+            and containers of these. An object with a method `identity()` is what that returns;
+            fields of dataclasses that are not compared are left out.
 
     Raises:
         TypeError: A value is none of these.
@@ -68,7 +69,7 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "identity"):
         return [_name(type(value)), value.identity()]
     if is_dataclass(value) and not isinstance(value, type):
-        return [_name(type(value)), *(getattr(value, field.name) for field in fields(value))]
+        return [_name(type(value)), *(getattr(value, f.name) for f in fields(value) if f.compare)]
     if isinstance(value, np.ndarray):
         digest = hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()
         return [value.dtype.str, value.shape, digest]

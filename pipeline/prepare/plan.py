@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -17,12 +16,12 @@ from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import shard_name
 from pipeline.prepare.identity import source_identity, values_digest
 from pipeline.prepare.readers.base import Source
+from pipeline.prepare.readers.remote.read_ahead import in_order
 from pipeline.prepare.shard_records import ShardKey, ShardResult, find_finished
 from pipeline.prepare.worker import ShardTask
+from pipeline.storage.storage import MAX_REQUESTS
 
 logger = logging.getLogger(__name__)
-
-MAX_REQUESTS = 8  # to a storage at once
 
 
 @dataclass(frozen=True)
@@ -84,23 +83,14 @@ def unfinished(
     reasons: Counter[str] = Counter()
     kept = 0
     width = (os.cpu_count() or 1) if plan.out.storage is None else MAX_REQUESTS
-    waiting: deque[tuple[ShardTask, Future[ShardResult | str | None]]] = deque()
-    tasks = iter(plan)
-    with ThreadPoolExecutor(width) as pool:
-        while True:
-            for task in islice(tasks, width - len(waiting)):
-                waiting.append((task, pool.submit(find_finished, task.key)))
-            if not waiting:
-                break
-            task, future = waiting.popleft()
-            found = future.result()
-            if isinstance(found, ShardResult):
-                kept += 1
-                on_finished(task, found)
-                continue
-            if found is not None:
-                reasons[found] += 1
-            yield task
+    for task, found in in_order(lambda task: find_finished(task.key), plan, width):
+        if isinstance(found, ShardResult):
+            kept += 1
+            on_finished(task, found)
+            continue
+        if found is not None:
+            reasons[found] += 1
+        yield task
     for reason, number in reasons.items():
         logger.info("prepare: %d shards are made again: %s", number, reason)
     if kept:

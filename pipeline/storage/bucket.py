@@ -10,7 +10,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -56,7 +56,7 @@ class BucketStorage:
     """
 
     address: str
-    patience_s: float = PATIENCE_S
+    patience_s: float = field(default=PATIENCE_S, compare=False)
 
     def __truediv__(self, name: str) -> BucketStorage:
         return BucketStorage(f"{self.address}/{name}", self.patience_s)

@@ -11,6 +11,8 @@ from pipeline.storage.bucket import PROTOCOLS, BucketStorage
 from pipeline.storage.folder import FolderStorage
 from pipeline.storage.retries import PATIENCE_S
 
+MAX_REQUESTS = 8  # that a process makes at once where it reads many files
+
 
 class Storage(Protocol):
     """Files below one address; names are relative, with `/`.

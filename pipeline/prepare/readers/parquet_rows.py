@@ -198,7 +198,8 @@ def _row_group(
         return UnreadImage(VANISHED)
     except (pyarrow.ArrowException, OSError) as error:
         # the system gives its errors a number, which damaged bytes do not have
-        kind = UnreadImage if getattr(error, "errno", None) else UnusableImage
+        passing = getattr(error, "errno", None) or isinstance(error, pyarrow.ArrowMemoryError)
+        kind = UnreadImage if passing else UnusableImage
         return kind(f"its row group cannot be read ({' '.join(str(error).split())})")
 
 

@@ -1,4 +1,4 @@
-"""Work that waits for a network, done for the next few items ahead and given in order."""
+"""Work that waits for a network or a disk, done for the next few items and given in order."""
 
 from __future__ import annotations
 
@@ -9,24 +9,31 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from pipeline.prepare.readers.base import Rejected, Sample
+from pipeline.storage.storage import MAX_REQUESTS
 
 T = TypeVar("T")
 R = TypeVar("R")
-NUM_REQUESTS = 8  # at once, and so results in memory
 
 
-def in_order(action: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
+def in_order(
+    action: Callable[[T], R], items: Iterable[T], width: int = MAX_REQUESTS
+) -> Iterator[tuple[T, R]]:
     """Each item with the result of an action, which threads call for the next few items.
+
+    Args:
+        action: What to do with an item.
+        items: Taken as they are needed.
+        width: Threads, and so results in memory.
 
     Raises:
         Exception: Of the action, in its place in the order.
     """
     rest = iter(items)
     waiting: deque[tuple[T, Future[R]]] = deque()
-    pool = ThreadPoolExecutor(NUM_REQUESTS)
+    pool = ThreadPoolExecutor(width)
     try:
         while True:
-            for item in islice(rest, NUM_REQUESTS - len(waiting)):
+            for item in islice(rest, width - len(waiting)):
                 waiting.append((item, pool.submit(action, item)))
             if not waiting:
                 return

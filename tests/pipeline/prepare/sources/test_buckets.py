@@ -16,6 +16,7 @@ from pipeline.artifacts.dataset import SPLITS
 from pipeline.artifacts.manifest import Manifest
 from pipeline.config.params import Params
 from pipeline.config.stage_params import PrepareParams
+from pipeline.prepare.identity import values_digest
 from pipeline.prepare.prepare import write_image_shards
 from pipeline.prepare.readers.base import Rejected
 from pipeline.prepare.readers.tars.index_cache import kept_index
@@ -76,6 +77,11 @@ def test_inputs_and_their_reader_travel_to_workers(
     make = pickle.loads(pickle.dumps(source.make))
     first = next(iter(source.inputs["train"]))
     assert make(first) == source.make(first)
+
+
+def test_how_long_a_network_is_tried_makes_no_shard_again(bucket: str) -> None:
+    patient, hasty = (values_digest([BucketStorage(bucket, seconds)]) for seconds in (60.0, 1.0))
+    assert patient == hasty != values_digest([BucketStorage(f"{bucket}/other")])
 
 
 def test_what_vanishes_or_changes_after_the_listing_is_rejected(

@@ -164,14 +164,17 @@ def test_lists_of_captions_may_have_any_layout(tmp_path: Path, kind: pyarrow.Dat
     assert [getattr(sample, "captions", None) for sample in samples] == [["a", "b"], ["c"]]
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "Input/output error"), pyarrow.ArrowMemoryError("malloc failed")]
+)
 def test_a_row_group_that_the_disk_does_not_give_is_tried_again_by_the_next_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     labelled(tmp_path / "x.parquet", [0, 1], NAMES)
     source = listed(tmp_path)
 
     def fails(*_: object) -> None:
-        raise OSError(errno.EIO, "Input/output error")
+        raise error
 
     monkeypatch.setattr("pyarrow.parquet.ParquetFile.read_row_group", fails)
     assert all(isinstance(s, Rejected) and s.unread for s in made(source).values())
