@@ -93,7 +93,8 @@ def _resume(attempt: Attempt, dashboard: Dashboard, max_age_s: float) -> Outcome
         time.sleep(LOSS_POLL_S)
     submitted = attempt.submitted
     if submitted is None:
-        return Outcome(attempt, "of an older version; `dvc repro` starts it again")
+        state = "of an older version; `dvc repro` starts it again"
+        return Outcome(attempt, state, failed=True)
     job, again = Job.read(attempt.folder), attempt.next
     with attempt.code(submitted) as code:
         again.submit(job, code, dashboard, submitted.variables)

@@ -128,9 +128,7 @@ class Submission:
         address = params.cluster.address
         assert address is not None  # the schema asks for it
         found = cls(job, files, Dashboard(address), layout, 1)
-        while found.folder.size("job.json") is not None:
-            found.attempt += 1
-        found.attempt = max(1, found.attempt - 1)
+        found.attempt = found.stored.newest.number
         return found
 
     @property
