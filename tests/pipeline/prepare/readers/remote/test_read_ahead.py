@@ -9,7 +9,8 @@ import pytest
 
 from kdeov.errors import StorageError
 from pipeline.prepare.readers.base import Rejected, Sample
-from pipeline.prepare.readers.remote.read_ahead import NUM_REQUESTS, in_order, samples_of
+from pipeline.prepare.readers.remote.read_ahead import in_order, samples_of
+from pipeline.storage.storage import MAX_REQUESTS
 
 
 class Slow:
@@ -18,7 +19,7 @@ class Slow:
     waits = True
 
     def __init__(self) -> None:
-        self.together = threading.Barrier(NUM_REQUESTS)
+        self.together = threading.Barrier(MAX_REQUESTS)
         self.thread = threading.get_ident()
         self.fetched: list[int] = []
 
@@ -34,7 +35,7 @@ class Slow:
 
 def test_inputs_are_fetched_at_once_and_samples_come_in_order() -> None:
     make: Any = Slow()
-    inputs = range(4 * NUM_REQUESTS)
+    inputs = range(4 * MAX_REQUESTS)
     samples = list(samples_of(make, inputs))
     assert [s.jpeg for s in samples if isinstance(s, Sample)] == [bytes([n]) for n in inputs]
 
@@ -42,9 +43,9 @@ def test_inputs_are_fetched_at_once_and_samples_come_in_order() -> None:
 def test_what_listing_rejected_is_passed_on_in_its_place() -> None:
     rejected = Rejected("x", "no image")
     make: Any = Slow()
-    inputs = [rejected, *range(NUM_REQUESTS), rejected]
+    inputs = [rejected, *range(MAX_REQUESTS), rejected]
     samples = list(samples_of(make, inputs))
-    assert samples[0] is samples[-1] is rejected and len(samples) == NUM_REQUESTS + 2
+    assert samples[0] is samples[-1] is rejected and len(samples) == MAX_REQUESTS + 2
 
 
 def test_no_more_than_a_few_inputs_are_ahead() -> None:
@@ -58,7 +59,7 @@ def test_no_more_than_a_few_inputs_are_ahead() -> None:
     results = in_order(lambda number: number, items())
     for number in range(3):
         assert next(results) == (number, number)
-        assert len(taken) <= number + 1 + NUM_REQUESTS
+        assert len(taken) <= number + 1 + MAX_REQUESTS
     results.close()
     assert len(taken) < 20
 
