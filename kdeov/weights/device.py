@@ -37,8 +37,11 @@ def upload(tensor: Tensor, device: str | torch.device) -> Tensor:
 
 
 def join_tensors(tensors: Sequence[Tensor], pinned: bool) -> Tensor:
-    """Tensors one after the other, in memory of their own; in pinned memory, from which `upload`
-    copies nothing first.
+    """Tensors one after the other, in new memory.
+
+    Args:
+        tensors: Alike but for their length.
+        pinned: Whether to pinned memory, from which a GPU copies.
     """
     shape = (sum(map(len, tensors)), *tensors[0].shape[1:])
     out = torch.empty(shape, dtype=tensors[0].dtype, pin_memory=pinned)

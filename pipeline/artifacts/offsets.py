@@ -32,6 +32,15 @@ def index_path(shard: Path) -> Path:
     return shard.with_suffix(SUFFIX)
 
 
+def starts_in(shard: Path) -> list[int]:
+    """The byte at which each sample of a whole shard starts."""
+    starts: dict[str, int] = {}
+    with tarfile.open(shard, "r:") as tar:
+        for member in tar:
+            starts.setdefault(member.name.partition(".")[0], member.offset)
+    return list(starts.values())
+
+
 def encode_starts(starts: Sequence[int], sha256: str) -> bytes:
     """The bytes of an index.
 

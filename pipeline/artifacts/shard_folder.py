@@ -15,10 +15,16 @@ import numpy as np
 
 from kdeov.errors import DataError
 from pipeline.artifacts.manifest import Manifest, writer_of
-from pipeline.artifacts.offsets import SUFFIX, decode_starts, index_path
+from pipeline.artifacts.offsets import (
+    SUFFIX,
+    decode_starts,
+    encode_starts,
+    index_path,
+    starts_in,
+)
 from pipeline.artifacts.shards import Shard, read_samples, shard_errors, write_shard
 from pipeline.storage.checked import fix_of
-from pipeline.storage.files import HashedFile
+from pipeline.storage.files import HashedFile, writing
 from pipeline.storage.storage import open_storage
 
 
@@ -103,6 +109,22 @@ class ShardFolder:
         except FileNotFoundError:
             return None
         return decode_starts(data, where, shard.sha256, shard.samples)
+
+    def mend_index(self, shard: Shard) -> None:
+        """Writes the index of a shard of the folder, whose bytes are right, where it is missing or
+        damaged.
+
+        Raises:
+            StorageError: The disk cannot be written.
+        """
+        path = self.path / shard.name
+        try:
+            if ShardFolder(self.path).starts(shard) is not None:
+                return
+        except DataError:
+            pass
+        with writing(index_path(path)) as file:
+            file.write(encode_starts(starts_in(path), shard.sha256))
 
     def read_verified(self, shard: Shard) -> Iterator[dict[str, Any]]:
         """All samples of a shard, whose bytes are compared with the manifest on the way.

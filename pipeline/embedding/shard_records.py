@@ -7,14 +7,12 @@ equal images in the same way finds it there.
 
 from __future__ import annotations
 
-import tarfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from kdeov.errors import DataError, KdeovError
 from pipeline.artifacts.identity import differences
-from pipeline.artifacts.offsets import encode_starts, index_path
 from pipeline.artifacts.shard_folder import ShardFolder
 from pipeline.artifacts.shards import Shard
 from pipeline.storage.checked import (
@@ -23,7 +21,7 @@ from pipeline.storage.checked import (
     read_checked_json,
     write_checked_json,
 )
-from pipeline.storage.files import digest, sha256_file, writing
+from pipeline.storage.files import digest, sha256_file
 from pipeline.storage.storage import open_storage
 
 
@@ -128,24 +126,5 @@ def _find_in_folder(out: Path, image_shard: Shard, identity: dict[str, Any]) -> 
     if reasons:
         record.unlink()
         return "; ".join(reasons)
-    if not _has_index(out, shard):
-        _write_index(path, shard)
+    ShardFolder(out).mend_index(shard)
     return shard
-
-
-def _has_index(out: Path, shard: Shard) -> bool:
-    """Whether a shard has the index that belongs to it."""
-    try:
-        return ShardFolder(out).starts(shard) is not None
-    except DataError:
-        return False
-
-
-def _write_index(path: Path, shard: Shard) -> None:
-    """Writes the index of a shard whose bytes are right: no embedding is computed for that."""
-    starts: dict[str, int] = {}
-    with tarfile.open(path, "r:") as tar:
-        for member in tar:
-            starts.setdefault(member.name.partition(".")[0], member.offset)
-    with writing(index_path(path)) as file:
-        file.write(encode_starts(list(starts.values()), shard.sha256))

@@ -102,9 +102,9 @@ def write_record(key: ShardKey, result: ShardResult) -> None:
 def find_finished(key: ShardKey) -> ShardResult | str | None:
     """Looks for a finished shard.
 
-    The bytes of a shard in the folder are compared with its record, and its index with both; with a
-    storage, a valid shard is then uploaded. Of a shard in the storage, whose name is its sha256,
-    only the size is compared.
+    The bytes of a shard in the folder are compared with its record, and a missing or wrong index is
+    written again; with a storage, a valid shard is then uploaded. Of a shard in the storage, whose
+    name is its sha256, only the size is compared.
 
     Returns:
         The result, the reason why the one that exists is invalid, or None without a record.
@@ -157,13 +157,13 @@ def _find_in_folder(key: ShardKey) -> ShardResult | str | None:
             reason = "the shard is missing"
         elif result.shard is not None and sha256_file(path) != result.shard.sha256:
             reason = "the bytes of the shard changed"
-        elif result.shard is not None and key.folder.starts(result.shard) is None:
-            reason = "the index of the shard is missing"
     except (KdeovError, KeyError, TypeError, ValueError):
-        reason = "the record or the index is damaged"
+        reason = "the record is damaged"
     if reason:
         key.record_path.unlink()
         return reason
+    if result.shard is not None:
+        key.folder.mend_index(result.shard)
     return result
 
 

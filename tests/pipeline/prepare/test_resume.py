@@ -103,8 +103,6 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "000001.tar": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"),
     "000002.tar": lambda path: path.unlink(),
     "000000.record.json": lambda path: path.write_bytes(path.read_bytes()[:-9]),
-    "000000.idx": lambda path: path.unlink(),
-    "000001.idx": lambda path: path.write_bytes(path.with_stem("000000").read_bytes()),
 }
 
 
@@ -118,6 +116,18 @@ def test_what_is_damaged_is_made_again_and_nothing_else(
     assert contents(prepared) == whole and "keeping 6 of 7" in log.text
     changed = {file for file, time in states(prepared).items() if before[file] != time}
     assert changed and {Path(file).name[:6] for file in changed} == {name[:6]}
+
+
+def test_a_missing_or_wrong_index_is_written_again_and_its_shard_is_kept(
+    prepared: Path, params: Params, log: Any
+) -> None:
+    whole, before = contents(prepared), states(prepared, "**/*.tar")
+    folder = prepared / "train"
+    (folder / "000000.idx").unlink()
+    (folder / "000001.idx").write_bytes((folder / "000002.idx").read_bytes())
+    write_image_shards(params.prepare, prepared)
+    assert contents(prepared) == whole and "keeping 7 of 7" in log.text
+    assert states(prepared, "**/*.tar") == before
 
 
 def test_other_params_make_all_shards_and_the_first_ones_make_them_again(
