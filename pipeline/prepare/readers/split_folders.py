@@ -27,6 +27,11 @@ SPLIT_NAMES = {
 }  # fmt: skip
 CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")  # between words, as in trainA
 FILLERS = {"", "set", "data", "dataset", "images", "imgs", "split", "folder", "dir"}
+IMAGES = {"image", "images", "img", "imgs", "jpegimages"}
+LABELS = {
+    "label", "labels", "mask", "masks", "annotation", "annotations", "bbox", "bboxes", "gt",
+    "groundtruth", "segmentation", "segmentationclass", "segmentationobject",
+}  # fmt: skip
 
 
 def split_of(name: str) -> str | None:
@@ -151,6 +156,7 @@ def _check_classes(path: Folder) -> None:
     """
     deep = {}
     folders = folders_in(path)
+    _check_kinds(path, folders)
     for name in folders:
         inner = [] if has_own_images(path / name) else folders_in(path / name)
         if inner := [folder for folder in inner if has_images(path / name / folder)]:
@@ -176,6 +182,18 @@ def _check_classes(path: Folder) -> None:
             "where those are the classes, set prepare.path to their folder",
             path, len(deep), len(folders), some,
         )  # fmt: skip
+
+
+def _check_kinds(path: Folder, folders: list[str]) -> None:
+    """Refuses folders of images beside those of their labels or masks, as detectors read them."""
+    letters = {name: re.sub(r"[\W\d_]+", "", name).casefold() for name in folders}
+    images, labels = ([n for n in folders if letters[n] in kind] for kind in (IMAGES, LABELS))
+    if images and labels:
+        raise DataError(
+            f"{path}: {printable(images[0])} and {printable(labels[0])} are named after images and "
+            "their labels, not after classes; put the images into a folder for each class, or take "
+            "prepare.source coco for annotations of objects"
+        )
 
 
 def _holds_classes(path: Folder) -> bool:
