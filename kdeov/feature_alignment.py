@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdeov.data.inputs import is_normalized
+from kdeov.data.inputs import is_normalized, listed_images
 from kdeov.errors import ConfigError, DataError, KdeovError
 from kdeov.models.model import KDEOVModel
 from kdeov.teachers.clip import ClipTeacher
@@ -25,7 +25,9 @@ logger = logging.getLogger(__name__)
 
 MAX_GRAD_NORM = 1.0
 LARGEST = 1e30  # of a learning rate: beyond it one step overflows float32
-BATCH = "(images, texts) or (images, texts, teacher_embeddings)"
+CANNOT_JOIN = ("default_collate", "stack expects each tensor to be equal size", "not resizable")
+TAUGHT = "(images, texts, teacher_embeddings)"
+BATCH = f"(images, texts) or {TAUGHT}"
 
 
 def train_feature_alignment(
@@ -39,7 +41,8 @@ def train_feature_alignment(
     """Aligns a student with CLIP's features of the same images and with their captions.
 
     Args:
-        model: Trained in place, and in evaluation mode afterwards.
+        model: Trained in place, and in evaluation mode afterwards. What is frozen stays so: a
+            frozen fusion module has no loss.
         dataloader: An iterable of `(images, texts)` or `(images, texts, teacher_embeddings)`:
             images as `KDEOVModel` takes them, a text for each (or tokens), and [B, D] teacher
             embeddings of the images. Without the third, the image tower of `model.clip_model_name`
@@ -64,6 +67,9 @@ def train_feature_alignment(
     _check_arguments(model, dataloader, num_epochs, learning_rate, weights)
     weights = {"feature": 1.0, "contrastive": 0.1, "fusion": 0.1, **(weights or {})}
     fusion_weight = weights.pop("fusion")
+    fusion = {p: p.requires_grad for p in model.student.fusion.parameters()}
+    if not any(fusion.values()):
+        fusion_weight = 0.0
     if device is not None:
         model.to(usable_device(device))
     loss = FeatureAlignmentLoss(weights).to(model.device)
@@ -79,7 +85,7 @@ def train_feature_alignment(
             model.train()
             sums: dict[str, float] = {}
             batches = 0
-            for batches, batch in enumerate(dataloader, 1):
+            for batches, batch in enumerate(_batches(dataloader, epoch), 1):
                 where = f"epoch {epoch}, batch {batches - 1}"
                 inputs = _inputs(model, targets, batch, where)
                 optimizer.zero_grad()
@@ -98,6 +104,8 @@ def train_feature_alignment(
             history.append({name: value / batches for name, value in sums.items()})
             logger.info("epoch %d: %s", epoch, _line(history[-1]))
     finally:
+        for parameter, learns in fusion.items():  # the step freezes a module of weight 0
+            parameter.requires_grad_(learns)
         model.eval()
     return history
 
@@ -120,7 +128,10 @@ class _Targets:
             DataError: Pixels that were normalized at another size than the teacher's.
         """
         if self._teacher is None:
-            self._teacher = ClipTeacher.load(self.model.clip_model_name, self.model.device)
+            try:
+                self._teacher = ClipTeacher.load(self.model.clip_model_name, self.model.device)
+            except KdeovError as error:
+                raise DataError(f"{error}; or give {TAUGHT}") from error
         size = self._teacher.transform.size
         pixels = self._teacher.preprocess(images)
         if is_normalized(images) and pixels.shape[-2:] != (size, size):
@@ -139,18 +150,26 @@ def _check_arguments(
         raise ConfigError(f"the model is of type {type(model).__name__}; give a KDEOVModel")
     if model.dtype not in (torch.float32, torch.float64):
         raise ConfigError(f"weights of {model.dtype} are too coarse to train; call model.float()")
-    if not torch.is_grad_enabled() or not any(p.requires_grad for p in model.parameters()):
+    towers = [*model.student.backbone.parameters(), *model.student.projection.parameters()]
+    if not torch.is_grad_enabled() or not any(p.requires_grad for p in towers):
         raise ConfigError(
             "no weight can learn: call it outside of torch.no_grad() and inference_mode(), with "
-            "weights of which some require gradients"
+            "weights of backbone or projection of which some require gradients"
         )
-    if not isinstance(num_epochs, Integral) or int(num_epochs) < 1:
+    if any(p.is_inference() for p in model.parameters()):
+        raise ConfigError(
+            "the model was made in torch.inference_mode(), where nothing learns; make or load it "
+            "outside"
+        )
+    if not all(value.isfinite().all() for value in model.student.state_dict().values()):
+        raise ConfigError("a weight of the student is not finite; load or make the model again")
+    if not isinstance(num_epochs, Integral) or num_epochs is True or int(num_epochs) < 1:
         raise ConfigError(f"num_epochs is {num_epochs!r}; give 1 or more")
     if not isinstance(weights, Mapping | None):
         raise ConfigError(f"weights are {weights!r}; give a mapping of loss terms to numbers")
     fusion_weight = (weights or {}).get("fusion", 0)  # the loss checks the others
     for name, value in {"learning_rate": learning_rate, "fusion": fusion_weight}.items():
-        if not isinstance(value, Real) or not 0 <= float(value) <= LARGEST:
+        if not isinstance(value, Real) or value is True or not 0 <= float(value) <= LARGEST:
             raise ConfigError(f"{name} is {value!r}; give a number from 0 to {LARGEST:g}")
     if not isinstance(dataloader, Iterable) or isinstance(dataloader, str | bytes | Mapping):
         raise ConfigError(
@@ -173,6 +192,27 @@ def _length(dataloader: Any) -> int | None:
         return None
 
 
+def _batches(dataloader: Iterable[Any], epoch: int) -> Iterator[Any]:
+    """The batches of an epoch. A torch DataLoader cannot join PIL images, or tensors of several
+    sizes, without a `collate_fn`.
+    """
+    number, batches = 0, iter(dataloader)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except (TypeError, RuntimeError) as error:
+            if not any(words in str(error) for words in CANNOT_JOIN):
+                raise
+            raise DataError(
+                f"epoch {epoch}, batch {number}: the DataLoader cannot join these samples; give "
+                "it collate_fn=lambda samples: tuple(zip(*samples))"
+            ) from error
+        yield batch
+        number += 1
+
+
 def _inputs(
     model: KDEOVModel, targets: _Targets, batch: Any, where: str
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -183,14 +223,12 @@ def _inputs(
         raise DataError(f"{where}: a {kind}{size}; give {BATCH}")
     images, texts, *rest = batch
     try:
+        if not isinstance(images, np.ndarray | Tensor):
+            images = listed_images(images)  # the teacher reads them too, and a generator ends
         pixels, text = model.preprocess(images), model.encode_text(texts)
+        target = _teacher_embeddings(rest[0]) if rest else targets(images)
     except KdeovError as error:
         raise DataError(f"{where}: {error}") from error
-    target = rest[0] if rest else targets(images)
-    if isinstance(target, np.ndarray) and target.dtype.kind == "f":
-        target = torch.from_numpy(target)
-    if not isinstance(target, Tensor) or target.ndim != 2:
-        raise DataError(f"{where}: teacher embeddings are no tensor [B, D]; give one")
     target = target.to(pixels)
     if not len(pixels) == len(text) == len(target):
         raise DataError(
@@ -200,7 +238,32 @@ def _inputs(
     for name, value in (("pixel", pixels), ("teacher embedding", target)):
         if not value.isfinite().all():
             raise DataError(f"{where}: a {name} is not finite; leave this image out")
+    if target.shape[1] != model.embed_dim:
+        raise DataError(
+            f"{where}: teacher embeddings of {target.shape[1]} dimensions, and the student has "
+            f"{model.embed_dim}; give those of {model.clip_model_name}"
+        )
+    if not target.any(dim=1).all():
+        raise DataError(f"{where}: a teacher embedding is zero; leave this image out")
     return pixels, target, text
+
+
+def _teacher_embeddings(given: Any) -> Tensor:
+    """Embeddings [B, D] as a batch holds them."""
+    if isinstance(given, np.ndarray) and given.dtype.kind in "fiu":
+        given = torch.from_numpy(np.ascontiguousarray(given, dtype=np.float64))
+    if (
+        not isinstance(given, Tensor)
+        or given.is_nested
+        or given.ndim != 2
+        or given.dtype == torch.bool
+        or given.is_complex()
+        or given.is_meta
+        or given.is_quantized
+        or given.layout is not torch.strided
+    ):
+        raise DataError("teacher embeddings are no tensor [B, D] of numbers; give one")
+    return given
 
 
 def _backward(

@@ -138,7 +138,7 @@ def _require_numbers(values: np.ndarray | Tensor, where: str) -> None:
         values.dtype != torch.bool
         and not values.is_complex()
         and values.layout is torch.strided
-        and not (values.is_meta or values.is_quantized)
+        and not (values.is_meta or values.is_quantized or values.is_nested)
         if isinstance(values, Tensor)
         else values.dtype.kind in "uif"
     )

@@ -20,15 +20,16 @@ from kdeov.errors import ConfigError, DataError, first_line
 from kdeov.models.student import VisualStudent
 from kdeov.text.base import TextEncoder
 from kdeov.text.clip import FrozenCLIPTextEncoder
-from kdeov.text.load import load_text_encoder
+from kdeov.text.load import load_text_encoder, save_text_encoder
 from kdeov.weights.device import usable_device
 from kdeov.weights.digests import read_description, write_description
-from kdeov.weights.folder import replacing_files, user_path
+from kdeov.weights.folder import model_folder, replacing_files
 from kdeov.weights.state_dict import write_tensors
 
 FORMAT = 2
 CONFIG, STUDENT = "config.json", "student.safetensors"
 FIX = "save it again"
+MAX_SIDE = 4096  # pixels
 
 
 class KDEOVModel(nn.Module):
@@ -62,13 +63,14 @@ class KDEOVModel(nn.Module):
         backbone_weights: str | Path | None = None,
         image_size: int = 224,
     ):
-        if not isinstance(image_size, Integral) or image_size < 1:
-            raise ConfigError(f"image_size is {image_size!r}; give the side in pixels")
+        whole = isinstance(image_size, Integral) and image_size is not True
+        if not whole or not 1 <= image_size <= MAX_SIDE:
+            raise ConfigError(f"image_size is {image_size!r}; give 1 to {MAX_SIDE} pixels a side")
         target = usable_device(device)
         text_encoder = FrozenCLIPTextEncoder(clip_model_name)
         dim, transform = text_encoder.embed_dim, ImageTransform(size=int(image_size))
         student = VisualStudent(backbone_type, fusion_type, dim, backbone_weights)
-        self._assemble(student, text_encoder, transform, str(clip_model_name))
+        self._assemble(student, text_encoder, transform, clip_model_name)
         self.to(target)
 
     @classmethod
@@ -93,7 +95,7 @@ class KDEOVModel(nn.Module):
         student: VisualStudent,
         text_encoder: TextEncoder,
         transform: ImageTransform,
-        clip_model_name: str,
+        clip_model_name: str | Path,
     ) -> None:
         if student.embed_dim != text_encoder.embed_dim:
             raise ConfigError(
@@ -105,7 +107,7 @@ class KDEOVModel(nn.Module):
         self.student = student
         self.text_encoder = text_encoder
         self.transform = transform
-        self.clip_model_name = clip_model_name
+        self.clip_model_name = str(clip_model_name)
 
     @property
     def device(self) -> torch.device:
@@ -160,7 +162,7 @@ class KDEOVModel(nn.Module):
         pixels = self.preprocess(images)
         if not (isinstance(texts, Tensor) and texts.is_floating_point()):
             return self.student.heatmap(pixels, self.encode_text(texts))
-        if texts.shape[1:] != (self.embed_dim,):
+        if texts.shape[1:] != (self.embed_dim,) or not len(texts):
             raise ConfigError(
                 f"embeddings of texts of shape {tuple(texts.shape)}; give [T, {self.embed_dim}]"
             )
@@ -199,7 +201,7 @@ class KDEOVModel(nn.Module):
             Indices of the images, best first, and their scores in that order: cosines of the
             index embedding, and for the re-ranked ones of the fused embedding; both [B].
         """
-        if not isinstance(rerank, Integral) or rerank < 0:
+        if not isinstance(rerank, Integral) or rerank is True or rerank < 0:
             raise ConfigError(f"rerank is {rerank!r}; give a number of hits, or 0")
         pixels, query = self.preprocess(images), self.encode_text(text)
         if len(query) > 1:
@@ -249,12 +251,12 @@ class KDEOVModel(nn.Module):
         model that is in the folder already is replaced once the new one is written completely.
 
         Raises:
-            ConfigError: The student could not be loaded again (see `VisualStudent.plain_state`).
+            ConfigError: The model could not be loaded again (see `VisualStudent.plain_state`).
             StorageError: The disk is full or the folder cannot be written; it is as before.
         """
-        with replacing_files(user_path(folder)) as partial:
+        with replacing_files(model_folder(folder)) as partial:
             write_tensors(partial / STUDENT, self.student.plain_state())
-            self.text_encoder.save(partial)
+            save_text_encoder(self.text_encoder, partial)
             files = [p.relative_to(partial).as_posix() for p in partial.rglob("*") if p.is_file()]
             write_description(partial / CONFIG, self.config(), files)
 
@@ -268,11 +270,11 @@ class KDEOVModel(nn.Module):
         Raises:
             DataError: The folder is not a saved model, or one of its files is damaged.
         """
-        folder, target = user_path(folder), usable_device(device)
+        folder, target = model_folder(folder), usable_device(device)
         if not (folder / CONFIG).is_file():
             raise DataError(
                 f"{folder}: not a saved KDEOVModel (no {CONFIG}); give one that `save` or "
-                "`dvc repro distill` wrote"
+                "`dvc repro distill` wrote; kdeov.Model opens exports"
             )
         config = read_description(folder / CONFIG, FIX)
         try:

@@ -14,7 +14,7 @@ from kdeov.models.backbone import LightweightVisualBackbone
 from kdeov.models.fusion import CrossModalFusionModule, fusion_scores
 from kdeov.models.projection import ProjectionNetwork
 from kdeov.models.regions import extend_to_padding
-from kdeov.weights.state_dict import StateDict, plain_name
+from kdeov.weights.state_dict import PLAIN, StateDict, plain_name
 
 
 class StudentOutput(NamedTuple):
@@ -56,17 +56,21 @@ class VisualStudent(nn.Module):
         """The tensors by the names that a new student has, with which they can be loaded.
 
         Raises:
-            ConfigError: A module holds others, as pruning and parametrizations make them.
+            ConfigError: A module holds others, as pruning and parametrizations make them, or is
+                wrapped.
         """
         state = {plain_name(name): value for name, value in self.state_dict().items()}
-        with torch.device("meta"):
+        try:
             kinds = self.backbone.backbone_type, self.fusion.fusion_type
+        except AttributeError as error:
+            raise ConfigError(f"the student's backbone or fusion is wrapped; {PLAIN}") from error
+        with torch.device("meta"):
             known = VisualStudent(*kinds, self.embed_dim).state_dict()
-        if others := sorted(state.keys() ^ known.keys()):
+        others = state.keys() ^ known.keys()
+        if wrong := sorted(others or {n for n in known if state[n].shape != known[n].shape}):
             raise ConfigError(
-                f"the student has other tensors than one that is loaded, such as {others[0]}; end "
-                "pruning by torch.nn.utils.prune.remove, and parametrizations by "
-                "torch.nn.utils.parametrize.remove_parametrizations"
+                f"the student has other tensors than one that is loaded, such as {wrong[0]}; "
+                f"{PLAIN}"
             )
         return state
 

@@ -1,4 +1,4 @@
-"""Reading a text encoder of any kind from a saved model."""
+"""Writing and reading a text encoder of any kind in a saved model."""
 
 from __future__ import annotations
 
@@ -7,17 +7,37 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from kdeov.errors import DataError
+from kdeov.errors import ConfigError, DataError
 from kdeov.text.base import DESCRIPTION, TextEncoder
 from kdeov.text.clip import FrozenCLIPTextEncoder
 from kdeov.text.open_clip import OpenClipTextEncoder
 from kdeov.text.table import PrecomputedTextEncoder
+from kdeov.weights.state_dict import PLAIN, plain_name
 
 KINDS: dict[str, type[TextEncoder]] = {
     "clip": FrozenCLIPTextEncoder,
     "open_clip": OpenClipTextEncoder,
     "table": PrecomputedTextEncoder,
 }
+
+
+def save_text_encoder(encoder: TextEncoder, folder: Path) -> None:
+    """Writes a text encoder into an empty folder, and reads it again.
+
+    Raises:
+        ConfigError: It could not be loaded again, or not all of it.
+        StorageError: Files that it needs cannot be reached.
+    """
+    try:
+        encoder.save(folder)
+        names = load_text_encoder(folder).state_dict().keys()
+    except (DataError, ConfigError, AttributeError, RuntimeError, TypeError) as error:
+        raise ConfigError(f"the text encoder could not be loaded again; {PLAIN}") from error
+    if others := sorted({plain_name(name) for name in encoder.state_dict()} ^ names):
+        raise ConfigError(
+            f"the text encoder has other tensors than one that is loaded, such as {others[0]}; "
+            f"{PLAIN}"
+        )
 
 
 def load_text_encoder(folder: Path) -> TextEncoder:

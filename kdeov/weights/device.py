@@ -17,7 +17,10 @@ def usable_device(device: str | torch.device | None) -> torch.device:
         ConfigError: The name is unknown, or this machine has no such device.
     """
     try:
-        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        default = "cuda" if torch.cuda.is_available() else "cpu"
+        found = torch.device(default if device is None else device)
+        if found.type == "meta":
+            raise ValueError("it holds no numbers")
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
         reason = first_line(error).split(", ")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import time
@@ -14,6 +15,7 @@ from typing import Any
 from kdeov.errors import ConfigError, StorageError
 
 PARTIAL = ".partial-"
+LONGEST = 255  # bytes of a name, on the usual file systems
 STALE_S = 3600.0  # seconds; a save that is in progress is younger
 
 
@@ -26,6 +28,21 @@ def user_path(path: Any) -> Path:
     if not isinstance(path, str | os.PathLike) or path == "":  # which Path takes for here
         raise ConfigError(f"{path!r} is no path; give a text or a pathlib.Path")
     return Path(os.path.expanduser(path))  # noqa: PTH111 (Path raises for an unknown `~user`)
+
+
+def model_folder(path: Any) -> Path:
+    """The folder of a saved model as callers give it (see `user_path`).
+
+    Raises:
+        ConfigError: Something that is no path, or one that no disk can hold.
+    """
+    folder = user_path(path)
+    if "\0" in str(folder) or any(len(os.fsencode(part)) > LONGEST for part in folder.parts):
+        raise ConfigError(
+            f"{str(folder)[:80]!r} is no path: a name holds a null character or is longer than "
+            f"{LONGEST} bytes; give a shorter one"
+        )
+    return folder
 
 
 @contextlib.contextmanager
@@ -42,8 +59,12 @@ def replacing_files(folder: Path) -> Iterator[Path]:
     try:
         partial.mkdir(parents=True)
         yield partial
-        for file in sorted(path for path in partial.rglob("*") if path.is_file()):
-            target = folder / file.relative_to(partial)
+        files = sorted(path for path in partial.rglob("*") if path.is_file())
+        targets = [folder / file.relative_to(partial) for file in files]
+        for target in targets:  # before the first one is replaced
+            if target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, f"{target.name} is a folder")
+        for file, target in zip(files, targets, strict=True):
             target.parent.mkdir(parents=True, exist_ok=True)
             file.replace(target)
         for left in folder.glob(f"{PARTIAL}*"):  # by a killed process

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
@@ -22,6 +23,12 @@ from kdeov.weights.folder import user_path
 logger = logging.getLogger(__name__)
 
 StateDict = dict[str, torch.Tensor]
+PLAIN = (
+    "end pruning by torch.nn.utils.prune.remove, parametrizations by "
+    "torch.nn.utils.parametrize.remove_parametrizations, and take off what wraps or replaces "
+    "modules, such as DataParallel, adapters and quantization"
+)
+"""How a module gets back the tensors that a new one has."""
 
 
 def read_state_dict(path: str | Path) -> StateDict:
@@ -39,7 +46,8 @@ def read_state_dict(path: str | Path) -> StateDict:
     """
     path = user_path(path)
     if not path.is_file():
-        raise DataError(f"{path}: no such weight file; check the path in params.yaml")
+        what = "a folder; name a weight file in it" if path.is_dir() else "no such weight file"
+        raise DataError(f"{path}: {what}{'' if path.is_dir() else '; check the path'}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -51,8 +59,11 @@ def read_state_dict(path: str | Path) -> StateDict:
             f"{path}: not a readable weight file ({first_line(error)}); get it again"
         ) from error
     except (pickle.UnpicklingError, AttributeError, LookupError, TypeError) as error:
+        # the library's own advice is to run what the file holds
+        found = re.search(r"(?:GLOBAL |global:? )([\w.]+\.\w+)", str(error))
+        reason = found[1] if found else type(error).__name__
         raise DataError(
-            f"{path}: refused, for it holds more than tensors ({first_line(error)}); "
+            f"{path}: refused, for it holds more than tensors ({reason}); "
             "save its state_dict as safetensors and name that file"
         ) from error
     for name in ("state_dict", "model"):  # as open_clip, and as timm and DeiT save
@@ -77,10 +88,13 @@ def is_torchscript(path: Path) -> bool:
 
 def write_tensors(path: Path, state: StateDict) -> None:
     """Writes a safetensors file with the usual permissions; `save_file` of safetensors would let
-    only the owner read it. Tensors of a compiled module get the names of the plain module.
+    only the owner read it. Tensors of a compiled module get the names of the plain module, and
+    tensors that share memory each get their own.
     """
+    tensors = {plain_name(name): value.detach().cpu() for name, value in state.items()}
+    own = torch.contiguous_format
     path.write_bytes(
-        save({plain_name(name): value.detach().cpu().contiguous() for name, value in state.items()})
+        save({name: value.clone(memory_format=own) for name, value in tensors.items()})
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError, model_validator
 
-from kdeov.errors import ConfigError
+from kdeov.errors import ConfigError, one_line
 from pipeline.config.execution_params import ClusterParams, DataParams, TrackingParams
 from pipeline.config.reading.explain import explain
 from pipeline.config.reading.yaml_file import read_yaml
@@ -77,6 +77,18 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def _boxes_have_weights(self) -> Params:
+        """Refuses what would otherwise fail after the student was trained."""
+        weights, backbone = self.distill.backbone_weights, self.distill.backbone
+        if self.train_boxes.kind == "pretrained" and (weights is None or ":" in backbone):
+            raise section_error(
+                "train_boxes.kind is pretrained, and distill.backbone_weights names no file of a "
+                "YOLO; give it and distill.backbone those of one, or set train_boxes.kind to "
+                "trained"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _regions_are_embedded(self) -> Params:
         weight = self.distill.losses.regions
         if weight and not self.embed.regions.count:
@@ -103,20 +115,20 @@ def check_params(values: Any, path: Path) -> Params:
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{path.name}: {explain(error, Params, values)}") from error
+        raise ConfigError(f"{path.name}: {one_line(explain(error, Params, values))}") from error
     return _absolute(params, path.parent)
 
 
 def _absolute(params: Params, root: Path) -> Params:
     def resolve(path: Path) -> Path:
-        return (root / path.expanduser()).resolve()
+        return (root / _with_home(path)).resolve()
 
     distill, names = params.distill, params.zero_shot.class_names
     data = params.prepare.path
     data = resolve(data) if isinstance(data, Path) else _data_address(data)
     storages = {
         section: getattr(params, section).model_copy(
-            update={"storage": _address(root, getattr(params, section).storage)}
+            update={"storage": _address(root, section, getattr(params, section).storage)}
         )
         for section in ("data", "cluster")
     }
@@ -141,14 +153,29 @@ def _data_address(address: str) -> str:
     try:
         return check_address(address)
     except ConfigError as error:
-        raise ConfigError(f"prepare.path: {error}; correct it") from error
+        raise ConfigError(f"params.yaml: prepare.path: {error}; correct it") from error
 
 
-def _address(root: Path, storage: str | None) -> str | None:
-    """The absolute address of a storage."""
-    if storage is None or "://" in storage:
-        return None if storage is None else check_address(storage)
-    return str((root / Path(storage).expanduser()).resolve())
+def _address(root: Path, section: str, storage: str | None) -> str | None:
+    """The absolute address of the storage of a section."""
+    if storage is None:
+        return None
+    if "://" not in storage:
+        return str((root / _with_home(Path(storage))).resolve())
+    try:
+        return check_address(storage)
+    except ConfigError as error:
+        raise ConfigError(f"params.yaml: {section}.storage: {error}; correct it") from error
+
+
+def _with_home(path: Path) -> Path:
+    """A path whose `~` is written out."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"params.yaml: {path}: this machine has no home {path.parts[0]}; write all of it"
+        ) from error
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 from ruamel.yaml import YAML, YAMLError
 
 from kdeov.errors import ConfigError
+from kdeov.weights.folder import user_path
 from pipeline.config.params import Params, check_params, flatten
 from pipeline.config.reading.yaml_file import parse_yaml
 from pipeline.storage.files import digest, write_text
@@ -23,6 +25,7 @@ PATH_KEYS = ("prepare.path", "teacher.path", "distill.backbone_weights")
 PROJECT_FOLDERS = ("out/", "pipeline/")  # outputs of stages, and files of the project
 DATA = "data/"  # folder of the checkout in which recipes look for data sets and weights
 MACHINE_SECTIONS = {"data", "cluster", "tracking"}  # change no number of a run
+ADDRESS = re.compile("[a-z0-9]{2,}:/")
 OWN = "own"
 """The recipe of params that no recipe is near to: they take another source or another teacher."""
 KINDS = ("prepare.source", "teacher.source")
@@ -84,10 +87,16 @@ class Recipe:
             changes: `section.key=value`, the value as YAML.
 
         Raises:
-            ConfigError: A change is no such pair, or its section does not exist.
+            ConfigError: A change is no such pair, its section does not exist, or `data` is no
+                folder.
         """
         if data is None and not changes:
             return self
+        if data is not None and ADDRESS.match(data.as_posix()):  # a path has lost one of its //
+            raise ConfigError(
+                f"--data {data}: give a folder; data in a bucket is --set prepare.path=s3://..., "
+                "for image_folder, shards and parquet"
+            )
         editor = YAML()
         editor.width, editor.preserve_quotes = 1000, True
         editor.representer.add_representer(
@@ -135,7 +144,8 @@ def use_recipe(recipe: Recipe, params: Path, force: bool = False) -> dict[str, s
         )
     write_text(params, recipe.text)
     write_text(_last_digest(params), digest(recipe.text))
-    return {k: path for k, path in recipe.needs.items() if not (params.parent / path).exists()}
+    files = {k: path for k, path in recipe.needs.items() if "://" not in path}
+    return {k: p for k, p in files.items() if not (params.parent / user_path(p)).exists()}
 
 
 def _is_recoverable(params: Path) -> bool:

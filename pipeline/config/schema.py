@@ -47,6 +47,12 @@ def _path_or_address(value: Path | str) -> Path | str:
     return value if is_address else Path(value)
 
 
+def _local(path: Path) -> Path:
+    if re.match("[A-Za-z0-9]{2,}:/", path.as_posix()):  # a path has lost one of its //
+        raise ValueError("give a path of this machine, and get the file there first")
+    return path
+
+
 def _without_home(path: Path | str) -> Path | str:
     if isinstance(path, Path) and path.parts[:1] and path.parts[0].startswith("~"):
         home = os.path.expanduser(path)  # noqa: PTH111 (Path raises for an unknown `~user`)
@@ -76,7 +82,7 @@ ClassNames = Annotated[dict[str, str | None], AfterValidator(_visible)]
 """Names of classes by those of the data set; null leaves one out."""
 TemplateSet = Annotated[str, AfterValidator(_known_templates)]
 """A set of prompt templates of `kdeov.prompts`."""
-AnyPath = Annotated[Path, BeforeValidator(_names_something)]
+AnyPath = Annotated[Path, BeforeValidator(_names_something), AfterValidator(_local)]
 WatchedPath = Annotated[AnyPath, AfterValidator(_without_home)]
 """A path that `dvc.yaml` lists as a dep."""
 WatchedData = Annotated[

@@ -29,6 +29,7 @@ from pipeline.config.source_params import SOURCES, SourceSections
 
 STRIDE = 32  # pixels of the image a location of a backbone's last feature map
 MOSAIC_IMAGES = 4  # of the smallest mosaic
+IMAGE_TERMS = ("feature", "affinity", "relation", "contrastive", "interactive")
 MAX_SIDE = 4096  # pixels; an image of a larger side does not fit into memory
 
 
@@ -191,6 +192,11 @@ class DistillParams(Section):
             self.global_batch_size, self.num_streams, self.micro_batch_size
         ):
             raise section_error(problem)
+        if not any(getattr(self.losses, name) for name in IMAGE_TERMS):
+            raise section_error(
+                f"losses: every weight is 0 of {', '.join(IMAGE_TERMS)}, without which no student "
+                "learns; give feature a positive one"
+            )
         if self.micro_batch_size == 1 and self.image_size <= STRIDE:
             raise section_error(
                 f"micro_batch_size: 1 image of {self.image_size} pixels gives batch norm one value "

@@ -5,6 +5,7 @@ A part is required where `teacher.source` names it, and optional elsewhere.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar, Literal, get_args
@@ -193,7 +194,10 @@ class TeacherParams(Section):
         changes: dict[str, object] = {"path": resolve(self.path)}
         for part, key in (("clip", "model"), ("open_clip", "pretrained")):
             options = getattr(self, part)
-            if options is None or not (file := resolve(Path(getattr(options, key)))).is_file():
+            if options is None:
+                continue
+            file = resolve(Path(getattr(options, key)))
+            if not os.path.isfile(file):  # noqa: PTH113 (Path raises for a long name)
                 continue
             changes[part] = options.model_copy(update={key: str(file)})
             described = part == "open_clip" and (file.parent / "open_clip_config.json").is_file()

@@ -64,6 +64,8 @@ def _sentence(place: Place, fault: ErrorDetails, schema: type[BaseModel]) -> str
         return f"{place}{'.' if place.keys else ''}{fault['msg']}"
     if fault["type"] == "extra_forbidden":
         return _unknown(place, schema)
+    if fault["type"] == "invalid_key":  # a number, a date, true or null
+        return _unknown(place._replace(keys=(*place.keys[:-1], str(value))), schema)
     if fault["type"] == "missing" and fault["loc"][-1] == place.keys[-1]:
         return f"{where} is missing; every key of a stage must be given"
     if fault["type"] == "value_error":

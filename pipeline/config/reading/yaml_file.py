@@ -9,7 +9,7 @@ from typing import Any
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from kdeov.errors import ConfigError
+from kdeov.errors import ConfigError, one_line
 
 INT = "tag:yaml.org,2002:int"
 LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+")
@@ -45,7 +45,8 @@ def parse_yaml(text: bytes | str, name: str) -> Any:
             _check(root, name, (), set())
         return YAML(typ="safe", pure=True).load(text)
     except (YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{name}: not YAML ({' '.join(str(error).split())})") from error
+        reason, _, _ = str(error).partition("To suppress this check")
+        raise ConfigError(f"{name}: not YAML ({' '.join(reason.split())})") from error
 
 
 def _check(node: Node, name: str, keys: tuple[str, ...], seen: set[int]) -> None:
@@ -66,7 +67,7 @@ def _check(node: Node, name: str, keys: tuple[str, ...], seen: set[int]) -> None
     elif isinstance(node, MappingNode):
         lines: dict[str, int] = {}
         for key, value in node.value:
-            inner = (*keys, str(key.value))
+            inner = (*keys, one_line(str(key.value)))
             if isinstance(key, ScalarNode):
                 line = key.start_mark.line + 1
                 if key.value in lines:

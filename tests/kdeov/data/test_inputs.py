@@ -144,3 +144,9 @@ def test_floats_that_seem_to_lack_their_normalization_are_told_once(model_of, ca
     for _ in range(2):
         model.encode_image(TENSOR / 255)
     assert len(caplog.records) == 1 and "`transform`" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_nested_tensors_are_refused(model_of, mistake):
+    with mistake("float32", "give PIL images"):
+        model_of().encode_image(torch.nested.nested_tensor([NORMALIZED, NORMALIZED[:, :20]]))

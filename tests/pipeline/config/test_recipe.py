@@ -154,3 +154,18 @@ def test_the_commands_list_recipes_and_say_what_is_missing(
     assert "--set prepare.path=PATH" in used.output
     unknown = CliRunner().invoke(app, ["use", "cocoa"])
     assert unknown.exit_code == 1 and "no recipe is called 'cocoa'" in unknown.output
+
+
+def test_the_address_of_a_bucket_is_no_folder_of_data(complains: Any) -> None:
+    with complains("--data", "prepare.path=s3://"):
+        Recipe.named("coco").with_changes(Path("s3://bucket/x"), [])
+
+
+def test_what_lies_in_a_bucket_or_in_the_home_folder_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "w.pt").touch()
+    changes = ["prepare.path=s3://bucket/cc3m", "distill.backbone_weights=~/w.pt"]
+    recipe = Recipe.named("cc3m-cluster").with_changes(None, changes)
+    assert use_recipe(recipe, tmp_path / "params.yaml") == {}
