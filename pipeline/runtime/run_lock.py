@@ -28,6 +28,7 @@ from pipeline.runtime.lifetime import (
     created_at,
     find_process,
     interrupt_main_thread,
+    process_space,
 )
 from pipeline.runtime.node import job_id
 from pipeline.storage.checked import checked_json, parse_checked_json
@@ -57,6 +58,8 @@ class Driver:
             clock does not change it.
         job: Its id on a cluster; empty elsewhere.
         time: Of the last heartbeat, in seconds since 1970; `RELEASED` after the end.
+        space: In which `pid` counts: containers of one machine may share its name and address, and
+            each numbers its own processes. Empty in files of older versions.
     """
 
     id: str
@@ -67,6 +70,7 @@ class Driver:
     created: float
     job: str
     time: float
+    space: str = ""
 
     @classmethod
     def of_this_process(cls) -> Driver:
@@ -77,7 +81,7 @@ class Driver:
             who = str(os.getuid())
         return cls(
             uuid.uuid4().hex, who, socket.gethostname(), uuid.getnode(), os.getpid(),
-            created_at(psutil.Process()), job_id(), time.time(),
+            created_at(psutil.Process()), job_id(), time.time(), process_space(),
         )  # fmt: skip
 
     def to_bytes(self) -> bytes:
@@ -96,8 +100,8 @@ class Driver:
             return True
         if self.job and self.job.rpartition("-")[0] == other.job.rpartition("-")[0]:
             return self.job != other.job
-        elsewhere = (self.host, self.machine) != (other.host, other.machine)
-        return not elsewhere and find_process(self.pid, self.created) is None
+        place, here = ((one.host, one.machine, one.space) for one in (self, other))
+        return place == here and find_process(self.pid, self.created) is None
 
     def __str__(self) -> str:
         job = f"job {self.job}, " if self.job else ""
