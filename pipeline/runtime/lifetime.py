@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable
 
 import psutil
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 DVC_VARIABLE = "DVC_STAGE"  # DVC sets it for the command of a stage
 POLL_S = 0.5
 END_TIMEOUT_S = 30.0  # then an interrupted stage is killed; less than `LOCK_EXPIRY_S`
+MADE_UP = 1 << 40  # the bit of an address that no card has (RFC 4122)
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
@@ -112,6 +114,14 @@ def interrupt_main_thread() -> None:
 def created_at(process: psutil.Process) -> float:
     """Seconds from this machine's start to a process's: setting the clock does not change it."""
     return round(process.create_time() - psutil.boot_time(), 1)
+
+
+def machine_number() -> int:
+    """The address of this machine's network card; 0 where it has none, as in containers without a
+    network, for which Python makes up another number in every process.
+    """
+    number = uuid.getnode()
+    return 0 if number & MADE_UP else number
 
 
 def process_space() -> str:

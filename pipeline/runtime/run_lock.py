@@ -28,6 +28,7 @@ from pipeline.runtime.lifetime import (
     created_at,
     find_process,
     interrupt_main_thread,
+    machine_number,
     process_space,
 )
 from pipeline.runtime.node import job_id
@@ -80,7 +81,7 @@ class Driver:
         except (KeyError, OSError):  # a container may know no names
             who = str(os.getuid())
         return cls(
-            uuid.uuid4().hex, who, socket.gethostname(), uuid.getnode(), os.getpid(),
+            uuid.uuid4().hex, who, socket.gethostname(), machine_number(), os.getpid(),
             created_at(psutil.Process()), job_id(), time.time(), process_space(),
         )  # fmt: skip
 
