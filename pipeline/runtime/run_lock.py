@@ -22,7 +22,7 @@ from types import TracebackType
 
 import psutil
 
-from kdeov.errors import DataError, KdeovError
+from kdeov.errors import DataError, KdeovError, StorageError
 from pipeline.runtime.lifetime import (
     END_TIMEOUT_S,
     created_at,
@@ -231,9 +231,16 @@ def _claim(run: Storage) -> tuple[Driver, bytes]:
         if holder.time != RELEASED:
             logger.info("taking over from %s, whose lock is over", holder)
     new = me.to_bytes()
-    if run.swap(LOCK_FILE, found, new):
-        return me, new
-    raise _refusal(run, read_driver(run)[1])
+    if not run.swap(LOCK_FILE, found, new):
+        raise _refusal(run, read_driver(run)[1])
+    # some stores answer a conditional write as a plain one, and another driver would overwrite this
+    if run.swap(LOCK_FILE, None, replace(me, time=RELEASED).to_bytes()):
+        raise StorageError(
+            f"{run.address}: the store ignores the conditions of writes (If-None-Match), so two "
+            "processes could drive one run; set cluster.storage to a store that keeps them, or to "
+            "a shared folder"
+        )
+    return me, new
 
 
 def _refusal(run: Storage, holder: Driver | None) -> KdeovError:

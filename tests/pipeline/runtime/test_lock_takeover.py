@@ -55,3 +55,19 @@ def test_a_driver_in_another_container_of_this_machine_is_not_taken_for_a_dead_o
     run.write(LOCK_FILE, replace(driver, space=process_space()).to_bytes())
     with RunLock(run):
         pass
+
+
+def test_a_store_that_ignores_conditions_is_refused_before_two_drive(
+    bucket: str, complains: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = open_storage(f"{bucket}/run")
+    with RunLock(run):
+        pass
+
+    def plain(filesystem: Any, path: str, data: bytes, condition: Any) -> None:
+        filesystem.pipe_file(path, data)
+
+    monkeypatch.setattr("pipeline.storage.bucket._put_if", plain)
+    for _ in range(2):
+        with complains(run.address, "ignores the conditions", "cluster.storage"), RunLock(run):
+            raise AssertionError("two may drive")
