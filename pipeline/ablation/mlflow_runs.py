@@ -18,6 +18,7 @@ from pipeline.tracking.compat import DESCRIPTION_TAG, PARENT_TAG
 from pipeline.tracking.database import locked
 from pipeline.tracking.errors import tracking_errors
 from pipeline.tracking.mlflow_run import FINGERPRINT_TAG, log_params
+from pipeline.tracking.tags import set_tags
 from pipeline.tracking.target import TrackingTarget, request_limits
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _parent(client: MlflowClient, experiment: str, outcome: Outcome) -> Run:
         tags = {ABLATION_TAG: ablation.name}
         parent = client.create_run(experiment, run_name=f"ablation {ablation.name}", tags=tags)
     note = f"**{ablation.question}**\n\n{markdown_table(outcome)}"
-    client.set_tag(parent.info.run_id, DESCRIPTION_TAG, note)
+    set_tags(client, parent, {DESCRIPTION_TAG: note})
     return parent
 
 

@@ -6,21 +6,26 @@ from pathlib import Path
 
 import jinja2
 
+from kdeov.errors import ConfigError
 from pipeline.compare.chart import chart_of
 from pipeline.compare.comparison import Comparison
 from pipeline.compare.terminal import format_difference, format_value
 from pipeline.storage.files import write_text
 
 HERE = Path(__file__).parent
+MARK = '<main class="compare">'  # of every page, older ones too
 STYLE = HERE.parent / "report" / "page" / "style.css"
 
 
 def write_page(comparison: Comparison, output: Path) -> None:
-    """Writes the page.
+    """Writes the page, or replaces one.
 
     Raises:
+        ConfigError: There is a file that is no such page.
         StorageError: The file cannot be written.
     """
+    if output.exists() and not _is_own(output):
+        raise ConfigError(f"{output} exists and is no page of `kdeov compare`; give another -o")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -41,3 +46,10 @@ def write_page(comparison: Comparison, output: Path) -> None:
         style=STYLE.read_text(encoding="utf-8"),
     )
     write_text(output, page)
+
+
+def _is_own(path: Path) -> bool:
+    try:
+        return MARK in path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable
 
 import psutil
@@ -16,9 +17,9 @@ import psutil
 logger = logging.getLogger(__name__)
 
 DVC_VARIABLE = "DVC_STAGE"  # DVC sets it for the command of a stage
-SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh", "ash", "busybox"}
 POLL_S = 0.5
 END_TIMEOUT_S = 30.0  # then an interrupted stage is killed; less than `LOCK_EXPIRY_S`
+MADE_UP = 1 << 40  # the bit of an address that no card has (RFC 4122)
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
@@ -50,34 +51,44 @@ def end_with_dvc(interrupt: bool) -> None:
     """
     if DVC_VARIABLE not in os.environ:
         return
-    ancestors = _up_to_dvc()
-    # DVC starts its commands in its own process group; what adopted them has another one
-    gone = not all(map(_is_in_this_group, ancestors))
-    arguments = (ancestors, gone, interrupt)
+    stage, dvc = _up_to_dvc()
+    arguments = ([*stage[1:], *dvc], not dvc or _is_adopted(stage[-1], dvc[0]), interrupt)
     threading.Thread(target=_watch, args=arguments, name="dvc", daemon=True).start()
 
 
-def _up_to_dvc() -> list[psutil.Process]:
-    """The parent of this process; where it is a shell, also DVC, which runs the shell."""
-    found: list[psutil.Process] = []
+def _up_to_dvc() -> tuple[list[psutil.Process], list[psutil.Process]]:
+    """This process with those above it that DVC started for the stage, such as a shell or
+    `uv run`, from below; and what started those, which is DVC. Without it if it has just ended.
+    """
+    process = psutil.Process()
+    found = [process]
     try:
-        process = psutil.Process().parent()
-        while process is not None:
+        while (process := process.parent()) is not None:
+            if not _is_of_this_stage(process):
+                return found, [process]
             found.append(process)
-            if process.name() not in SHELLS:
-                break
-            process = process.parent()
-    except psutil.NoSuchProcess:  # it has just ended, which `_watch` sees
+    except psutil.NoSuchProcess:
         pass
-    return found
+    return found, []
 
 
-def _is_in_this_group(process: psutil.Process) -> bool:
-    """Whether a process is in the process group of this one."""
+def _is_of_this_stage(process: psutil.Process) -> bool:
+    """Whether DVC started a process for the stage that this one runs."""
     try:
-        return os.getpgid(process.pid) == os.getpgrp()
-    except ProcessLookupError:
+        return bool(process.environ().get(DVC_VARIABLE) == os.environ[DVC_VARIABLE])
+    except psutil.AccessDenied:  # of another user
         return False
+
+
+def _is_adopted(process: psutil.Process, parent: psutil.Process) -> bool:
+    """Whether a process of a stage has lost its parent. DVC starts its commands in its own process
+    group, and what adopts them has another one; a command may make a group of its own.
+    """
+    try:
+        group = os.getpgid(process.pid)
+        return group != process.pid and os.getpgid(parent.pid) != group
+    except ProcessLookupError:
+        return True
 
 
 def _watch(ancestors: list[psutil.Process], gone: bool, interrupt: bool) -> None:
@@ -103,6 +114,24 @@ def interrupt_main_thread() -> None:
 def created_at(process: psutil.Process) -> float:
     """Seconds from this machine's start to a process's: setting the clock does not change it."""
     return round(process.create_time() - psutil.boot_time(), 1)
+
+
+def machine_number() -> int:
+    """The address of this machine's network card; 0 where it has none, as in containers without a
+    network, for which Python makes up another number in every process.
+    """
+    number = uuid.getnode()
+    return 0 if number & MADE_UP else number
+
+
+def process_space() -> str:
+    """Tells the containers of a machine apart, each of which numbers its own processes; empty
+    where the system has nothing of the kind.
+    """
+    try:
+        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - a Path would be no text
+    except OSError:
+        return ""
 
 
 def find_process(pid: int, created: float) -> psutil.Process | None:

@@ -22,12 +22,14 @@ from types import TracebackType
 
 import psutil
 
-from kdeov.errors import DataError, KdeovError
+from kdeov.errors import DataError, KdeovError, StorageError
 from pipeline.runtime.lifetime import (
     END_TIMEOUT_S,
     created_at,
     find_process,
     interrupt_main_thread,
+    machine_number,
+    process_space,
 )
 from pipeline.runtime.node import job_id
 from pipeline.storage.checked import checked_json, parse_checked_json
@@ -57,6 +59,8 @@ class Driver:
             clock does not change it.
         job: Its id on a cluster; empty elsewhere.
         time: Of the last heartbeat, in seconds since 1970; `RELEASED` after the end.
+        space: In which `pid` counts: containers of one machine may share its name and address, and
+            each numbers its own processes. Empty in files of older versions.
     """
 
     id: str
@@ -67,6 +71,7 @@ class Driver:
     created: float
     job: str
     time: float
+    space: str = ""
 
     @classmethod
     def of_this_process(cls) -> Driver:
@@ -76,8 +81,8 @@ class Driver:
         except (KeyError, OSError):  # a container may know no names
             who = str(os.getuid())
         return cls(
-            uuid.uuid4().hex, who, socket.gethostname(), uuid.getnode(), os.getpid(),
-            created_at(psutil.Process()), job_id(), time.time(),
+            uuid.uuid4().hex, who, socket.gethostname(), machine_number(), os.getpid(),
+            created_at(psutil.Process()), job_id(), time.time(), process_space(),
         )  # fmt: skip
 
     def to_bytes(self) -> bytes:
@@ -96,8 +101,8 @@ class Driver:
             return True
         if self.job and self.job.rpartition("-")[0] == other.job.rpartition("-")[0]:
             return self.job != other.job
-        elsewhere = (self.host, self.machine) != (other.host, other.machine)
-        return not elsewhere and find_process(self.pid, self.created) is None
+        place, here = ((one.host, one.machine, one.space) for one in (self, other))
+        return place == here and find_process(self.pid, self.created) is None
 
     def __str__(self) -> str:
         job = f"job {self.job}, " if self.job else ""
@@ -226,9 +231,16 @@ def _claim(run: Storage) -> tuple[Driver, bytes]:
         if holder.time != RELEASED:
             logger.info("taking over from %s, whose lock is over", holder)
     new = me.to_bytes()
-    if run.swap(LOCK_FILE, found, new):
-        return me, new
-    raise _refusal(run, read_driver(run)[1])
+    if not run.swap(LOCK_FILE, found, new):
+        raise _refusal(run, read_driver(run)[1])
+    # some stores answer a conditional write as a plain one, and another driver would overwrite this
+    if run.swap(LOCK_FILE, None, replace(me, time=RELEASED).to_bytes()):
+        raise StorageError(
+            f"{run.address}: the store ignores the conditions of writes (If-None-Match), so two "
+            "processes could drive one run; set cluster.storage to a store that keeps them, or to "
+            "a shared folder"
+        )
+    return me, new
 
 
 def _refusal(run: Storage, holder: Driver | None) -> KdeovError:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import socket
-import uuid
 from typing import TYPE_CHECKING
 
 import psutil
 
-from pipeline.runtime.lifetime import created_at, find_process
+from pipeline.runtime.lifetime import created_at, find_process, machine_number
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,4 +49,4 @@ def end_abandoned_runs(client: MlflowClient, experiment: str, current: Run) -> N
 
 
 def _machine() -> list[object]:
-    return [socket.gethostname(), uuid.getnode()]
+    return [socket.gethostname(), machine_number()]

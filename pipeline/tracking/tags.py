@@ -11,7 +11,8 @@ from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.config.provenance import git_state
 from pipeline.config.recipe import Origin
-from pipeline.tracking.compat import SOURCE_NAME_TAG
+from pipeline.storage.files import digest
+from pipeline.tracking.compat import DESCRIPTION_TAG, SOURCE_NAME_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 ON_GPU = "on_gpu"
 """Column of a history: 1 where a GPU trained, else 0."""
+DESCRIBED_TAG = "kdeov.described"  # digest of the description that was written last
 DVC_VARIABLES = ("STAGE", "EXP_NAME", "EXP_BASELINE_REV")  # DVC sets them, with `DVC_` before
 
 
@@ -57,9 +59,24 @@ def machine_tags(epoch: Mapping[str, float]) -> dict[str, str]:
 
 
 def set_tags(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> None:
-    """Sets the tags that a run lacks or has with another value."""
+    """Sets the tags that a run lacks or has with another value. A description that a person wrote
+    or edited on the run's page stays.
+    """
     from mlflow.entities import RunTag
 
+    if (text := tags.get(DESCRIPTION_TAG)) is not None:
+        rest = {key: value for key, value in tags.items() if key != DESCRIPTION_TAG}
+        own = {DESCRIPTION_TAG: text, DESCRIBED_TAG: digest(text)}
+        tags = {**rest, **({} if _is_described_by_hand(run) else own)}
     changed = [RunTag(k, v) for k, v in tags.items() if run.data.tags.get(k) != v]
     if changed:
         client.log_batch(run.info.run_id, tags=changed)
+
+
+def _is_described_by_hand(run: Run) -> bool:
+    text, last = run.data.tags.get(DESCRIPTION_TAG, ""), run.data.tags.get(DESCRIBED_TAG)
+    if not text.strip():
+        return False
+    if last is None:  # nothing was published yet, or by a version that kept no digest
+        return not (text.startswith("**") and "\n|---" in text)
+    return bool(last != digest(text))

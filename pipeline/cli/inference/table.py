@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -186,7 +187,7 @@ class EmbeddingTable:
             return
         try:
             made = _read_parquet(self.path) if parquet else _read_npy(self.path)
-        except (OSError, ValueError, DataError) as error:
+        except (OSError, ValueError, LookupError, AttributeError, DataError) as error:
             raise ConfigError(
                 f"{there} exists and was not written by this command, or is damaged; give another "
                 "-o, or --force"
@@ -257,13 +258,15 @@ def _write_parquet(file: Any, keys: list[Key], rows: np.ndarray, model: str) -> 
     """Columns `image` and `embedding`, and those that tell whether an image changed."""
     pa = _pyarrow()
     flat = pa.array(rows.reshape(-1), pa.float32())
+    keys = [replace(key, path=_text(key.path)) for key in keys]
     columns = {
-        "image": pa.array([_text(key.path) for key in keys], pa.string()),
+        "image": pa.array([key.path for key in keys], pa.string()),
         "embedding": pa.FixedSizeListArray.from_arrays(flat, rows.shape[1]),
         "bytes": pa.array([key.bytes for key in keys], pa.int64()),
         "changed_ns": pa.array([key.changed for key in keys], pa.int64()),
     }
-    table = pa.table(columns).replace_schema_metadata({"made_by": MARK, "model": model})
+    about = {"made_by": MARK, "model": model, "sha256": _sha256(keys, rows)}
+    table = pa.table(columns).replace_schema_metadata(about)
     pa.parquet.write_table(table, file)
 
 
@@ -285,4 +288,13 @@ def _read_parquet(path: Path) -> tuple[str, list[Key], np.ndarray]:
     rows = column.flatten().to_numpy().reshape(len(table), column.type.list_size)
     names = ("image", "bytes", "changed_ns")
     keys = zip(*(table.column(name).to_pylist() for name in names), strict=True)
-    return about[b"model"].decode(), [Key(*key) for key in keys], rows
+    model, found = about[b"model"].decode(), [Key(*key) for key in keys]
+    if about.get(b"sha256") not in (None, _sha256(found, rows).encode()):  # older versions: None
+        raise DataError(f"{path}: its content is not that which was written; {FIX}")
+    return model, found, rows
+
+
+def _sha256(keys: list[Key], rows: np.ndarray) -> str:
+    """A digest of what a `.parquet` file says, which has no file beside it."""
+    named = json.dumps([key.to_list() for key in keys]).encode()
+    return hashlib.sha256(named + np.ascontiguousarray(rows, "<f4").tobytes()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,3 +56,19 @@ def test_the_page_fits_a_phone_in_light_and_dark_and_asks_for_nothing(
         assert "+0.125 [+0.050, +0.200]" in text and "other data set" in text
         assert page.evaluate("document.querySelector('td .worse').innerText") == "worse"
         assert page.problems == [] and {r.split(":")[0] for r in page.requests} <= {"file", "data"}
+
+
+def test_a_file_that_is_no_page_of_the_command_stays(
+    comparison: Comparison, tmp_path: Path, complains: Any
+) -> None:
+    path = tmp_path / "notes.html"
+    for content in (b"<!doctype html><title>KDEOV: mine</title>", b"\xff\xfe"):
+        path.write_bytes(content)
+        with complains(str(path), "give another -o"):
+            write_page(comparison, path)
+        assert path.read_bytes() == content
+    path.unlink()
+    with complains(str(tmp_path), "give another -o"):
+        write_page(comparison, tmp_path)
+    for _ in range(2):
+        write_page(comparison, path)

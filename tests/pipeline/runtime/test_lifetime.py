@@ -45,8 +45,14 @@ except KeyboardInterrupt:
 RUNNER = """
 import os, subprocess, sys
 command = [sys.executable, "-c", sys.argv[1], *sys.argv[3:], str(os.getpid())]
-shell = ["sh", "-c", '"$@"; true', "sh"] if sys.argv[2] == "shell" else []
-subprocess.run([*shell, *command], env={**os.environ, "DVC_STAGE": "hold"})
+before = {
+    "none": [],
+    "shell": ["sh", "-c", '"$@"; true', "sh"],
+    # as `uv run`, `srun` and `timeout` in the stage's command
+    "wrapper": [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])"],
+    "group": ["timeout", "600"],
+}[sys.argv[2]]
+subprocess.run([*before, *command], env={**os.environ, "DVC_STAGE": "hold"})
 """
 
 
@@ -94,18 +100,30 @@ def test_a_program_of_a_command_ends_when_the_command_is_killed(start: Any) -> N
     wait_until_gone(processes)
 
 
-@pytest.mark.parametrize("shell", ["shell", "none"])
+@pytest.mark.parametrize("shell", ["shell", "none", "wrapper"])
 @pytest.mark.parametrize("when", ["early", "late"])
 @pytest.mark.parametrize("how", ["interrupt", "at once"])
 def test_a_stage_ends_when_the_dvc_that_runs_it_is_killed(
     start: Any, tmp_path: Path, shell: str, when: str, how: str
 ) -> None:
     dvc = start(RUNNER, STAGE, shell, tmp_path, how, when)
-    processes = below(dvc, 2 if shell == "shell" else 1)
+    processes = below(dvc, 1 if shell == "none" else 2)
     wait_for((tmp_path / "started").exists, seconds=60)
     kill(dvc)
     wait_until_gone(processes)
     assert (tmp_path / "interrupted").exists() == (how == "interrupt")
+
+
+def test_a_stage_in_a_process_group_of_its_own_ends_with_dvc_and_not_before(
+    start: Any, tmp_path: Path
+) -> None:
+    dvc = start(RUNNER, STAGE, "group", tmp_path, "interrupt", "late")
+    processes = below(dvc, 2)
+    wait_for((tmp_path / "started").exists, seconds=60)
+    with pytest.raises(psutil.TimeoutExpired):
+        processes[-1].wait(2)
+    kill(dvc)
+    wait_until_gone(processes)
 
 
 @pytest.mark.slow

@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.runtime.run_lock import Driver
 from pipeline.tracking.drivers import DRIVER_TAG, has_ended, this_process
 from pipeline.tracking.mlflow_run import LiveTracker
 from tests.helpers.mlflow_runs import row, runs
@@ -37,6 +40,18 @@ def test_a_process_has_ended_only_where_that_is_known() -> None:
     assert not has_ended(changed(0, "another-machine"))
     for unknown in ("", "null", "[1]", "{}", "text"):
         assert not has_ended(unknown)
+
+
+def test_a_machine_without_a_network_card_is_the_same_in_every_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made_up = iter(range(1 << 40, 1 << 41))  # what Python gives there
+    monkeypatch.setattr(uuid, "getnode", lambda: next(made_up))
+    assert has_ended(changed(2, 2**22 + 1))  # more than a machine numbers
+    assert not has_ended(this_process())
+    first, second = (Driver.of_this_process() for _ in range(2))
+    assert not first.is_over_for(second)
+    assert replace(first, pid=2**22 + 1).is_over_for(second)
 
 
 def test_the_next_run_ends_those_whose_process_was_killed(

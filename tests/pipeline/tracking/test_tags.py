@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.tracking.compat import DESCRIPTION_TAG
 from pipeline.tracking.mlflow_run import LiveTracker
-from pipeline.tracking.tags import ON_GPU, machine_tags, set_tags
+from pipeline.tracking.tags import DESCRIBED_TAG, ON_GPU, machine_tags, set_tags
 from pipeline.tracking.view import TAG_COLUMNS, set_view
 from pipeline.training.history import SPEED_COLUMNS
 from tests.helpers.mlflow_databases import WithDatabase
@@ -44,3 +45,34 @@ def test_tags_and_views_are_written_once(with_database: WithDatabase, tmp_path: 
     assert all(f"tags.`{name}`" in tags["mlflow.sharedViewState.kdeov"] for name in TAG_COLUMNS)
     assert tags["mlflow.experimentKind"] == "custom_model_development"
     assert runs(target.uri, "b" * 16)[0].data.tags["recipe"] == "coco"
+
+
+def test_a_description_that_a_person_wrote_stays(
+    with_database: WithDatabase, tmp_path: Path
+) -> None:
+    target = with_database(tmp_path)
+    LiveTracker(target, "c" * 16, "run", {}, {}).start()
+    client = target.client()
+
+    def publish(text: str) -> str:
+        (run,) = runs(target.uri, "c" * 16)
+        set_tags(client, run, {DESCRIPTION_TAG: text, "recipe": text})
+        (run,) = runs(target.uri, "c" * 16)
+        assert run.data.tags["recipe"] == text
+        return run.data.tags[DESCRIPTION_TAG]
+
+    def write(text: str) -> None:
+        (run,) = runs(target.uri, "c" * 16)
+        client.set_tag(run.info.run_id, DESCRIPTION_TAG, text)
+
+    write("tried while it trained")
+    assert publish("first") == "tried while it trained"
+    write("")  # whoever empties it gets the pipeline's again
+    assert publish("second") == "second"
+    assert publish("third") == "third"
+    write("third, and a remark")
+    assert publish("fourth") == "third, and a remark"
+    (run,) = runs(target.uri, "c" * 16)
+    client.delete_tag(run.info.run_id, DESCRIBED_TAG)  # as older versions left it
+    write("**Old.**\n\n| a | b |\n|---|---|")
+    assert publish("fifth") == "fifth"

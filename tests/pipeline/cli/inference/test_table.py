@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from kdeov.errors import ConfigError
 from pipeline.cli.inference import table as module
 from pipeline.cli.inference.table import EmbeddingTable
 from pipeline.inference.stream import Embedded
+from tests.helpers.damage import flips
 
 DIM = 8
 SUFFIXES = pytest.mark.parametrize("name", ["rows.npy", "rows.parquet"])
@@ -141,6 +143,26 @@ def test_an_edited_table_is_not_taken_as_the_commands_own(
     np.save(output, values)
     with complains(output, "--force"):
         run(output, images)
+
+
+@SUFFIXES
+def test_a_flipped_bit_never_becomes_another_row(
+    tmp_path: Path, images: list[Path], name: str
+) -> None:
+    output = tmp_path / name
+    run(output, images)
+    whole, told = output.read_bytes(), 0
+    for damaged in flips(whole, 60, seed=0):
+        output.write_bytes(damaged)
+        try:
+            run(output, images)
+        except ConfigError:
+            told += 1
+        else:  # what says nothing of the rows, or the model: then all are made again
+            np.testing.assert_array_equal(rows(output)[1], np.stack(list(map(row_of, images))))
+    assert told > 20
+    output.write_bytes(whole)
+    assert run(output, images) == []
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "no description"])
