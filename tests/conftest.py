@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,13 +45,13 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def complains() -> Callable[..., contextlib.AbstractContextManager[None]]:
-    """`with complains("a", "b"):` expects a `KdeovError` of one line with these words."""
+def complains() -> Callable[..., contextlib.AbstractContextManager[Any]]:
+    """`with complains("a", "b") as caught:` expects a `KdeovError` of one line with these words."""
 
     @contextlib.contextmanager
-    def expect(*words: object) -> Iterator[None]:
+    def expect(*words: object) -> Iterator[Any]:
         with pytest.raises(KdeovError) as caught:
-            yield
+            yield caught
         text = str(caught.value)
         assert "\n" not in text
         for word in words:

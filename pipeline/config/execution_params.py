@@ -76,6 +76,11 @@ class ClusterParams(Section):
                 "address is null; give the cluster's dashboard, http://HOST:8265 "
                 "(`kdeov cluster up` prints it)",
             )
+        if "@" in (self.address or ""):
+            raise section_error(
+                "address holds a login, which git and logs would keep; give http://HOST:8265, and "
+                "put the cluster's token into ~/.ray/auth_token"
+            )
         return self
 
 

@@ -23,7 +23,7 @@ from pipeline.storage.files import writing
 
 logger = logging.getLogger(__name__)
 
-UNUSABLE, SPACES = ("Cc", "Cs"), "\t\v\f\x85"  # categories of Unicode: controls, surrogates
+UNUSABLE, SPACES = ("Cc", "Cs"), "\t\n\r\v\f\x85"  # categories of Unicode: controls, surrogates
 SHA256_BYTES = 32
 MAX_CACHED = 256  # lists of labels; the oldest are deleted
 
@@ -70,12 +70,21 @@ def given_labels(
         raise ConfigError(f"{place} names no {noun}; give at least one")
     seen: set[str] = set()
     for label in found:
-        if any(unicodedata.category(char) in UNUSABLE for char in label if char not in SPACES):
-            raise ConfigError(f"the {noun} {label!r} holds a character that is no text; remove it")
+        require_text(label, noun)
         if (name := normalize_text(label)) in seen:
             raise ConfigError(f"the {noun} {label!r} is given twice; remove one")
         seen.add(name)
     return found
+
+
+def require_text(text: str, noun: str = "text") -> None:
+    """Refuses what no tokenizer reads: control characters, and bytes that were not UTF-8.
+
+    Raises:
+        ConfigError: The text holds one.
+    """
+    if any(unicodedata.category(char) in UNUSABLE for char in text if char not in SPACES):
+        raise ConfigError(f"the {noun} {text!r} holds a character that is no text; remove it")
 
 
 def chosen_templates(given: Sequence[str] | None) -> Sequence[str] | str | None:
@@ -109,6 +118,8 @@ def label_embeddings(
     """
     names = class_prompts(labels)
     prompts = list(as_templates(model.templates if templates is None else templates))
+    for text in (*names, *prompts):
+        require_text(text)
     key = {"text": model.text_digest, "labels": names, "templates": prompts}
     path = cache_folder() / f"{digest(key)}.npy"
     if (cached := _read(path, (len(names), model.embed_dim))) is not None:

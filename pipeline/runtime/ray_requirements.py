@@ -47,6 +47,7 @@ def find_obstacles(sessions: Path | None = None) -> Iterator[str]:
     """
     yield from _sessions(sessions or temporary_folder() / "ray")
     yield from _token()
+    yield from _python()
     yield from _limits()
     yield from _ports()
 
@@ -55,7 +56,13 @@ def _sessions(folder: Path) -> Iterator[str]:
     room = MAX_SOCKET_BYTES - len(os.fsencode(SOCKET))
     length = len(os.fsencode(folder))
     fix = "set RAY_TMPDIR to another folder"
-    if length > room:
+    if not folder.is_absolute():
+        name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
+        yield (
+            f"{name} is {os.environ.get(name, str(folder))!r}, no absolute path, and Ray's "
+            "processes run in other folders; unset it, or set RAY_TMPDIR to /tmp for example"
+        )
+    elif length > room:
         yield (
             f"{folder}: a path of {length} bytes, and the names of Ray's sockets leave room for "
             f"{room}; set RAY_TMPDIR to a shorter one, /tmp for example"
@@ -89,6 +96,14 @@ def _token() -> Iterator[str]:
             f"{path.parent}: {reason}, and Ray makes its token there; set HOME to a folder that "
             "can be written, or RAY_AUTH_TOKEN to a secret of 32 bytes or more"
         )
+
+
+def _python() -> Iterator[str]:
+    """What the environment asks of every Python, which Ray's own processes do not survive."""
+    if os.environ.get("PYTHONOPTIMIZE", "") not in ("", "0", "1"):
+        yield "PYTHONOPTIMIZE strips the docstrings that Ray adds to when it starts; unset it"
+    if "error" in os.environ.get("PYTHONWARNINGS", "").replace(" ", "").split(","):
+        yield "PYTHONWARNINGS makes every warning an error, and Ray starts with some; unset it"
 
 
 def _limits() -> Iterator[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdeov.errors import ConfigError, StorageError, first_line
-from pipeline.runtime.ray_session import ray_session
+from pipeline.runtime.ray_session import ray_session, set_ray_environment
 from pipeline.serve.app import create_app
 from pipeline.serve.server import bound_socket
 from pipeline.serve.settings import Settings
@@ -42,6 +42,7 @@ def serve_on_ray(
         ConfigError: The port is in use, or Ray Serve is not installed.
         StorageError: The replicas did not start.
     """
+    set_ray_environment()  # Ray reads its way to log in when it is imported
     try:
         from ray import serve
     except ImportError as error:

@@ -112,7 +112,8 @@ def check_address(address: str) -> str:
             a prefix.
     """
     protocol, separator, rest = address.partition("://")
-    if not separator:
+    mistyped = ":" in address and address.partition(":")[0] in PROTOCOLS  # s3:/BUCKET
+    if not separator and not mistyped:
         return str(Path(address).expanduser().absolute())
     if protocol not in PROTOCOLS or not re.fullmatch(r"[\w.-]+(/[\w.=+ -]+)*/*", rest):
         others = ", ".join(f"{name}://" for name in list(PROTOCOLS)[1:])

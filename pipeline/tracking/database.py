@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from kdeov.errors import ConfigError
-from pipeline.storage.files import TEMPORARY
+from kdeov.weights.folder import user_path
+from pipeline.storage.files import TEMPORARY, exists
 from pipeline.tracking.compat import FILE_COLUMNS, make_tables, schema_history
 from pipeline.tracking.errors import TrackingError, one_line, without_login
 
@@ -60,6 +61,28 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(make_url(uri).database or "")
 
 
+def named_file(uri: str, home: Path, name: str) -> Path | None:
+    """The file that a SQLite address names; None for another address.
+
+    Args:
+        uri: The address. `~` is the home folder of the user.
+        home: Folder of relative paths.
+        name: Where the address is given, for errors.
+
+    Raises:
+        ConfigError: It names no file.
+    """
+    if (file := sqlite_file(uri)) is None:
+        return None
+    if not file.name or str(file).startswith((":", "file:")):
+        raise ConfigError(f"{name} {uri!r} names no file; give sqlite:////FOLDER/FILE")
+    file = Path(os.path.normpath(home / user_path(file)))
+    if exists(file) and not file.is_file():
+        kind = "a folder" if file.is_dir() else "a device"
+        raise ConfigError(f"{name} {uri!r}: {file} is {kind}; name a file, or move it away")
+    return file
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds a lock of processes, which ends with its process.
@@ -85,7 +108,16 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def is_missing(path: Path) -> bool:
-    """Whether a SQLite file is still to be made."""
+    """Whether a SQLite file is still to be made.
+
+    Raises:
+        TrackingError: It is a link that leads nowhere, in whose place no other file is made.
+    """
+    if path.is_symlink() and not path.exists():
+        raise TrackingError(
+            f"{path} is a link to {path.readlink()}, which is missing",
+            "mount its folder, or delete the link",
+        )
     return not path.exists() or not path.stat().st_size
 
 
@@ -197,8 +229,16 @@ def with_driver(uri: str) -> str:
     return uri
 
 
-def check_database(uri: str) -> None:
-    """Refuses a database whose driver is not installed, before any work."""
+def check_database(uri: str, name: str) -> None:
+    """Refuses a database whose driver is not installed, before any work.
+
+    Args:
+        uri: Its address.
+        name: Where the address is given, for errors.
+
+    Raises:
+        ConfigError: It is no database, or has no driver.
+    """
     from sqlalchemy import create_engine
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -208,12 +248,12 @@ def check_database(uri: str) -> None:
     except ImportError as error:
         package = DRIVER_PACKAGES.get(str(error.name), error.name)
         raise ConfigError(
-            f"tracking.uri {address}: this kind of database needs the package {package}; install "
+            f"{name} {address}: this kind of database needs the package {package}; install "
             "it, or give the http:// address of an MLflow server"
         ) from error
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, ValueError) as error:  # the second for a port that is no number
         raise ConfigError(
-            f"tracking.uri {address}: neither a server nor a database ({one_line(error)}); give "
+            f"{name} {address}: neither a server nor a database ({one_line(error)}); give "
             "http://HOST:5000, sqlite:///FILE or postgresql://HOST/NAME"
         ) from error
 

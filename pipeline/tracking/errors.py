@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 from kdeov.errors import StorageError
+
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
 
 
 class TrackingError(StorageError):
@@ -45,3 +48,19 @@ def one_line(error: Exception) -> str:
 def without_login(text: str) -> str:
     """Removes users and passwords from the addresses in a text."""
     return re.sub(r"(?<=://)[^/\s]*@|(?<=[?&])password=[^&\s]*", "", text)
+
+
+def address_name() -> str:
+    """Where MLflow's address is given: the variable wins over the params."""
+    return URI_VARIABLE if os.environ.get(URI_VARIABLE) else "tracking.uri"
+
+
+def no_address(uri: str) -> str:
+    """Why a text without a scheme is no address of MLflow, and what to give instead."""
+    shown = uri.rpartition("@")[2]  # without a login
+    if "@" in uri or re.match(r"[\w.-]+:\d", uri):
+        return f"{shown!r} has no scheme; give http://{shown}"
+    return (
+        f"{shown!r} is a folder, which MLflow no longer supports; give sqlite:///... or "
+        "http://..., and move old runs with `mlflow migrate-filestore`"
+    )

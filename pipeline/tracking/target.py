@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,19 +28,27 @@ from pipeline.tracking.database import (
     has_tables,
     is_missing,
     make_file,
+    named_file,
     sqlite_file,
     sqlite_uri,
     with_driver,
 )
-from pipeline.tracking.errors import TrackingError, one_line, tracking_errors, without_login
+from pipeline.tracking.errors import (
+    URI_VARIABLE,
+    TrackingError,
+    address_name,
+    no_address,
+    one_line,
+    tracking_errors,
+    without_login,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 logger = logging.getLogger(__name__)
 
-URI_VARIABLE = "MLFLOW_TRACKING_URI"
-SERVER_SCHEMES = ("http", "https", "databricks")
+SERVER = re.compile("(https?|databricks)://|databricks$")
 
 
 @dataclass(frozen=True)
@@ -65,27 +74,20 @@ class TrackingTarget:
         database below `work/`.
 
         Raises:
-            ConfigError: The URI is a folder, which MLflow no longer supports, a database in
-                memory, or one without an installed driver.
+            ConfigError: It is no address, a folder, or a database in memory or without a driver.
         """
-        uri = os.environ.get(URI_VARIABLE) or params.uri or sqlite_uri(paths.tracking_database)
-        if "://" not in uri or uri.startswith("file:"):
-            raise ConfigError(
-                f"tracking.uri {uri!r} is a folder, which MLflow no longer supports; give "
-                "sqlite:///... or http://..., and move old runs with `mlflow migrate-filestore`"
-            )
+        given, name = (os.environ.get(URI_VARIABLE) or params.uri or "").strip(), address_name()
+        uri = given or sqlite_uri(paths.tracking_database)
         target = cls(uri, params.experiment, None)
         if target.is_server:
             return target
-        uri = with_driver(uri)
-        check_database(uri)
+        if "://" not in uri or uri.startswith("file:"):
+            raise ConfigError(f"{name} {no_address(uri)}")
+        check_database(uri := with_driver(uri), name)
         # MLflow's own default is a folder below the current one
         artifacts = paths.tracking_artifacts.as_uri()
-        if (file := sqlite_file(uri)) is None:
+        if (file := named_file(uri, paths.home, name)) is None:
             return cls(uri, params.experiment, artifacts)
-        if not file.name or str(file).startswith((":", "file:")):
-            raise ConfigError(f"tracking.uri {uri!r} names no file; give sqlite:////FOLDER/FILE")
-        file = Path(os.path.normpath(paths.home / file))
         if str(beside := file.with_name("artifacts")).endswith(ARTIFACTS):  # of any checkout
             artifacts = beside.as_uri()
         is_own = file.is_relative_to(paths.home)
@@ -94,7 +96,7 @@ class TrackingTarget:
     @property
     def is_server(self) -> bool:
         """Whether the URI is that of an MLflow server, which stores artifacts and has a page."""
-        return self.uri.partition(":")[0] in SERVER_SCHEMES
+        return SERVER.match(self.uri) is not None
 
     @property
     def file(self) -> Path | None:
@@ -233,7 +235,7 @@ class TrackingTarget:
             return error.reason, error.cure
         reason = one_line(error)
         if self.file is None:
-            return reason, "start it, or correct tracking.uri"
+            return reason, f"start it, or correct {address_name()}"
         if "locked" in reason:
             return reason, f"wait for the process that writes {self.file}, or end it"
         if "not a database" in reason or "malformed" in reason:

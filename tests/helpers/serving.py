@@ -39,10 +39,14 @@ def serving(app: Any) -> Iterator[str]:
 
 @contextlib.contextmanager
 def serve_command(*arguments: object, cwd: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`kdeov serve` with its address; it is ended by SIGTERM."""
+    """`kdeov serve` with its address; it is ended by SIGTERM.
+
+    It has no variable of Ray, as in a user's shell; other tests of this process may have set some.
+    """
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.cli.main", "serve", *map(str, arguments)],
-        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, encoding="utf-8",
+        cwd=cwd, env=variables | {"PYTHONPATH": str(ROOT)}, encoding="utf-8",
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
@@ -182,5 +183,5 @@ def _constraints(metadata: list[Any]) -> Iterator[Any]:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = re.sub(r"(?<=://)[^/\s]*@", "...@", repr(value))  # a login is not shown
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

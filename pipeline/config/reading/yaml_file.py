@@ -44,7 +44,7 @@ def parse_yaml(text: bytes | str, name: str) -> Any:
         if root is not None:
             _check(root, name, (), set())
         return YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, ValueError, RecursionError) as error:
+    except (YAMLError, ValueError, KeyError, RecursionError) as error:  # the third of `!!bool x`
         reason, _, _ = str(error).partition("To suppress this check")
         raise ConfigError(f"{name}: not YAML ({' '.join(reason.split())})") from error
 

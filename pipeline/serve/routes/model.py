@@ -11,7 +11,7 @@ from PIL import Image
 
 from kdeov.prompts import as_templates
 from kdeov.runtime.detections import Selection
-from pipeline.inference.labels import given_labels
+from pipeline.inference.labels import given_labels, require_text
 from pipeline.serve.holder import ModelHolder
 from pipeline.serve.routes.answers import (
     Classification,
@@ -166,6 +166,7 @@ def checked_texts(texts: list[str], settings: Settings) -> list[str]:
 
     Raises:
         HTTPException: They are too many, too long or empty.
+        ConfigError: One is no text.
     """
     if len(texts) > settings.max_labels:
         raise HTTPException(413, f"more than {settings.max_labels} labels or texts; send fewer")
@@ -174,4 +175,5 @@ def checked_texts(texts: list[str], settings: Settings) -> list[str]:
             raise HTTPException(400, "an empty label or text says nothing; leave it out")
         if len(text) > settings.max_text:
             raise HTTPException(413, f"a text of more than {settings.max_text} characters")
+        require_text(text)
     return texts

@@ -110,3 +110,21 @@ def test_no_advice_of_the_yaml_library_is_passed_on(root: Path, tmp_path: Path) 
     with pytest.raises(ConfigError, match="duplicate key") as caught:
         load_params(tmp_path / "params.yaml")
     assert "suppress" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "address"),
+    [
+        ("cluster.address", "http://anna:hush@host:8265"),
+        ("cluster.storage", "s3://anna:hush@bucket/x"),
+        ("data.storage", "s3://anna:hush@bucket/x"),
+        ("prepare.path", "s3://anna:hush@bucket/x"),
+        ("distill.backbone_weights", "https://anna:hush@host/w.pt"),
+    ],
+)
+def test_a_login_in_an_address_is_refused_and_not_shown(
+    tmp_path: Path, values: dict[str, Any], complains: Any, key: str, address: str
+) -> None:
+    with complains(key) as caught:
+        load(tmp_path, put(values, key, address))
+    assert "hush" not in str(caught.value)

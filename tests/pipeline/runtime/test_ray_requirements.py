@@ -85,6 +85,22 @@ def temporary_file(patch: pytest.MonkeyPatch, folder: Path) -> None:
     patch.setenv("RAY_TMPDIR", "/dev/null")
 
 
+def relative_folder(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    patch.setenv("RAY_TMPDIR", "sessions")
+
+
+def empty_folder(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    patch.setenv("TMPDIR", "")
+
+
+def without_docstrings(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    patch.setenv("PYTHONOPTIMIZE", "2")
+
+
+def with_strict_warnings(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    patch.setenv("PYTHONWARNINGS", "default::ImportWarning,error")
+
+
 def full_disk(patch: pytest.MonkeyPatch, folder: Path) -> None:
     patch.setattr(ray_requirements, "MIN_FREE_BYTES", 1 << 62)
 
@@ -102,6 +118,10 @@ def small_container(patch: pytest.MonkeyPatch, folder: Path) -> None:
         (empty_token, [".ray/auth_token", "delete it"]),
         (lost_token, ["RAY_AUTH_TOKEN_PATH", "token"]),
         (temporary_file, ["/dev/null/ray", "RAY_TMPDIR"]),
+        (relative_folder, ["RAY_TMPDIR is 'sessions'", "absolute", "/tmp"]),
+        (empty_folder, ["TMPDIR is ''", "absolute", "RAY_TMPDIR"]),
+        (without_docstrings, ["PYTHONOPTIMIZE", "unset"]),
+        (with_strict_warnings, ["PYTHONWARNINGS", "unset"]),
         (full_disk, ["/tmp/ray", "free", "RAY_TMPDIR"]),
         (small_container, ["100", "--pids-limit"]),
     ],

@@ -149,11 +149,12 @@ def test_what_is_no_image_gets_one_line(
         ({"labels": " , "}, 400),
         ({"labels": ["a dog", " "]}, 400),
         ({"labels": "a dog, a dog"}, 400),
+        ({"labels": ["a dog", "a\0cat"]}, 400),
         ({"labels": "a dog", "templates": "a photo"}, 400),
         ({}, 422),
     ],
-    ids=["100,000", "2,000 fields", "1,001 fields", "long", "none", "empty", "twice", "template",
-         "missing"],
+    ids=["100,000", "2,000 fields", "1,001 fields", "long", "none", "empty", "twice", "no text",
+         "template", "missing"],
 )  # fmt: skip
 def test_labels_that_cannot_be_answered_are_refused(
     client: httpx.Client, fields: dict[str, Any], status: int
@@ -172,6 +173,7 @@ def test_labels_that_cannot_be_answered_are_refused(
         ({"text": "a dog", "where": "folder=../.."}, 400),
         ({"text": "a dog", "where": "nonsense"}, 400),
         ({"text": "a dog", "minus": "a dog"}, 400),
+        ({"text": "a\0dog"}, 400),
         ({"text": "a dog", "probability": 2}, 422),
         ({"text": "a dog", "objects": "true"}, 400),
     ],

@@ -88,6 +88,31 @@ def test_a_database_that_is_no_file_is_refused(tmp_path: Path, complains: Any, u
         of(tmp_path, uri)
 
 
+def test_a_folder_or_a_device_is_no_database(tmp_path: Path, complains: Any) -> None:
+    for uri in (f"sqlite:///{tmp_path}/", "sqlite:////dev/full"):
+        with complains("tracking.uri", uri, "name a file"):
+            of(tmp_path, uri)
+
+
+def test_the_home_folder_is_that_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert of(tmp_path / "checkout", "sqlite:///~/runs.db").file == tmp_path / "home/runs.db"
+    assert (
+        of(tmp_path / "checkout", "sqlite:///a~/runs.db").file == tmp_path / "checkout/a~/runs.db"
+    )
+
+
+def test_a_link_that_leads_nowhere_is_named_and_stays(tmp_path: Path) -> None:
+    file = Layout(tmp_path).tracking_database
+    file.parent.mkdir(parents=True)
+    file.symlink_to(tmp_path / "unmounted" / "mlflow.db")
+    with pytest.raises(TrackingError, match=r"unmounted/mlflow\.db, which is missing; mount"):
+        of(tmp_path).client()
+    assert file.is_symlink() and not (tmp_path / "unmounted").exists()
+
+
 def test_a_copied_checkout_writes_its_own_files_and_none_of_the_original(
     tmp_path: Path, with_database: Any
 ) -> None:

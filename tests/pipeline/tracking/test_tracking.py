@@ -129,6 +129,12 @@ def test_a_folder_of_files_is_refused_with_the_cure(
         TrackingTarget.of(TrackingParams(uri=uri), built)
 
 
+@pytest.mark.parametrize("uri", ["host:5000", "127.0.0.1:5000/", "anna:hush@host:5000"])
+def test_a_server_without_a_scheme_is_no_folder(built: Layout, complains: Any, uri: str) -> None:
+    with complains(f"'{(host := uri.rpartition('@')[2])}' has no scheme; give http://{host}"):
+        TrackingTarget.of(TrackingParams(uri=uri), built)
+
+
 def test_the_database_of_this_checkout_is_the_default_and_the_environment_wins(
     built: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,11 +147,33 @@ def test_the_database_of_this_checkout_is_the_default_and_the_environment_wins(
 
 
 @pytest.mark.parametrize(
+    "uri", ["mlruns", "htp://host", "sqlite://", "postgresql://host:PORT/runs"]
+)
+def test_a_wrong_address_is_looked_for_where_it_is_given(
+    built: Layout, monkeypatch: pytest.MonkeyPatch, complains: Any, uri: str
+) -> None:
+    with complains("tracking.uri"):
+        TrackingTarget.of(TrackingParams(uri=uri), built)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{uri}\r\n")
+    with complains("MLFLOW_TRACKING_URI"):
+        TrackingTarget.of(TrackingParams(), built)
+
+
+def test_spaces_around_an_address_are_no_part_of_it(
+    built: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for uri in ("http://named:5000", f"sqlite:///{built.root}/runs.db", "databricks"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f" {uri}\r\n")  # of a file made on Windows
+        assert TrackingTarget.of(TrackingParams(), built).uri == uri
+
+
+@pytest.mark.parametrize(
     ("uri", "words"),
     [
         ("postgresql+pg8000://anna:hush@host/runs", ("package pg8000",)),
         ("postgre://anna:hush@host/runs", ("postgresql://",)),
         ("htp://anna:hush@host", ("http://HOST:5000",)),
+        ("postgresql://anna:hush@host:PORT/runs", ("'PORT'", "postgresql://HOST/NAME")),
     ],
 )
 def test_an_address_without_a_driver_is_refused_and_shown_without_its_login(

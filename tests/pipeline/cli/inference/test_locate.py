@@ -57,6 +57,8 @@ def test_a_second_run_replaces_its_own_map_and_no_file_of_others(
     ("arguments", "words"),
     [
         (["photos/0.png", "--text", " "], ["--text"]),
+        (["photos/0.png", "--text", "caf\udce9"], ["'caf\\udce9'", "no text"]),
+        (["photos/0.png", "--text", "a", "--templates", "\udce9 {}"], ["no text"]),
         (["absent.png", "--text", "a"], ["absent.png"]),
         (["photos", "--text", "a"], ["photos"]),
         (["photos/0.png", "--text", "a", "-o", "map.jpg"], ["map.jpg", "PNG"]),

@@ -64,8 +64,9 @@ def test_a_key_that_stands_twice_is_named_with_its_lines(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
-    ["a: 2024-13-45", "a: !!int x", "a: !!python/object:os.system 1", "a: [", "a: 1\n---\nb: 2",
-     "a: *unknown", "? [1, 2]\n: 3\na: {", "x: " + "[" * 5000, "x: \x00", "a: " + "9" * 5000],
+    ["a: 2024-13-45", "a: !!int x", "a: !!bool x", "a: !!python/object:os.system 1", "a: [",
+     "a: 1\n---\nb: 2", "a: *unknown", "? [1, 2]\n: 3\na: {", "x: " + "[" * 5000, "x: \x00",
+     "a: " + "9" * 5000],
 )  # fmt: skip
 def test_what_is_no_yaml_is_one_line(text: str) -> None:
     with pytest.raises(ConfigError) as caught:

@@ -160,6 +160,7 @@ def test_an_image_that_is_gone_leaves_its_place_on_the_sheet(kdeov: Command, ind
         ([], ["nothing to find"]),
         (["  "], ["nothing to find"]),
         (["\u200b"], ["names nothing"]),
+        (["caf\udce9"], ["'caf\\udce9'", "no text"]),  # not UTF-8
         (["a", "-i", "absent"], ["absent", "no such folder"]),
         (["a", "-i", "photos"], ["photos", "not an index"]),
         (["a", "--where", "camera=x"], ["camera=x"]),
