@@ -14,12 +14,14 @@ from pathlib import Path
 import yaml
 
 from kdeov.errors import DataError, StorageError
+from kdeov.weights.digests import digest
 from pipeline.runtime.job import JOB, File, Job, files_below
 from pipeline.storage.checked import checked_json, parse_checked_json
 from pipeline.storage.files import flock, sha256_file, writing_folder
 from pipeline.storage.storage import Storage, open_storage
 
 CODE = Path(__file__).resolve().parents[2]  # the folder into which Ray unpacked the code
+DIGITS = 8  # of a digest in the name of a job's folder
 JOB_EXPIRY_S = 30 * 86400.0  # age at which a node deletes files of jobs; no job runs longer
 
 
@@ -62,13 +64,16 @@ def materialize(folder: Storage, base: Path) -> Path:
         StorageError: The storage cannot be read.
         DataError: An input is missing or damaged.
     """
-    root = base / "jobs" / folder.address.rpartition("/")[2]
+    job = Job.read(folder)
+    # a killed driver leaves the folder, and a job of another storage may have the same name
+    key = digest([folder.address, asdict(job)])[:DIGITS]
+    root = base / "jobs" / f"{folder.address.rpartition('/')[2]}-{key}"
     root.parent.mkdir(parents=True, exist_ok=True)
     with flock(base / "lock"):
         if root.is_dir():
+            _link_code(root)
             return root
         _forget(base)
-        job = Job.read(folder)
         storage = open_storage(job.storage)
         with writing_folder(root) as partial:
             for file in job.inputs:
@@ -77,9 +82,7 @@ def materialize(folder: Storage, base: Path) -> Path:
                 # linked, so that a teacher that five stages need is downloaded once
                 os.link(_blob(storage, file, base), place)
             (partial / "params.yaml").write_text(yaml.safe_dump(job.params), encoding="utf-8")
-            for path in CODE.iterdir():
-                if not (partial / path.name).exists():
-                    (partial / path.name).symlink_to(path)
+            _link_code(partial)
     return root
 
 
@@ -146,6 +149,15 @@ def _base() -> Path:
             f"{base}: belongs to another user; delete it, or set TMPDIR on all nodes"
         )
     return base
+
+
+def _link_code(root: Path) -> None:
+    """Links the code of this process, and anew where an earlier Ray has taken its own away."""
+    for path in CODE.iterdir():
+        place = root / path.name
+        if not place.exists():
+            place.unlink(missing_ok=True)
+            place.symlink_to(path)
 
 
 def _blob(storage: Storage, file: File, base: Path) -> Path:

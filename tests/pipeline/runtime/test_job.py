@@ -162,6 +162,34 @@ def test_whoever_comes_later_finds_the_folder_there(checkout: Layout, tmp_path: 
     assert materialize(folder, tmp_path / "node") == root
 
 
+def test_a_folder_that_a_killed_driver_left_is_not_that_of_a_job_of_the_same_name(
+    checkout: Layout, tmp_path: Path
+) -> None:
+    left = materialize(submitted(checkout, "embed"), tmp_path / "node")
+    for changes in (
+        {"data": {"storage": str(tmp_path / "other")}},
+        {"cluster": {"num_workers": 1}},
+    ):
+        folder = submitted(checkout, "embed", **changes)
+        root = materialize(folder, tmp_path / "node")
+        assert root.parent == left.parent and root != left
+        params = load_params(root / "params.yaml")
+        for section, values in changes.items():
+            for key, value in values.items():
+                assert getattr(getattr(params, section), key) == value
+
+
+def test_code_that_an_earlier_ray_took_away_is_linked_anew(
+    checkout: Layout, tmp_path: Path
+) -> None:
+    folder = submitted(checkout, "embed")
+    root = materialize(folder, tmp_path / "node")
+    (root / "stages").unlink()
+    (root / "stages").symlink_to(tmp_path / "session_of_yesterday")
+    assert materialize(folder, tmp_path / "node") == root
+    assert (root / "stages" / "embed.py").is_file()
+
+
 def test_processes_that_ask_at_once_get_one_whole_folder(
     checkout: Layout, tmp_path: Path, root: Path
 ) -> None:
