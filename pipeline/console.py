@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -42,6 +43,11 @@ def allow_every_character() -> None:
     """Lets standard output escape what its encoding lacks, as standard error does."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def without_login(text: str) -> str:
+    """Removes users and passwords from the addresses in a text."""
+    return re.sub(r"(?<=://)[^/\s]*@|(?<=[?&])password=[^&\s]*", "", text)
 
 
 def print_table(table: Table) -> None:

@@ -6,12 +6,12 @@ import errno
 import functools
 import importlib
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from kdeov.errors import KdeovError, StorageError
+from pipeline.console import without_login
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def _lacks_bucket(error: BaseException) -> bool:
 def _reason(error: BaseException) -> str:
     """The first line of an error, without the login that an address may hold."""
     line = (str(error).splitlines() or [""])[0].strip() or type(error).__name__
-    return re.sub(r"://[^/@\s]*@", "://", line)[:200]
+    return without_login(line)[:200]
 
 
 def _advice(error: BaseException) -> str:

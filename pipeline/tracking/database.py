@@ -20,9 +20,10 @@ from filelock import FileLock, Timeout
 
 from kdeov.errors import ConfigError
 from kdeov.weights.folder import user_path
+from pipeline.console import without_login
 from pipeline.storage.files import TEMPORARY, exists
 from pipeline.tracking.compat import FILE_COLUMNS, make_tables, schema_history
-from pipeline.tracking.errors import TrackingError, one_line, without_login
+from pipeline.tracking.errors import TrackingError, one_line
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -6,6 +6,7 @@ import os
 import re
 
 from kdeov.errors import StorageError
+from pipeline.console import without_login
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 
@@ -43,11 +44,6 @@ def one_line(error: Exception) -> str:
     if getattr(error, "error_code", "") in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
         text += "; check MLFLOW_TRACKING_USERNAME and _PASSWORD, or MLFLOW_TRACKING_TOKEN"
     return text
-
-
-def without_login(text: str) -> str:
-    """Removes users and passwords from the addresses in a text."""
-    return re.sub(r"(?<=://)[^/\s]*@|(?<=[?&])password=[^&\s]*", "", text)
 
 
 def address_name() -> str:

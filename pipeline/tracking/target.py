@@ -17,6 +17,7 @@ from kdeov.errors import ConfigError, StorageError
 from pipeline.config.execution_params import TrackingParams
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
+from pipeline.console import without_login
 from pipeline.tracking.compat import forget_folders
 from pipeline.tracking.database import (
     ARTIFACTS,
@@ -40,7 +41,6 @@ from pipeline.tracking.errors import (
     no_address,
     one_line,
     tracking_errors,
-    without_login,
 )
 
 if TYPE_CHECKING:

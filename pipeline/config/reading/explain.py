@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
@@ -16,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from pipeline.config.renamed import RENAMED
 from pipeline.config.schema import SECTION_ERROR
+from pipeline.console import without_login
 
 SHOWN = 80  # characters of a wrong value
 BOUNDS = {Ge: "at least", Gt: "above", Le: "at most", Lt: "below"}
@@ -183,5 +183,5 @@ def _constraints(metadata: list[Any]) -> Iterator[Any]:
 
 
 def _shown(value: Any) -> str:
-    text = re.sub(r"(?<=://)[^/\s]*@", "...@", repr(value))  # a login is not shown
+    text = without_login(repr(value))
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
