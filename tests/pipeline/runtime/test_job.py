@@ -162,31 +162,18 @@ def test_whoever_comes_later_finds_the_folder_there(checkout: Layout, tmp_path: 
     assert materialize(folder, tmp_path / "node") == root
 
 
-def test_a_folder_that_a_killed_driver_left_is_not_that_of_a_job_of_the_same_name(
+def test_a_folder_that_is_left_is_not_that_of_a_job_of_the_same_name(
     checkout: Layout, tmp_path: Path
 ) -> None:
-    left = materialize(submitted(checkout, "embed"), tmp_path / "node")
-    for changes in (
-        {"data": {"storage": str(tmp_path / "other")}},
-        {"cluster": {"num_workers": 1}},
-    ):
-        folder = submitted(checkout, "embed", **changes)
-        root = materialize(folder, tmp_path / "node")
-        assert root.parent == left.parent and root != left
-        params = load_params(root / "params.yaml")
-        for section, values in changes.items():
-            for key, value in values.items():
-                assert getattr(getattr(params, section), key) == value
-
-
-def test_code_that_an_earlier_ray_took_away_is_linked_anew(
-    checkout: Layout, tmp_path: Path
-) -> None:
-    folder = submitted(checkout, "embed")
-    root = materialize(folder, tmp_path / "node")
-    (root / "stages").unlink()
+    first = submitted(checkout, "embed")
+    left = materialize(first, tmp_path / "node")
+    again = submitted(checkout, "embed", cluster={"num_workers": 7})
+    root = materialize(again, tmp_path / "node")
+    assert again.address == first.address and root != left
+    assert load_params(root / "params.yaml").cluster.num_workers == 7
+    (root / "stages").unlink()  # an earlier Ray takes its code away
     (root / "stages").symlink_to(tmp_path / "session_of_yesterday")
-    assert materialize(folder, tmp_path / "node") == root
+    assert materialize(again, tmp_path / "node") == root
     assert (root / "stages" / "embed.py").is_file()
 
 
