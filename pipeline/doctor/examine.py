@@ -108,6 +108,8 @@ def preflight(params: Params, layout: Layout, stage: str = "distill") -> None:
         cluster = params.cluster.model_copy(update={"use_gpu": False})
         params, one_process = params.model_copy(update={"cluster": cluster}), True
     checks = examine_run(params, layout, stage != "distill", one_process)
+    if stage == "distill":
+        checks += storages.class_names(params, layout)
     for check in checks:
         if check.verdict != "error":
             level = logging.WARNING if check.verdict == "warning" else logging.INFO

@@ -8,10 +8,12 @@ import uuid
 from collections.abc import Iterator
 
 from kdeov.errors import KdeovError
+from pipeline.artifacts.dataset import DATASET, Dataset
 from pipeline.config.params import Params
 from pipeline.config.paths import Layout
 from pipeline.doctor.check import Check, error, first_few, ok, quantity, report_errors
 from pipeline.doctor.node import PROBE_MISSING, TIMEOUT_S, NodeFacts, write_probe
+from pipeline.evaluation.shared.class_names import prompt_classes, read_renaming
 from pipeline.storage.storage import open_storage
 from pipeline.teachers.load import load_teacher
 
@@ -93,10 +95,37 @@ def sources(params: Params, layout: Layout) -> list[Check]:
         if importlib.util.find_spec(package.replace("-", "_")) is None:
             cure = f"write it into a file NAME.address and name that, or `pip install {package}`"
             checks.append(error("prepare.path", f"DVC cannot watch {data} without {package}", cure))
-    elif not (layout.images / "dataset.json").is_file() and not data.exists():
+    elif not (layout.images / DATASET).is_file() and not data.exists():
         absent.append(("prepare.path", data))
     weights = params.distill.backbone_weights
     if weights is not None and not weights.is_file():
         absent.append(("distill.backbone_weights", weights))
     checks += [error(key, f"{path} does not exist", "correct the path") for key, path in absent]
+    return checks + class_names(params, layout)
+
+
+def class_names(params: Params, layout: Layout) -> list[Check]:
+    """Checks what `require_class_names` refuses."""
+    checks: list[Check] = []
+    with report_errors("zero_shot.class_names", checks):
+        require_class_names(params, layout)
     return checks
+
+
+def require_class_names(params: Params, layout: Layout) -> None:
+    """Refuses names of classes that the stage `zero_shot` would refuse, hours later.
+
+    Args:
+        params: Hold the names.
+        layout: Its data set is compared with them, where it is prepared.
+
+    Raises:
+        KdeovError: The file of names or the record of the data set is damaged or missing, or the
+            names do not fit the classes.
+    """
+    if (names := params.zero_shot.class_names) is None:
+        return
+    if not (layout.images / DATASET).is_file():
+        read_renaming(names)
+    elif classes := Dataset.read(layout.images).classes:
+        prompt_classes(classes, names)

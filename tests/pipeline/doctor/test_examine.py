@@ -88,6 +88,10 @@ def no_weights(layout: Layout) -> None:
     change(layout, distill={"backbone_weights": str(layout.root / "yolov8n.pt")})
 
 
+def lost_names(layout: Layout) -> None:
+    change(layout, zero_shot={"class_names": "names.json"})
+
+
 def no_gpu(layout: Layout) -> None:
     change(layout, cluster={"use_gpu": True})
 
@@ -125,6 +129,7 @@ def no_dvc(layout: Layout) -> None:
         (edited_manifest, "shards", ["manifest.json"]),
         (other_teacher, "teacher", ["`dvc repro -f teacher`"]),
         (no_weights, "distill.backbone_weights", ["yolov8n.pt"]),
+        (lost_names, "zero_shot.class_names", ["names.json", "No such file"]),
         (no_gpu, "devices", ["0 GPUs", "cluster.use_gpu"]),
         (uneven, "training", ["global_batch_size = 8", "4 workers", "cluster.num_workers"]),
         (other_views, "training", ["views.count is 3, wanted 2", "`dvc repro embed`"]),

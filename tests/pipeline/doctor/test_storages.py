@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.artifacts.manifest import Manifest
-from pipeline.config.params import Params
+from pipeline.config.params import Params, load_params
 from pipeline.config.paths import Layout
+from pipeline.doctor.examine import preflight
 from pipeline.doctor.storages import sources
 from pipeline.storage.storage import open_storage
 from tests.helpers.doctor import change, doctor
@@ -47,6 +50,21 @@ def test_an_unreachable_bucket_is_reported_in_time_and_without_secrets(
     status, (line,) = doctor()
     assert status == 1 and line.startswith("error   data.storage")
     assert "AWS_ENDPOINT_URL" in line and SECRET not in line
+
+
+@pytest.mark.slow
+def test_names_of_classes_that_the_evaluation_would_refuse_are_refused_before_training(
+    here: Layout, run_python: Callable[..., subprocess.CompletedProcess[str]],
+    complains: Any,
+) -> None:  # fmt: skip
+    change(here, zero_shot={"class_names": {"no such class": "cat"}})
+    done = run_python("-m", "stages.distill", cwd=here.root)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("distill: zero_shot.class_names: 'no such")
+    assert not (here.root / "work").exists()
+    with complains("nothing was started", "zero_shot.class_names", "'no such class'"):
+        preflight(load_params(here.params), here)
+    preflight(load_params(here.params), here, "embed")
 
 
 def test_a_bucket_that_dvc_cannot_watch_is_named(
