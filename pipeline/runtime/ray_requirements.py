@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import resource
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from kdeov.errors import ConfigError
-from pipeline.runtime.compat import SOCKET, temporary_folder
+from pipeline.runtime.compat import RAY_ENVIRONMENT, SOCKET, temporary_folder
 from pipeline.storage.files import existing, exists
 
 MAX_SOCKET_BYTES = 107 if os.uname().sysname == "Linux" else 103  # of a path, sun_path of unix(7)
@@ -23,6 +26,7 @@ MIN_FREE_BYTES = 200_000_000  # logs, and objects where there is little shared m
 MIN_OPEN_FILES = 512  # of a process; Ray raises the soft limit itself
 MIN_ADDRESS_SPACE = 8_000_000_000  # bytes of a process, most of them never touched
 MIN_THREADS = 1000  # of a session's processes: 430, and those of workers
+OPTION = re.compile("RAY_[a-z][a-z0-9_]*")  # of Ray's core; the others are Python's
 CGROUP_LIMITS = ("/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max")
 
 
@@ -39,6 +43,16 @@ def require_ray_can_start(sessions: Path | None = None) -> None:
         raise ConfigError(f"Ray cannot start here: {found}")
 
 
+def require_ray_can_be_imported() -> None:
+    """Refuses to import Ray where that would end this process without a word.
+
+    Raises:
+        ConfigError: A variable has a value that Ray cannot read.
+    """
+    if found := next(_variables(), None):
+        raise ConfigError(f"Ray cannot start here: {found}")
+
+
 def find_obstacles(sessions: Path | None = None) -> Iterator[str]:
     """What would stop Ray on this machine, and the fix; one line each.
 
@@ -48,6 +62,7 @@ def find_obstacles(sessions: Path | None = None) -> Iterator[str]:
     yield from _sessions(sessions or temporary_folder() / "ray")
     yield from _token()
     yield from _python()
+    yield from _variables()
     yield from _limits()
     yield from _ports()
 
@@ -104,6 +119,22 @@ def _python() -> Iterator[str]:
         yield "PYTHONOPTIMIZE strips the docstrings that Ray adds to when it starts; unset it"
     if "error" in os.environ.get("PYTHONWARNINGS", "").replace(" ", "").split(","):
         yield "PYTHONWARNINGS makes every warning an error, and Ray starts with some; unset it"
+
+
+def _variables() -> Iterator[str]:
+    """Values of the user that Ray's core cannot read, for which importing it is a segmentation
+    fault: `RAY_memory_usage_threshold=95%`.
+    """
+    if "ray" in sys.modules:  # it has read them
+        return
+    given = [name for name in os.environ if OPTION.fullmatch(name)]
+    given = [name for name in given if os.environ[name] != RAY_ENVIRONMENT.get(name)]
+    for name in sorted(given):  # each alone: about a second, for those few who set some
+        environment = {key: value for key, value in os.environ.items() if key not in given}
+        environment[name] = os.environ[name]
+        command = [sys.executable, "-c", "import ray._raylet"]
+        if subprocess.run(command, env=environment, capture_output=True).returncode < 0:
+            yield f"{name} is {os.environ[name]!r}, which Ray cannot read; correct or unset it"
 
 
 def _limits() -> Iterator[str]:

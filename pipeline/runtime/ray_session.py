@@ -20,7 +20,7 @@ from pipeline.runtime.compat import (
     temporary_folder,
 )
 from pipeline.runtime.node import on_cluster
-from pipeline.runtime.ray_requirements import require_ray_can_start
+from pipeline.runtime.ray_requirements import require_ray_can_be_imported, require_ray_can_start
 
 __all__ = ["PREEMPTION", "RAY_ENVIRONMENT"]
 
@@ -30,7 +30,11 @@ logger = logging.getLogger(__name__)
 def set_ray_environment() -> dict[str, str]:
     """Sets the variables that Ray reads when it is imported, unless the user has set them, and
     returns them for workers.
+
+    Raises:
+        ConfigError: One of the user's variables would end the process when Ray is imported.
     """
+    require_ray_can_be_imported()
     environment = {key: os.environ.get(key, value) for key, value in RAY_ENVIRONMENT.items()}
     os.environ.update(environment)
     return environment
@@ -108,7 +112,8 @@ def _start(cpus: int, environment: dict[str, str]) -> None:
     except Exception as error:  # Ray raises this very type for a node that does not come up
         raise StorageError(
             f"Ray did not start ({first_line(error)}); look at its logs in "
-            f"{temporary_folder()}/ray/session_latest/logs, or set cluster.mode to inline"
+            f"{temporary_folder()}/ray/session_latest/logs; stages run "
+            "without Ray where cluster.mode is inline"
         ) from error
 
 

@@ -28,6 +28,7 @@ except KdeovError as error:
     assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
     sys.exit(str(error))
 """
+OPTION = "RAY_memory_usage_threshold"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
@@ -152,6 +153,7 @@ def test_a_token_of_the_environment_needs_no_home(
         ("ulimit -v 4000000", {}, ["4.1 GB", "ulimit -v"]),
         ("true", {"HOME": "/dev/null"}, ["/dev/null/.ray"]),
         ("true", {"TMPDIR": "/tmp/" + "x" * 60}, ["RAY_TMPDIR"]),
+        ("true", {OPTION: "95%"}, [OPTION, "'95%'", "unset"]),
     ],
 )
 def test_ray_is_not_started_where_it_would_fail(
@@ -163,6 +165,19 @@ def test_ray_is_not_started_where_it_would_fail(
         encoding="utf-8")  # fmt: skip
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1 and all(word in line for word in words)
+
+
+@pytest.mark.slow
+def test_an_option_that_ray_can_read_is_no_obstacle(root: Path) -> None:
+    script = (
+        "from pipeline.runtime.ray_requirements import find_obstacles as f; print([*f()]);"
+        "import os; os.environ['RAY_worker_niceness'] = 'low'; print([*f()])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, env={**os.environ, OPTION: "0.9"},
+        capture_output=True, text=True, timeout=120, encoding="utf-8", check=True)  # fmt: skip
+    first, second = done.stdout.splitlines()
+    assert first == "[]" and "RAY_worker_niceness" in second and OPTION not in second
 
 
 @pytest.mark.slow
