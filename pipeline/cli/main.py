@@ -20,6 +20,8 @@ from pipeline.cli.search import add_commands as add_search
 from pipeline.cli.serve import add_commands as add_serve
 from pipeline.cli.student import add_commands
 
+FIGURE_MARK = b"% of the teacher's"  # in every figure of `kdeov figure`, older ones too
+
 app = typer.Typer(
     name="kdeov",
     cls=CommandGroup,
@@ -152,11 +154,17 @@ def figure(
         "docs/results.svg"
     ),
 ) -> None:
-    """Draw the README's figure from metrics/."""
+    """Draw the README's figure from metrics/.
+
+    Replaces a figure that this command drew, and no other file.
+    """
+    from kdeov.errors import ConfigError
     from pipeline.config.paths import Layout
     from pipeline.report.results_figure import results_figure
     from pipeline.storage.files import writing
 
+    if output.exists() and not (output.is_file() and FIGURE_MARK in output.read_bytes()):
+        raise ConfigError(f"{output} exists and is no figure of `kdeov figure`; give another -o")
     with writing(output) as file:
         file.write(results_figure(Layout.here().metrics))
 

@@ -5,9 +5,9 @@ No stage of `dvc.yaml` lists them, so that moving to another machine never inval
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from pipeline.config.schema import Count, Flag, PlainName, Section, Text, Whole, section_error
 
@@ -89,8 +89,8 @@ class TrackingParams(Section):
 
     uri: Text | None = None
     """Tracking URI of MLflow; null is a database below `work/`."""
-    experiment: Text = "kdeov"
-    """Name of the MLflow experiment."""
+    experiment: Annotated[Text, Field(max_length=500)] = "kdeov"
+    """Name of the MLflow experiment, of at most 500 characters, which is MLflow's limit."""
     model: PlainName | None = None
     """Name of the student in MLflow's registry, where `kdeov publish` adds versions; each recipe
     gives its own, and null takes `prepare.dataset`."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen, MultipleOf
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, MultipleOf
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
@@ -156,7 +156,9 @@ def describe(annotation: Any, metadata: list[Any] | None = None) -> str:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return f"a mapping with the keys {', '.join(annotation.model_fields)}"
     names = {type(None): "null", bool: "true or false", str: "text", Path: "a path"}
-    return names.get(annotation, str(annotation))
+    longest = [c.max_length for c in constraints if isinstance(c, MaxLen)]
+    limit = f" of at most {longest[0]} characters" if longest else ""
+    return names.get(annotation, str(annotation)) + limit
 
 
 def _bounds(constraints: list[Any]) -> Iterator[str]:

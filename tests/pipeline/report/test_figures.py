@@ -119,6 +119,12 @@ def test_equal_metrics_give_an_equal_small_figure_without_a_date(
     one, two = ((tmp_path / name).read_bytes() for name in ("one.svg", "two.svg"))
     assert one == two and len(one) < 60_000
     assert b"dc:date" not in one and b"student, 64 px" in one
+    assert CliRunner().invoke(app, ["figure", "-o", "two.svg"]).exit_code == 0  # its own
+    Path("mine.svg").write_text("<svg/>", encoding="utf-8")
+    for name in ("mine.svg", "metrics"):
+        result = CliRunner().invoke(app, ["figure", "-o", name])
+        assert result.exit_code == 1 and f"{name} exists" in result.output
+    assert Path("mine.svg").read_text(encoding="utf-8") == "<svg/>"
 
 
 @pytest.mark.parametrize("background", ["#ffffff", "#0d1117"])

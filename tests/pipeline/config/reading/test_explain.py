@@ -57,6 +57,7 @@ def test_no_fault_of_any_key_shows_the_names_of_types(root: Path, recipe: str) -
     ("key", "value", "words"),
     [
         ("cluster.num_workers", [0, 4], ("cluster.num_workers.0: give a whole number", "not 0")),
+        ("tracking.experiment", "x" * 501, ("give text of at most 500 characters", "'xxx")),
         ("cluster.num_workers", "many", ("cluster.num_workers: give", "a list of 2", "not 'many'")),
         ("cluster.embed_batch", 0, ("cluster.embed_batch: give", "auto", "not 0")),
         ("cluster.mode", "cloud", ("cluster.mode: give inline, local or cluster",)),
