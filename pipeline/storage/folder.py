@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import uuid
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from kdeov.errors import StorageError
-from pipeline.storage.files import TEMPORARY, flock, remove_partial, writing
+from pipeline.storage.files import (
+    TEMPORARY,
+    disk_errors,
+    exists,
+    flock,
+    remove_partial,
+    writing,
+)
 
 COPY_BUFFER = 16 << 20  # bytes
 
@@ -89,14 +96,14 @@ class FolderStorage:
             remove_partial(self.folder)
 
     def require_writable(self) -> None:
-        name = f"writable-{uuid.uuid4().hex}"
-        made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
-        self.write(name, b"?")
-        self.read(name)
-        self.delete(name)
-        for path in made:
-            with contextlib.suppress(OSError):  # another process has put something there
-                path.rmdir()
+        # in the nearest folder that exists: one that was made for this and removed again would be
+        # missed by another process, which has found it in between
+        folder = self.folder
+        while not (exists(folder) or folder.is_symlink()):
+            folder = folder.parent
+        with disk_errors(self.folder), tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"?")
+            file.flush()
 
     def for_ray(self) -> dict[str, Any]:
         return {"storage_path": self.address}

@@ -96,8 +96,8 @@ class Storage(Protocol):
         """Removes half-written files of killed processes directly below; a bucket has none."""
 
     def require_writable(self) -> None:
-        """Writes, reads and deletes a small file, so that a lack of permission shows before hours
-        of work. Leaves no trace, not even a folder.
+        """Writes and deletes a small file, so that a lack of permission shows before hours of work.
+        Makes no folder, and leaves nothing.
         """
 
     def for_ray(self) -> dict[str, Any]:

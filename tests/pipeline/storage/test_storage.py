@@ -69,6 +69,25 @@ def test_a_storage_that_can_be_written_is_left_as_it_was(storage: Storage) -> No
     assert storage.names() == []
 
 
+def test_a_folder_is_not_made_to_see_whether_it_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complains: Callable[..., Any]
+) -> None:
+    def refuse(path: Path, *_: Any, **__: Any) -> None:
+        raise AssertionError(f"{path} is made or removed, and others may use it")
+
+    new = open_storage(str(tmp_path / "new" / "runs"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refuse)
+        patch.setattr(Path, "rmdir", refuse)
+        new.require_writable()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "disk").symlink_to("/not/mounted")
+    with complains(tmp_path / "disk" / "runs", "cannot be written"):
+        open_storage(str(tmp_path / "disk" / "runs")).require_writable()
+    with complains("/proc/new", "cannot be written"):
+        open_storage("/proc/new").require_writable()
+
+
 def test_a_folder_that_cannot_be_used_is_named(
     tmp_path: Path, complains: Callable[..., Any]
 ) -> None:
