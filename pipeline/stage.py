@@ -38,13 +38,13 @@ def run_stage(name: str, work: Callable[[Params, Layout], None]) -> None:
         params = load_params(layout.params)
         as_job = runs_on_cluster(name, params)
         end_with_dvc(interrupt=not as_job)
-        if name == "distill" and not as_job:  # a job asks in its preflight
-            from pipeline.doctor.storages import require_class_names
-
-            require_class_names(params, layout)
         if as_job:
             run_on_cluster(name, params, layout)
         else:
+            if name == "distill":  # a job asks in its preflight
+                from pipeline.doctor.storages import require_class_names
+
+                require_class_names(params, layout)
             work(params, layout)
     except KdeovError as error:
         print(f"{name}: {error}", file=sys.stderr)

@@ -99,11 +99,12 @@ class FolderStorage:
         # in the nearest folder that exists: one that was made for this and removed again would be
         # missed by another process, which has found it in between
         folder = self.folder
-        while not (exists(folder) or folder.is_symlink()):
-            folder = folder.parent
-        with disk_errors(self.folder), tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"?")
-            file.flush()
+        with disk_errors(self.folder):
+            while not (exists(folder) or folder.is_symlink()):
+                folder = folder.parent
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"?")
+                file.flush()
 
     def for_ray(self) -> dict[str, Any]:
         return {"storage_path": self.address}

@@ -86,6 +86,15 @@ def test_a_folder_is_not_made_to_see_whether_it_can_be_written(
         open_storage(str(tmp_path / "disk" / "runs")).require_writable()
     with complains("/proc/new", "cannot be written"):
         open_storage("/proc/new").require_writable()
+    tmp_path.chmod(0)  # the folder may not even be searched
+    user = os.geteuid()
+    try:
+        os.seteuid(user or 65534)  # root may search all
+        with complains(tmp_path / "new" / "runs", "cannot be written"):
+            new.require_writable()
+    finally:
+        os.seteuid(user)
+        tmp_path.chmod(0o700)
 
 
 def test_a_folder_that_cannot_be_used_is_named(
